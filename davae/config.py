@@ -1,0 +1,202 @@
+"""What a run is made of: frozen dataclasses, the four presets, and a JSON round trip.
+
+A `Config` holds everything that shapes a result and nothing that does not (no path, no worker count),
+so two runs with equal configs, data and code are the same experiment.
+
+Presets: `smoke` proves that everything runs (seconds), `laptop` learns on two cores (minutes), `sweep`
+is small enough to be run dozens of times, `paper` is the size and schedule of paper section 4.2.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning (facts: dims 24, 16, 8)
+TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """How many SynthHand images to render, and from which seed."""
+
+    train: int = 8000
+    val: int = 500
+    test: int = 1000
+    size: int = 320  # pixels, as RHD
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a sample becomes a training example (paper 4.2)."""
+
+    image_px: int = 256
+    crop: Literal["plain", "rotated-camera"] = "plain"  # the paper's crop, or the exact one
+    scale_min: float = 0.8  # augmentation: hand scale U[scale_min, 1]
+    rotation: float = math.pi  # augmentation: in-plane rotation U[-rotation, rotation], radians
+    cloud_points: int = 2048  # target points drawn per step
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of da-VAE (paper 3.2). `attention="none"` is na-VAE, the ablation of paper 4.4."""
+
+    attention: Literal["sk", "none"] = "sk"
+    image_px: int = 256
+    width: int = 64  # channels of the stem; layers have 1, 2, 4, 8 times as many
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)  # residual blocks per layer, as ResNet-34
+    stem_stride: int = 2
+    stem_pool: bool = True  # small presets drop early strides, so that layer4's map is at least 4 x 4
+    latent_pose: int = 24
+    latent_appearance: int = 16
+    latent_shape: int = 8
+    pose_hidden: int = 512
+    fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet
+    fold_hidden: int = 512
+    image_width: int = 32  # channels of the image decoder's last hidden map
+
+    @property
+    def latent_sizes(self) -> dict[str, int]:
+        """Length of each block of z, in the order of `BLOCKS`."""
+        return {block: getattr(self, f"latent_{block}") for block in BLOCKS}
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of Eq. 3. The reductions they go with are fixed in `davae.losses`.
+
+    Only ratios are known from the paper (4.3): beta/alpha_image in 3..30, alpha_pose/alpha_image >= 1000,
+    alpha_cloud/alpha_image >= 100; absolute values are our choice.
+    """
+
+    alpha_pose: float = 1000.0
+    alpha_cloud: float = 100.0
+    alpha_image: float = 1.0
+    beta_pose: float = 10.0
+    beta_appearance: float = 10.0
+    beta_shape: float = 10.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimiser and schedule. Presets fix steps, not minutes."""
+
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    schedule: Literal["cosine", "milestones"] = "cosine"
+    warmup_steps: int = 100  # linear warm-up of the cosine schedule
+    final_learning_rate: float = 1e-7
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0  # 0 = no clipping
+    average_decay: float = 0.0  # exponential moving average of the weights used at test; 0 = none
+    checkpoint_every: int = 200  # steps between resume points
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    preset: str = "paper"
+    render: RenderConfig = field(default_factory=RenderConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        if self.data.image_px != self.model.image_px:
+            raise ValueError(
+                f"config: data.image_px is {self.data.image_px} but model.image_px is "
+                f"{self.model.image_px}; the network must be built for the images it is given"
+            )
+
+    def to_json(self) -> str:
+        """Return the config as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Rebuild a config from `to_json`'s text; unknown or missing fields are errors."""
+        return _build(cls, json.loads(text), "config")
+
+
+def _build(cls: type, values: dict[str, Any], where: str):
+    """Build dataclass `cls` from plain `values`, naming any field that should not, or does not, exist."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise ValueError(f"{where}: unknown field(s) {unknown}; known are {sorted(fields)}")
+    if missing := sorted(fields.keys() - values.keys()):
+        raise ValueError(f"{where}: missing field(s) {missing}; was it written by another version?")
+    built = {}
+    for name, value in values.items():
+        kind = fields[name].type
+        if dataclasses.is_dataclass(kind):
+            value = _build(kind, value, f"{where}.{name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)
+
+
+
+def _smoke() -> Config:
+    return Config(
+        preset="smoke",
+        render=RenderConfig(train=64, val=16, test=32, size=320),
+        data=DataConfig(image_px=64, cloud_points=128),
+        model=ModelConfig(
+            image_px=64, width=8, blocks=(1, 1, 1, 1), stem_pool=False,
+            pose_hidden=64, fold_grid=10, fold_hidden=32, image_width=8,
+        ),
+        train=TrainConfig(steps=60, batch_size=16, learning_rate=2e-3, warmup_steps=10, checkpoint_every=20),
+    )  # fmt: skip
+
+
+def _laptop() -> Config:
+    return Config(
+        preset="laptop",
+        render=RenderConfig(train=8000, val=500, test=1000),
+        data=DataConfig(image_px=64, cloud_points=256),
+        model=ModelConfig(
+            image_px=64, width=32, blocks=(2, 2, 1, 1), stem_pool=False,
+            pose_hidden=256, fold_grid=16, fold_hidden=128, image_width=16,
+        ),
+        train=TrainConfig(
+            steps=1500, batch_size=48, learning_rate=2e-3, warmup_steps=100, weight_decay=1e-4,
+            clip_norm=0.0, average_decay=0.995, checkpoint_every=200,
+        ),
+    )  # fmt: skip
+
+
+def _sweep() -> Config:
+    laptop = _laptop()
+    return dataclasses.replace(
+        laptop, preset="sweep", train=dataclasses.replace(laptop.train, steps=500, checkpoint_every=100)
+    )
+
+
+def _paper() -> Config:
+    # 41,258 training images, batch 32: 100 epochs are 128,932 steps (epochs are unstated in the paper).
+    return Config(
+        preset="paper",
+        render=RenderConfig(train=41258, val=500, test=2728),
+        train=TrainConfig(steps=128_932, schedule="milestones", warmup_steps=0, checkpoint_every=1000),
+    )
+
+
+PRESETS = {"smoke": _smoke, "laptop": _laptop, "sweep": _sweep, "paper": _paper}
+
+
+def preset(name: str) -> Config:
+    """Return the named preset.
+
+    Raises:
+        ValueError: the name is not one of `PRESETS`.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()

@@ -1,0 +1,1 @@
+"""The hand itself: rigs, skinning and rendering."""

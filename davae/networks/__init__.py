@@ -1,0 +1,1 @@
+"""The networks of paper section 3.2."""

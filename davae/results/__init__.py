@@ -1,0 +1,1 @@
+"""Results as printed in the paper and as measured here."""

@@ -1,0 +1,1 @@
+"""The training loop and the folders it leaves behind."""
