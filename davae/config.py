@@ -142,7 +142,6 @@ def _build(cls: type, values: dict[str, Any], where: str):
     return cls(**built)
 
 
-
 def _smoke() -> Config:
     return Config(
         preset="smoke",

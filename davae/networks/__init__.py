@@ -1,1 +1,9 @@
 """The networks of paper section 3.2."""
+
+from davae.networks.davae import DaVAE, DaVAEOutput, Decoded
+from davae.networks.encoder import Posterior, load_resnet34
+from davae.networks.summary import Part, format_summary, summarise
+
+__all__ = [
+    "DaVAE", "DaVAEOutput", "Decoded", "Part", "Posterior", "format_summary", "load_resnet34", "summarise",
+]  # fmt: skip

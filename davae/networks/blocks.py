@@ -1,0 +1,125 @@
+"""Residual blocks: the plain one of ResNet-34 (paper ref. 35) and one with a selective kernel (ref. 36).
+
+Parameter names of the plain block are torchvision's, so that published ResNet-34 weights load.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def conv3x3(channels_in: int, channels_out: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution without bias that keeps the map's size at stride 1."""
+    return nn.Conv2d(
+        channels_in, channels_out, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
+    )
+
+
+class SelectiveKernel(nn.Module):
+    """Selective-kernel convolution (paper 3.3; Li et al. 2019): split, fuse, select.
+
+    Two 3x3 branches, one dilated by 2 (standing for 5x5), are summed, pooled to one vector and turned into a
+    softmax *across branches* for every channel; the output is the branches' weighted sum.
+
+    Differs from the SK paper: the input channels are split between the branches (as timm's `split_input`)
+    and not grouped. That keeps the number of weights of the plain 3x3 convolution, so that da-VAE and na-VAE
+    are "equivalent" in parameters, as paper 4.4 asks. Reduction width: `reduced` (the paper's L = 32 at
+    full size).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int, reduced: int):
+        if channels_in % 2:
+            raise ValueError(f"SelectiveKernel splits its input in two: {channels_in} channels are odd")
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                conv3x3(channels_in // 2, channels_out, stride=stride, dilation=dilation),
+                nn.BatchNorm2d(channels_out),
+                nn.ReLU(inplace=True),
+            )
+            for dilation in (1, 2)
+        )
+        self.fuse = nn.Sequential(
+            nn.Linear(channels_out, reduced, bias=False), nn.BatchNorm1d(reduced), nn.ReLU(inplace=True)
+        )
+        self.select = nn.Linear(reduced, 2 * channels_out, bias=False)
+
+    def attention(self, maps: list[Tensor]) -> Tensor:
+        """Return the branch weights (b, 2, c), which sum to 1 over the branches."""
+        b, c, _, _ = maps[0].shape
+        pooled = (maps[0] + maps[1]).mean(dim=(2, 3))
+        return self.select(self.fuse(pooled)).view(b, 2, c).softmax(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
+        maps = [branch(half) for branch, half in zip(self.branches, x.chunk(2, dim=1), strict=True)]
+        weights = self.attention(maps)[..., None, None]
+        return maps[0] * weights[:, 0] + maps[1] * weights[:, 1]
+
+
+class BasicBlock(nn.Module):
+    """ResNet-34's block: two 3x3 convolutions around a skip connection."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1):
+        super().__init__()
+        self.conv1 = conv3x3(channels_in, channels_out, stride=stride)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv3x3(channels_out, channels_out)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.downsample = _shortcut(channels_in, channels_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class SelectiveKernelBlock(nn.Module):
+    """ResNet-34's block with a selective kernel in place of its first convolution."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, reduced: int):
+        super().__init__()
+        self.selective = SelectiveKernel(channels_in, channels_out, stride=stride, reduced=reduced)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv3x3(channels_out, channels_out)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.downsample = _shortcut(channels_in, channels_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
+        y = self.bn2(self.conv2(self.selective(x)))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def residual_layer(
+    block: Callable[..., nn.Module], channels_in: int, channels_out: int, *, blocks: int, stride: int
+) -> nn.Sequential:
+    """Return `blocks` residual blocks in a row, of which the first changes width and size."""
+    first = block(channels_in, channels_out, stride=stride)
+    return nn.Sequential(first, *(block(channels_out, channels_out) for _ in range(blocks - 1)))
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation of every convolution and linear layer below `module`, in place."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def full_precision(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply `layer` in fp32, also under autocast: last layers decide millimetres."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
+
+
+def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and channels_in == channels_out:
+        return None
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), nn.BatchNorm2d(channels_out)
+    )

@@ -1,0 +1,95 @@
+"""da-VAE, and na-VAE without its attention: the network of paper section 3.2, Fig. 1."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from davae.config import BLOCKS, ModelConfig
+from davae.networks.blocks import initialise
+from davae.networks.decoders import CloudDecoder, ImageDecoder, PoseDecoder
+from davae.networks.encoder import Encoder, Posterior
+
+
+class Decoded(NamedTuple):
+    """What a latent code decodes to."""
+
+    pose: Tensor  # (b, j, 3) normalised joints
+    cloud: Tensor  # (b, p, 3) normalised points
+    image: Tensor  # (b, 3, h, w) on [0, 1]
+
+
+class DaVAEOutput(NamedTuple):
+    """One pass: the decoded triple, the posterior and the code that was decoded."""
+
+    pose: Tensor  # (b, j, 3) normalised joints
+    cloud: Tensor  # (b, p, 3) normalised points
+    image: Tensor  # (b, 3, h, w) on [0, 1]
+    means: dict[str, Tensor]  # block -> (b, z)
+    logvars: dict[str, Tensor]  # block -> (b, z)
+    z: dict[str, Tensor]  # block -> (b, z)
+
+
+class DaVAE(nn.Module):
+    """One encoder with three heads, a latent code in three blocks, three decoders.
+
+    The pose decoder reads z_pose, the cloud decoder z_pose and z_shape, the image decoder all of z
+    (paper 3.2). With `config.attention == "none"` this is na-VAE (paper 4.4).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.pose_decoder = PoseDecoder(config)
+        self.cloud_decoder = CloudDecoder(config)
+        self.image_decoder = ImageDecoder(config)
+        initialise(self)
+        for head in self.encoder.heads.values():
+            # Start near the prior: small means, small spread, so that no decoder first learns to ignore noise.
+            nn.init.normal_(head.fc.weight, std=0.01)
+            nn.init.constant_(head.fc.bias[head.fc.out_features // 2 :], -2.0)
+
+    @property
+    def latents(self) -> int:
+        """Length of z."""
+        return sum(self.config.latent_sizes.values())
+
+    def encode(self, image: Tensor) -> Posterior:
+        """Return q(z|x) for images on [0, 1] of shape (b, 3, h, w).
+
+        Raises:
+            ValueError: the images are not of the size that the network was built for.
+        """
+        px = self.config.image_px
+        if image.ndim != 4 or tuple(image.shape[1:]) != (3, px, px):
+            raise ValueError(f"DaVAE takes images of shape (b, 3, {px}, {px}), found {tuple(image.shape)}")
+        return self.encoder(image)
+
+    def decode(self, z: dict[str, Tensor]) -> Decoded:
+        """Decode a code given as block -> (b, z)."""
+        return Decoded(
+            self.pose_decoder(z["pose"]),
+            self.cloud_decoder(z["pose"], z["shape"]),
+            self.image_decoder(torch.cat([z[block] for block in BLOCKS], dim=1)),
+        )
+
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> DaVAEOutput:
+        """Encode, sample and decode.
+
+        Args:
+            image: (b, 3, h, w) on [0, 1].
+            noise: (b, z) standard normal draws for z = mean + exp(logvar / 2) * noise. When absent, a model
+                in training mode draws its own and one in evaluation mode takes the mean.
+        """
+        posterior = self.encode(image)
+        if noise is None and self.training:
+            noise = torch.randn(image.shape[0], self.latents, device=image.device)
+        z = posterior.means
+        if noise is not None:
+            draws = noise.split(list(self.config.latent_sizes.values()), dim=1)
+            z = {
+                block: z[block] + torch.exp(0.5 * posterior.logvars[block]) * draw
+                for block, draw in zip(BLOCKS, draws, strict=True)
+            }
+        return DaVAEOutput(*self.decode(z), posterior.means, posterior.logvars, z)

@@ -1,0 +1,109 @@
+"""The three decoders of da-VAE (paper 3.2): joints, point cloud, image."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from davae.config import ModelConfig
+from davae.networks.blocks import full_precision
+from davae.skeleton import JOINTS
+
+GRID_HALF_WIDTH = 0.3  # FoldingNet's sheet is [-0.3, 0.3]^2
+
+
+class PoseDecoder(nn.Sequential):
+    """z_pose (b, 24) to normalised joints (b, j, 3): fully connected layers and ReLU."""
+
+    def __init__(self, config: ModelConfig):
+        hidden = config.pose_hidden
+        super().__init__(
+            nn.Linear(config.latent_pose, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, JOINTS * 3),
+        )
+
+    def forward(self, z_pose: Tensor) -> Tensor:
+        """Decode joints in fp32."""
+        return full_precision(super().forward, z_pose).view(-1, JOINTS, 3)
+
+
+class Fold(nn.Module):
+    """One fold: a shared per-point network on (code, point) that returns a new 3D point.
+
+    The first layer of the concatenated (code, point) is computed as the sum of its two parts, so that the
+    code's part is computed once a sample, not once a point. Same weights, same result, no tiled code.
+    """
+
+    def __init__(self, code: int, point: int, hidden: int):
+        super().__init__()
+        self.code = nn.Linear(code, hidden)
+        self.point = nn.Linear(point, hidden, bias=False)
+        self.hidden = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 3)
+
+    def forward(self, code: Tensor, points: Tensor) -> Tensor:
+        """Fold points (p, d) or (b, p, d) by codes (b, z) into (b, p, 3)."""
+        x = torch.relu(self.code(code).unsqueeze(1) + self.point(points))
+        return full_precision(self.out, torch.relu(self.hidden(x)))
+
+
+class CloudDecoder(nn.Module):
+    """(z_pose, z_shape) to a cloud (b, p, 3): FoldingNet's two folds of a square sheet (paper ref. 37)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        code = config.latent_pose + config.latent_shape
+        line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, config.fold_grid)
+        self.register_buffer("sheet", torch.cartesian_prod(line, line), persistent=False)
+        self.first = Fold(code, 2, config.fold_hidden)
+        self.second = Fold(code, 3, config.fold_hidden)
+
+    def forward(self, z_pose: Tensor, z_shape: Tensor) -> Tensor:
+        """Decode clouds of fold_grid^2 points, in fp32."""
+        code = torch.cat([z_pose, z_shape], dim=1)
+        return self.second(code, self.first(code, self.sheet))
+
+
+class ImageDecoder(nn.Module):
+    """The whole of z to an image (b, 3, h, w): transposed convolutions, BatchNorm, ReLU; sigmoid at the end.
+
+    A linear layer makes a map of 4 to 7 pixels a side; each stage doubles it. Channels double toward the
+    small end, up to 16 times `image_width`.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        stages = int(math.log2(config.image_px / 4))
+        if stages < 1 or config.image_px % 2**stages:
+            raise ValueError(
+                f"image_px is {config.image_px}; the image decoder needs 4, 5, 6 or 7 times a power of two, "
+                "such as 64, 96, 128 or 256"
+            )
+        self.start_px = config.image_px // 2**stages
+        widths = [config.image_width * min(2**k, 16) for k in range(stages - 1, -1, -1)]
+        self.start_width = widths[0]
+        self.start = nn.Sequential(
+            nn.Linear(sum(config.latent_sizes.values()), widths[0] * self.start_px**2),
+            nn.Unflatten(1, (widths[0], self.start_px, self.start_px)),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        )
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
+                    nn.BatchNorm2d(narrow),
+                    nn.ReLU(inplace=True),
+                )
+                for wide, narrow in zip(widths[:-1], widths[1:], strict=True)
+            )
+        )
+        self.out = nn.ConvTranspose2d(widths[-1], 3, 4, stride=2, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode images on [0, 1]; the last layer runs in fp32."""
+        x = self.start(z).contiguous(memory_format=torch.channels_last)
+        return torch.sigmoid(full_precision(self.out, self.stages(x)))

@@ -1,0 +1,117 @@
+"""The encoder of da-VAE (paper 3.2): one shared trunk, three heads, a Gaussian posterior per block of z."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from davae.config import BLOCKS, ModelConfig
+from davae.networks.blocks import BasicBlock, SelectiveKernelBlock, full_precision, residual_layer
+
+# Bounds of the log variance: exp(-12) is far below any useful noise, exp(8) far above the prior's.
+LOGVAR_MIN, LOGVAR_MAX = -12.0, 8.0
+
+
+class Posterior(NamedTuple):
+    """q(z|x) = N(mean, exp(logvar)), each a dict from block name to (b, z)."""
+
+    means: dict[str, Tensor]
+    logvars: dict[str, Tensor]
+
+
+class Trunk(nn.Module):
+    """Stem, layer1 and layer2 of ResNet-34: (b, 3, h, w) to (b, 2 width, h / 8, w / 8) at full strides."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.width
+        self.conv1 = nn.Conv2d(3, width, 7, stride=config.stem_stride, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
+        self.layer1 = residual_layer(BasicBlock, width, width, blocks=config.blocks[0], stride=1)
+        self.layer2 = residual_layer(BasicBlock, width, 2 * width, blocks=config.blocks[1], stride=2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images on [0, 1] (b, 3, h, w) to shared features."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(2.0 * image - 1.0))))
+        return self.layer2(self.layer1(x))
+
+
+class Head(nn.Module):
+    """layer3 and layer4, pooled, and one linear layer to (mean, log variance) of one block of z."""
+
+    def __init__(self, config: ModelConfig, latent: int):
+        super().__init__()
+        width = config.width
+        for name, wide, blocks in (
+            ("layer3", 4 * width, config.blocks[2]),
+            ("layer4", 8 * width, config.blocks[3]),
+        ):
+            if config.attention == "sk":
+                # max(C/16, width/2): the SK paper's r = 16, L = 32 at full width, in proportion below it.
+                block = partial(SelectiveKernelBlock, reduced=max(wide // 16, width // 2))
+            else:
+                block = BasicBlock
+            setattr(self, name, residual_layer(block, wide // 2, wide, blocks=blocks, stride=2))
+        self.fc = nn.Linear(8 * width, 2 * latent)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the trunk's features to mean and log variance, each (b, z)."""
+        x = self.layer4(self.layer3(features)).mean(dim=(2, 3))
+        mean, logvar = full_precision(self.fc, x).chunk(2, dim=1)
+        return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+
+
+class Encoder(nn.Module):
+    """Trunk and one head per block of z, in the order of `BLOCKS`."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.trunk = Trunk(config)
+        self.heads = nn.ModuleDict({block: Head(config, config.latent_sizes[block]) for block in BLOCKS})
+
+    def forward(self, image: Tensor) -> Posterior:
+        """Map images on [0, 1] (b, 3, h, w) to the posterior of each block."""
+        features = self.trunk(image)
+        codes = {block: head(features) for block, head in self.heads.items()}
+        return Posterior(
+            {block: mean for block, (mean, _) in codes.items()},
+            {block: logvar for block, (_, logvar) in codes.items()},
+        )
+
+
+@torch.no_grad()
+def load_resnet34(encoder: Encoder, weights: Mapping[str, Tensor]) -> list[str]:
+    """Copy torchvision's resnet34 weights into the trunk, and into the heads where their blocks are plain.
+
+    Args:
+        encoder: of da-VAE (trunk only) or na-VAE (trunk and all three heads).
+        weights: a state dict with torchvision's names; `fc.*` is ignored.
+
+    Returns:
+        The names of the parameters and buffers that were set.
+
+    Raises:
+        ValueError: a needed name is missing or has another shape; nothing has been copied then.
+    """
+    targets = {name: [value] for name, value in encoder.trunk.state_dict().items()}
+    for head in encoder.heads.values():
+        plain = isinstance(head.layer3[0], BasicBlock)
+        for name, value in head.state_dict().items() if plain else ():
+            if not name.startswith("fc."):
+                targets.setdefault(name, []).append(value)
+    for name, values in targets.items():
+        if name not in weights:
+            raise ValueError(f"resnet34 weights: {name} is missing; expected torchvision's resnet34 names")
+        if weights[name].shape != values[0].shape:
+            raise ValueError(
+                f"resnet34 weights: {name} is {tuple(weights[name].shape)}, this encoder needs "
+                f"{tuple(values[0].shape)}; published weights fit width=64, blocks=(3, 4, 6, 3)"
+            )
+    for name, values in targets.items():
+        for value in values:
+            value.copy_(weights[name])
+    return sorted(targets)
