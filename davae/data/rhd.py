@@ -1,0 +1,269 @@
+"""Read RHD (Zimmermann and Brox, 2017) and whatever is written in its form, SynthHand included.
+
+On disk a split is a folder with `color/%05d.png`, `depth/%05d.png`, `mask/%05d.png` and
+`anno_<folder>.pickle`, a dict {id: {"xyz": (42, 3) metres, "uv_vis": (42, 3), "K": (3, 3)}}. Rows 0..20 are
+the left hand and 21..41 the right, each wrist first and then every finger from *tip to palm*; the third
+column of `uv_vis` is 1 where the joint is visible. Masks carry part ids: 0 background, 1 body, 2..17 left
+hand, 18..33 right hand. The published set has `training` (41,258 samples) and `evaluation` (2,728).
+"""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from davae.data.record import BadSample, HandRecord
+from davae.skeleton import JOINTS, RHD_ORDER
+
+FOLDERS = {"train": "training", "val": "validation", "test": "evaluation"}
+HOLD_OUT_EVERY = 40  # validation of a set that has none: every 40th id of training
+LEFT_IDS = (2, 17)
+RIGHT_IDS = (18, 33)
+DEPTH_RANGE_MM = 5000.0  # the 16-bit code 65535
+
+# The only globals a pickle of NumPy arrays and scalars needs, under the module names of NumPy 1 and 2.
+_ADMITTED = {
+    ("multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("multiarray", "scalar"): np._core.multiarray.scalar,
+    ("numeric", "_frombuffer"): np._core.numeric._frombuffer,
+}
+
+
+class UnsafePickle(ValueError):
+    """A pickle asks for something other than NumPy arrays and plain containers. Nothing of it was run."""
+
+
+def encode_depth(depth_mm: NDArray) -> NDArray[np.uint8]:
+    """Code depth (h, w) in mm as RHD does: (h, w, 3), high byte in red, low byte in green, blue 0.
+
+    A step is 5000/65535 = 0.076 mm. Depth beyond 5 m, infinity included, becomes 5 m.
+
+    Raises:
+        ValueError: a depth is negative or not a number.
+    """
+    depth = np.asarray(depth_mm, np.float64)
+    if not (depth >= 0).all():
+        raise ValueError("depth_mm holds negative values or NaN; expected mm from the camera, 0 for unknown")
+    code = np.rint(np.minimum(depth, DEPTH_RANGE_MM) * (65535 / DEPTH_RANGE_MM)).astype(np.uint16)
+    return np.stack([code >> 8, code & 255, np.zeros_like(code)], axis=-1).astype(np.uint8)
+
+
+def decode_depth(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return depth (h, w) in mm from RHD's coding (h, w, 3): 5000 (256 R + G) / 65535."""
+    # uint8 * 256 overflows (an error in NumPy 2), so widen first.
+    code = (rgb[..., 0].astype(np.uint16) << 8) | rgb[..., 1]
+    return code.astype(np.float32) * np.float32(DEPTH_RANGE_MM / 65535)
+
+
+def write_annotations(path: str | os.PathLike, annotations: dict[int, dict[str, NDArray]]) -> None:
+    """Write {id: {"xyz", "uv_vis", "K"}} as RHD's readers expect it: a plain pickle, protocol 2.
+
+    The same annotations give the same bytes. Written under a temporary name and renamed.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        pickle.dump(annotations, file, protocol=2)
+    os.replace(temporary, path)
+
+
+def load_annotations(path: str | os.PathLike) -> dict[int, dict[str, NDArray]]:
+    """Read an annotation pickle without running anything in it.
+
+    Pickles of Python 2 are read as latin-1, as their raw array bytes need; newer ones are not affected.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnsafePickle: it refers to a class or function other than NumPy's arrays and plain containers.
+        ValueError: it is damaged, or not a dict of dicts.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such annotation file; is this the folder of an RHD split?")
+    with open(path, "rb") as file:
+        try:
+            annotations = _ArraysOnly(file, encoding="latin1").load()
+        except UnsafePickle as refusal:
+            raise UnsafePickle(
+                f"{path}: {refusal}. It was refused and nothing in it was run; use only files that come from "
+                "the authors of the dataset"
+            ) from None
+        except Exception as error:  # a damaged pickle may raise anything
+            raise ValueError(
+                f"{path}: damaged annotation file ({error}); copy or download it again"
+            ) from error
+    if not isinstance(annotations, dict) or not all(isinstance(a, dict) for a in annotations.values()):
+        raise ValueError(f"{path}: expected a dict {{id: {{xyz, uv_vis, K}}}}, found another structure")
+    return annotations
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that admits NumPy arrays, dtypes, scalars and plain containers, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        package, _, rest = module.partition(".")
+        if package == "numpy":
+            if (module, name) == ("numpy", "dtype"):
+                return _plain_dtype
+            if (module, name) == ("numpy", "ndarray"):
+                return np.ndarray
+            layer, _, leaf = rest.partition(".")
+            if layer in ("core", "_core") and (leaf, name) in _ADMITTED:
+                return _ADMITTED[leaf, name]
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1_bytes
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        raise UnsafePickle(
+            f"the pickle asks for {module}.{name}, neither a NumPy array nor a plain container"
+        )
+
+
+def _plain_dtype(*args: Any) -> np.dtype:
+    """Build a dtype, refusing the ones that hold Python objects."""
+    dtype = np.dtype(*args)
+    if dtype.hasobject:
+        raise UnsafePickle("the pickle holds an array of Python objects; expected numbers")
+    return dtype
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stand in for `_codecs.encode`, through which Python 3 writes bytes under protocol 2."""
+    if encoding != "latin1":
+        raise UnsafePickle(f"the pickle asks for the codec {encoding!r}; only latin1 is needed for arrays")
+    return text.encode("latin1")
+
+
+class RHDSplit:
+    """One split on disk: `len`, `ids` and `record(index)`, which decodes three PNG files.
+
+    Where the root has no `validation` folder (the published set), "val" is a fixed hold-out of training,
+    the ids divisible by 40, and "train" is the rest. The annotations carry no subject, so the hold-out
+    cannot be made subject-wise.
+
+    Attributes:
+        folder: the split's folder.
+        annotation_path: its pickle.
+        ids: (n,) int64, ascending.
+        rows: (n,) int64, position of each id among all ids of the folder: the row of `factors.npz`.
+    """
+
+    def __init__(self, root: str | os.PathLike, split: Literal["train", "val", "test"]):
+        """Read the annotations of a split.
+
+        Raises:
+            ValueError: unknown split, or annotations that are damaged or unsafe.
+            FileNotFoundError: the root is not laid out as RHD.
+        """
+        if split not in FOLDERS:
+            raise ValueError(f"unknown split {split!r}; choose one of {', '.join(FOLDERS)}")
+        root = Path(root)
+        hold_out = split != "test" and not (root / FOLDERS["val"]).is_dir()
+        folder = FOLDERS["train"] if hold_out else FOLDERS[split]
+        self.folder = root / folder
+        if not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"{root}: no folder {folder!r}; give the folder that holds 'training' and 'evaluation' "
+                "(RHD_published_v2 of the download, or where SynthHand was written)"
+            )
+        self.annotation_path = self.folder / f"anno_{folder}.pickle"
+        self._annotations = load_annotations(self.annotation_path)
+        every_id = np.array(sorted(self._annotations), np.int64)
+        keep = np.ones(len(every_id), bool)
+        if hold_out:
+            keep = (every_id % HOLD_OUT_EVERY == 0) == (split == "val")
+        self.ids, self.rows = every_id[keep], np.flatnonzero(keep)
+        self._size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) that every image of the folder must have: that of its first readable image."""
+        if self._size is None:
+            for path in sorted((self.folder / "color").glob("*.png")):
+                try:
+                    with Image.open(path) as image:
+                        self._size = image.size[::-1]
+                    break
+                except OSError:
+                    continue  # `record` will name this file if its sample is asked for
+            else:
+                raise FileNotFoundError(f"{self.folder / 'color'}: no readable PNG; copy the images again")
+        return self._size
+
+    def record(self, index: int) -> HandRecord:
+        """Decode sample `index` and pick its dominant hand, the one that covers more pixels.
+
+        As in hand3d, the left hand is chosen if its pixels outnumber the right's, else the right. A missing
+        depth file gives `depth_mm=None`. A mask may turn out empty; the caller decides what that means.
+
+        Raises:
+            BadSample: a file is missing, damaged or of the wrong size, or a label is absent or not finite.
+        """
+        sample = int(self.ids[index])
+        name = f"{sample:05d}.png"
+        image = self._png("color", name, "RGB")
+        parts = self._png("mask", name, "L")
+        depth = self._png("depth", name, "RGB") if (self.folder / "depth" / name).exists() else None
+
+        left = (parts >= LEFT_IDS[0]) & (parts <= LEFT_IDS[1])
+        right = (parts >= RIGHT_IDS[0]) & (parts <= RIGHT_IDS[1])
+        side: Literal["left", "right"] = "left" if left.sum() > right.sum() else "right"
+        joints = slice(0, JOINTS) if side == "left" else slice(JOINTS, 2 * JOINTS)
+
+        def label(key: str, shape: tuple[int, int]) -> NDArray:
+            return self._label(sample, key, shape)
+
+        uv_visible = label("uv_vis", (2 * JOINTS, 3))[joints][RHD_ORDER]
+        return HandRecord(
+            image=image,
+            hand_mask=left if side == "left" else right,
+            depth_mm=None if depth is None else decode_depth(depth),
+            joints_mm=(1000.0 * label("xyz", (2 * JOINTS, 3))[joints][RHD_ORDER]).astype(np.float32),
+            uv_px=uv_visible[:, :2].astype(np.float32),
+            visible=uv_visible[:, 2] == 1,  # 1 is visible; other non-zero values are not
+            K=label("K", (3, 3)),
+            side=side,
+            id=sample,
+        )
+
+    def _png(self, kind: str, name: str, mode: str) -> NDArray[np.uint8]:
+        """Decode one PNG; part ids of a mask stored in colour are equal in every channel."""
+        path = self.folder / kind / name
+        advice = "copy it again from the dataset, or leave such samples out with skip_bad"
+        try:
+            with Image.open(path) as image:
+                if mode == "L" and image.mode != "L":
+                    pixels = np.asarray(image.convert("RGB"))[..., 0]  # a grey conversion could round ids
+                else:
+                    pixels = np.asarray(image.convert(mode))
+        except FileNotFoundError:
+            raise BadSample(f"{path}: missing; {advice}") from None
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to report a damaged PNG
+            raise BadSample(f"{path}: cannot be decoded ({error}); {advice}") from error
+        if pixels.shape[:2] != self.size:
+            found, expected = pixels.shape[:2], self.size
+            raise BadSample(
+                f"{path}: is {found[1]}x{found[0]} pixels where the split's images are "
+                f"{expected[1]}x{expected[0]}; {advice}"
+            )
+        return pixels
+
+    def _label(self, sample: int, key: str, shape: tuple[int, int]) -> NDArray[np.float64]:
+        """Return one label as float64, checked for presence, shape and finite numbers."""
+        where = f"{self.annotation_path}: sample {sample}, {key!r}"
+        try:
+            values = np.asarray(self._annotations[sample][key], np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadSample(f"{where}: missing or not numeric; leave it out with skip_bad") from error
+        if values.shape != shape:
+            raise BadSample(f"{where}: shape {values.shape}, expected {shape}; leave it out with skip_bad")
+        if not np.isfinite(values).all():
+            raise BadSample(f"{where}: holds NaN or infinity; leave the sample out with skip_bad")
+        return values
