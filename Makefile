@@ -1,0 +1,85 @@
+# Two commands do everything on a fresh machine: `make reproduce` and `make test`.
+# The first call of either makes an environment in $(VENV), from requirements.lock.
+
+PRESET ?= laptop
+VENV   ?= .venv
+OUT    ?= outputs/notebooks
+
+python    := $(VENV)/bin/python
+installed := $(VENV)/.installed
+notebooks := $(wildcard notebooks/*.ipynb)
+
+# The first of these that runs and is Python 3.11 or 3.12: a name on the path may still not run, and a
+# system Python may lack venv. One shell word, used as $$($(find_python)).
+PYTHONS ?= python3.12 python3.11 python3 python
+find_python = for name in $(PYTHONS); do \
+	"$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' \
+	>/dev/null 2>&1 && echo "$$name" && break; done
+
+# pip's own variables pass through: PIP_EXTRA_INDEX_URL names a further package index, PIP_FIND_LINKS a folder.
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install reproduce test lint format notebooks lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@echo "Variables: PRESET=smoke|laptop|sweep|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT))"
+
+install: $(installed) ## make the environment (the other commands do so by themselves)
+
+reproduce: $(installed) ## render, prepare, train, evaluate and run every notebook at PRESET
+	$(python) -m davae reproduce --preset $(PRESET)
+
+test: lint ## lint, then all tests, every notebook at smoke among them
+	$(python) -m pytest
+
+lint: $(installed) ## check style, format and that notebooks carry no output
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(if $(notebooks),$(VENV)/bin/nbstripout --keep-id --verify $(notebooks))
+
+format: $(installed) ## mend what lint complains of, as far as a machine can
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+	$(if $(notebooks),$(VENV)/bin/nbstripout --keep-id $(notebooks))
+
+notebooks: $(installed) ## run every notebook at PRESET, executed copies to OUT
+	$(python) -m davae notebooks --preset $(PRESET) --out $(OUT)
+
+clean: ## remove the environment and caches; outputs/ and data/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find davae tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Modules are byte-compiled when first imported: compiling all of them at once takes longer than installing.
+# The package itself is linked, not copied, with the setuptools of the lock.
+$(installed): requirements.lock pyproject.toml
+	@base=$$($(find_python)); \
+	if [ -z "$$base" ]; then \
+		echo "make: none of '$(PYTHONS)' is a Python 3.11 or 3.12 that has venv and ensurepip." >&2; \
+		echo "Install one (Debian and Ubuntu: python3.12-venv), or name it: make $(MAKECMDGOALS) PYTHONS=/path/to/python" >&2; \
+		exit 1; \
+	fi; \
+	echo "Installing about 160 packages into $(VENV), with $$("$$base" --version): once, about 2 minutes ..."; \
+	"$$base" -m venv $(VENV)
+	@$(python) -m pip install --quiet --no-compile -r requirements.lock
+	@$(python) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $(installed)
+
+# Versions are chosen anew from the ranges of pyproject.toml, in an environment of its own. Written down are
+# plain versions only: no build of torch, none of the CUDA packages that some of its wheels bring, no index.
+lock: ## choose the versions in requirements.lock anew
+	@base=$$($(find_python)); fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; set -e; \
+	echo "Choosing versions with $$("$$base" --version): a few minutes ..."; \
+	"$$base" -m venv "$$fresh"; \
+	"$$fresh/bin/python" -m pip install --quiet --no-compile -e '.[tests]'; \
+	"$$fresh/bin/python" -m pip freeze --all --exclude pip --exclude-editable > "$$fresh/freeze"; \
+	awk 'BEGIN { print "# Everything the tests run with, pinned. Written by `make lock`; do not edit."; \
+	             cpu = "sys_platform == \"linux\" and platform_machine == \"x86_64\""; \
+	             other = "sys_platform != \"linux\" or platform_machine != \"x86_64\"" } \
+	     /^(nvidia|cuda)-|^triton==/ { next } \
+	     /^torch==/ { sub(/\+.*/, "") } \
+	     /^open3d(-cpu)?==/ { sub(/^.*==/, ""); print "open3d-cpu==" $$0 "; " cpu; print "open3d==" $$0 "; " other; next } \
+	     { print }' "$$fresh/freeze" > requirements.lock.new; \
+	mv requirements.lock.new requirements.lock; echo "requirements.lock: $$(grep -c == requirements.lock) packages"
