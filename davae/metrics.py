@@ -219,9 +219,17 @@ def protocol_errors(protocol: Protocol, pred, true, scale_mm, visible, train_sca
 
 
 def evaluate_protocols(
-    pred, true, scale_mm, visible, train_scale_mm: float, *, resamples: int = 2000, seed: int = 0
+    pred,
+    true,
+    scale_mm,
+    visible,
+    train_scale_mm: float,
+    *,
+    names: tuple[str, ...] = tuple(PROTOCOLS),
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, ProtocolResult]:
-    """Score normalised predictions under every protocol.
+    """Score normalised predictions under every protocol, or under those named.
 
     Args:
         pred: (n, 21, 3) predicted normalised poses, centred on the middle MCP as the model was taught.
@@ -229,6 +237,7 @@ def evaluate_protocols(
         scale_mm: (n,) true reference bone length of each hand.
         visible: (n, 21) bool, the joints that the image shows.
         train_scale_mm: mean reference bone length of the training split, for P4.
+        names: of the protocols.
         resamples: of the bootstrap intervals.
         seed: of the same.
 
@@ -251,8 +260,8 @@ def evaluate_protocols(
     if not visible.any():
         raise ValueError("visible is False everywhere; P2 counts visible joints only")
     results = {}
-    for name, protocol in PROTOCOLS.items():
-        errors_mm = protocol_errors(protocol, pred, true, scale_mm, visible, train_scale_mm)
+    for name in names:
+        errors_mm = protocol_errors(PROTOCOLS[name], pred, true, scale_mm, visible, train_scale_mm)
         results[name] = _summary(errors_mm, resamples, seed)
     return results
 

@@ -1,0 +1,138 @@
+"""Run a finished model over a split and leave predictions.npz and metrics.json in its folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from davae.config import BLOCKS, Config
+from davae.data.augment import Batch, centre, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.evaluation.predictions import Predictions, save_predictions
+from davae.evaluation.report import report, report_json
+from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
+from davae.networks import DaVAE, DaVAEOutput
+from davae.training import runs
+
+BATCH_SIZE = 32
+MODEL_NAMES = {"sk": "da-VAE", "none": "na-VAE"}
+
+
+def evaluate(
+    run: Path | str,
+    data_dir: Path | str,
+    out: Path | str | None = None,
+    split: str = "test",
+    *,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a finished run on a split and leave predictions and report in its folder.
+
+    Args:
+        run: folder of a finished run.
+        data_dir: folder written by `davae.data.prepared.prepare`; its training split gives
+            the baselines and P4's bone length.
+        out: a second place for the report.
+        split: "test", or "val" while choices are still being made; val's files carry its name.
+        device: "auto" takes a GPU where there is one.
+        progress: show a progress bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
+        ValueError: the model predicts values that are not finite.
+    """
+    model, config = runs.load_model(run)
+    test, train = PreparedSplit.open(data_dir, split), PreparedSplit.open(data_dir, "train")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    predictions = predict(model.to(device), test, config, device=device, progress=progress)
+    about = {
+        "split": split,
+        "dataset": test.manifest["dataset"],
+        "data": test.manifest["digest"],
+        "preset": config.preset,
+        "model": MODEL_NAMES[config.model.attention],
+        "seed": config.train.seed,
+    }
+    measured = about | report(predictions, np.asarray(train.joints), np.asarray(train.scale_mm))
+    text = report_json(measured)
+    suffix = "" if split == "test" else f"-{split}"
+    save_predictions(Path(run) / f"predictions{suffix}.npz", predictions)
+    for path in (Path(run) / f"metrics{suffix}.json", *([] if out is None else [Path(out)])):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_text(path, text)
+    return measured
+
+
+def predict(
+    model: DaVAE,
+    split: PreparedSplit,
+    config: Config,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: bool = True,
+) -> Predictions:
+    """Run a model over a split: centre crop, no augmentation, fp32, posterior means.
+
+    Args:
+        model: on `device`.
+        split: n images.
+        config: the model's.
+        device: where to compute.
+        seed: of the draws of z behind `Predictions.terms`.
+        progress: show a progress bar.
+    """
+    model.eval()
+    generator = torch.Generator().manual_seed(seed)
+    columns: dict[str, list[np.ndarray]] = {}
+    starts = range(0, len(split), BATCH_SIZE)
+    for start in tqdm(starts, desc="evaluate", unit="batch", disable=not progress):
+        indices = np.arange(start, min(start + BATCH_SIZE, len(split)))
+        batch = centre(load_batch(split, indices, device), config.data)
+        with torch.inference_mode():
+            output = model(batch.image)
+            noise = torch.randn(len(indices), model.latents, generator=generator).to(device)
+            for name, value in _measure(model, output, batch, noise).items():
+                columns.setdefault(name, []).append(value.cpu().numpy())
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+    kept = ("joints", "scale_mm", "visible", "ids", "mirrored")
+    return Predictions.from_arrays(arrays | {name: np.array(getattr(split, name)) for name in kept})
+
+
+def _measure(model: DaVAE, output: DaVAEOutput, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+    """Return the rows of predictions.npz that come from one batch."""
+    rows = {"pose": output.pose}
+    draws = dict(
+        zip(BLOCKS, noise.split([output.means[block].shape[1] for block in BLOCKS], dim=1), strict=True)
+    )
+    z = {}
+    for block in BLOCKS:
+        mean, logvar = output.means[block], output.logvars[block]
+        rows |= {f"mean_{block}": mean, f"logvar_{block}": logvar}
+        z[block] = mean + torch.exp(0.5 * logvar) * draws[block]
+    drawn = model.decode(z)
+    rows["term_pose"] = pose_loss(drawn.pose, batch.joints)
+    rows["term_cloud"] = torch.where(batch.has_cloud, cloud_loss(drawn.cloud, batch.cloud), 0.0)
+    rows["term_image"] = image_loss(drawn.image, batch.target)
+
+    chamfer = chamfer_distance(output.cloud, batch.cloud) * batch.scale_mm
+    rows["chamfer_mm"] = torch.where(batch.has_cloud, chamfer, torch.nan)
+    squared = (output.image - batch.target).square().mean(dim=1, keepdim=True)
+    rows["psnr_db"] = _psnr_db(squared.mean(dim=(1, 2, 3)))
+    on_hand = (squared * batch.mask).sum(dim=(1, 2, 3)) / batch.mask.sum(dim=(1, 2, 3)).clamp(min=1.0)
+    has_hand = batch.has_mask & batch.mask.flatten(1).any(dim=1)
+    rows["psnr_hand_db"] = torch.where(has_hand, _psnr_db(on_hand), torch.nan)
+    return rows
+
+
+def _psnr_db(mean_squared_error: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of images on [0, 1]; a perfect copy reads 100 dB, not infinity."""
+    return -10.0 * torch.log10(mean_squared_error.clamp(min=1e-10))

@@ -1,0 +1,105 @@
+"""What a model made of a split, and predictions.npz, the file that keeps it.
+
+One row per image, in the order of the prepared split:
+
+    pose, joints          (n, 21, 3)  predicted and true, normalised, view-normalised, right hand
+    scale_mm, visible     (n,), (n, 21)  reference bone length; joints that the image shows
+    ids, mirrored         (n,)  sample number in its dataset; whether a left hand was mirrored
+    mean_B, logvar_B      (n, z)  posterior of block B: pose, appearance, shape
+    term_T                (n,)  unweighted reconstruction term T (pose, cloud, image) of one seeded draw of z
+    chamfer_mm            (n,)  Chamfer distance of the clouds, NaN without a true cloud
+    psnr_db, psnr_hand_db (n,)  of the whole image, and of the hand's pixels (NaN without a mask)
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from davae.config import BLOCKS, TERMS
+
+# Field of `Predictions` -> what it holds one array for, and the prefix of their names in the file.
+_GROUPS = {"means": (BLOCKS, "mean"), "logvars": (BLOCKS, "logvar"), "terms": (TERMS, "term")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """The arrays of predictions.npz; see the top of this file."""
+
+    pose: np.ndarray
+    joints: np.ndarray
+    scale_mm: np.ndarray
+    visible: np.ndarray
+    ids: np.ndarray
+    mirrored: np.ndarray
+    means: dict[str, np.ndarray]
+    logvars: dict[str, np.ndarray]
+    terms: dict[str, np.ndarray]
+    chamfer_mm: np.ndarray
+    psnr_db: np.ndarray
+    psnr_hand_db: np.ndarray
+
+    @property
+    def pose_mm(self) -> np.ndarray:
+        """(n, 21, 3) predicted joints under the true scale, relative to the root (P1)."""
+        return self.pose * self.scale_mm[:, None, None]
+
+    @property
+    def joints_mm(self) -> np.ndarray:
+        """(n, 21, 3) true joints relative to the root."""
+        return self.joints * self.scale_mm[:, None, None]
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays under their names in predictions.npz."""
+        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for group, (_, prefix) in _GROUPS.items():
+            arrays |= {f"{prefix}_{name}": array for name, array in arrays.pop(group).items()}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Predictions":
+        """Undo `to_arrays`.
+
+        Raises:
+            ValueError: an array is missing.
+        """
+        plain = [field.name for field in dataclasses.fields(cls) if field.name not in _GROUPS]
+        grouped = {
+            group: {name: f"{prefix}_{name}" for name in names} for group, (names, prefix) in _GROUPS.items()
+        }
+        wanted = plain + [key for keys in grouped.values() for key in keys.values()]
+        if missing := [name for name in wanted if name not in arrays]:
+            raise ValueError(f"predictions: no array {', '.join(missing)}; evaluate the run again")
+        values = {name: arrays[name] for name in plain}
+        values |= {
+            group: {name: arrays[key] for name, key in keys.items()} for group, keys in grouped.items()
+        }
+        return cls(**values)
+
+
+def save_predictions(path: Path | str, predictions: Predictions) -> None:
+    """Write predictions.npz so that a kill leaves either the old file or the new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **predictions.to_arrays())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_predictions(path: Path | str) -> Predictions:
+    """Read predictions.npz.
+
+    Raises:
+        FileNotFoundError: the run has not been evaluated.
+        ValueError: an array is missing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: not found. Write it with `python -m davae evaluate --run {path.parent} ...`"
+        )
+    with np.load(path, allow_pickle=False) as file:
+        return Predictions.from_arrays(dict(file))

@@ -1,0 +1,161 @@
+"""From predictions to numbers: the report that metrics.json holds, and the one table that people read.
+
+    n, train_scale_mm               images; mean reference bone of the training split
+    protocols.P                     P1..P5: epe_mm, epe_interval_mm, median_mm, auc_20_50, auc_20_50_interval,
+                                    auc_hand3d, per_joint_mm (null where no image shows the joint)
+    mean_pose.P, mean_hand.P5       the same of the two constant guesses
+    ratios                          P1 over the mean pose's, P5 over the mean hand's
+    cloud, image                    chamfer_mm; psnr_db, psnr_hand_db; each with its interval
+    latent.B                        of block B: kl (nats, summed over dimensions), kl_mean_per_dim,
+                                    kl_per_dim, active_units
+    terms, elbo                     as the objective defines them, with unit weights (compare paper Table 2)
+
+`davae.evaluation.evaluate` adds split, dataset, data, preset, model and seed.
+
+Intervals are 95 % bootstrap intervals over images: they know nothing of another seed's training.
+Latent codes are posterior means (the paper leaves it open) except in `terms` and `elbo`, which bound a
+likelihood only when z is drawn from the posterior.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from davae.config import BLOCKS, TERMS
+from davae.evaluation.predictions import Predictions
+from davae.losses import gaussian_kl
+from davae.metrics import PROTOCOLS, bootstrap_interval, evaluate_protocols, mean_pose, procrustes_mean_hand
+
+ACTIVE_VARIANCE = 0.01  # a latent dimension whose mean varies more than this over images is in use
+
+
+def report(predictions: Predictions, train_joints: np.ndarray, train_scale_mm: np.ndarray) -> dict[str, Any]:
+    """Reduce predictions to the numbers of metrics.json.
+
+    Args:
+        predictions: of n images.
+        train_joints: (m, 21, 3) normalised poses of the training split, for the two constant guesses.
+        train_scale_mm: (m,) their reference bone lengths, whose mean is P4's scale.
+    """
+    p, mean_scale_mm = predictions, float(np.mean(train_scale_mm))
+
+    def score(pose: np.ndarray, names: tuple[str, ...] = tuple(PROTOCOLS)) -> dict[str, Any]:
+        pose = np.broadcast_to(pose, p.joints.shape)
+        results = evaluate_protocols(pose, p.joints, p.scale_mm, p.visible, mean_scale_mm, names=names)
+        return {
+            name: {
+                "epe_mm": result.epe_mm,
+                "epe_interval_mm": list(result.interval_mm),
+                "median_mm": result.median_mm,
+                "auc_20_50": result.auc_20_50,
+                "auc_20_50_interval": list(result.auc_interval),
+                "auc_hand3d": result.auc_hand3d,
+                "per_joint_mm": [
+                    None if math.isnan(value) else float(value) for value in result.per_joint_mm
+                ],
+            }
+            for name, result in results.items()
+        }
+
+    protocols, constant = score(p.pose), score(mean_pose(train_joints))
+    hand = score(procrustes_mean_hand(train_joints), ("P5",))
+    latent = {block: _latent(p.means[block], p.logvars[block]) for block in BLOCKS}
+    terms = {term: float(p.terms[term].mean(dtype=np.float64)) for term in TERMS}
+    return {
+        "n": len(p.pose),
+        "train_scale_mm": mean_scale_mm,
+        "protocols": protocols,
+        "mean_pose": constant,
+        "mean_hand": hand,
+        "ratios": {
+            "P1_to_mean_pose": protocols["P1"]["epe_mm"] / constant["P1"]["epe_mm"],
+            "P5_to_mean_hand": protocols["P5"]["epe_mm"] / hand["P5"]["epe_mm"],
+        },
+        "cloud": _mean_with_interval("chamfer_mm", p.chamfer_mm),
+        "image": _mean_with_interval("psnr_db", p.psnr_db)
+        | _mean_with_interval("psnr_hand_db", p.psnr_hand_db),
+        "latent": latent,
+        "terms": terms,
+        "elbo": -(sum(terms.values()) + sum(block["kl"] for block in latent.values())),
+    }
+
+
+def _latent(means: np.ndarray, logvars: np.ndarray) -> dict[str, Any]:
+    kl = gaussian_kl(torch.from_numpy(means), torch.from_numpy(logvars)).double().mean(dim=0)
+    active = means.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE
+    return {
+        "kl": float(kl.sum()),
+        "kl_mean_per_dim": float(kl.mean()),
+        "kl_per_dim": kl.tolist(),
+        "active_units": int(active.sum()),
+    }
+
+
+def _mean_with_interval(name: str, values: np.ndarray) -> dict[str, Any]:
+    """Mean over the images that have a value; nulls where none has."""
+    values = values[~np.isnan(values)].astype(np.float64)
+    if not len(values):
+        return {name: None, f"{name}_interval": None}
+    return {name: float(values.mean()), f"{name}_interval": list(bootstrap_interval(values))}
+
+
+def report_json(measured: dict[str, Any]) -> str:
+    """Return a report as indented JSON.
+
+    Raises:
+        ValueError: a number is NaN or infinite; the message names it. Such a report would not be JSON, and
+            would hide a model that has diverged.
+    """
+    bad = [name for name, value in _leaves(measured) if isinstance(value, float) and not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"report: {', '.join(bad)} not finite; the model or its data hold NaN or infinity")
+    return json.dumps(measured, indent=2, allow_nan=False) + "\n"
+
+
+def _leaves(value: Any, name: str = ""):
+    if isinstance(value, dict | list):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(child, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def format_table(measured: dict[str, Any], others: dict[str, dict[str, Any]] | None = None) -> str:
+    """Return the report as a plain text table: EPE, its interval and AUC of each method under each protocol.
+
+    Args:
+        measured: a report with what `davae.evaluation.evaluate` adds to it.
+        others: more rows, such as {"plain regressor": the "protocols" of its own report}.
+    """
+    methods = {measured["model"]: measured["protocols"]}
+    methods |= others or {}
+    methods |= {"mean pose": measured["mean_pose"], "mean hand": measured["mean_hand"]}
+    label = max(len(name) for name in methods) + 1
+
+    def line(head: str, cells: list[str]) -> str:
+        return (f"{head:<{label}}" + "".join(f"{cell:>16}" for cell in cells)).rstrip()
+
+    what = ("dataset", "split", "n", "preset", "seed")
+    lines = [
+        ", ".join(f"{name} {measured[name]}" for name in what),
+        "EPE in mm [95 % interval over images], area under PCK from 20 to 50 mm",
+        "",
+        line("", list(PROTOCOLS)),
+    ]
+    for name, protocols in methods.items():
+        results = [protocols.get(protocol) for protocol in PROTOCOLS]
+        lines.append(line(name, [f"{r['epe_mm']:.2f}" if r else "-" for r in results]))
+        intervals = [r["epe_interval_mm"] if r else None for r in results]
+        lines.append(line("", [f"[{i[0]:.2f}, {i[1]:.2f}]" if i else "" for i in intervals]))
+        lines.append(line("", [f"AUC {r['auc_20_50']:.3f}" if r else "" for r in results]))
+    ratios = measured["ratios"]
+    lines += [
+        "",
+        f"P1 is {ratios['P1_to_mean_pose']:.3f} of the mean pose's, "
+        f"P5 is {ratios['P5_to_mean_hand']:.3f} of the mean hand's",
+        *(f"  {name}  {protocol.title}" for name, protocol in PROTOCOLS.items()),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,271 @@
+"""Predictions to report, without a model; and a model over a split, with both in miniature."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from davae import metrics
+from davae.config import BLOCKS, TERMS, preset
+from davae.data.augment import centre, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.evaluation import (
+    Predictions,
+    evaluate,
+    format_table,
+    load_predictions,
+    predict,
+    report,
+    report_json,
+    save_predictions,
+)
+from davae.losses import objective
+from davae.networks import DaVAE
+from davae.skeleton import JOINTS, ROOT
+from davae.training import runs
+
+SIZES = {"pose": 4, "appearance": 3, "shape": 2}
+
+
+def hands(seed: int, count: int) -> np.ndarray:
+    joints = np.random.default_rng(seed).normal(size=(count, JOINTS, 3)).astype(np.float32)
+    return joints - joints[:, [ROOT]]
+
+
+def predictions(count: int = 12, **changes) -> Predictions:
+    rng = np.random.default_rng(0)
+    joints = hands(1, count)
+    arrays = {
+        "pose": joints + rng.normal(scale=0.2, size=joints.shape).astype(np.float32),
+        "joints": joints,
+        "scale_mm": rng.uniform(25, 35, count).astype(np.float32),
+        "visible": rng.random((count, JOINTS)) < 0.8,
+        "ids": np.arange(count),
+        "mirrored": rng.random(count) < 0.5,
+        "means": {b: rng.normal(size=(count, z)).astype(np.float32) for b, z in SIZES.items()},
+        "logvars": {b: rng.normal(size=(count, z)).astype(np.float32) for b, z in SIZES.items()},
+        "terms": {t: rng.uniform(1, 2, count).astype(np.float32) for t in TERMS},
+        "chamfer_mm": rng.uniform(5, 9, count).astype(np.float32),
+        "psnr_db": rng.uniform(20, 30, count).astype(np.float32),
+        "psnr_hand_db": rng.uniform(15, 20, count).astype(np.float32),
+    }
+    return Predictions(**(arrays | changes))
+
+
+def measured(**changes):
+    about = {
+        "split": "test",
+        "dataset": "synthhand",
+        "data": "0",
+        "preset": "smoke",
+        "model": "da-VAE",
+        "seed": 0,
+    }
+    return about | report(predictions(**changes), hands(2, 30), np.full(30, 29.0))
+
+
+def test_report_agrees_with_the_metrics():
+    p, found = predictions(), measured()
+    assert found["n"] == 12 and found["train_scale_mm"] == 29.0
+    direct = metrics.evaluate_protocols(p.pose, p.joints, p.scale_mm, p.visible, 29.0)
+    for name, result in direct.items():
+        assert found["protocols"][name]["epe_mm"] == result.epe_mm
+        assert found["protocols"][name]["auc_20_50"] == result.auc_20_50
+        low, high = found["protocols"][name]["epe_interval_mm"]
+        assert low < result.epe_mm < high
+        assert len(found["protocols"][name]["per_joint_mm"]) == JOINTS
+    assert metrics.endpoint_error(p.pose_mm, p.joints_mm).mean() == pytest.approx(
+        found["protocols"]["P1"]["epe_mm"]
+    )
+
+
+def test_report_scores_the_constant_guesses():
+    p, found = predictions(), measured()
+    constant = hands(2, 30).mean(axis=0, dtype=np.float64)
+    errors_mm = (
+        metrics.endpoint_error(np.broadcast_to(constant, p.joints.shape), p.joints) * p.scale_mm[:, None]
+    )
+    assert found["mean_pose"]["P1"]["epe_mm"] == pytest.approx(errors_mm.mean())
+    assert list(found["mean_pose"]) == ["P1", "P2", "P3", "P4", "P5"] and list(found["mean_hand"]) == ["P5"]
+    ratios = found["ratios"]
+    assert (
+        ratios["P1_to_mean_pose"] == found["protocols"]["P1"]["epe_mm"] / found["mean_pose"]["P1"]["epe_mm"]
+    )
+    assert (
+        ratios["P5_to_mean_hand"] == found["protocols"]["P5"]["epe_mm"] / found["mean_hand"]["P5"]["epe_mm"]
+    )
+
+
+def test_report_of_latents_and_elbo():
+    p = predictions()
+    p.means["shape"][:, 1] = 0.3  # constant: carries nothing
+    found = report(p, hands(2, 30), np.full(30, 29.0))
+    for block in BLOCKS:
+        posterior = torch.distributions.Normal(
+            torch.from_numpy(p.means[block]), torch.from_numpy(p.logvars[block]).mul(0.5).exp()
+        )
+        kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).mean(0)
+        assert found["latent"][block]["kl_per_dim"] == pytest.approx(kl.tolist(), rel=1e-5)
+        assert found["latent"][block]["kl"] == pytest.approx(kl.sum().item(), rel=1e-5)
+        assert found["latent"][block]["kl_mean_per_dim"] == pytest.approx(kl.mean().item(), rel=1e-5)
+    assert [found["latent"][block]["active_units"] for block in BLOCKS] == [4, 3, 1]
+    total = sum(p.terms[t].mean() for t in TERMS) + sum(found["latent"][b]["kl"] for b in BLOCKS)
+    assert found["elbo"] == pytest.approx(-total, rel=1e-6)
+
+
+def test_missing_clouds_masks_and_joints_are_nulls_not_nans():
+    visible = np.ones((12, JOINTS), bool)
+    visible[:, 7] = False
+    nan = np.full(12, np.nan, np.float32)
+    half = np.where(np.arange(12) < 6, nan, np.float32(25))
+    found = measured(visible=visible, chamfer_mm=nan, psnr_hand_db=half)
+    assert found["cloud"] == {"chamfer_mm": None, "chamfer_mm_interval": None}
+    assert found["image"]["psnr_hand_db"] == 25.0
+    assert found["protocols"]["P2"]["per_joint_mm"][7] is None
+    assert found["protocols"]["P1"]["per_joint_mm"][7] > 0
+    assert json.loads(report_json(found)) == found
+
+
+def test_a_diverged_model_is_refused_by_name():
+    bad = predictions().pose
+    bad[3, 4, 1] = np.nan
+    with pytest.raises(ValueError, match="pred holds 1 values that are not finite"):
+        measured(pose=bad)
+    terms = {t: np.full(12, np.inf if t == "image" else 1.0, np.float32) for t in TERMS}
+    with pytest.raises(ValueError, match=r"terms\.image, elbo not finite"):
+        report_json(measured(terms=terms))
+
+
+def test_predictions_survive_the_disk(tmp_path):
+    written = predictions()
+    save_predictions(tmp_path / "predictions.npz", written)
+    assert [f.name for f in tmp_path.iterdir()] == ["predictions.npz"]
+    read = load_predictions(tmp_path / "predictions.npz")
+    for name, array in written.to_arrays().items():
+        np.testing.assert_array_equal(read.to_arrays()[name], array, err_msg=name)
+        assert read.to_arrays()[name].dtype == array.dtype
+
+
+def test_reading_predictions_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m davae evaluate"):
+        load_predictions(tmp_path / "predictions.npz")
+    arrays = predictions().to_arrays()
+    del arrays["logvar_shape"]
+    np.savez(tmp_path / "predictions.npz", **arrays)
+    with pytest.raises(ValueError, match="no array logvar_shape"):
+        load_predictions(tmp_path / "predictions.npz")
+
+
+def test_table_holds_the_numbers_it_is_given():
+    found = measured()
+    text = format_table(found, {"plain regressor": found["protocols"]})
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    rows = {line[:16].strip(): line[16:].split() for line in lines if line[:16].strip()}
+    epes = [f"{found['protocols'][p]['epe_mm']:.2f}" for p in metrics.PROTOCOLS]
+    assert rows["da-VAE"] == epes == rows["plain regressor"]
+    assert rows["mean hand"] == ["-"] * 4 + [f"{found['mean_hand']['P5']['epe_mm']:.2f}"]
+    assert f"{found['ratios']['P1_to_mean_pose']:.3f} of the mean pose's" in text
+    assert text.count("AUC") == 3 * 5 + 1
+
+
+# --- with a model ------------------------------------------------------------------------------
+
+
+class TinySplit:
+    """A prepared split in memory: what `predict` and `load_batch` read of one."""
+
+    def __init__(self, config, count: int, seed: int):
+        rng = np.random.default_rng(seed)
+        side = int(np.ceil(config.data.image_px * np.sqrt(2) / config.data.scale_min))
+        side += (side - config.data.image_px) % 2
+        self.images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        self.masks = np.where(rng.random((count, side, side)) < 0.5, 255, 0).astype(np.uint8)
+        self.joints = hands(seed, count)
+        self.clouds = rng.normal(size=(count, 1024, 3)).astype(np.float32)
+        self.has_cloud = np.arange(count) % 3 > 0
+        self.has_mask = np.arange(count) % 4 > 0
+        self.visible = np.ones((count, JOINTS), bool)
+        self.scale_mm = rng.uniform(25, 35, count).astype(np.float32)
+        self.root_mm = np.full((count, 3), 500, np.float32)
+        self.rotation = np.broadcast_to(np.eye(3, dtype=np.float32), (count, 3, 3))
+        self.camera = np.broadcast_to(np.eye(3, dtype=np.float32), (count, 3, 3))
+        self.mirrored = np.arange(count) % 2 > 0
+        self.ids = np.arange(count, dtype=np.int64) + 100
+        self.factors = {}
+        self.manifest = {"dataset": "tiny", "digest": "0" * 64}
+
+    def __len__(self):
+        return len(self.images)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    config = preset("smoke")
+    torch.manual_seed(0)
+    return DaVAE(config.model).eval(), TinySplit(config, 37, 0), config
+
+
+def test_predict_is_the_model_on_centred_crops(tiny):
+    model, split, config = tiny
+    p = predict(model, split, config, progress=False)
+    np.testing.assert_array_equal(p.joints, split.joints)
+    np.testing.assert_array_equal(p.ids, split.ids)
+    np.testing.assert_array_equal(p.mirrored, split.mirrored)
+    batch = centre(load_batch(split, np.arange(30, 37), "cpu"), config.data)
+    with torch.inference_mode():
+        output = model(batch.image)
+    np.testing.assert_allclose(p.pose[30:], output.pose, atol=1e-5)
+    for block in BLOCKS:
+        np.testing.assert_allclose(p.means[block][30:], output.means[block], atol=1e-5)
+    np.testing.assert_array_equal(np.isnan(p.chamfer_mm), ~split.has_cloud)
+    np.testing.assert_array_equal(np.isnan(p.psnr_hand_db), ~split.has_mask)
+    mse = (output.image - batch.target).square().mean(dim=(1, 2, 3))
+    np.testing.assert_allclose(p.psnr_db[30:], -10 * mse.log10(), rtol=1e-5)
+
+
+def test_predict_draws_the_objective_of_training(tiny):
+    model, split, config = tiny
+    p = predict(model, split, config, progress=False, seed=5)
+    batch = centre(load_batch(split, np.arange(32), "cpu"), config.data)
+    noise = torch.randn(32, model.latents, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        parts = objective(model(batch.image, noise), batch, config.loss)
+    for term in TERMS:
+        assert p.terms[term][:32].mean() == pytest.approx(parts.terms[term].item(), rel=1e-4)
+    again = predict(model, split, config, progress=False, seed=5)
+    np.testing.assert_array_equal(again.terms["image"], p.terms["image"])
+
+
+@pytest.fixture
+def run(tmp_path, tiny, monkeypatch):
+    model, split, config = tiny
+    train = TinySplit(config, 20, 1)
+    monkeypatch.setattr(PreparedSplit, "open", lambda data_dir, name: train if name == "train" else split)
+    (tmp_path / "run").mkdir()
+    runs.write_text(tmp_path / "run" / "config.json", config.to_json())
+    runs.save_model(tmp_path / "run", model)
+    return tmp_path / "run"
+
+
+def test_evaluate_leaves_its_files_in_the_run(run, tmp_path, tiny):
+    found = evaluate(run, tmp_path, tmp_path / "deep" / "out.json", device="cpu", progress=False)
+    written = json.loads((run / "metrics.json").read_text())
+    assert written == found == json.loads((tmp_path / "deep" / "out.json").read_text())
+    assert (found["n"], found["dataset"], found["model"], found["preset"]) == (37, "tiny", "da-VAE", "smoke")
+    assert len(load_predictions(run / "predictions.npz").pose) == 37
+    assert found["protocols"]["P1"]["epe_mm"] > 0 and found["mean_hand"]["P5"]["epe_mm"] > 0
+    assert sum(block["kl"] for block in found["latent"].values()) > 0
+    assert "da-VAE" in format_table(found)
+
+
+def test_validation_does_not_overwrite_the_test(run, tmp_path):
+    evaluate(run, tmp_path, split="val", device="cpu", progress=False)
+    assert (run / "metrics-val.json").exists() and not (run / "metrics.json").exists()
+    assert (run / "predictions-val.npz").exists() and not (run / "predictions.npz").exists()
+
+
+def test_evaluate_names_the_command_where_there_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m davae train"):
+        evaluate(tmp_path / "nothing", tmp_path)
