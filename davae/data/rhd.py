@@ -150,6 +150,7 @@ class RHDSplit:
         annotation_path: its pickle.
         ids: (n,) int64, ascending.
         rows: (n,) int64, position of each id among all ids of the folder: the row of `factors.npz`.
+        folder_count: number of ids in the folder.
     """
 
     def __init__(self, root: str | os.PathLike, split: Literal["train", "val", "test"]):
@@ -159,28 +160,38 @@ class RHDSplit:
             ValueError: unknown split, or annotations that are damaged or unsafe.
             FileNotFoundError: the root is not laid out as RHD.
         """
-        if split not in FOLDERS:
-            raise ValueError(f"unknown split {split!r}; choose one of {', '.join(FOLDERS)}")
-        root = Path(root)
-        hold_out = split != "test" and not (root / FOLDERS["val"]).is_dir()
-        folder = FOLDERS["train"] if hold_out else FOLDERS[split]
-        self.folder = root / folder
-        if not self.folder.is_dir():
-            raise FileNotFoundError(
-                f"{root}: no folder {folder!r}; give the folder that holds 'training' and 'evaluation' "
-                "(RHD_published_v2 of the download, or where SynthHand was written)"
-            )
-        self.annotation_path = self.folder / f"anno_{folder}.pickle"
+        self.folder, self.annotation_path = self.locate(root, split)
         self._annotations = load_annotations(self.annotation_path)
         every_id = np.array(sorted(self._annotations), np.int64)
         keep = np.ones(len(every_id), bool)
-        if hold_out:
+        if split != "test" and not (Path(root) / FOLDERS["val"]).is_dir():
             keep = (every_id % HOLD_OUT_EVERY == 0) == (split == "val")
+        self.folder_count = len(every_id)
         self.ids, self.rows = every_id[keep], np.flatnonzero(keep)
         self._size: tuple[int, int] | None = None
 
+    @staticmethod
+    def locate(root: str | os.PathLike, split: str) -> tuple[Path, Path]:
+        """Return the folder of a split and its annotation file; raises as the constructor does."""
+        if split not in FOLDERS:
+            raise ValueError(f"unknown split {split!r}; choose one of {', '.join(FOLDERS)}")
+        name = FOLDERS[split]
+        if split == "val" and not (Path(root) / name).is_dir():
+            name = FOLDERS["train"]
+        folder = Path(root) / name
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{root}: no folder {name!r}; give the folder that holds 'training' and 'evaluation' "
+                "(RHD_published_v2 of the download, or where SynthHand was written)"
+            )
+        return folder, folder / f"anno_{name}.pickle"
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def image_path(self, index: int) -> Path:
+        """Return the colour image of sample `index`."""
+        return self.folder / "color" / f"{self.ids[index]:05d}.png"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -217,18 +228,16 @@ class RHDSplit:
         side: Literal["left", "right"] = "left" if left.sum() > right.sum() else "right"
         joints = slice(0, JOINTS) if side == "left" else slice(JOINTS, 2 * JOINTS)
 
-        def label(key: str, shape: tuple[int, int]) -> NDArray:
-            return self._label(sample, key, shape)
-
-        uv_visible = label("uv_vis", (2 * JOINTS, 3))[joints][RHD_ORDER]
+        uv_visible = self._label(sample, "uv_vis", (2 * JOINTS, 3), joints)[RHD_ORDER]
+        xyz_m = self._label(sample, "xyz", (2 * JOINTS, 3), joints)[RHD_ORDER]
         return HandRecord(
             image=image,
             hand_mask=left if side == "left" else right,
             depth_mm=None if depth is None else decode_depth(depth),
-            joints_mm=(1000.0 * label("xyz", (2 * JOINTS, 3))[joints][RHD_ORDER]).astype(np.float32),
+            joints_mm=(1000.0 * xyz_m).astype(np.float32),
             uv_px=uv_visible[:, :2].astype(np.float32),
             visible=uv_visible[:, 2] == 1,  # 1 is visible; other non-zero values are not
-            K=label("K", (3, 3)),
+            K=self._label(sample, "K", (3, 3), slice(None)),
             side=side,
             id=sample,
         )
@@ -255,8 +264,8 @@ class RHDSplit:
             )
         return pixels
 
-    def _label(self, sample: int, key: str, shape: tuple[int, int]) -> NDArray[np.float64]:
-        """Return one label as float64, checked for presence, shape and finite numbers."""
+    def _label(self, sample: int, key: str, shape: tuple[int, int], rows: slice) -> NDArray[np.float64]:
+        """Return the `rows` of one label as float64, checked for presence, shape and finite numbers."""
         where = f"{self.annotation_path}: sample {sample}, {key!r}"
         try:
             values = np.asarray(self._annotations[sample][key], np.float64)
@@ -264,6 +273,6 @@ class RHDSplit:
             raise BadSample(f"{where}: missing or not numeric; leave it out with skip_bad") from error
         if values.shape != shape:
             raise BadSample(f"{where}: shape {values.shape}, expected {shape}; leave it out with skip_bad")
-        if not np.isfinite(values).all():
+        if not np.isfinite(values[rows]).all():
             raise BadSample(f"{where}: holds NaN or infinity; leave the sample out with skip_bad")
-        return values
+        return values[rows]

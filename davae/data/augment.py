@@ -1,0 +1,137 @@
+"""Training batches: in-plane rotation and zoom of image, joints and cloud together (paper 4.2).
+
+All samples of a batch are turned at once on the device, with one resampling of the stored crop, whose
+margin is wide enough that nothing beyond it is ever needed. Rotation follows view normalisation: only then
+is turning the picture about the crop's centre the same as turning the hand about the optical axis. The zoom
+acts on the image alone, since poses are normalised by a bone.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from davae.config import DataConfig
+from davae.data.prepared import PreparedSplit
+
+MID_GREY = 0.5  # background of the image target; black is where dark skin has least contrast
+
+
+class RawBatch(NamedTuple):
+    """Samples as they are stored, on the device; s is the stored side, p the stored points."""
+
+    images: Tensor  # (b, s, s, 3) uint8
+    masks: Tensor  # (b, s, s) uint8
+    joints: Tensor  # (b, 21, 3)
+    clouds: Tensor  # (b, p, 3)
+    has_cloud: Tensor  # (b,) bool
+    has_mask: Tensor  # (b,) bool
+    scale_mm: Tensor  # (b,)
+
+
+class Batch(NamedTuple):
+    """What a network is trained on. A sample without mask has mask 1 everywhere and target = image."""
+
+    image: Tensor  # (b, 3, h, w) in [0, 1], the crop as photographed: the network's input
+    target: Tensor  # (b, 3, h, w), the hand over mid-grey: what the image decoder should return
+    mask: Tensor  # (b, 1, h, w) in [0, 1]
+    joints: Tensor  # (b, 21, 3) normalised
+    cloud: Tensor  # (b, p, 3) normalised; zeros where has_cloud is False
+    has_cloud: Tensor  # (b,) bool
+    has_mask: Tensor  # (b,) bool
+    scale_mm: Tensor  # (b,) reference bone, which turns normalised lengths into mm
+
+
+def load_batch(split: PreparedSplit, indices: np.ndarray, device: torch.device | str = "cpu") -> RawBatch:
+    """Read samples `indices` (b,) of a prepared split, in that order, onto `device`.
+
+    Rows are read from disk in ascending order, whatever order is asked for.
+    """
+    indices = np.asarray(indices)
+    ascending = np.argsort(indices, kind="stable")
+    restore = np.argsort(ascending)
+
+    def rows(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(array)[indices[ascending]][restore]).to(device)
+
+    return RawBatch(*(rows(getattr(split, name)) for name in RawBatch._fields))
+
+
+def augment(raw: RawBatch, config: DataConfig, generator: torch.Generator) -> Batch:
+    """Turn and zoom a batch at random; draw fresh cloud points.
+
+    Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as
+    `davae.camera.rotation_about_z`), a scale of the hand in the image from U[scale_min, 1], and
+    `cloud_points` of the stored points, without repetition as long as there are enough.
+
+    Args:
+        raw: the stored samples.
+        config: ranges and sizes; must be those the data was prepared with.
+        generator: source of every draw, on the CPU, so that runs on any device see the same batches.
+    """
+    b, stored = raw.images.shape[:2]
+    device = raw.images.device
+    _check_margin(stored, config)
+    angle = config.rotation * (2 * torch.rand(b, generator=generator) - 1)
+    scale = config.scale_min + (1 - config.scale_min) * torch.rand(b, generator=generator)
+    order = torch.rand(b, raw.clouds.shape[1], generator=generator).argsort(dim=1)
+
+    # The output's offset d from the centre shows what lay at Rz(-angle) d / scale in the stored crop. With
+    # align_corners=False coordinates run from pixel border to pixel border, as davae.camera's crops do.
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    turn_back = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+    theta = torch.zeros(b, 2, 3)
+    theta[:, :, :2] = turn_back * (config.image_px / stored / scale)[:, None, None]
+    grid = F.affine_grid(
+        theta.to(device), [b, 1, config.image_px, config.image_px], align_corners=False
+    )  # (b, h, w, 2)
+    pixels = torch.cat([raw.images, raw.masks[..., None]], dim=-1).permute(0, 3, 1, 2)  # (b, 4, s, s)
+    pixels = F.grid_sample(pixels.float(), grid, mode="bilinear", align_corners=False)
+
+    Rz = torch.zeros(b, 3, 3)
+    Rz[:, :2, :2] = turn_back.transpose(1, 2)
+    Rz[:, 2, 2] = 1
+    Rz = Rz.to(device)
+    cloud = _draw_points(raw.clouds, order.to(device), config.cloud_points)
+    return _batch(raw, pixels, raw.joints @ Rz.transpose(1, 2), cloud @ Rz.transpose(1, 2))
+
+
+def centre(raw: RawBatch, config: DataConfig) -> Batch:
+    """Cut the test crop out of the stored one: exact pixels, no randomness, no resampling."""
+    stored = raw.images.shape[1]
+    _check_margin(stored, config)
+    start = (stored - config.image_px) // 2
+    window = slice(start, start + config.image_px)
+    pixels = torch.cat([raw.images[:, window, window], raw.masks[:, window, window, None]], dim=-1)
+    order = torch.arange(raw.clouds.shape[1], device=raw.clouds.device).expand(raw.clouds.shape[:2])
+    cloud = _draw_points(raw.clouds, order, config.cloud_points)  # stored in random order: a fair sample
+    return _batch(raw, pixels.permute(0, 3, 1, 2).float(), raw.joints, cloud)
+
+
+def _check_margin(stored: int, config: DataConfig) -> None:
+    """Raise ValueError if the stored crop was not made for this config."""
+    needed = math.ceil(config.image_px * math.sqrt(2) / config.scale_min)
+    if stored < needed or (stored - config.image_px) % 2:
+        raise ValueError(
+            f"stored crops are {stored} px, but image_px {config.image_px} and scale_min {config.scale_min} "
+            f"need {needed} px; prepare the data with this config"
+        )
+
+
+def _draw_points(clouds: Tensor, order: Tensor, points: int) -> Tensor:
+    """Take `points` of each cloud (b, p, 3) in the given order (b, p), starting over when it is used up."""
+    repeats = math.ceil(points / order.shape[1])
+    chosen = order.repeat(1, repeats)[:, :points]
+    return clouds.gather(1, chosen[..., None].expand(-1, -1, 3))
+
+
+def _batch(raw: RawBatch, pixels: Tensor, joints: Tensor, cloud: Tensor) -> Batch:
+    """Assemble a batch from colour and mask (b, 4, h, w) in 0..255."""
+    pixels = pixels / 255
+    image, mask = pixels[:, :3], pixels[:, 3:]
+    mask = torch.where(raw.has_mask[:, None, None, None], mask, torch.ones((), device=mask.device))
+    target = MID_GREY + mask * (image - MID_GREY)
+    return Batch(image, target, mask, joints, cloud, raw.has_cloud, raw.has_mask, raw.scale_mm)

@@ -1,0 +1,70 @@
+"""The manifest of a prepared folder: how it is written, read, and checked against the files beside it."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+SPLITS = ("train", "val", "test")
+FORMAT = 1  # raise whenever equal settings give other arrays
+FILE_NAME = "manifest.json"
+
+
+def read_manifest(data_dir: str | os.PathLike) -> dict[str, Any]:
+    """Return the manifest of a prepared folder.
+
+    Raises:
+        FileNotFoundError: nothing is prepared there; the message says what to run.
+        ValueError: the file is damaged.
+    """
+    path = Path(data_dir) / FILE_NAME
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: missing, so nothing is prepared there; run `davae prepare` with this folder as its "
+            "output first (`davae prepare --help`), or davae.data.prepared.prepare from Python"
+        )
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); delete {data_dir} and prepare again") from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON under a temporary name and rename it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(splits: dict[str, dict]) -> str:
+    """Return one checksum of the arrays of all splits: equal data, equal digest."""
+    total = hashlib.sha256()
+    for split, entry in sorted(splits.items()):
+        for name, array in sorted(entry["arrays"].items()):
+            total.update(f"{split}/{name} {array['sha256']}\n".encode())
+        total.update(f"{split}/factors {entry['factors_sha256']}\n".encode())
+    return total.hexdigest()
+
+
+def verify(data_dir: str | os.PathLike) -> None:
+    """Recompute every checksum of a prepared folder; reads all of it.
+
+    Raises:
+        FileNotFoundError: nothing is prepared there.
+        ValueError: a file is missing or not the one that was written; it is named.
+    """
+    for split, entry in read_manifest(data_dir)["splits"].items():
+        expected = {f"{name}.npy": array["sha256"] for name, array in entry["arrays"].items()}
+        if entry["factors_sha256"] is not None:
+            expected["factors.npz"] = entry["factors_sha256"]
+        for name, checksum in expected.items():
+            path = Path(data_dir) / split / name
+            if not path.exists() or sha256(path) != checksum:
+                raise ValueError(f"{path}: missing, or changed since it was prepared; prepare again")

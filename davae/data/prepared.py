@@ -1,0 +1,201 @@
+"""Prepared data: every split as plain arrays mapped from disk, with a manifest of checksums.
+
+`prepare` decodes each PNG once and writes `OUT/{train,val,test}/NAME.npy` and `OUT/manifest.json`;
+`PreparedSplit.open` maps them, so that private memory does not grow with the dataset. A split is written to
+a temporary folder and renamed when complete: a kill at any moment leaves finished splits and a leftover that
+the next call clears away.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from davae import __version__
+from davae.config import DataConfig
+from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
+from davae.data.sample import stored_points, stored_px
+from davae.data.writer import READERS, Job, write_split
+
+
+def prepare(
+    dataset: Literal["synthhand", "rhd"],
+    root: str | os.PathLike,
+    out: str | os.PathLike,
+    config: DataConfig,
+    *,
+    skip_bad: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+) -> Path:
+    """Turn a dataset on disk into arrays; return the folder `out`. If that is done already, return at once.
+
+    The arrays are the same for any number of workers. From a script, more than one worker needs the usual
+    `if __name__ == "__main__":`, since worker processes start afresh.
+
+    Args:
+        dataset: which reader.
+        root: folder of the dataset.
+        out: folder to write.
+        config: crop, image size, smallest scale and number of cloud points; the rotation range, for which
+            there is always room, does not matter here.
+        skip_bad: leave unusable samples out, listed in the manifest, instead of stopping at the first.
+        workers: processes; 1 works in this one.
+        progress: show bars.
+
+    Raises:
+        BadSample: a sample is unusable and `skip_bad` is off; the message names its file.
+        FileNotFoundError: the dataset is not there.
+        ValueError: unknown dataset, or `out` was prepared otherwise; every difference is named.
+    """
+    if dataset not in READERS:
+        raise ValueError(f"unknown dataset {dataset!r}; choose one of {', '.join(READERS)}")
+    root, out = Path(root), Path(out)
+    settings = {
+        "format": FORMAT,
+        "dataset": dataset,
+        "root": root.resolve().name,  # a name only: manifests may be published
+        "image_px": config.image_px,
+        "crop": config.crop,
+        "scale_min": config.scale_min,
+        "stored_px": stored_px(config),
+        "stored_points": stored_points(config),
+    }
+    jobs = [Job(dataset, root, split, config, skip_bad) for split in SPLITS]
+    if (out / FILE_NAME).exists():
+        _refuse_if_different(out, settings, jobs)
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    splits = {job.split: write_split(job, out, settings, workers, progress) for job in jobs}
+    manifest = {"davae": __version__, **settings, "digest": digest(splits), "splits": splits}
+    write_json(out / FILE_NAME, manifest)
+    return out
+
+
+def _refuse_if_different(out: Path, settings: dict[str, Any], jobs: list[Job]) -> None:
+    """Raise ValueError naming every way in which the preparation in `out` is not the one asked for."""
+    manifest = read_manifest(out)
+    differences = [
+        f"{name} is {manifest.get(name)!r}, asked for {value!r}"
+        for name, value in settings.items()
+        if manifest.get(name) != value
+    ]
+    if not differences:
+        for job in jobs:
+            entry = manifest["splits"][job.split]
+            if entry["skipped"] and not job.skip_bad:
+                differences.append(f"{len(entry['skipped'])} bad sample(s) of {job.split} were left out")
+            # The dataset may have been deleted since; the arrays are all that is needed.
+            if job.root.is_dir() and job.annotations_sha256() != entry["made_with"]["annotations_sha256"]:
+                differences.append(f"the annotations of {job.split} have changed since")
+    if differences:
+        raise ValueError(
+            f"{out} holds another preparation: {'; '.join(differences)}. Give another folder, or delete "
+            "this one to prepare it again"
+        )
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """One prepared split; its arrays are mapped read-only from disk and share their first axis n.
+
+    Everything shows a right hand. `joints` and `clouds` are view-normalised, relative to the middle MCP and
+    in units of the reference bone `scale_mm`. The middle `image_px` window of `images` is the test crop.
+
+    Attributes:
+        images: (n, s, s, 3) uint8.
+        masks: (n, s, s) uint8, 255 on the hand.
+        joints: (n, 21, 3) float32.
+        clouds: (n, p, 3) float32, points in random order.
+        has_cloud: (n,) bool; where False the row of `clouds` is zeros.
+        has_mask: (n,) bool; where False the row of `masks` is zeros.
+        visible: (n, 21) bool.
+        scale_mm: (n,) float32.
+        root_mm: (n, 3) float32, the root in the (mirrored) camera frame.
+        rotation: (n, 3, 3) float32, view normalisation R.
+        camera: (n, 3, 3) float32, K of the stored crop; `project` says how it is meant.
+        mirrored: (n,) bool, the photograph showed a left hand.
+        ids: (n,) int64, number in the dataset.
+        factors: SynthHand's generative factors, each with first axis n; empty for other datasets.
+        manifest: the preparation's manifest.
+        name: "train", "val" or "test".
+    """
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    joints: NDArray[np.float32]
+    clouds: NDArray[np.float32]
+    has_cloud: NDArray[np.bool_]
+    has_mask: NDArray[np.bool_]
+    visible: NDArray[np.bool_]
+    scale_mm: NDArray[np.float32]
+    root_mm: NDArray[np.float32]
+    rotation: NDArray[np.float32]
+    camera: NDArray[np.float32]
+    mirrored: NDArray[np.bool_]
+    ids: NDArray[np.int64]
+    factors: dict[str, NDArray]
+    manifest: dict[str, Any]
+    name: str
+
+    @classmethod
+    def open(cls, data_dir: str | os.PathLike, split: Literal["train", "val", "test"]) -> "PreparedSplit":
+        """Map one split of a prepared folder.
+
+        Raises:
+            FileNotFoundError: nothing, or not everything, is prepared there.
+            ValueError: unknown split, or a file does not match the manifest.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        folder = Path(data_dir) / split
+        manifest = read_manifest(data_dir)
+        entry = manifest["splits"][split]
+        advice = f"delete {data_dir} and run `davae prepare` again"
+        arrays = {}
+        for name, expected in entry["arrays"].items():
+            path = folder / f"{name}.npy"
+            if not path.exists():
+                raise FileNotFoundError(f"{path}: missing; {advice}")
+            try:
+                array = np.load(path, mmap_mode="r")
+            except (ValueError, EOFError) as error:
+                raise ValueError(f"{path}: damaged ({error}); {advice}") from error
+            if (list(array.shape), array.dtype.name) != (expected["shape"], expected["dtype"]):
+                raise ValueError(
+                    f"{path}: holds {array.dtype.name} of shape {list(array.shape)}, the manifest says "
+                    f"{expected['dtype']} of shape {expected['shape']}; {advice}"
+                )
+            arrays[name] = array
+        factors = {}
+        if entry["factors_sha256"] is not None:
+            if not (folder / "factors.npz").exists():
+                raise FileNotFoundError(f"{folder / 'factors.npz'}: missing; {advice}")
+            with np.load(folder / "factors.npz", allow_pickle=False) as file:
+                factors = {key: file[key] for key in file.files}
+        return cls(**arrays, factors=factors, manifest=manifest, name=split)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def camera_frame_mm(self, joints: NDArray, index: int | NDArray) -> NDArray:
+        """Return normalised points (..., p, 3) of samples `index` (...) in mm in the (mirrored) camera."""
+        scale = np.asarray(self.scale_mm[index], np.float64)[..., None, None]
+        rotation = np.asarray(self.rotation[index], np.float64)
+        return joints * scale @ rotation + np.asarray(self.root_mm[index])[..., None, :]
+
+    def project(self, joints: NDArray, index: int | NDArray) -> NDArray:
+        """Return pixels (..., p, 2) in the stored crops of samples `index` (...) of points (..., p, 3).
+
+        The points are normalised, as `joints` and `clouds` are. Subtract (stored_px - image_px) / 2 for
+        pixels of the test crop. `camera` takes points of the camera frame in the plain crop, and points
+        of the view-normalised frame in the rotated camera's.
+        """
+        points = self.camera_frame_mm(joints, index)
+        if self.manifest["crop"] == "rotated-camera":
+            points = points @ np.swapaxes(self.rotation[index], -1, -2)
+        homogeneous = points @ np.swapaxes(self.camera[index], -1, -2)
+        return homogeneous[..., :2] / homogeneous[..., 2:]

@@ -1,0 +1,206 @@
+"""From one annotated view to one row of prepared arrays: mirror, crop, view-normalise, normalise.
+
+Choices where the paper is silent: the crop follows the annotated joints (`davae.camera.hand_crop`); poses
+and clouds are taken relative to the middle MCP and divided by the middle MCP-PIP bone, after view
+normalisation; left hands are mirrored to right ones.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from davae.camera import (
+    Array,
+    apply_homography,
+    crop_camera,
+    depth_to_points,
+    hand_crop,
+    pixel_ray,
+    rotated_homography,
+    view_rotation,
+)
+from davae.config import DataConfig
+from davae.data.record import BadSample, HandRecord, mirror
+from davae.skeleton import JOINTS, REFERENCE_BONE, ROOT
+
+PADDING = 127  # grey of what lies beyond the frame
+CLOUD_REACH_MM = 200.0  # depth points further than this from the root, along any axis, are not the hand's
+MIN_STORED_POINTS = 1024
+REFERENCE_RANGE_MM = (1.0, 200.0)  # no human middle MCP-PIP is shorter or longer; other units are
+
+
+def stored_px(data: DataConfig) -> int:
+    """Return the side of the stored crop: the test crop plus the margin rotation and zoom draw on.
+
+    A square turned by 45 degrees and shrunk to `scale_min` needs sqrt(2)/scale_min of its side. The result
+    is even or odd as `image_px` is, so that the test crop is a window of whole pixels in its middle.
+    """
+    side = math.ceil(data.image_px * math.sqrt(2) / data.scale_min)
+    return side + (side - data.image_px) % 2
+
+
+def stored_points(data: DataConfig) -> int:
+    """Return how many points of a hand's cloud are kept, from which each training step draws anew."""
+    return max(MIN_STORED_POINTS, data.cloud_points)
+
+
+def row_layout(data: DataConfig) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and dtype of every array's row, by name."""
+    side = stored_px(data)
+    return {
+        "images": ((side, side, 3), "uint8"),
+        "masks": ((side, side), "uint8"),
+        "joints": ((JOINTS, 3), "float32"),
+        "clouds": ((stored_points(data), 3), "float32"),
+        "has_cloud": ((), "bool"),
+        "has_mask": ((), "bool"),
+        "visible": ((JOINTS,), "bool"),
+        "scale_mm": ((), "float32"),
+        "root_mm": ((3,), "float32"),
+        "rotation": ((3, 3), "float32"),
+        "camera": ((3, 3), "float32"),
+        "mirrored": ((), "bool"),
+        "ids": ((), "int64"),
+    }
+
+
+def make_row(record: HandRecord, data: DataConfig, *, evaluation: bool = False) -> dict[str, NDArray]:
+    """Turn one record into one row of each array in `row_layout`.
+
+    Args:
+        record: the view, of either hand.
+        data: crop and sizes.
+        evaluation: keep what can be scored though it would be no good to learn from: a hand without a
+            visible joint is cropped around all its joints, one without a mask pixel has neither mask nor
+            cloud. Published errors average over every test image.
+
+    Raises:
+        BadSample: the sample cannot be used; the message says what is wrong but not where.
+    """
+    visible = record.visible
+    if not visible.any():
+        if not evaluation:
+            raise BadSample("no joint is visible, so there is nothing to crop around")
+        visible = np.ones(JOINTS, bool)
+    if record.hand_mask is not None and not record.hand_mask.any() and not evaluation:
+        raise BadSample("the mask has no pixel of a hand (part ids 2..33)")
+    mirrored = record.side == "left"
+    if mirrored:
+        record = mirror(record)
+    joints_mm = record.joints_mm.astype(np.float64)
+    if not (joints_mm[:, 2] > 0).all():
+        raise BadSample(f"a joint lies behind the camera (z = {joints_mm[:, 2].min():g} mm)")
+    root_mm = joints_mm[ROOT]
+    scale_mm = float(np.linalg.norm(np.subtract(*joints_mm[list(REFERENCE_BONE)])))
+    if not REFERENCE_RANGE_MM[0] < scale_mm < REFERENCE_RANGE_MM[1]:
+        raise BadSample(
+            f"the bone from middle MCP to PIP is {scale_mm:g} mm long, expected "
+            f"{REFERENCE_RANGE_MM[0]:g}..{REFERENCE_RANGE_MM[1]:g} mm; are the labels in metres?"
+        )
+
+    rotation = view_rotation(pixel_ray(record.uv_px[ROOT], record.K))
+    side = stored_px(data)
+    camera, to_crop = _crop(record, visible, rotation, data, side)
+    mask = record.hand_mask if record.hand_mask is not None and record.hand_mask.any() else None
+    cloud_mm = _hand_points(record, mask, root_mm, stored_points(data))
+
+    def normalise(points_mm: NDArray) -> NDArray:
+        return (points_mm - root_mm) @ rotation.T / scale_mm
+
+    no_cloud, no_mask = np.zeros((stored_points(data), 3)), np.zeros((side, side), np.uint8)
+    values = {
+        "images": warp_image(record.image, to_crop, side),
+        "masks": no_mask if mask is None else warp_mask(mask, to_crop, side),
+        "joints": normalise(joints_mm),
+        "clouds": no_cloud if cloud_mm is None else normalise(cloud_mm),
+        "has_cloud": cloud_mm is not None,
+        "has_mask": mask is not None,
+        "visible": record.visible,
+        "scale_mm": scale_mm,
+        "root_mm": root_mm,
+        "rotation": rotation,
+        "camera": camera,
+        "mirrored": mirrored,
+        "ids": record.id,
+    }
+    return {name: np.asarray(values[name], dtype) for name, (_, dtype) in row_layout(data).items()}
+
+
+def _crop(
+    record: HandRecord, visible: NDArray[np.bool_], rotation: Array, data: DataConfig, side: int
+) -> tuple[Array, Array]:
+    """Return the stored crop's camera and the homography (3, 3) from frame pixels to crop pixels.
+
+    For the plain crop the camera takes points of the (mirrored) camera frame, for the rotated camera points
+    of the view-normalised frame.
+    """
+    turn = rotation if data.crop == "rotated-camera" else np.eye(3)
+    uv = apply_homography(rotated_homography(record.K, turn, record.K), record.uv_px)
+    centre, half = hand_crop(uv, visible)
+    camera = crop_camera(record.K, centre, half * side / data.image_px, side)
+    return camera, rotated_homography(record.K, turn, camera)
+
+
+def _hand_points(
+    record: HandRecord, mask: NDArray[np.bool_] | None, root_mm: NDArray, points: int
+) -> NDArray | None:
+    """Draw `points` of the hand's visible surface, or None where there is no depth to draw from.
+
+    The draw depends on the sample's id alone. Fewer measured points than asked for are repeated, each
+    equally often up to one.
+    """
+    if mask is None or record.depth_mm is None:
+        return None
+    measured = depth_to_points(record.depth_mm, mask, record.K)
+    measured = measured[(np.abs(measured - root_mm) < CLOUD_REACH_MM).all(axis=1)]
+    if len(measured) == 0:
+        return None
+    order = np.random.default_rng(record.id).permutation(len(measured))
+    return measured[np.resize(order, points)]
+
+
+def warp_image(image: NDArray[np.uint8], to_crop: Array, out_px: int) -> NDArray[np.uint8]:
+    """Resample an image (h, w, 3) through homography `to_crop` (3, 3) to (out_px, out_px, 3), once.
+
+    Bilinear where the crop enlarges. Where it shrinks by a factor up to k, each output pixel is the mean of
+    k x k bilinear samples spread over its area, so that fine texture is averaged and does not alias.
+    """
+    to_source = np.linalg.inv(to_crop)
+    middle = (out_px - 1) / 2
+    corners = np.array([[middle, middle], [middle + 1, middle], [middle, middle + 1]])
+    origin, right, down = apply_homography(to_source, corners)
+    shrink = max(np.linalg.norm(right - origin), np.linalg.norm(down - origin))
+    samples = min(max(math.ceil(shrink - 1e-6), 1), 8)
+    return _transform(image, to_source, out_px, samples, Image.Resampling.BILINEAR, (PADDING,) * 3)
+
+
+def warp_mask(mask: NDArray[np.bool_], to_crop: Array, out_px: int) -> NDArray[np.uint8]:
+    """Resample a mask (h, w) as its image, by nearest pixel, to (out_px, out_px) of 0 and 255."""
+    pixels = np.where(mask, np.uint8(255), np.uint8(0))
+    return _transform(pixels, np.linalg.inv(to_crop), out_px, 1, Image.Resampling.NEAREST, 0)
+
+
+def _transform(
+    pixels: NDArray[np.uint8], to_source: Array, out_px: int, samples: int, method: Image.Resampling, fill
+) -> NDArray[np.uint8]:
+    """Fill each output pixel with the mean of samples x samples source samples; `fill` beyond the frame."""
+    # Pillow's pixel i covers [i, i+1], ours [i-0.5, i+0.5].
+    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    matrix = shift @ to_source @ np.linalg.inv(shift) @ np.diag([1 / samples, 1 / samples, 1])
+    size = samples * out_px
+    warped = Image.fromarray(np.ascontiguousarray(pixels)).transform(
+        (size, size),
+        Image.Transform.PERSPECTIVE,
+        (matrix / matrix[2, 2]).ravel()[:8],
+        resample=method,
+        fillcolor=fill,
+    )
+    result = np.array(warped if samples == 1 else warped.reduce(samples))
+    # A wide crop of a strongly turned camera may look past 90 degrees, where the projection folds back.
+    x = np.arange(out_px) * samples + samples / 2
+    ahead = matrix[2, 0] * x[None, :] + matrix[2, 1] * x[:, None] + matrix[2, 2]
+    if (ahead <= 0).any():
+        result[ahead <= 0] = fill
+    return result
