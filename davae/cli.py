@@ -1,0 +1,152 @@
+"""The command line: one function a command, no logic of its own. `python -m davae --help`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
+
+
+def render(
+    out: Path, train: int, val: int, test: int, seed: int = 0, size: int = 320, workers: int = 1
+) -> None:
+    """Render SynthHand, hands with known factors, in RHD's format.
+
+    Args:
+        out: Folder to write; an interrupted rendering goes on.
+        train: Images of the training split.
+        val: Images of the validation split.
+        test: Images of the test split.
+        seed: Seed of the dataset; the same seed gives the same images.
+        size: Side of the square images, pixels.
+        workers: Processes; the images do not depend on it.
+    """
+    from davae.data.synthhand import write_dataset
+
+    write_dataset(out, train=train, val=val, test=test, seed=seed, size=size, workers=workers)
+    print(f"rendered {train} + {val} + {test} images into {out}")
+
+
+def prepare(
+    dataset: Literal["synthhand", "rhd"],
+    root: Path,
+    out: Path,
+    size: int = 64,
+    crop: Literal["plain", "rotated-camera"] = "plain",
+    workers: int = 1,
+    skip_bad: bool = False,
+) -> None:
+    """Turn a dataset on disk into memory-mapped training arrays.
+
+    Args:
+        dataset: Which format `root` holds.
+        root: The dataset's folder.
+        out: Folder to write.
+        size: Side of the network's input, pixels (64 for smoke, laptop and sweep; 256 for paper).
+        crop: The paper's crop, or the one exact under view normalisation.
+        workers: Processes; the arrays do not depend on it.
+        skip_bad: Leave bad samples out and count them, where the default is to stop at the first.
+    """
+    from davae.config import DataConfig
+    from davae.data.prepared import prepare as prepare_data
+
+    prepare_data(dataset, root, out, DataConfig(image_px=size, crop=crop), skip_bad=skip_bad, workers=workers)
+    print(f"prepared {dataset} into {out}")
+
+
+def train(preset: Preset, data: Path, run: Path, seed: int = 0, model: Literal["da", "na"] = "da") -> None:
+    """Train a model; an interrupted run is resumed, a finished one is loaded.
+
+    Args:
+        preset: Size and schedule.
+        data: Folder written by `prepare`.
+        run: The run's folder.
+        seed: Seed of initial weights, order, augmentation and latent noise.
+        model: da-VAE, or na-VAE without attention.
+    """
+    from davae.training import loop, runs
+    from davae.workspace import experiment
+
+    finished = runs.is_finished(run)
+    loop.train(experiment(preset, seed=seed, model=model), data, run)
+    print(f"{'found finished' if finished else 'trained'}: {run}")
+    print((run / "terms.txt").read_text(), end="")
+
+
+def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "train"] = "test") -> None:
+    """Measure a finished run under protocols P1 to P5, beside constant baselines.
+
+    Args:
+        run: The run's folder.
+        data: Folder written by `prepare`.
+        out: JSON file to write.
+        split: Which split; every choice is made on val, test is for reporting.
+    """
+    from davae.evaluation import evaluate as evaluate_run
+    from davae.evaluation import format_table
+
+    print(format_table(evaluate_run(run, data, out=out, split=split)))
+
+
+def notebooks(
+    preset: Preset, out: Path, seed: int = 0, model: Literal["da", "na"] = "da", only: str = ""
+) -> None:
+    """Execute the notebooks through papermill.
+
+    Args:
+        preset: Size and schedule; missing data and runs are made.
+        out: Folder of the executed copies.
+        seed: Training seed.
+        model: da-VAE, or na-VAE without attention.
+        only: Run just the notebooks whose name contains this.
+    """
+    from davae.notebooks import execute
+    from davae.workspace import Workspace, parameters_of
+
+    for path in execute(out, parameters_of(Workspace.of(preset, seed=seed, model=model)), only=only):
+        print(path)
+
+
+def reproduce(preset: Preset = "laptop", seed: int = 0, model: Literal["da", "na"] = "da") -> None:
+    """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
+
+    Args:
+        preset: smoke for a look (minutes), laptop for results (under half an hour on two cores).
+        seed: Training seed.
+        model: da-VAE, or na-VAE without attention.
+    """
+    from davae.workspace import Workspace
+    from davae.workspace import reproduce as run_all
+
+    print(run_all(Workspace.of(preset, seed=seed, model=model)))
+
+
+def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None:
+    """Print parameters and FLOPs of each part of the network.
+
+    Args:
+        preset: Size of the network.
+        model: da-VAE, or na-VAE without attention.
+    """
+    from davae.networks import format_summary, summarise
+    from davae.workspace import experiment
+
+    print(format_summary(summarise(experiment(preset, model=model).model)))
+
+
+def main() -> None:
+    """Run the command line; expected errors are told without a traceback (DAVAE_DEBUG=1 shows it)."""
+    commands = (render, prepare, train, evaluate, notebooks, reproduce, summary)
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {command.__name__: command for command in commands}, prog="davae", description=__doc__
+        )
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("DAVAE_DEBUG"):
+            raise
+        sys.exit(f"davae: {error}")
+    except KeyboardInterrupt:
+        sys.exit("davae: interrupted; the same command goes on where it stopped")

@@ -1,0 +1,284 @@
+"""The training loop (paper 4.2), in plain PyTorch.
+
+Every random draw of step t (which samples, augmentation, latent noise) comes from generators seeded with
+(seed, t) alone. So the loop carries no random state: a run that was killed and resumed is, on one machine and
+thread count, bit for bit the run that was not.
+"""
+
+import csv
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from davae.config import Config, TrainConfig
+from davae.data.augment import augment, centre, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.losses import Objective, objective
+from davae.networks import DaVAE
+from davae.training import runs
+
+LOG_EVERY = 10  # steps between rows of metrics.csv
+VALIDATIONS = 12  # how many times the validation error is measured in a run
+ARITHMETIC = {True: "bf16 arithmetic", False: "fp32 arithmetic (no bf16 on this processor)"}
+
+
+class TrainingDivergedError(FloatingPointError):
+    """A loss became infinite or not a number."""
+
+
+def train(
+    config: Config, data: Path | str, run: Path | str, *, device: str = "auto", progress: bool = True
+) -> Path:
+    """Train one model, or go on with it, or find it finished.
+
+    Args:
+        config: the experiment.
+        data: folder written by `davae.data.prepared.prepare`.
+        run: the run's folder; see `davae.training.runs`.
+        device: "auto" takes a GPU where there is one.
+        progress: show a progress bar.
+
+    Returns:
+        The run's folder, finished.
+
+    Raises:
+        davae.training.runs.RunMismatchError: the folder holds another experiment.
+        TrainingDivergedError: a loss is no longer finite; the run can be resumed from its last resume point.
+    """
+    run = Path(run)
+    split, validation = PreparedSplit.open(data, "train"), PreparedSplit.open(data, "val")
+    runs.open_run(run, config, runs.Identity.of(split.manifest["digest"]))
+    if runs.is_finished(run):
+        return run
+    trainer = Trainer(config, split, validation, run, pick_device(device))
+    trainer.fit(progress)
+    runs.save_model(run, trainer.tested_model())
+    (run / "resume.pt").unlink(missing_ok=True)
+    return run
+
+
+class Trainer:
+    """Model, optimiser, weight average and log of one run, at one step."""
+
+    def __init__(
+        self, config: Config, split: PreparedSplit, validation: PreparedSplit, run: Path, device: torch.device
+    ):
+        self.config, self.run, self.device = config, run, device
+        self.split, self.validation = split, validation
+        torch.manual_seed(config.train.seed)
+        self.model = DaVAE(config.model).to(device, memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
+        )
+        self.average = None
+        if config.train.average_decay > 0:
+            decay = get_ema_multi_avg_fn(config.train.average_decay)
+            self.average = AveragedModel(self.model, multi_avg_fn=decay, use_buffers=True)
+        self.step, self.seconds = 0, 0.0
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device))
+        self.log = MetricsLog(run / "metrics.csv")
+        if (state := runs.load_resume_point(run)) is not None:
+            self.restore(state)
+        self.log.truncate(self.step)
+
+    def fit(self, progress: bool = True) -> None:
+        """Train from the current step to the last, leaving resume points behind."""
+        settings, first = self.config.train, self.step
+        began = time.perf_counter()
+        earlier = self.seconds
+        bar = tqdm(total=settings.steps, initial=first, desc="train", unit="step", disable=not progress)
+        while self.step < settings.steps:
+            parts = self.train_step()
+            self.step += 1
+            self.seconds = earlier + time.perf_counter() - began
+            bar.update()
+            last = self.step == settings.steps
+            validate = last or self.step % math.ceil(settings.steps / VALIDATIONS) == 0
+            if validate or self.step == 1 or self.step % LOG_EVERY == 0:
+                bar.set_postfix(
+                    {name: f"{float(term):.3g}" for name, term in parts.terms.items()}, refresh=False
+                )
+                self.log.append(self.log_row(parts, validate))
+            if progress and self.step == first + 20:
+                seconds = (time.perf_counter() - began) / 20 * (settings.steps - first)
+                bar.write(
+                    f"{ARITHMETIC[has_bf16(self.device)]}; about {seconds / 60:.0f} min for {settings.steps - first} steps"
+                )
+            if not last and self.step % settings.checkpoint_every == 0:
+                runs.save_resume_point(self.run, self.state())
+        bar.close()
+        runs.write_text(self.run / "terms.txt", self.log.terms_table())
+
+    def train_step(self) -> Objective:
+        """One optimiser step on the batch of the current step."""
+        settings, step = self.config.train, self.step
+        indices = batch_indices(len(self.split), settings.batch_size, settings.seed, step)
+        generator = torch.Generator().manual_seed(_step_seed(settings.seed, step))
+        batch = augment(load_batch(self.split, indices, self.device), self.config.data, generator)
+        noise = torch.randn(len(indices), self.model.latents, generator=generator).to(self.device)
+        self.model.train()
+        with self.autocast:
+            output = self.model(batch.image.contiguous(memory_format=torch.channels_last), noise)
+        parts = objective(output, batch, self.config.loss)
+        if not torch.isfinite(parts.total):
+            raise TrainingDivergedError(_divergence(parts, step, learning_rate(settings, step)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts.total.backward()
+        if settings.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return parts
+
+    def tested_model(self) -> DaVAE:
+        """The model whose weights are used at test: the average, where one is kept."""
+        return self.model if self.average is None else self.average.module
+
+    def validation_error(self) -> float:
+        """End-point error (mm) of the mean latent on the validation split, protocol P1."""
+        model, total = self.tested_model().eval(), 0.0
+        for begin in range(0, len(self.validation), 100):
+            indices = np.arange(begin, min(begin + 100, len(self.validation)))
+            batch = centre(load_batch(self.validation, indices, self.device), self.config.data)
+            with torch.inference_mode(), self.autocast:
+                pose = model(batch.image.contiguous(memory_format=torch.channels_last)).pose
+            errors = torch.linalg.vector_norm(pose - batch.joints, dim=2).mean(1) * batch.scale_mm
+            total += errors.sum().item()
+        return total / len(self.validation)
+
+    def log_row(self, parts: Objective, validate: bool) -> dict[str, float]:
+        """One row of metrics.csv: each term unweighted and weighted, KL also as mean per dimension."""
+        sizes, settings = self.config.model.latent_sizes, self.config.train
+        row = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "learning_rate": learning_rate(settings, self.step - 1),
+            "val_epe_mm": self.validation_error() if validate else math.nan,
+            "total": parts.total,
+            "elbo": parts.elbo,
+        }
+        row |= parts.terms | {f"kl_{block}": kl for block, kl in parts.kls.items()}
+        row |= {f"kl_{block}_per_dim": kl / sizes[block] for block, kl in parts.kls.items()}
+        row |= parts.weighted
+        return {name: float(value) for name, value in row.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs; `restore`'s inverse."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a resume point."""
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+class MetricsLog:
+    """metrics.csv: rows are appended, and those after a resume point taken back."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add a row; an absent value (nan) is left empty."""
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow({name: "" if math.isnan(v) else f"{v:.6g}" for name, v in row.items()})
+
+    def rows(self) -> list[dict[str, str]]:
+        """All whole rows; a kill may have cut the last one short."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return [row for row in csv.DictReader(file) if None not in row.values()]
+
+    def truncate(self, step: int) -> None:
+        """Forget the rows after `step`."""
+        rows = [row for row in self.rows() if float(row["step"]) <= step]
+        if not rows:
+            self.path.unlink(missing_ok=True)
+            return
+        lines = [",".join(rows[0])] + [",".join(row.values()) for row in rows]
+        runs.write_text(self.path, "\n".join(lines) + "\n")
+
+    def terms_table(self) -> str:
+        """Each weighted term of Eq. 3 at the first and at the last step, so that none is silently nothing."""
+        rows = self.rows()
+        names = [name for name in rows[0] if name.startswith(("alpha_", "beta_"))]
+        lines = [
+            f"{'weighted term':<18}" + "".join(f"{'step ' + row['step']:>14}" for row in (rows[0], rows[-1]))
+        ]
+        lines += [f"{name:<18}{float(rows[0][name]):>14.2f}{float(rows[-1][name]):>14.2f}" for name in names]
+        return "\n".join(lines) + "\n"
+
+
+def batch_indices(samples: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """Samples of one step: consecutive pieces of one shuffle an epoch, each from (seed, epoch) alone."""
+    positions = np.arange(step * batch, (step + 1) * batch)
+    epochs = positions // samples
+    order = {e: np.random.default_rng([seed, int(e)]).permutation(samples) for e in np.unique(epochs)}
+    return np.array([order[e][p % samples] for e, p in zip(epochs, positions, strict=True)])
+
+
+def learning_rate(settings: TrainConfig, step: int) -> float:
+    """Learning rate of a step (counted from 0).
+
+    "cosine": linear warm-up, then half a cosine down to the final rate. "milestones" (paper 4.2): from the
+    initial rate to the final one in factors of ten, each for an equal share of the steps.
+    """
+    peak, final = settings.learning_rate, settings.final_learning_rate
+    if settings.schedule == "milestones":
+        stages = round(math.log10(peak / final)) + 1
+        return peak * 10.0 ** -(step * stages // settings.steps)
+    if step < settings.warmup_steps:
+        return peak * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return final + 0.5 * (peak - final) * (1.0 + math.cos(math.pi * done))
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the named device; "auto" is a GPU where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware, which about doubles the speed of training."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _divergence(parts: Objective, step: int, rate: float) -> str:
+    values = {name: float(value) for name, value in parts.weighted.items()}
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    return (
+        f"training diverged at step {step}: {', '.join(bad)} not finite, of {values}, at learning rate {rate:.2g}. "
+        "Lower train.learning_rate or set train.clip_norm; the last resume point is kept"
+    )

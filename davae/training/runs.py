@@ -1,0 +1,192 @@
+"""The folder a run leaves behind, what identifies it, and how it is opened again.
+
+    config.json          the `Config`, complete
+    identity.json        digest of the prepared data, fingerprint of the sources that shape the result
+    environment.txt      versions, processor, threads, arithmetic
+    metrics.csv          one row every few steps: each term, unweighted and weighted, and validation error
+    terms.txt            each weighted term at the start and at the end of training
+    resume.pt            everything needed to go on; only while unfinished
+    model.safetensors    the weights used at test; its presence means that the run is finished
+    predictions.npz, metrics.json   written by `davae evaluate`
+
+A folder belongs to one config, one dataset and one version of the code. Asking for a finished run loads it,
+for an interrupted one resumes it, for any other refuses and names the difference.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from davae.config import Config
+from davae.networks import DaVAE
+
+# Sources that decide what a given config and dataset train to.
+_SHAPING_SOURCES = ("losses.py", "networks/*.py", "data/augment.py", "training/loop.py")
+
+
+class RunMismatchError(ValueError):
+    """The folder holds a run of another config, dataset or version of the code."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a run depends on beside its config."""
+
+    data: str  # digest of the prepared data's manifest
+    sources: dict[str, str]  # file -> digest of its code
+
+    @classmethod
+    def of(cls, data_digest: str) -> "Identity":
+        """Return the identity of a run started now on data with this digest."""
+        package = Path(__file__).parents[1]
+        files = sorted(path for pattern in _SHAPING_SOURCES for path in package.glob(pattern))
+        return cls(
+            data_digest, {f.relative_to(package).as_posix(): code_digest(f.read_text()) for f in files}
+        )
+
+
+def code_digest(source: str) -> str:
+    """Digest of Python source that ignores comments, docstrings and layout, which change no result."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def open_run(run: Path, config: Config, identity: Identity) -> None:
+    """Claim folder `run` for this experiment: create it, or check that it is already this experiment's.
+
+    Raises:
+        RunMismatchError: the folder holds another experiment; the message lists every difference.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    config_file, identity_file = run / "config.json", run / "identity.json"
+    if not (config_file.exists() and identity_file.exists()):
+        if (run / "resume.pt").exists() or (run / "model.safetensors").exists():
+            raise RunMismatchError(
+                f"{run}: weights without config.json and identity.json; cannot tell what they are. "
+                "Restore the two files or choose another --run folder"
+            )
+        write_text(config_file, config.to_json())
+        write_text(run / "environment.txt", environment())
+        write_text(identity_file, json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
+        return
+    found = Identity(**json.loads(identity_file.read_text()))
+    differences = _differences(json.loads(config_file.read_text()), json.loads(config.to_json()), "config")
+    if found.data != identity.data:
+        differences.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
+    differences += [
+        f"code of davae/{name} has changed since"
+        for name in sorted(found.sources.keys() | identity.sources.keys())
+        if found.sources.get(name) != identity.sources.get(name)
+    ]
+    if differences:
+        raise RunMismatchError(
+            f"{run} holds another experiment:\n  " + "\n  ".join(differences) + "\n"
+            "Choose another --run folder, or delete this one to train anew."
+        )
+
+
+def is_finished(run: Path) -> bool:
+    """Whether training in this folder has come to its end."""
+    return (run / "model.safetensors").exists()
+
+
+def load_model(run: Path | str) -> tuple[DaVAE, Config]:
+    """Open a finished run.
+
+    Returns:
+        The model in evaluation mode on the CPU, and its config.
+
+    Raises:
+        FileNotFoundError: there is no such run, or it is not finished.
+        ValueError: the weights are damaged or do not fit the config.
+    """
+    run = Path(run)
+    if not (run / "config.json").exists():
+        raise FileNotFoundError(
+            f"{run}: no config.json, so no run here. Train one with `python -m davae train --run {run} ...`"
+        )
+    config = Config.from_json((run / "config.json").read_text())
+    if not is_finished(run):
+        raise FileNotFoundError(
+            f"{run}: training is not finished (no model.safetensors). Repeat the `python -m davae train` "
+            "command that started it: it goes on where it stopped"
+        )
+    model = DaVAE(config.model)
+    try:
+        model.load_state_dict(load_file(run / "model.safetensors"))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{run / 'model.safetensors'}: not the weights of this run's config: {error}"
+        ) from error
+    return model.eval(), config
+
+
+def save_model(run: Path, model: DaVAE) -> None:
+    """Write the weights used at test, which marks the run as finished."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _atomically(run / "model.safetensors", lambda path: save_file(state, path))
+
+
+def save_resume_point(run: Path, state: dict[str, Any]) -> None:
+    """Write everything that training needs to go on; the previous point stays until the new one is whole."""
+    _atomically(run / "resume.pt", lambda path: torch.save(state, path))
+
+
+def load_resume_point(run: Path) -> dict[str, Any] | None:
+    """Return the last resume point, or None where there is none. Tensors only: nothing is executed."""
+    path = run / "resume.pt"
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a kill leaves either the old file or the new one."""
+    _atomically(path, lambda temporary: Path(temporary).write_text(text))
+
+
+def environment() -> str:
+    """Describe software and machine, one `name value` a line."""
+    lines = {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "threads": torch.get_num_threads(),
+    }
+    return "".join(f"{name} {value}\n" for name, value in lines.items())
+
+
+def _atomically(path: Path, write) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _differences(found: Any, asked: Any, where: str) -> list[str]:
+    if isinstance(found, dict) and isinstance(asked, dict):
+        names = list(asked) + [name for name in found if name not in asked]
+        return [
+            line
+            for name in names
+            for line in _differences(found.get(name), asked.get(name), f"{where}.{name}")
+        ]
+    return [] if found == asked else [f"{where}: the run has {found!r}, asked for {asked!r}"]

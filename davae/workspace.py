@@ -1,0 +1,199 @@
+"""From nothing to figures: the stages of a reproduction, each of which finds its own finished work.
+
+    render -> prepare -> train -> evaluate -> notebooks
+
+The command line, the notebooks and `make reproduce` all go through these stages, so a notebook opened alone
+makes what it misses, and one opened after `make reproduce` finds everything there.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from davae.config import Config, preset
+
+VARIANTS = {"da": "sk", "na": "none"}  # --model: da-VAE, or na-VAE without attention (paper 4.4)
+
+
+def experiment(name: str, *, seed: int = 0, model: str = "da") -> Config:
+    """Return a preset with a training seed and a variant of the network.
+
+    Raises:
+        ValueError: unknown preset or model.
+    """
+    config = preset(name)
+    if model not in VARIANTS:
+        raise ValueError(f"unknown model {model!r}; choose one of {', '.join(VARIANTS)}")
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, attention=VARIANTS[model]),
+        train=dataclasses.replace(config.train, seed=seed),
+    )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where an experiment's files live below `home`, and the stages that make them.
+
+    With `dataset="rhd"`, `root` is the folder of RHD_published_v2 and nothing is rendered.
+    """
+
+    config: Config
+    home: Path
+    dataset: str = "synthhand"
+    root: str = ""
+
+    def __post_init__(self):
+        if self.dataset not in ("synthhand", "rhd"):
+            raise ValueError(f"unknown dataset {self.dataset!r}; choose synthhand or rhd")
+        if self.dataset == "rhd" and not self.root:
+            raise ValueError("dataset is rhd but root is empty; set root to the folder of RHD_published_v2")
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        *,
+        seed: int = 0,
+        model: str = "da",
+        home: str = "",
+        dataset: str = "synthhand",
+        root: str = "",
+    ) -> "Workspace":
+        """Return the workspace of a preset, below `home` or, where that is empty, the project's folder."""
+        config = experiment(name, seed=seed, model=model)
+        return cls(config, Path(home) if home else project_folder(), dataset, root)
+
+    @property
+    def rendered(self) -> Path:
+        """The dataset in RHD's format."""
+        if self.dataset != "synthhand":
+            return Path(self.root)
+        r = self.config.render
+        return self.home / "data" / f"synthhand-{r.train}-{r.val}-{r.test}-{r.size}px-seed{r.seed}"
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared arrays."""
+        name = self.rendered.name if self.dataset == "synthhand" else self.dataset
+        data = self.config.data
+        return self.home / "data" / "prepared" / f"{name}-{data.image_px}px-{data.crop}"
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        variant = {attention: model for model, attention in VARIANTS.items()}[self.config.model.attention]
+        data = "" if self.dataset == "synthhand" else f"-{self.dataset}"
+        return (
+            self.home
+            / "outputs"
+            / "runs"
+            / f"{self.config.preset}{data}-{variant}-seed{self.config.train.seed}"
+        )
+
+    @property
+    def figures(self) -> Path:
+        """Where the notebooks put their figures."""
+        return self.home / "outputs" / "figures" / self.run.name
+
+    @property
+    def executed(self) -> Path:
+        """Where executed notebooks go."""
+        return self.home / "outputs" / "notebooks" / self.run.name
+
+    def ensure_rendered(self, workers: int | None = None) -> Path:
+        """Render SynthHand where it is not there yet."""
+        if self.dataset == "synthhand":
+            from davae.data.synthhand import write_dataset
+
+            r = self.config.render
+            workers = workers or os.cpu_count() or 1
+            write_dataset(
+                self.rendered,
+                train=r.train,
+                val=r.val,
+                test=r.test,
+                seed=r.seed,
+                size=r.size,
+                workers=workers,
+            )
+        return self.rendered
+
+    def ensure_prepared(self, workers: int | None = None) -> Path:
+        """Prepare the arrays where they are not there yet."""
+        from davae.data.prepared import prepare
+
+        workers = workers or os.cpu_count() or 1
+        return prepare(
+            self.dataset, self.ensure_rendered(workers), self.prepared, self.config.data, workers=workers
+        )
+
+    def ensure_trained(self) -> Path:
+        """Train the run where it is not finished yet."""
+        from davae.training.loop import train
+
+        return train(self.config, self.ensure_prepared(), self.run)
+
+    def ensure_evaluated(self) -> dict[str, Any]:
+        """Evaluate the run on the test split, and leave metrics.json and predictions.npz in its folder."""
+        from davae.evaluation import evaluate
+
+        run = self.ensure_trained()
+        return evaluate(run, self.prepared, out=run / "metrics.json")
+
+    def save_figure(self, figure, name: str):
+        """Write a matplotlib figure to `figures` as NAME.png and return it, for a notebook to show."""
+        self.figures.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.figures / f"{name}.png", dpi=150)
+        return figure
+
+
+def reproduce(space: Workspace) -> str:
+    """Run every stage and all notebooks; return the report: one table and the paths of what was made."""
+    from davae.evaluation import format_table
+    from davae.notebooks import execute
+
+    steps = ("render and prepare", "train", "evaluate", "notebooks")
+    print(f"[1/4] {steps[0]}: {space.prepared}", flush=True)
+    space.ensure_prepared()
+    print(f"[2/4] {steps[1]}: {space.run}", flush=True)
+    space.ensure_trained()
+    print(f"[3/4] {steps[2]}", flush=True)
+    report = space.ensure_evaluated()
+    print(f"[4/4] {steps[3]}: {space.executed}", flush=True)
+    execute(space.executed, parameters_of(space))
+    figures = sorted(space.figures.glob("*.png"))
+    return "\n".join(
+        [
+            "",
+            format_table(report),
+            (space.run / "terms.txt").read_text(),
+            "Figures:",
+            *(f"  {path}" for path in figures),
+            "Executed notebooks:",
+            *(f"  {path}" for path in sorted(space.executed.glob("*.ipynb"))),
+        ]
+    )
+
+
+def parameters_of(space: Workspace) -> dict[str, Any]:
+    """The notebook parameters that lead a notebook to this workspace."""
+    variant = {attention: model for model, attention in VARIANTS.items()}[space.config.model.attention]
+    return {
+        "preset": space.config.preset,
+        "seed": space.config.train.seed,
+        "model": variant,
+        "dataset": space.dataset,
+        "root": space.root,
+        "home": str(space.home),
+    }
+
+
+def project_folder() -> Path:
+    """The nearest folder above the current one that holds the notebooks, else the current one."""
+    here = Path.cwd()
+    return next(
+        (f for f in (here, *here.parents) if (f / "notebooks" / "01_data_preprocessing.ipynb").exists()), here
+    )

@@ -1,0 +1,218 @@
+"""Networks: sizes and counts against published figures, gradients, selective kernel by hand, weights that load."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from davae.config import BLOCKS, PRESETS, LossConfig, preset
+from davae.data.augment import Batch
+from davae.losses import objective
+from davae.networks import DaVAE, load_resnet34, summarise
+from davae.networks.blocks import SelectiveKernel
+from davae.networks.decoders import CloudDecoder, ImageDecoder
+
+PAPER = preset("paper").model
+
+
+def variants(name):
+    config = preset(name).model
+    return dataclasses.replace(config, attention="sk"), dataclasses.replace(config, attention="none")
+
+
+def meta(config):
+    with torch.device("meta"):
+        return DaVAE(config)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def resnet34_state():
+    """A state dict with torchvision's resnet34 names and shapes, random values."""
+    state, channels = {"conv1.weight": torch.randn(64, 3, 7, 7)}, 64
+
+    def batch_norm(name, c):
+        for field in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{name}.{field}"] = torch.rand(c)
+        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    batch_norm("bn1", 64)
+    for layer, (wide, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+        for block in range(blocks):
+            name = f"layer{layer}.{block}"
+            state[f"{name}.conv1.weight"] = torch.randn(wide, channels, 3, 3)
+            state[f"{name}.conv2.weight"] = torch.randn(wide, wide, 3, 3)
+            batch_norm(f"{name}.bn1", wide)
+            batch_norm(f"{name}.bn2", wide)
+            if channels != wide:
+                state[f"{name}.downsample.0.weight"] = torch.randn(wide, channels, 1, 1)
+                batch_norm(f"{name}.downsample.1", wide)
+            channels = wide
+    state |= {"fc.weight": torch.randn(1000, 512), "fc.bias": torch.randn(1000)}
+    return state
+
+
+def batch_for(config, b=2):
+    px = config.image_px
+    return Batch(
+        image=torch.rand(b, 3, px, px), target=torch.rand(b, 3, px, px), mask=torch.ones(b, 1, px, px),
+        joints=torch.randn(b, 21, 3), cloud=torch.randn(b, 50, 3), has_cloud=torch.ones(b, dtype=torch.bool),
+        has_mask=torch.ones(b, dtype=torch.bool), scale_mm=torch.full((b,), 30.0),
+    )  # fmt: skip
+
+
+def test_trunk_and_plain_head_make_a_resnet34():
+    model = meta(variants("paper")[1])
+    head = model.encoder.heads["pose"]
+    assert (
+        count(model.encoder.trunk) + count(head) - count(head.fc) == 21_284_672
+    )  # torchvision's, without fc
+
+
+def test_fold_decoder_has_the_published_number_of_weights():
+    assert count(CloudDecoder(PAPER)) == 564_742
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_da_and_na_have_equivalent_parameters_and_flops(name):
+    with_attention, plain = (meta(config) for config in variants(name))
+    assert count(plain) <= count(with_attention) <= 1.03 * count(plain)
+
+
+def test_summary_adds_up_and_counts_what_is_there():
+    config = preset("smoke").model
+    *parts, total = summarise(config)
+    assert total.parameters == count(DaVAE(config)) == sum(p.parameters for p in parts)
+    assert total.flops == sum(p.flops for p in parts)
+    stem = 2 * 3 * 49 * config.width * (config.image_px // 2) ** 2
+    assert parts[0].flops > stem
+    pose = next(p for p in parts if p.name == "pose decoder")
+    assert pose.flops == 2 * (24 * config.pose_hidden + config.pose_hidden**2 + config.pose_hidden * 63)
+
+
+def test_da_and_na_flops_within_three_percent():
+    da, na = (summarise(config)[-1].flops for config in variants("laptop"))
+    assert abs(da / na - 1) < 0.03
+
+
+@pytest.mark.parametrize("name", ["smoke", "laptop", "sweep"])
+@pytest.mark.parametrize("variant", [0, 1])
+def test_shapes_and_every_parameter_gets_a_gradient(name, variant):
+    config = variants(name)[variant]
+    model, batch = DaVAE(config).train(), batch_for(config, b=3)
+    output = model(batch.image)
+    assert output.pose.shape == (3, 21, 3)
+    assert output.cloud.shape == (3, config.fold_grid**2, 3)
+    assert output.image.shape == batch.image.shape
+    assert {k: v.shape[1] for k, v in output.z.items()} == {"pose": 24, "appearance": 16, "shape": 8}
+    objective(output, batch, LossConfig()).total.backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not without
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_layer4_keeps_at_least_four_by_four(name):
+    config = preset(name).model
+    with torch.device("meta"):
+        model = DaVAE(config).eval()
+        features = model.encoder.trunk(torch.empty(1, 3, config.image_px, config.image_px))
+        head = model.encoder.heads["pose"]
+        assert min(head.layer4(head.layer3(features)).shape[2:]) >= 4
+
+
+def test_paper_size_takes_one_training_step_at_256_px():
+    torch.manual_seed(0)
+    model, batch = DaVAE(PAPER).train(), batch_for(PAPER, b=2)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    before = model.pose_decoder[0].weight.clone()
+    objective(model(batch.image), batch, LossConfig()).total.backward()
+    optimiser.step()
+    assert not torch.equal(before, model.pose_decoder[0].weight)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_pose_reads_only_z_pose_and_cloud_not_appearance():
+    model = DaVAE(preset("smoke").model).eval()
+    z = {block: torch.randn(2, n) for block, n in model.config.latent_sizes.items()}
+    base = model.decode(z)
+    for block in BLOCKS:
+        changed = model.decode(z | {block: torch.randn_like(z[block])})
+        assert torch.equal(changed.pose, base.pose) == (block != "pose")
+        assert torch.equal(changed.cloud, base.cloud) == (block == "appearance")
+        assert not torch.equal(changed.image, base.image)
+
+
+def test_evaluation_takes_the_mean_and_training_samples():
+    model = DaVAE(preset("smoke").model)
+    image = torch.rand(4, 3, 64, 64)
+    output = model.eval()(image)
+    assert all(torch.equal(output.z[b], output.means[b]) for b in BLOCKS)
+    output = model.train()(image)
+    assert not any(torch.equal(output.z[b], output.means[b]) for b in BLOCKS)
+    noise = torch.randn(4, model.latents)
+    output = model(image, noise)
+    rebuilt = torch.cat(
+        [
+            output.means[b] + torch.exp(output.logvars[b] / 2) * n
+            for b, n in zip(BLOCKS, noise.split([24, 16, 8], 1), strict=True)
+        ],
+        1,
+    )
+    assert_close(torch.cat([output.z[b] for b in BLOCKS], 1), rebuilt)
+
+
+def test_selective_kernel_by_hand():
+    torch.manual_seed(1)
+    unit = SelectiveKernel(4, 6, stride=1, reduced=3).eval()
+    for branch in unit.branches:
+        branch[1].running_mean.normal_()
+        branch[1].running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 4, 5, 5)
+    maps = []
+    for half, branch, dilation in ((x[:, :2], unit.branches[0], 1), (x[:, 2:], unit.branches[1], 2)):
+        y = nn.functional.conv2d(half, branch[0].weight, padding=dilation, dilation=dilation)
+        norm = branch[1]
+        y = (y - norm.running_mean[:, None, None]) / torch.sqrt(norm.running_var[:, None, None] + norm.eps)
+        maps.append(torch.relu(y * norm.weight[:, None, None] + norm.bias[:, None, None]))
+    pooled = (maps[0] + maps[1]).mean((2, 3))
+    logits = unit.select(torch.relu(unit.fuse[1](pooled @ unit.fuse[0].weight.T))).view(2, 2, 6)
+    weights = torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
+    assert_close(unit(x), maps[0] * weights[:, 0, :, None, None] + maps[1] * weights[:, 1, :, None, None])
+    assert_close(unit.attention(maps).sum(1), torch.ones(2, 6))
+
+
+def test_resnet34_weights_load_into_the_trunk_and_into_plain_heads():
+    state = resnet34_state()
+    config = dataclasses.replace(PAPER, attention="none")
+    model = DaVAE(config)
+    names = load_resnet34(model.encoder, state)
+    assert "layer4.2.bn2.running_var" in names and "layer2.3.conv2.weight" in names
+    assert_close(model.encoder.trunk.layer2[3].conv2.weight.data, state["layer2.3.conv2.weight"])
+    for head in model.encoder.heads.values():
+        assert_close(head.layer3[5].bn1.running_mean, state["layer3.5.bn1.running_mean"])
+    assert not any(
+        name.startswith(("layer3", "layer4")) for name in load_resnet34(DaVAE(PAPER).encoder, state)
+    )
+
+
+def test_resnet34_weights_of_another_shape_are_refused_whole():
+    model = DaVAE(preset("smoke").model)
+    before = model.encoder.trunk.conv1.weight.clone()
+    with pytest.raises(ValueError, match=r"conv1.weight is \(64, 3, 7, 7\)"):
+        load_resnet34(model.encoder, resnet34_state())
+    state = resnet34_state()
+    del state["layer2.0.bn1.bias"]
+    with pytest.raises(ValueError, match="layer2.0.bn1.bias is missing"):
+        load_resnet34(meta(PAPER).encoder, state)
+    assert torch.equal(before, model.encoder.trunk.conv1.weight)
+
+
+def test_wrong_image_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"\(b, 3, 64, 64\), found \(1, 3, 32, 32\)"):
+        DaVAE(preset("smoke").model)(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ValueError, match="image_px is 100"):
+        ImageDecoder(dataclasses.replace(PAPER, image_px=100))
