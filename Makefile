@@ -3,15 +3,15 @@
 
 PRESET ?= laptop
 VENV   ?= .venv
-OUT    ?= outputs/notebooks
+OUT    ?= outputs/notebooks/$(PRESET)-da-seed0
 
 python    := $(VENV)/bin/python
 installed := $(VENV)/.installed
 notebooks := $(wildcard notebooks/*.ipynb)
 
-# The first of these that runs and is Python 3.11 or 3.12: a name on the path may still not run, and a
-# system Python may lack venv. One shell word, used as $$($(find_python)).
-PYTHONS ?= python3.12 python3.11 python3 python
+# The first of these that runs, is Python 3.11 or 3.12 and has venv: a name on the path is no proof of that.
+# 3.11 comes first because requirements.lock was made with it.
+PYTHONS ?= python3.11 python3.12 python3 python
 find_python = for name in $(PYTHONS); do \
 	"$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' \
 	>/dev/null 2>&1 && echo "$$name" && break; done
@@ -38,12 +38,12 @@ test: lint ## lint, then all tests, every notebook at smoke among them
 lint: $(installed) ## check style, format and that notebooks carry no output
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
-	$(if $(notebooks),$(VENV)/bin/nbstripout --keep-id --verify $(notebooks))
+	$(if $(notebooks),$(python) -m nbstripout --keep-id --verify $(notebooks))
 
 format: $(installed) ## mend what lint complains of, as far as a machine can
 	$(python) -m ruff check --fix .
 	$(python) -m ruff format .
-	$(if $(notebooks),$(VENV)/bin/nbstripout --keep-id $(notebooks))
+	$(if $(notebooks),$(python) -m nbstripout --keep-id $(notebooks))
 
 notebooks: $(installed) ## run every notebook at PRESET, executed copies to OUT
 	$(python) -m davae notebooks --preset $(PRESET) --out $(OUT)
@@ -75,7 +75,8 @@ lock: ## choose the versions in requirements.lock anew
 	"$$base" -m venv "$$fresh"; \
 	"$$fresh/bin/python" -m pip install --quiet --no-compile -e '.[tests]'; \
 	"$$fresh/bin/python" -m pip freeze --all --exclude pip --exclude-editable > "$$fresh/freeze"; \
-	awk 'BEGIN { print "# Everything the tests run with, pinned. Written by `make lock`; do not edit."; \
+	awk 'BEGIN { print "# Everything the tests run with on Linux, pinned. Written by `make lock`; do not edit."; \
+	             print "# What only another platform or Python needs besides (appnope on macOS, say) pip adds by itself."; \
 	             cpu = "sys_platform == \"linux\" and platform_machine == \"x86_64\""; \
 	             other = "sys_platform != \"linux\" or platform_machine != \"x86_64\"" } \
 	     /^(nvidia|cuda)-|^triton==/ { next } \
