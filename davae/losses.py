@@ -57,6 +57,11 @@ class Objective(NamedTuple):
         """Evidence lower bound with unit weights (Table 2's quantity under our reductions)."""
         return -(sum(self.terms.values()) + sum(self.kls.values()))
 
+    def detach(self) -> "Objective":
+        """Return the same values without their graph."""
+        parts = ({name: part.detach() for name, part in group.items()} for group in self[1:])
+        return Objective(self.total.detach(), *parts)
+
 
 def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp(logvar)) || N(0, 1)) of each latent dimension (last term of Eq. 2).

@@ -49,10 +49,16 @@ def train(
 
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
+        ValueError: the data was prepared for another image size.
         TrainingDivergedError: a loss is no longer finite; the run can be resumed from its last resume point.
     """
     run = Path(run)
     split, validation = PreparedSplit.open(data, "train"), PreparedSplit.open(data, "val")
+    if split.manifest["image_px"] != config.data.image_px:
+        raise ValueError(
+            f"{data} was prepared for {split.manifest['image_px']} px images, preset {config.preset} needs "
+            f"{config.data.image_px} px; prepare again with --size {config.data.image_px}"
+        )
     runs.open_run(run, config, runs.Identity.of(split.manifest["digest"]))
     if runs.is_finished(run):
         return run
@@ -127,7 +133,7 @@ class Trainer:
             output = self.model(batch.image.contiguous(memory_format=torch.channels_last), noise)
         parts = objective(output, batch, self.config.loss)
         if not torch.isfinite(parts.total):
-            raise TrainingDivergedError(_divergence(parts, step, learning_rate(settings, step)))
+            raise TrainingDivergedError(_divergence(parts.detach(), step, learning_rate(settings, step)))
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(settings, step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -137,7 +143,7 @@ class Trainer:
         self.optimiser.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return parts
+        return parts.detach()
 
     def tested_model(self) -> DaVAE:
         """The model whose weights are used at test: the average, where one is kept."""

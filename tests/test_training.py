@@ -1,0 +1,222 @@
+"""Training: learning, exact resumption after a kill, refusals, and the run folder."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from davae.config import TrainConfig
+from davae.data.augment import centre, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.losses import objective
+from davae.networks import DaVAE
+from davae.training import loop, runs
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from davae.config import Config
+from davae.training.loop import train
+torch.set_num_threads(1)
+train(Config.from_json(Path(sys.argv[1]).read_text()), sys.argv[2], sys.argv[3], progress=False)
+"""
+
+
+def settings_for(config, **train):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+
+
+@pytest.fixture(scope="module")
+def short(tiny_config):
+    return settings_for(tiny_config, steps=12, batch_size=8, warmup_steps=2, checkpoint_every=4, average_decay=0.9)
+
+
+@pytest.fixture(scope="module")
+def finished(short, prepared, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "unbroken"
+    return loop.train(short, prepared, run, progress=False)
+
+
+def weights(run):
+    return (run / "model.safetensors").read_bytes()
+
+
+def test_run_folder_holds_what_it_promises(finished, short):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"config.json", "identity.json", "environment.txt", "metrics.csv", "terms.txt", "model.safetensors"}
+    model, config = runs.load_model(finished)
+    assert config == short and not model.training
+    with (finished / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0]["step"], rows[-1]["step"]] == ["1", "12"]
+    assert float(rows[-1]["val_epe_mm"]) > 0
+    for row in rows:
+        parts = sum(float(row[name]) for name in row if name.startswith(("alpha_", "beta_")))
+        assert float(row["total"]) == pytest.approx(parts, rel=1e-4)
+        assert float(row["kl_pose_per_dim"]) == pytest.approx(float(row["kl_pose"]) / 24, rel=1e-4)
+    table = (finished / "terms.txt").read_text()
+    assert all(f"alpha_{term}" in table for term in ("pose", "cloud", "image")) and "beta_shape" in table
+
+
+def test_killed_in_the_middle_and_resumed_is_bit_for_bit_the_unbroken_run(finished, short, prepared, tmp_path):
+    """kill -9 at whatever moment comes, twice, then run to the end: the same bytes."""
+    # The unbroken run of the fixture was made in this process; make one under the child's exact conditions.
+    config_file, unbroken, broken = tmp_path / "config.json", tmp_path / "unbroken", tmp_path / "broken"
+    config_file.write_text(short.to_json())
+    (tmp_path / "train.py").write_text(SCRIPT)
+
+    def command(run):
+        return [sys.executable, str(tmp_path / "train.py"), str(config_file), str(prepared), str(run)]
+
+    subprocess.run(command(unbroken), check=True)
+    for steps_before_kill in (5, 9):
+        child = subprocess.Popen(command(broken))
+        while child.poll() is None and logged_step(broken) < steps_before_kill:
+            time.sleep(0.005)
+        assert child.poll() is None, "the run ended before it could be killed"
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        assert not runs.is_finished(broken)
+    subprocess.run(command(broken), check=True)
+    assert weights(broken) == weights(unbroken)
+    columns = [strip_time(run / "metrics.csv") for run in (broken, unbroken)]
+    assert columns[0] == columns[1]
+
+
+def logged_step(run):
+    path = run / "resume.pt"
+    if not path.exists():
+        return -1 if not (run / "metrics.csv").exists() else 1
+    return int(torch.load(path, weights_only=True)["step"]) + 1
+
+
+def strip_time(path):
+    with path.open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_finished_run_is_loaded_not_trained_again(finished, short, prepared):
+    before = weights(finished), (finished / "model.safetensors").stat().st_mtime_ns
+    assert loop.train(short, prepared, finished, progress=False) == finished
+    assert before == (weights(finished), (finished / "model.safetensors").stat().st_mtime_ns)
+
+
+def test_other_config_is_refused_with_every_difference(finished, short, prepared):
+    before = weights(finished)
+    other = dataclasses.replace(
+        settings_for(short, steps=13), loss=dataclasses.replace(short.loss, beta_pose=3.0)
+    )
+    with pytest.raises(runs.RunMismatchError) as caught:
+        loop.train(other, prepared, finished, progress=False)
+    assert "config.train.steps: the run has 12, asked for 13" in str(caught.value)
+    assert "config.loss.beta_pose: the run has 10.0, asked for 3.0" in str(caught.value)
+    assert weights(finished) == before
+
+
+def test_other_code_or_data_is_refused(finished, short, prepared, tmp_path):
+    identity = json.loads((finished / "identity.json").read_text())
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "config.json").write_text(short.to_json())
+    identity["sources"]["losses.py"] = "0" * 16
+    identity["data"] = "f" * 64
+    (copy / "identity.json").write_text(json.dumps(identity))
+    with pytest.raises(runs.RunMismatchError) as caught:
+        loop.train(short, prepared, copy, progress=False)
+    assert "code of davae/losses.py has changed" in str(caught.value)
+    assert "prepared data: the run has ffffffffffff" in str(caught.value)
+
+
+def test_fingerprint_sees_code_but_not_comments_or_docstrings():
+    plain = 'def f(x):\n    """Doc."""\n    return x + 1\n'
+    same = '"""Module."""\n\n\ndef f(x):  # comment\n    """Other words."""\n    return (x + 1)\n'
+    assert runs.code_digest(plain) == runs.code_digest(same)
+    assert runs.code_digest(plain) != runs.code_digest(plain.replace("+ 1", "+ 2"))
+
+
+def test_missing_and_unfinished_runs_say_what_to_do(tmp_path, short):
+    with pytest.raises(FileNotFoundError, match="no run here"):
+        runs.load_model(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text(short.to_json())
+    with pytest.raises(FileNotFoundError, match="not finished"):
+        runs.load_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ValueError, match="model.safetensors"):
+        runs.load_model(tmp_path)
+
+
+def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
+    larger = dataclasses.replace(
+        short,
+        data=dataclasses.replace(short.data, image_px=128),
+        model=dataclasses.replace(short.model, image_px=128),
+    )
+    with pytest.raises(ValueError, match=r"64.*128"):
+        loop.train(larger, prepared, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(short, prepared, tmp_path):
+    broken = dataclasses.replace(short, loss=dataclasses.replace(short.loss, alpha_cloud=float("inf")))
+    with pytest.raises(loop.TrainingDivergedError, match=r"step 0: alpha_cloud not finite"):
+        loop.train(broken, prepared, tmp_path / "run", progress=False)
+    assert not runs.is_finished(tmp_path / "run")
+
+
+def test_loss_falls_on_one_batch(tiny_config, prepared):
+    torch.manual_seed(0)
+    batch = centre(load_batch(PreparedSplit.open(prepared, "train"), np.arange(8)), tiny_config.data)
+    model = DaVAE(tiny_config.model).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    totals = []
+    for _ in range(40):
+        parts = objective(model(batch.image), batch, tiny_config.loss)
+        optimiser.zero_grad()
+        parts.total.backward()
+        optimiser.step()
+        totals.append(parts.total.item())
+    assert np.mean(totals[-5:]) < 0.5 * totals[0]
+
+
+def test_bf16_path_runs_and_stays_near_fp32(tiny_config, prepared):
+    """The arithmetic of processors with bf16, emulated where this one has none."""
+    batch = centre(load_batch(PreparedSplit.open(prepared, "train"), np.arange(8)), tiny_config.data)
+    torch.manual_seed(0)
+    model = DaVAE(tiny_config.model).train()
+    noise = torch.randn(8, model.latents)
+    exact = model(batch.image, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(batch.image, noise)
+    assert all(x.dtype == torch.float32 for x in (rough.pose, rough.cloud, rough.image, rough.means["pose"]))
+    assert_close(rough.pose, exact.pose, rtol=0.1, atol=0.1)
+    parts = objective(rough, batch, tiny_config.loss)
+    parts.total.backward()
+    assert torch.isfinite(parts.total)
+
+
+def test_every_epoch_shows_every_sample_once():
+    seen = np.concatenate([loop.batch_indices(20, 5, seed=3, step=s) for s in range(8)])
+    assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
+    assert list(seen[:20]) != list(seen[20:])
+    assert len(set(loop.batch_indices(7, 16, 0, 2))) == 7  # a batch may be larger than a small split
+
+
+def test_schedules_start_and_end_where_they_say():
+    milestones = TrainConfig(steps=100, schedule="milestones", learning_rate=1e-3, final_learning_rate=1e-7)
+    rates = [loop.learning_rate(milestones, s) for s in range(100)]
+    assert np.allclose(sorted(set(np.round(np.log10(rates), 6))), [-7, -6, -5, -4, -3])
+    assert rates == sorted(rates, reverse=True)
+    cosine = TrainConfig(steps=100, warmup_steps=10, learning_rate=2e-3)
+    rates = [loop.learning_rate(cosine, s) for s in range(100)]
+    assert np.argmax(rates) in (9, 10) and max(rates) == pytest.approx(2e-3)
+    assert rates[0] == pytest.approx(2e-4) and rates[-1] < 1e-6
