@@ -1,0 +1,55 @@
+"""What every test shares: one thread, fixed seeds, no windows, a tiny config, and a rule about skipping."""
+
+import dataclasses
+import os
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from davae.config import Config, preset
+
+os.environ["MPLBACKEND"] = "Agg"  # for this process and those it starts; nothing has imported matplotlib yet
+torch.set_num_threads(1)
+
+CI = os.environ.get("CI") == "true"
+
+# A busy machine must not fail a test, so no limit on time; CI draws the same examples each time.
+settings.register_profile(
+    "davae", deadline=None, derandomize=CI, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("davae")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Start each test from the same global random state, whatever ran before it."""
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    """The smallest experiment that is still a whole one: preset smoke, with fewer images and steps."""
+    smoke = preset("smoke")
+    return dataclasses.replace(
+        smoke,
+        render=dataclasses.replace(smoke.render, train=8, val=4, test=4, size=96),
+        train=dataclasses.replace(smoke.train, steps=4, batch_size=4, warmup_steps=1, checkpoint_every=2),
+    )
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[object, str], None]:
+    """A check of prerequisites: `require(condition, reason)` skips the test, or fails it where CI=true.
+
+    CI is there to run everything, so a prerequisite missing there is a fault of its own.
+    """
+
+    def check(condition: object, reason: str) -> None:
+        if not condition:
+            (pytest.fail if CI else pytest.skip)(reason)
+
+    return check
