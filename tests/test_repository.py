@@ -1,0 +1,439 @@
+"""The house rules: import direction, a small core, a pinned environment, clean notebooks and files."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import davae
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "davae"
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+# Files and folders of davae/ from the ground up: each may import only from those before it.
+ORDER = (
+    *("__init__", "config", "skeleton", "camera", "losses", "metrics", "networks"),
+    *("hand", "data", "training", "evaluation", "disentanglement", "results"),
+    *("figures", "explorer", "predict", "notebooks", "workspace", "cli", "__main__"),
+)
+CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
+CORE_IMPORTS = {"torch", "numpy", "davae"}
+CORE_LINES = 1200
+# Heavy packages that only these files, or all files of these folders, may know: the rest runs without them.
+ONLY_IN = {
+    "open3d": ("hand/render.py", "figures"),
+    "matplotlib": ("figures",),
+    "seaborn": ("figures",),
+    "plotly": ("figures",),
+    "ipywidgets": ("explorer.py",),
+    "papermill": ("notebooks.py",),
+    "tyro": ("cli.py",),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file, of every module of the package; a folder's name stands for its __init__.py."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
+    """Dotted names that the file of module `name` imports, at any depth of its code."""
+    found = set()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            names = {f"{source}.{alias.name}" for alias in node.names}
+            found.update(names & known.keys())
+            if not names <= known.keys():
+                found.add(source)
+    return found
+
+
+IMPORTS = {name: imports(name, path, MODULES) for name, path in MODULES.items()}
+
+
+def group(module: str) -> str:
+    """The entry of ORDER that a module of the package belongs to."""
+    return [*module.split("."), "__init__"][1]
+
+
+def upward(graph: dict[str, set[str]]) -> list[str]:
+    """Imports that lead from a group of ORDER to a later one."""
+    rank = {name: place for place, name in enumerate(ORDER)}
+    return [
+        f"{name} imports {other}"
+        for name, others in graph.items()
+        for other in sorted(others)
+        if other.split(".")[0] == "davae" and rank[group(other)] > rank[group(name)]
+    ]
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that no reading order can place: what is left once all that can come first is taken away."""
+    left = {name: others & graph.keys() for name, others in graph.items()}
+    while ready := [name for name, others in left.items() if not others & left.keys()]:
+        for name in ready:
+            del left[name]
+    return sorted(left)
+
+
+def test_every_module_has_its_place_in_the_order():
+    homeless = sorted({group(name) for name in MODULES} - set(ORDER))
+    assert not homeless, f"{homeless}: not in ORDER; say where in the import order they stand"
+
+
+def test_imports_go_upward_only():
+    assert not upward(IMPORTS)
+
+
+def test_files_of_one_group_have_a_reading_order():
+    assert not cycle(IMPORTS)
+
+
+def test_the_import_tests_see_what_they_look_for(tmp_path):
+    source = (
+        "from davae import cli\ndef f():\n    from ..training import loop, Thing\nimport torch.nn as nn\n"
+    )
+    path = tmp_path / "rhd.py"
+    path.write_text(source)
+    known = dict.fromkeys(("davae", "davae.cli", "davae.training", "davae.training.loop"), path)
+    found = imports("davae.data.rhd", path, known)
+    assert found == {"davae.cli", "davae.training", "davae.training.loop", "torch.nn"}
+    assert len(upward({"davae.data.rhd": found, "davae.cli": {"davae.data.rhd"}})) == 3
+    assert cycle({"a": {"b"}, "b": {"a"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if group(name) in CORE])
+def test_core_needs_torch_and_numpy_alone(name):
+    outside = {other.split(".")[0] for other in IMPORTS[name]} - CORE_IMPORTS - sys.stdlib_module_names
+    assert not outside
+
+
+def test_core_imports_where_nothing_else_is_installed():
+    names = [name for name in MODULES if group(name) in CORE]
+    absent = [
+        "open3d",
+        "matplotlib",
+        "scipy",
+        "skimage",
+        "PIL",
+        "pandas",
+        "IPython",
+        "ipywidgets",
+        "tqdm",
+        "tyro",
+    ]
+    code = f"import sys, importlib\nsys.modules.update(dict.fromkeys({absent}))\n"  # None: importing it fails
+    run_python(code + f"for name in {names}: importlib.import_module(name)")
+
+
+def test_core_can_be_read_in_an_evening():
+    lines = {
+        name: len(path.read_text().splitlines()) for name, path in MODULES.items() if group(name) in CORE
+    }
+    assert sum(lines.values()) <= CORE_LINES, lines
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_heavy_packages_are_known_to_few_files(package):
+    users = {
+        MODULES[name].relative_to(PACKAGE).as_posix()
+        for name, others in IMPORTS.items()
+        if package in {other.split(".")[0] for other in others}
+    }
+    assert {file for file in users if not file.startswith(ONLY_IN[package])} == set()
+
+
+def test_import_davae_is_light():
+    heavy = {
+        "torch",
+        "numpy",
+        "scipy",
+        "open3d",
+        "matplotlib",
+        "pandas",
+        "PIL",
+        "IPython",
+        "tyro",
+        "papermill",
+    }
+    loaded = run_python("import sys, davae; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert not heavy & set(loaded)
+
+
+def run_python(code: str) -> str:
+    """What a fresh interpreter prints; a failure shows its error output."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+# The environment
+
+
+def project() -> dict:
+    """pyproject.toml's [project]."""
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+def lock() -> list[Requirement]:
+    """The lines of requirements.lock."""
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    return [Requirement(line) for line in lines if not line.startswith("#")]
+
+
+def pins() -> dict[tuple[str, str], str]:
+    """(name, marker) -> version pinned by the lock."""
+    return {(canonicalize_name(r.name), str(r.marker or "")): next(iter(r.specifier)).version for r in lock()}
+
+
+def wanted() -> list[Requirement]:
+    """What pyproject.toml asks for to run and to test."""
+    return [
+        Requirement(r) for r in [*project()["dependencies"], *project()["optional-dependencies"]["tests"]]
+    ]
+
+
+def test_lock_holds_plain_versions_only():
+    for requirement in lock():
+        assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), f"{requirement}: not one plain version"
+        assert requirement.url is None and not requirement.extras, requirement
+        assert not re.match(r"(nvidia|cuda)-|triton$|davae$", requirement.name), (
+            f"{requirement}: not for the lock"
+        )
+    assert len(pins()) == len(lock()), "a package is pinned twice"
+
+
+@pytest.mark.parametrize("requirement", wanted(), ids=str)
+def test_lock_pins_what_the_project_asks_for(requirement):
+    version = pins().get((canonicalize_name(requirement.name), str(requirement.marker or "")))
+    assert version is not None, f"{requirement} is not in requirements.lock; run `make lock`"
+    assert version in requirement.specifier, f"lock has {version}, pyproject.toml asks for {requirement}"
+
+
+def test_installed_versions_are_the_locked_ones(require):
+    other = {}
+    for requirement in lock():
+        if requirement.marker is None or requirement.marker.evaluate():
+            version = next(iter(requirement.specifier)).version
+            installed = installed_version(requirement.name)
+            if installed != version:
+                other[requirement.name] = f"{installed}, not {version}"
+    require(not other, f"this environment is not requirements.lock's: {other}")
+
+
+def installed_version(name: str) -> str | None:
+    """A package's version without its build tag (2.13.0+cpu is 2.13.0), or None where it is absent."""
+    try:
+        return metadata.version(name).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def test_conda_environment_is_the_lock():
+    conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    assert conda["channels"] == ["conda-forge", "nodefaults"]
+    python, pip, lock_file = conda["dependencies"]
+    assert (
+        re.match(r"\d+\.\d+", python.removeprefix("python="))[0]
+        in Requirement(f"python{project()['requires-python']}").specifier
+    )
+    assert pip == "pip"
+    assert lock_file == {"pip": ["-r requirements.lock", "-e ."]}
+
+
+def test_this_python_is_supported():
+    assert (
+        default_environment()["python_version"] in Requirement(f"p{project()['requires-python']}").specifier
+    )
+
+
+# Notebooks
+
+
+def notebook_faults(notebook: dict) -> list[str]:
+    """Everything that a committed notebook must not have."""
+    faults = []
+    if notebook["metadata"].get("kernelspec", {}).get("name") != "python3":
+        faults.append("its kernel is not named python3")
+    ids = [cell.get("id") for cell in notebook["cells"]]
+    if None in ids or len(set(ids)) < len(ids):
+        faults.append("cells without an id of their own")
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for cell in code:
+        first = (cell["source"].splitlines() or [""])[0]
+        if cell["outputs"] or cell["execution_count"] is not None:
+            faults.append(f"stored output in the cell {first!r}; `make format` strips it")
+        if (lines := len(cell["source"].splitlines())) > 30:
+            faults.append(f"{lines} lines, more than 30, in the cell {first!r}")
+    tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        faults.append(f"{len(tagged)} cells tagged parameters, not 1")
+    faults += [f"not a literal: {line}" for cell in tagged for line in not_literals(cell["source"])]
+    return faults
+
+
+def not_literals(source: str) -> list[str]:
+    """Statements of a parameters cell that are not `name = literal`."""
+    wrong = []
+    for statement in ast.parse(source).body:
+        try:
+            if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+                raise ValueError
+            ast.literal_eval(statement.value)
+        except ValueError:
+            wrong.append(ast.unparse(statement))
+    return wrong
+
+
+def test_notebooks_are_numbered_without_a_gap():
+    numbers = [path.name.split("_")[0] for path in NOTEBOOKS]
+    assert numbers == [f"{n:02d}" for n in range(1, len(NOTEBOOKS) + 1)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_clean(path):
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)  # the first format with cell ids
+    nbformat.validate(notebook)
+    assert not notebook_faults(notebook)
+
+
+def test_notebook_faults_are_found():
+    def cell(source, **other):
+        tags = {"tags": ["parameters"]} if "preset" in source else {}
+        base = {
+            "cell_type": "code",
+            "source": source,
+            "metadata": tags,
+            "outputs": [],
+            "execution_count": None,
+        }
+        return base | {"id": source} | other
+
+    def faults(*cells, kernel="python3"):
+        return notebook_faults({"metadata": {"kernelspec": {"name": kernel}}, "cells": list(cells)})
+
+    good = cell('preset = "smoke"  # or "laptop"\nseed = -1')
+    assert faults(good, cell("x = 1\n" * 30)) == []
+    for bad in (
+        [good, cell("x", outputs=[{}])],
+        [good, cell("x", execution_count=1)],
+        [good, cell("x = 1\n" * 31)],
+        [good, cell("x", id="same"), cell("y", id="same")],
+        [cell("x")],
+        [good, cell("preset = 1")],
+        [cell("preset = str(1)")],
+        [cell("import os\npreset = 1")],
+    ):
+        assert len(faults(*bad)) == 1, bad
+    assert faults(good, kernel="venv") == ["its kernel is not named python3"]
+
+
+# Files
+
+# Written in pieces, so that this file does not hold what it forbids.
+FORBIDDEN = {
+    "a path of one machine": r"(?<![\w.:/-])/(?:home|root|Users|work|opt|mnt|tmp)/[\w.]|\b[A-Z]:\\\\?Users",
+    "a package registry": r"\b(?:pypi|pythonhosted|anaconda)\.(?:org|com)|download\.pytorch|--\S*index-url",
+}
+LARGEST_BYTES = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def tracked(require) -> list[Path]:
+    """Every file under version control."""
+    git = ["git", "-c", "safe.directory=*", "ls-files", "-z"]  # a clone may belong to another user
+    try:
+        listing = subprocess.run(git, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        require(False, f"git cannot list the files: {error}")
+    paths = [REPOSITORY / name for name in listing.split("\0") if name]
+    return [path for path in paths if path.is_file()]  # a file may be deleted and not yet committed
+
+
+def forbidden(text: str) -> dict[str, str]:
+    """What of FORBIDDEN a text holds: what it is -> the first such piece."""
+    found = {what: re.search(pattern, text) for what, pattern in FORBIDDEN.items()}
+    return {what: match[0] for what, match in found.items() if match}
+
+
+def test_files_name_no_machine_and_no_registry(tracked):
+    texts = {path: path.read_bytes() for path in tracked if path.suffix not in {".png", ".jpg"}}
+    found = {path: forbidden(data.decode("utf-8")) for path, data in texts.items()}
+    assert not {path.relative_to(REPOSITORY).as_posix(): what for path, what in found.items() if what}
+
+
+@pytest.mark.parametrize(
+    "pieces", [("see /ho", "me/ann"), ("=/tm", "p/x"), ("https://py", "pi.org"), ("--index", "-url x")]
+)
+def test_forbidden_pieces_are_found(pieces):
+    assert forbidden("".join(pieces))
+
+
+def test_no_large_file_outside_the_figures(tracked):
+    figures = REPOSITORY / "docs" / "figures"
+    sizes = {path: path.stat().st_size for path in tracked if figures not in path.parents}
+    assert not {path.name: size for path, size in sizes.items() if size > LARGEST_BYTES}
+
+
+def test_data_and_outputs_are_not_tracked(tracked):
+    names = {path.relative_to(REPOSITORY).as_posix() for path in tracked}
+    assert {name for name in names if name.startswith(("data/", "outputs/"))} == {"data/README.md"}
+
+
+def test_documents_link_to_files_that_exist(tracked):
+    broken = []
+    for document in (path for path in tracked if path.suffix == ".md"):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            if "://" not in target and not (document.parent / target).exists():
+                broken.append(f"{document.relative_to(REPOSITORY)}: {target}")
+    assert not broken
+
+
+def test_licence_and_citation():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert (REPOSITORY / "LICENSE").read_text().startswith("MIT License\n")
+    assert citation["license"] == project()["license"] == "MIT"
+    assert citation["version"] == davae.__version__
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["references"][0]["doi"].startswith("10.1007/")
+
+
+def test_tables_are_shipped_with_the_package():
+    patterns = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]
+    tables = {path.name for path in (PACKAGE / "results").glob("*") if path.suffix not in {".py", ".pyc", ""}}
+    assert tables == {
+        path.name for pattern in patterns["davae.results"] for path in (PACKAGE / "results").glob(pattern)
+    }
+    assert tables
+
+
+def test_readme_can_be_read_in_minutes():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) < 200
