@@ -71,32 +71,43 @@ def augment(raw: RawBatch, config: DataConfig, generator: torch.Generator) -> Ba
         raw: the stored samples.
         config: ranges and sizes; must be those the data was prepared with.
         generator: source of every draw, on the CPU, so that runs on any device see the same batches.
+
+    Raises:
+        ValueError: the stored crops have no margin for `config`.
+    """
+    b, stored_points = raw.clouds.shape[:2]
+    angle = config.rotation * (2 * torch.rand(b, generator=generator) - 1)
+    scale = config.scale_min + (1 - config.scale_min) * torch.rand(b, generator=generator)
+    order = torch.rand(b, stored_points, generator=generator).argsort(dim=1)
+    cloud = _draw_points(raw.clouds, order.to(raw.clouds.device), config.cloud_points)
+    return turn_and_zoom(raw._replace(clouds=cloud), config, angle, scale)
+
+
+def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tensor) -> Batch:
+    """Turn image, joints and cloud by `angle` (b,) radians and scale the image by `scale` (b,).
+
+    Raises:
+        ValueError: the stored crops have no margin for `config`.
     """
     b, stored = raw.images.shape[:2]
     device = raw.images.device
     _check_margin(stored, config)
-    angle = config.rotation * (2 * torch.rand(b, generator=generator) - 1)
-    scale = config.scale_min + (1 - config.scale_min) * torch.rand(b, generator=generator)
-    order = torch.rand(b, raw.clouds.shape[1], generator=generator).argsort(dim=1)
-
-    # The output's offset d from the centre shows what lay at Rz(-angle) d / scale in the stored crop. With
-    # align_corners=False coordinates run from pixel border to pixel border, as davae.camera's crops do.
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    turn_back = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
-    theta = torch.zeros(b, 2, 3)
-    theta[:, :, :2] = turn_back * (config.image_px / stored / scale)[:, None, None]
-    grid = F.affine_grid(
-        theta.to(device), [b, 1, config.image_px, config.image_px], align_corners=False
-    )  # (b, h, w, 2)
-    pixels = torch.cat([raw.images, raw.masks[..., None]], dim=-1).permute(0, 3, 1, 2)  # (b, 4, s, s)
-    pixels = F.grid_sample(pixels.float(), grid, mode="bilinear", align_corners=False)
-
     Rz = torch.zeros(b, 3, 3)
-    Rz[:, :2, :2] = turn_back.transpose(1, 2)
+    Rz[:, 0, 0] = Rz[:, 1, 1] = torch.cos(angle)
+    Rz[:, 1, 0] = torch.sin(angle)
+    Rz[:, 0, 1] = -Rz[:, 1, 0]
     Rz[:, 2, 2] = 1
-    Rz = Rz.to(device)
-    cloud = _draw_points(raw.clouds, order.to(device), config.cloud_points)
-    return _batch(raw, pixels, raw.joints @ Rz.transpose(1, 2), cloud @ Rz.transpose(1, 2))
+
+    # The output's offset d from the centre shows what lies at Rz(-angle) d / scale in the stored crop. With
+    # align_corners=False, -1..1 runs from pixel border to pixel border, as the crops of davae.camera do.
+    theta = torch.zeros(b, 2, 3)
+    theta[:, :, :2] = Rz[:, :2, :2].transpose(1, 2) * (config.image_px / stored / scale)[:, None, None]
+    grid = F.affine_grid(theta.to(device), [b, 1, config.image_px, config.image_px], align_corners=False)
+    pixels = torch.cat([raw.images, raw.masks[..., None]], dim=-1).permute(0, 3, 1, 2)  # (b, 4, s, s)
+    pixels = F.grid_sample(pixels.float(), grid, mode="bilinear", align_corners=False)  # (b, 4, h, w)
+
+    turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T
+    return _batch(raw, pixels, raw.joints @ turn, raw.clouds @ turn)
 
 
 def centre(raw: RawBatch, config: DataConfig) -> Batch:

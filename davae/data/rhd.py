@@ -123,9 +123,9 @@ class _ArraysOnly(pickle.Unpickler):
         )
 
 
-def _plain_dtype(*args: Any) -> np.dtype:
-    """Build a dtype, refusing the ones that hold Python objects."""
-    dtype = np.dtype(*args)
+def _plain_dtype(spec: str, *flags: Any) -> np.dtype:
+    """Build a dtype, refusing the ones that hold Python objects. Python 2 wrote its two flags as integers."""
+    dtype = np.dtype(spec, *map(bool, flags))
     if dtype.hasobject:
         raise UnsafePickle("the pickle holds an array of Python objects; expected numbers")
     return dtype

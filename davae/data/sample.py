@@ -189,18 +189,19 @@ def _transform(
     # Pillow's pixel i covers [i, i+1], ours [i-0.5, i+0.5].
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = shift @ to_source @ np.linalg.inv(shift) @ np.diag([1 / samples, 1 / samples, 1])
-    size = samples * out_px
+    affine = not to_source[2, :2].any()
     warped = Image.fromarray(np.ascontiguousarray(pixels)).transform(
-        (size, size),
-        Image.Transform.PERSPECTIVE,
-        (matrix / matrix[2, 2]).ravel()[:8],
+        (samples * out_px, samples * out_px),
+        Image.Transform.AFFINE if affine else Image.Transform.PERSPECTIVE,
+        (matrix / matrix[2, 2]).ravel()[: 6 if affine else 8],
         resample=method,
         fillcolor=fill,
     )
     result = np.array(warped if samples == 1 else warped.reduce(samples))
-    # A wide crop of a strongly turned camera may look past 90 degrees, where the projection folds back.
-    x = np.arange(out_px) * samples + samples / 2
-    ahead = matrix[2, 0] * x[None, :] + matrix[2, 1] * x[:, None] + matrix[2, 2]
-    if (ahead <= 0).any():
-        result[ahead <= 0] = fill
+    if not affine:
+        # A wide crop of a strongly turned camera may look past 90 degrees, where the projection folds back.
+        x = np.arange(out_px) * samples + samples / 2
+        behind = matrix[2, 0] * x[None, :] + matrix[2, 1] * x[:, None] + matrix[2, 2] <= 0
+        if behind.any():
+            result[behind] = fill
     return result
