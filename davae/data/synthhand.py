@@ -1,0 +1,251 @@
+"""SynthHand, the embedded dataset: rendered hands with known factors, on disk in the form of RHD.
+
+`write_dataset` fills a folder that `davae.data.rhd` reads like the real thing, with a `validation` split
+besides, plus `factors.npz` per split: every factor as an array `group/name`, row by row with the ids, and
+`appearance/mean_colour`, the rendered hand's mean display colour. Sample i of a split depends only on
+(seed, split, i).
+
+    python -m davae.data.synthhand --sheet docs/figures/synthhand_sheet.png
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from davae.data.rhd import FOLDERS, encode_depth, write_annotations
+from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
+from davae.data.synthhand_view import Rendering, render
+
+GENERATOR = 1  # raised whenever the same seed would give other pictures
+MANIFEST = "synthhand.json"
+_CHUNK = 25  # samples per job, and per cached piece of annotation
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def write_dataset(
+    out: str | os.PathLike,
+    train: int,
+    val: int,
+    test: int,
+    seed: int,
+    size: int = 320,
+    workers: int = 1,
+    progress: bool = True,
+) -> Path:
+    """Render SynthHand to a folder, or finish an interrupted rendering of it.
+
+    Images are written one by one, each atomically; a split's `factors.npz` and then its annotations come last.
+    Called again, it renders only what is missing, and nothing if the folder is complete.
+
+    Args:
+        train, val, test: samples per split; 0 leaves a split empty.
+        seed: 0 or more.
+        size: side of the pictures, px.
+        workers: processes; the result does not depend on it.
+        progress: show a bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the folder holds something else: another SynthHand (the difference is named) or foreign files.
+    """
+    out = Path(out)
+    counts = dict(zip(SPLITS, (train, val, test), strict=True))
+    _check_request(counts, seed, size, workers)
+    _claim(out, {"generator": GENERATOR, "seed": seed, "size": size, **counts})
+    jobs = [
+        (str(out), split, list(range(start, min(start + _CHUNK, count))), seed, size)
+        for split, count in counts.items()
+        for start in range(0, count, _CHUNK)
+    ]
+    jobs = [job for job in jobs if not _is_done(*job[:3])]
+    with tqdm(
+        total=sum(len(job[2]) for job in jobs), desc="SynthHand", unit="image", disable=not progress
+    ) as bar:
+        for rendered in _run(jobs, workers):
+            bar.update(rendered)
+    for split, count in counts.items():
+        _finish_split(out, split, count)
+    shutil.rmtree(out / ".partial", ignore_errors=True)
+    return out
+
+
+def _check_request(counts: dict[str, int], seed: int, size: int, workers: int) -> None:
+    for name, value, least in [*((k, v, 0) for k, v in counts.items()), ("seed", seed, 0), ("size", size, 16),
+                               ("workers", workers, 1)]:  # fmt: skip
+        if value < least:
+            raise ValueError(f"{name} is {value}, expected {least} or more")
+
+
+def _claim(out: Path, manifest: dict) -> None:
+    """Write the manifest of a new folder, or check that an old one asks for the same dataset."""
+    path = out / MANIFEST
+    if path.exists():
+        found = json.loads(path.read_text())
+        differing = [
+            f"{key} is {found.get(key)} there, {manifest.get(key)} asked for"
+            for key in sorted(found.keys() | manifest.keys())
+            if found.get(key) != manifest.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"{out}: already holds another SynthHand ({'; '.join(differing)}); choose another folder or delete it"
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out}: is not empty and has no {MANIFEST}; choose an empty or a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    _write_atomically(path, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def _run(jobs: list[tuple], workers: int):
+    """Run the jobs here or in a pool; yields the number of samples of each finished job."""
+    if workers == 1 or len(jobs) <= 1:
+        yield from map(_render_chunk, jobs)
+        return
+    # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        futures = [pool.submit(_render_chunk, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _render_chunk(job: tuple[str, str, list[int], int, int]) -> int:
+    """Render the missing samples of one chunk and cache its annotation rows; returns the chunk's length."""
+    out, split, indices, seed, size = job
+    folder, cache = Path(out) / FOLDERS[split], _cache_path(Path(out), split, indices)
+    for kind in ("color", "depth", "mask"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    have_rows = cache.exists() or _annotation_path(Path(out), split).exists()
+    rows = []
+    for index in indices:
+        if have_rows and _has_images(folder, index):
+            continue
+        factors = sample_factors(seed, split, index)
+        rendering = render(factors, size)
+        _write_images(folder, index, rendering)
+        rows.append(_row(factors, rendering))
+    if not have_rows:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        _write_npz(cache, {name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    return len(indices)
+
+
+def _row(factors: Factors, rendering: Rendering) -> dict[str, np.ndarray]:
+    """Everything of a sample that is not a picture; the names without a slash go to the annotations."""
+    return {
+        **factors.flat(),
+        "appearance/mean_colour": rendering.mean_colour,
+        "xyz": (rendering.joints_mm / 1000).astype(np.float32),
+        "uv_vis": rendering.uv_vis.astype(np.float32),
+        "K": rendering.K.astype(np.float32),
+    }
+
+
+def _write_images(folder: Path, index: int, rendering: Rendering) -> None:
+    pictures = {
+        "color": rendering.image,
+        "depth": encode_depth(rendering.depth_mm),
+        "mask": rendering.part_mask,
+    }
+    for kind, pixels in pictures.items():
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+        _write_atomically(folder / kind / f"{index:05d}.png", buffer.getvalue())
+
+
+def _finish_split(out: Path, split: str, count: int) -> None:
+    """Gather the cached rows into `factors.npz` and the annotation pickle, the mark of a finished split."""
+    annotation = _annotation_path(out, split)
+    if annotation.exists():
+        return
+    annotation.parent.mkdir(parents=True, exist_ok=True)
+    chunks = []
+    for start in range(0, count, _CHUNK):
+        with np.load(_cache_path(out, split, [start])) as chunk:
+            chunks.append(dict(chunk))
+    rows = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
+    labels = {name: rows.pop(name) for name in ("xyz", "uv_vis", "K") if name in rows}
+    _write_npz(annotation.parent / "factors.npz", rows)
+    write_annotations(
+        annotation, {i: {name: values[i] for name, values in labels.items()} for i in range(count)}
+    )
+
+
+def _is_done(out: str, split: str, indices: list[int]) -> bool:
+    has_rows = _annotation_path(Path(out), split).exists() or _cache_path(Path(out), split, indices).exists()
+    return has_rows and all(_has_images(Path(out) / FOLDERS[split], index) for index in indices)
+
+
+def _has_images(folder: Path, index: int) -> bool:
+    """Whether all three pictures of a sample are there and end as PNGs do."""
+    for kind in ("color", "depth", "mask"):
+        try:
+            with open(folder / kind / f"{index:05d}.png", "rb") as file:
+                file.seek(-len(_PNG_END), os.SEEK_END)
+                if file.read() != _PNG_END:
+                    return False
+        except OSError:  # missing, or shorter than any PNG
+            return False
+    return True
+
+
+def _annotation_path(out: Path, split: str) -> Path:
+    return out / FOLDERS[split] / f"anno_{FOLDERS[split]}.pickle"
+
+
+def _cache_path(out: Path, split: str, indices: list[int]) -> Path:
+    return out / ".partial" / FOLDERS[split] / f"{indices[0]:05d}.npz"
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    _write_atomically(path, buffer.getvalue())
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def contact_sheet(
+    seed: int = 0, split: str = "train", rows: int = 5, columns: int = 8, side: int = 150
+) -> np.ndarray:
+    """Return a picture (rows * side, columns * side, 3) of the first samples, for a look at the dataset."""
+    tiles = []
+    for index in range(rows * columns):
+        tile = Image.fromarray(render(sample_factors(seed, split, index)).image)
+        tiles.append(np.asarray(tile.resize((side, side), Image.Resampling.LANCZOS)))
+    lines = [np.concatenate(tiles[r * columns : (r + 1) * columns], axis=1) for r in range(rows)]
+    return np.concatenate(lines, axis=0)
+
+
+def main() -> None:
+    """Write a contact sheet (`--sheet FILE`) as an image file."""
+    parser = argparse.ArgumentParser(description="Draw a contact sheet of SynthHand.")
+    parser.add_argument("--sheet", type=Path, required=True, help="image file to write, .png")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(contact_sheet(arguments.seed)).quantize(256).save(arguments.sheet, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

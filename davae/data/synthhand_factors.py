@@ -1,0 +1,225 @@
+"""What varies in SynthHand: four groups of factors, drawn independently of each other.
+
+    pose        articulation, orientation, bone proportions: all that fixes the 21 normalised joints. (The paper
+                calls bone length "shape" yet decodes all joints from the pose block, so here it belongs to pose.)
+    shape       flesh, given the skeleton
+    appearance  skin, nails, sleeve
+    scene       which hand, where, camera, light, background, image quality, a second hand, overall size
+
+Each group of each sample has its own random stream, keyed by (seed, split, index, group): any subset, order or
+number of workers gives the same factors, and one group can be drawn again without touching the others.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from davae.hand.appearance import Skin
+from davae.hand.pose import random_rotation, sample_articulation, sample_wrist
+from davae.hand.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
+from davae.hand.rig import PHALANGES, resize_joints
+
+SPLITS = ("train", "val", "test")
+GROUPS = ("pose", "shape", "appearance", "scene")
+
+
+@dataclass(frozen=True)
+class PoseFactors:
+    """Everything the normalised joints depend on, as a right hand.
+
+    Attributes:
+        articulation: (22,) joint angles, radians (see `davae.hand.pose`).
+        orientation: (3, 3) from the rest frame to the camera frame, uniform over SO(3).
+        palm_scale: (2,) width and length of the palm over those of the mean hand.
+        bone_scale: (15,) the same for the phalanges.
+        wrist: (2,) flexion and deviation of the arm, radians; moves no joint.
+        gesture: index of the gesture the articulation started from (`davae.hand.pose.GESTURE_NAMES`).
+    """
+
+    articulation: np.ndarray
+    orientation: np.ndarray
+    palm_scale: np.ndarray
+    bone_scale: np.ndarray
+    wrist: np.ndarray
+    gesture: int
+
+
+@dataclass(frozen=True)
+class ShapeFactors:
+    """Flesh: `coefficients` (10,) of the rig's shape fields (`davae.hand.procedural.SHAPE_NAMES`)."""
+
+    coefficients: np.ndarray
+
+
+@dataclass(frozen=True)
+class SceneFactors:
+    """What the latent code should not need to know about the hand.
+
+    Attributes:
+        left: 1 for a left hand.
+        focal_px: focal length at a frame of 320 px.
+        root_uv: (2,) pixel of the middle MCP in a frame of 320 px (of the right hand; a left one is mirrored).
+        root_mm: depth of the middle MCP.
+        size: overall size of the hand, 1 = average adult.
+        arm_angle: direction in which an arm seen end-on leaves the frame, radians.
+        key_direction, key_colour, key_width, sky_colour, ground_colour: see `davae.hand.render.Light`.
+        wall_seed, wall_mm, wall_slope: background picture, its depth and slant.
+        exposure: brightness factor of the camera.
+        blur_px, noise, jpeg_quality, noise_seed: image quality at 320 px; quality 100 means no JPEG.
+        second_shown: 1 if the second hand was placed in the frame (the other side, farther away).
+        second_uv, second_mm, second_articulation, second_orientation, second_wrist, second_arm_angle: as above.
+    """
+
+    left: int
+    focal_px: float
+    root_uv: np.ndarray
+    root_mm: float
+    size: float
+    arm_angle: float
+    key_direction: np.ndarray
+    key_colour: np.ndarray
+    key_width: float
+    sky_colour: np.ndarray
+    ground_colour: np.ndarray
+    wall_seed: int
+    wall_mm: float
+    wall_slope: np.ndarray
+    exposure: float
+    blur_px: float
+    noise: float
+    jpeg_quality: int
+    noise_seed: int
+    second_shown: int
+    second_uv: np.ndarray
+    second_mm: float
+    second_articulation: np.ndarray
+    second_orientation: np.ndarray
+    second_wrist: np.ndarray
+    second_arm_angle: float
+
+
+@dataclass(frozen=True)
+class Factors:
+    """All factors of one sample; `dataclasses.replace` swaps a group."""
+
+    pose: PoseFactors
+    shape: ShapeFactors
+    appearance: Skin
+    scene: SceneFactors
+
+    def flat(self) -> dict[str, np.ndarray]:
+        """Return every factor as a named array, `group/name`."""
+        return {
+            f"{group}/{field.name}": np.asarray(getattr(part, field.name))
+            for group, part in ((group, getattr(self, group)) for group in GROUPS)
+            for field in dataclasses.fields(part)
+        }
+
+
+def sample_factors(seed: int, split: str, index: int) -> Factors:
+    """Draw the factors of sample `index` of a split; they depend on nothing else.
+
+    Raises:
+        ValueError: unknown split, or a negative seed or index.
+    """
+    return Factors(*(sample_group(group, seed, split, index) for group in GROUPS))
+
+
+def sample_group(group: str, seed: int, split: str, index: int):
+    """Draw one group (see `sample_factors`): `PoseFactors`, `ShapeFactors`, `Skin` or `SceneFactors`."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if seed < 0 or index < 0:
+        raise ValueError(f"seed is {seed} and index {index}; both must be 0 or more")
+    key = (SPLITS.index(split), index, GROUPS.index(group))
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    return {"pose": _pose, "shape": _shape, "appearance": _appearance, "scene": _scene}[group](rng)
+
+
+def _pose(rng: np.random.Generator) -> PoseFactors:
+    palm = np.exp(rng.normal(size=2) * [0.045, 0.04])
+    fingers = np.exp(0.04 * rng.normal() + 0.028 * rng.normal(size=5))
+    bones = np.repeat(fingers, 3) * np.exp(0.02 * rng.normal(size=len(PHALANGES)))
+    joints, _ = resize_joints(procedural_rig(), palm, bones)
+    angles, gesture = sample_articulation(rng, procedural_rig(), joints, flesh_radii())
+    orientation = random_rotation(rng)
+    return PoseFactors(angles, orientation, palm, bones, sample_wrist(rng, orientation), gesture)
+
+
+def _shape(rng: np.random.Generator) -> ShapeFactors:
+    return ShapeFactors(rng.normal(size=len(SHAPE_NAMES)).clip(-2.5, 2.5))
+
+
+def _appearance(rng: np.random.Generator) -> Skin:
+    polish = float(rng.random() < 0.12)
+    light = rng.uniform(0.02, 0.9)
+    waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
+    return Skin(
+        melanin=float(2.7 * rng.beta(0.9, 1.3)),
+        blood=float(rng.uniform(0.12, 0.55)),
+        mottling=float(rng.uniform(0.02, 0.22)),
+        blotches=np.concatenate([waves, rng.uniform(0, 2 * np.pi, size=(8, 1))], axis=1),
+        redness=float(rng.uniform(0.05, 0.45)),
+        creases=float(rng.uniform(0.35, 1.0)),
+        gloss=float(rng.uniform(0.02, 0.13)),
+        nail_colour=rng.uniform(0.02, 0.8, size=3),
+        nail_polish=polish,
+        sleeved=float(rng.random() < 0.6),
+        sleeve_colour=(light * np.exp(0.5 * rng.normal(size=3))).clip(0.01, 0.9),
+        sleeve_colour_2=(light * np.exp(0.5 * rng.normal(size=3) * float(rng.random() < 0.35))).clip(
+            0.01, 0.9
+        ),
+        sleeve_stripe_mm=float(rng.uniform(8, 40)),
+        cuff_mm=float(rng.uniform(22, 110)),
+    )
+
+
+def _scene(rng: np.random.Generator) -> SceneFactors:
+    focal = float(rng.uniform(260, 310))
+    distance = float(np.exp(rng.uniform(np.log(310), np.log(720))))
+    size = float(np.exp(0.07 * rng.normal()).clip(0.8, 1.25))
+    extent = 105 * size * focal / distance  # how far the hand reaches from its middle MCP, px
+    room = max(18.0, 152 - 0.85 * extent)
+    key = rng.normal(size=3) + np.array([0.0, -0.9, -1.0])
+    warm = rng.normal() * 0.12
+    key_level = float(np.exp(rng.uniform(np.log(0.35), np.log(1.3))))
+    ambient = float(np.exp(rng.uniform(np.log(0.18), np.log(0.8))))
+    sky = ambient * np.exp(rng.normal(size=3) * 0.08 + warm * np.array([-0.6, 0, 0.6]))
+    joints = procedural_rig().joints_mm
+    second_articulation, _ = sample_articulation(rng, procedural_rig(), joints, flesh_radii())
+    second_orientation = random_rotation(rng)
+    second_shown = rng.random() < 0.35
+    second_distance = distance * rng.uniform(1.35, 2.2)
+    if second_shown:
+        second_uv = rng.uniform(20, 300, size=2)
+    else:  # out of the frame, where the other hand of most pictures is
+        second_uv = np.array([-160.0 - rng.uniform(0, 200) * 300 / second_distance, rng.uniform(0, 320)])
+    return SceneFactors(
+        left=int(rng.random() < 0.5),
+        focal_px=focal,
+        root_uv=160 + room * rng.uniform(-1, 1, size=2),
+        root_mm=distance,
+        size=size,
+        arm_angle=float(rng.uniform(0, 2 * np.pi)),
+        key_direction=key / np.linalg.norm(key),
+        key_colour=key_level * np.exp(np.array([1.0, 0.15, -1.0]) * warm),
+        key_width=float(np.exp(rng.uniform(np.log(0.03), np.log(0.5)))),
+        sky_colour=sky,
+        ground_colour=sky * rng.uniform(0.25, 0.9) * np.exp(rng.normal(size=3) * 0.1),
+        wall_seed=int(rng.integers(2**31)),
+        wall_mm=float(np.exp(rng.uniform(np.log(450), np.log(4200)))),
+        wall_slope=rng.uniform(-0.25, 0.25, size=2),
+        exposure=float(np.exp(0.28 * rng.normal() + 0.1)),
+        blur_px=float(max(0.0, rng.uniform(-0.4, 1.1))),
+        noise=float(np.exp(rng.uniform(np.log(0.002), np.log(0.022)))),
+        jpeg_quality=int(rng.integers(55, 101)),
+        noise_seed=int(rng.integers(2**31)),
+        second_shown=int(second_shown),
+        second_uv=second_uv,
+        second_mm=float(second_distance),
+        second_articulation=second_articulation,
+        second_orientation=second_orientation,
+        second_wrist=sample_wrist(rng, second_orientation),
+        second_arm_angle=float(rng.uniform(0, 2 * np.pi)),
+    )

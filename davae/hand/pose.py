@@ -1,0 +1,224 @@
+"""What hands do: joint angles, their limits and couplings, gestures, and sampling without self-intersection.
+
+An articulation is 22 angles in radians, in this order: for index, middle, ring and little finger the flexion
+of the MCP joint, its abduction (positive towards the thumb), the flexion of PIP and of DIP; for the thumb the
+flexion of the CMC joint, its abduction (positive away from the palm), its twist, the flexion of MCP and of IP;
+last the cupping of the palm. Zero is the rest hand: straight fingers, slightly spread.
+"""
+
+import numpy as np
+
+from davae.hand.rig import FOREARM, PHALANGES, SEGMENTS, Rig, axis_rotation, segment_motion
+from davae.skeleton import PARENTS
+
+ANGLES = 22
+_FINGER_COLUMNS = np.arange(16).reshape(4, 4)  # finger, (mcp, abduction, pip, dip)
+_THUMB = slice(16, 21)
+_CUP = 21
+
+# Degrees. Anatomical ranges, active motion (MCP extension is kept small, as hands rarely hold it).
+LIMITS_DEG = np.array(
+    [(-20, 92), (-14, 14), (-4, 105), (-6, 75)] * 4
+    + [(-22, 38), (-24, 32), (-25, 25), (-12, 58), (-14, 78)]
+    + [(-2, 16)],
+    dtype=float,
+)
+
+# Gestures: thumb (flexion, abduction, twist, mcp, ip), then (mcp, pip) of index, middle, ring, little, then spread:
+# the abduction of the index in degrees, which the others follow. Degrees; DIP follows PIP.
+GESTURES = {
+    "open": ((-8, -6, 0, 4, 4), (0, 4), (0, 4), (0, 4), (0, 5), 2),
+    "spread": ((-18, 4, 0, 0, -6), (-6, 2), (-6, 2), (-6, 2), (-6, 2), 10),
+    "flat": ((6, -18, 0, 6, 6), (4, 3), (4, 3), (4, 3), (4, 3), -6),
+    "relaxed": ((4, 6, 0, 14, 18), (20, 30), (26, 36), (31, 40), (35, 40), -2),
+    "fist": ((26, 18, 10, 40, 48), (80, 98), (82, 100), (82, 100), (80, 98), -4),
+    "point": ((24, 16, 10, 38, 44), (4, 6), (80, 98), (82, 100), (80, 98), 0),
+    "victory": ((26, 16, 10, 38, 50), (0, 4), (0, 4), (80, 98), (78, 96), 11),
+    "three": ((26, 16, 10, 40, 52), (0, 4), (0, 4), (0, 5), (78, 96), 8),
+    "four": ((30, 10, 10, 44, 60), (0, 4), (0, 4), (0, 4), (0, 5), 6),
+    "thumbs_up": ((-22, -16, 0, 0, -8), (80, 98), (82, 100), (82, 100), (80, 98), -4),
+    "call": ((-18, 0, 0, 0, 0), (80, 98), (82, 100), (80, 98), (-2, 4), 2),
+    "horns": ((26, 16, 10, 40, 50), (0, 4), (80, 98), (80, 98), (0, 5), 4),
+    "gun": ((-20, -6, 0, 0, -4), (0, 4), (4, 6), (80, 98), (78, 96), -4),
+    "pinch": ((16, 26, 14, 24, 30), (46, 52), (34, 40), (30, 36), (28, 32), 0),
+    "ok": ((16, 24, 14, 24, 32), (50, 56), (14, 18), (8, 10), (2, 8), 6),
+    "claw": ((-4, 20, 0, 20, 40), (6, 62), (4, 64), (6, 62), (10, 58), 8),
+    "hook": ((0, -12, 0, 8, 10), (4, 88), (4, 90), (4, 90), (4, 88), -4),
+    "cylinder_grip": ((4, 28, 6, 22, 28), (42, 48), (46, 50), (48, 50), (50, 48), 0),
+    "tripod": ((18, 26, 14, 22, 34), (44, 50), (50, 52), (62, 72), (66, 74), -2),
+}  # fmt: skip
+GESTURE_NAMES = tuple(GESTURES)
+
+_FOLLOW = np.array([1.0, 0.1, -0.75, -1.25])  # how index, middle, ring, little take part in a spread
+TOLERANCE_MM = 3.0  # flesh of two fingers may press this deep into each other
+
+
+def gesture_angles(name: str) -> np.ndarray:
+    """Return the articulation (22,), radians, of a named gesture.
+
+    Raises:
+        ValueError: the gesture does not exist.
+    """
+    if name not in GESTURES:
+        raise ValueError(f"unknown gesture {name!r}; choose one of {', '.join(GESTURES)}")
+    thumb, *fingers, spread = GESTURES[name]
+    angles = np.zeros(ANGLES)
+    for row, (mcp, pip), follow in zip(_FINGER_COLUMNS, fingers, _FOLLOW, strict=True):
+        angles[row] = mcp, follow * spread, pip, 2 / 3 * pip
+    angles[_THUMB] = thumb
+    angles[_CUP] = 0.08 * np.mean([mcp for mcp, _ in fingers[2:]])
+    return np.radians(angles)
+
+
+def limit(angles: np.ndarray) -> np.ndarray:
+    """Clip an articulation (22,) to `LIMITS_DEG`; a bent finger cannot spread, and extended MCPs do not curl far."""
+    low, high = np.radians(LIMITS_DEG).T
+    angles = np.clip(angles, low, high)
+    mcp, abduction = _FINGER_COLUMNS[:, 0], _FINGER_COLUMNS[:, 1]
+    angles[abduction] *= np.cos(np.clip(angles[mcp], 0, np.pi / 2)) * 0.85 + 0.15
+    return angles
+
+
+def segment_rotations(rig: Rig, angles: np.ndarray, orientation: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+    """Turn an articulation into the 22 segment rotations that `segment_motion` takes.
+
+    Args:
+        angles: (22,) articulation, radians.
+        orientation: (3, 3) of the palm, from the rest frame to the camera frame.
+        wrist: (2,) flexion and deviation of the forearm against the palm, radians.
+    """
+    bend, side, twist = np.zeros((3, SEGMENTS))
+    for finger, row in enumerate(_FINGER_COLUMNS):
+        c = 6 + 4 * finger
+        bend[c : c + 3] = angles[row[[0, 2, 3]]]
+        side[c] = angles[row[1]]
+    bend[2:5] = angles[_THUMB][[0, 3, 4]]
+    side[2], twist[2] = angles[_THUMB][1:3]
+    bend[[13, 17]] = angles[_CUP] * np.array([0.5, 1.0])  # ring and little metacarpals fold the palm
+    bend[FOREARM], side[FOREARM] = -wrist  # the arm turns against the hand
+    rotations = axis_rotation(rig.frames[:, :, 1], -side)
+    rotations = rotations @ axis_rotation(rig.frames[:, :, 0], bend)
+    rotations = rotations @ axis_rotation(rig.frames[:, :, 2], twist)
+    rotations[0] = orientation
+    return rotations
+
+
+def flesh_overlap_mm(rig: Rig, joints_mm: np.ndarray, radii_mm: np.ndarray, angles: np.ndarray) -> float:
+    """Return how deep (mm) the flesh of two different fingers, or of a finger and the palm, interpenetrates.
+
+    Fingers are beaded with balls; the palm is the row of metacarpals. Zero or less means no contact.
+
+    Args:
+        joints_mm: (21, 3) rest joints of the proportioned hand.
+        radii_mm: (21,) flesh radius at each joint.
+        angles: (22,) articulation.
+    """
+    rotations = segment_rotations(rig, angles, np.eye(3), np.zeros(2))
+    _, _, posed = segment_motion(joints_mm, rotations)
+    t = _BEADS_T[:, None]
+    balls = posed[_BEADS_FROM] * (1 - t) + posed[_BEADS_TO] * t
+    radii = radii_mm[_BEADS_FROM] * (1 - _BEADS_T) + radii_mm[_BEADS_TO] * _BEADS_T
+    radii = np.where(_BEADS_PALM, 10.0, 0.93 * radii)
+    gap = np.linalg.norm(balls[:, None] - balls[None], axis=2) - radii[:, None] - radii
+    return float(-np.min(gap[_BEADS_PAIRS]))
+
+
+def _beads():
+    """Balls along the bones, and which pairs of balls may not touch."""
+    beads = []  # parent joint, joint, position, palm?, finger
+    for c in PHALANGES:
+        finger, position = divmod(int(c) - 1, 4)
+        # The root of a finger, and the thumb's metacarpal, are embedded in the palm.
+        start = (0.6 if finger else 0.8) if position == 1 else 0.15
+        beads += [(PARENTS[c], c, t, False, finger) for t in np.linspace(start, 1.0, 5)]
+    for base in (5, 9, 13, 17):
+        beads += [(0, base, t, True, 9) for t in np.linspace(0.35, 0.9, 4)]
+    origin, end, t, palm, finger = (np.array(column) for column in zip(*beads, strict=True))
+    pairs = (finger[:, None] != finger) & ~(palm[:, None] & palm)
+    thumb_low = (finger == 0) & (end < 4)  # the thumb's base rests on the palm by anatomy
+    pairs &= ~(thumb_low[:, None] & palm) & ~(palm[:, None] & thumb_low)
+    return origin, end, t, palm, np.triu(pairs)
+
+
+_BEADS_FROM, _BEADS_TO, _BEADS_T, _BEADS_PALM, _BEADS_PAIRS = _beads()
+
+
+def sample_articulation(rng: np.random.Generator, rig: Rig, joints_mm, radii_mm) -> tuple[np.ndarray, int]:
+    """Draw an articulation: a gesture, blended with another or with random angles, then freed of deep overlaps.
+
+    Returns:
+        Angles (22,) in radians and the index of the main gesture in `GESTURE_NAMES`.
+    """
+    gesture = int(rng.integers(len(GESTURES)))
+    for attempt in range(12):
+        angles = limit(_draw(rng, gesture, calm=attempt / 12))
+        if flesh_overlap_mm(rig, joints_mm, radii_mm, angles) <= TOLERANCE_MM:
+            return angles, gesture
+    # Open the hand just far enough.
+    opened = gesture_angles("open")
+    for amount in (0.15, 0.3, 0.45, 0.6, 0.8):
+        eased = (1 - amount) * angles + amount * opened
+        if flesh_overlap_mm(rig, joints_mm, radii_mm, eased) <= TOLERANCE_MM:
+            return eased, gesture
+    return opened, gesture
+
+
+def _draw(rng: np.random.Generator, gesture: int, calm: float) -> np.ndarray:
+    base = gesture_angles(GESTURE_NAMES[gesture])
+    other = gesture_angles(GESTURE_NAMES[int(rng.integers(len(GESTURES)))])
+    free = _random_angles(rng)
+    kind = rng.random()
+    # Four in ten stay near the gesture; the others wander towards a second gesture or anywhere.
+    amount = rng.uniform(0, 0.15) if kind < 0.4 else rng.uniform(0.1, 0.9) * (1 - calm)
+    target = other if kind < 0.7 else free
+    angles = (1 - amount) * base + amount * target
+    jitter = rng.normal(size=ANGLES) * np.radians(np.where(np.arange(ANGLES) < 16, 4.5, 4.0))
+    jitter[_FINGER_COLUMNS[:, 1]] *= 0.6
+    angles = angles + (1 - calm) * jitter
+    # DIP follows PIP at about two thirds (shared tendon).
+    angles[_FINGER_COLUMNS[:, 3]] = 2 / 3 * angles[_FINGER_COLUMNS[:, 2]] + rng.normal(size=4) * np.radians(4)
+    return angles
+
+
+def _random_angles(rng: np.random.Generator) -> np.ndarray:
+    """Angles all over the limits, neighbouring fingers alike."""
+    angles = np.zeros(ANGLES)
+    shared = rng.beta(0.8, 1.0, size=2)
+    for row in _FINGER_COLUMNS:
+        curl = 0.6 * shared + 0.4 * rng.beta(0.8, 1.0, size=2)
+        angles[row] = 88 * curl[0] - 6, 0, 100 * curl[1], 0
+    angles[_FINGER_COLUMNS[:, 1]] = _FOLLOW * rng.uniform(-8, 11) + rng.normal(size=4) * 2
+    low, high = LIMITS_DEG[_THUMB].T
+    angles[_THUMB] = low + (high - low) * rng.beta(1.5, 1.5, size=5)
+    angles[_CUP] = rng.uniform(0, 12)
+    return np.radians(angles)
+
+
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
+    """Draw a rotation (3, 3) uniformly over SO(3), from a normalised Gaussian quaternion."""
+    w, x, y, z = (q := rng.normal(size=4)) / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def sample_wrist(rng: np.random.Generator, orientation: np.ndarray) -> np.ndarray:
+    """Draw wrist flexion and deviation (2,), radians; if the arm would point at the camera, the hand bends away."""
+    candidates = np.radians(rng.normal(size=(12, 2)) * [26, 9]).clip(
+        np.radians([-65, -25]), np.radians([65, 25])
+    )
+    first = candidates[0]
+    flexions = candidates[:, 0]
+    # Rest forearm (0, 1, 0), bent about x: its direction in the camera frame.
+    arms = np.stack([0 * flexions, np.cos(flexions), -np.sin(flexions)], axis=1) @ orientation.T
+    return first if arms[0, 2] > -0.35 else candidates[np.argmax(arms[:, 2])]
+
+
+__all__ = [
+    "ANGLES", "GESTURES", "GESTURE_NAMES", "LIMITS_DEG", "TOLERANCE_MM", "flesh_overlap_mm", "gesture_angles",
+    "limit", "random_rotation", "sample_articulation", "sample_wrist", "segment_rotations",
+]  # fmt: skip

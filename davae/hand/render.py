@@ -1,0 +1,339 @@
+"""Ray casting: colour, depth, part mask and joint visibility of posed hands, in one pass.
+
+Open3D's `RaycastingScene` (Embree) finds what each pixel sees; everything else is NumPy on all pixels at once.
+Shadow and ambient light are gathered per vertex, over a wide light, and interpolated: soft and free of noise.
+One thread throughout, so that a picture does not depend on how many are drawn at a time.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import open3d as o3d
+from PIL import Image
+
+from davae.hand.appearance import Skin, Surface, shade_skin
+from davae.hand.body import Body, vertex_normals
+from davae.hand.rig import FOREARM_PART, PALM_PART, Rig
+
+LEFT_BASE, RIGHT_BASE, PERSON = 2, 18, 1  # part ids of RHD: 0 background, 1 person, 2..17 left, 18..33 right
+_LIGHT_SAMPLES = 5
+_SKY_SAMPLES = 5
+_BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
+
+
+@dataclass(frozen=True)
+class Light:
+    """The light of a scene; colours are linear RGB (3,), directions unit vectors towards the light.
+
+    Attributes:
+        key_direction, key_colour: main light; `key_width` is the radius of its disc over its distance.
+        sky_colour, ground_colour: ambient light from above and below.
+    """
+
+    key_direction: np.ndarray
+    key_colour: np.ndarray
+    key_width: float
+    sky_colour: np.ndarray
+    ground_colour: np.ndarray
+
+
+@dataclass(frozen=True)
+class Wall:
+    """The background: a picture (size, size, 3) of linear reflectance on a plane, depth (mm) = a + bx u + by v."""
+
+    picture: np.ndarray
+    depth_mm: float
+    slope: tuple[float, float]  # relative change of depth across the frame, right and down
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What `cast` returns: linear colour (h, w, 3), depth_mm (h, w), RHD part mask (h, w), visible [(21,)]."""
+
+    colour: np.ndarray
+    depth_mm: np.ndarray
+    mask: np.ndarray
+    visible: list[np.ndarray]
+
+
+def cast(
+    rig: Rig,
+    bodies: list[Body],
+    sides: list[str],
+    skin: Skin,
+    light: Light,
+    wall: Wall,
+    K: np.ndarray,
+    size: int,
+    joint_radii_mm: np.ndarray,
+) -> Raster:
+    """Render bodies (in the camera frame) before a wall.
+
+    Args:
+        sides: "left" or "right" per body.
+        joint_radii_mm: (21,) flesh radius at the joints: a joint is visible if it projects into the frame and its
+            ray first meets its own body within 1.35 such radii (at least 8 mm) of it.
+    """
+    mesh = _Mesh(bodies, sides)
+    rays = _pixel_rays(K, size)
+    box = _bounding_box(mesh, K, size)
+    hits = mesh.cast(rays[box])
+    depth, parts = np.full((size, size), np.inf, np.float32), np.zeros((size, size), np.uint8)
+    depth[box] = hits.distance.reshape(depth[box].shape)
+    parts[box][hits.found] = mesh.ids[hits.nearest]
+
+    wall_depth = _wall_depth(wall, size, mesh)
+    mesh.light_up(light, K, size)
+    background = wall.picture * _wall_light(mesh, light, wall_depth, rays)
+    colour = background.astype(np.float32)
+    colour[box][hits.found] = mesh.shade(rig, skin, light, rays[box][hits.found], hits)
+    _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K)
+    visible = [
+        mesh.sees(b, body.joints_mm, K, size, np.maximum(1.35 * joint_radii_mm, 8.0))
+        for b, body in enumerate(bodies)
+    ]
+    return Raster(colour, np.where(np.isfinite(depth), depth, wall_depth), parts, visible)
+
+
+@dataclass(frozen=True)
+class _Hits:
+    found: np.ndarray  # (r...) bool, for all rays
+    distance: np.ndarray  # (r...) mm along z, inf where nothing was met
+    corners: np.ndarray  # (n, 3) vertex indices, for the rays that met something
+    weights: np.ndarray  # (n, 3) barycentric
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """Closest of the three corners (n,)."""
+        return self.corners[np.arange(len(self.corners)), np.argmax(self.weights, axis=1)]
+
+
+class _Mesh:
+    """All bodies as one triangle soup, with what is needed to shade it."""
+
+    def __init__(self, bodies: list[Body], sides: list[str]):
+        starts = np.cumsum([0] + [len(b.vertices_mm) for b in bodies])
+        self.vertices = np.concatenate([b.vertices_mm for b in bodies])
+        self.faces = np.concatenate([b.faces + s for b, s in zip(bodies, starts, strict=False)])
+        self.body = np.concatenate([np.full(len(b.vertices_mm), k) for k, b in enumerate(bodies)])
+        self.normals = vertex_normals(self.vertices.astype(np.float64), self.faces).astype(np.float32)
+        self.parts = np.concatenate([b.parts for b in bodies])
+        self.ids = np.concatenate([rhd_ids(b.parts, side) for b, side in zip(bodies, sides, strict=True)])
+        self.rest = np.concatenate([b.rest_mm for b in bodies])
+        self.palmar = np.concatenate([b.palmar for b in bodies])
+        self.scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+        self.scene.add_triangles(self.vertices, self.faces.astype(np.uint32))
+
+    def cast(self, directions: np.ndarray) -> _Hits:
+        """Follow rays (..., 3) from the camera; directions with z = 1 make the distance a depth."""
+        rays = np.concatenate([np.zeros_like(directions), directions], axis=-1)
+        answer = self.scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+        distance = answer["t_hit"].numpy()
+        found = np.isfinite(distance)
+        uv = answer["primitive_uvs"].numpy()[found]
+        corners = self.faces[answer["primitive_ids"].numpy()[found]]
+        return _Hits(
+            found, distance, corners, np.stack([1 - uv[:, 0] - uv[:, 1], uv[:, 0], uv[:, 1]], axis=1)
+        )
+
+    def blocked(self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf) -> np.ndarray:
+        """Whether anything lies within `reach_mm` along each unit ray; (...,) float32 0 or 1."""
+        rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
+        hit = self.scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.0, tfar=float(reach_mm), nthreads=1)
+        return hit.numpy().astype(np.float32)
+
+    def light_up(self, light: Light, K: np.ndarray, size: int) -> None:
+        """Gather the share of key light and of sky that reaches each vertex the camera may see."""
+        facing = np.einsum("vi,vi->v", self.normals, self.vertices) < 0.3 * np.linalg.norm(
+            self.vertices, axis=1
+        )
+        near = self.vertices[:, 2].clip(1.0)
+        uv = self.vertices[:, :2] * K[0, 0] / near[:, None] + K[:2, 2]
+        seen = np.flatnonzero(
+            facing & (self.vertices[:, 2] > 30) & np.all((uv > -12) & (uv < size + 12), axis=1)
+        )
+        origins = self.vertices[seen] + 1.2 * self.normals[seen]
+        turn = (_hash(seen) * 2 * np.pi).astype(np.float32)
+
+        aim = _disc_directions(light.key_direction, light.key_width, turn, _LIGHT_SAMPLES)
+        key = np.ones(len(self.vertices), np.float32)
+        key[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], aim.shape), aim).mean(1)
+        sky = np.ones(len(self.vertices), np.float32)
+        around = _hemisphere(self.normals[seen], turn)
+        sky[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], around.shape), around, 55.0).mean(1)
+        self.key, self.sky = self._diffuse(key), self._diffuse(sky)
+
+    def _diffuse(self, values: np.ndarray) -> np.ndarray:
+        """Average a vertex value (v,) over its triangles, twice."""
+        flat = self.faces.ravel()
+        count = np.bincount(flat, minlength=len(values)).clip(1)
+        for _ in range(2):
+            of_face = values[self.faces].mean(1)
+            values = np.bincount(flat, np.repeat(of_face, 3), len(values)) / count
+        return values.astype(np.float32)
+
+    def shade(self, rig: Rig, skin: Skin, light: Light, rays: np.ndarray, hits: _Hits) -> np.ndarray:
+        """Linear colour (n, 3) of the points met: soft diffuse light that bleeds red, a highlight, a faint rim."""
+        carried = np.concatenate(
+            [self.normals, self.rest, np.stack([self.palmar, self.key, self.sky], axis=1)], axis=1
+        )
+        values = sum(hits.weights[:, k, None] * carried[hits.corners[:, k]] for k in range(3))
+        normal = values[:, :3] / np.linalg.norm(values[:, :3], axis=1, keepdims=True).clip(1e-6)
+        parts = self.parts[hits.nearest]
+        albedo, gloss = shade_skin(skin, rig, Surface(values[:, 3:6], parts, values[:, 6]))
+        key, sky = values[:, 7:8], values[:, 8:9]
+        view = -rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+        to_light = light.key_direction.astype(np.float32)
+        facing = np.einsum("ni,i->n", normal, to_light)[:, None]
+        wrap = np.array([0.34, 0.17, 0.11], np.float32)  # red light travels furthest under the skin
+        diffuse = ((facing + wrap) / (1 + wrap)).clip(0) * key ** np.array([0.8, 1.0, 1.08], np.float32)
+        up = 0.5 - 0.5 * normal[:, 1:2]
+        ambient = light.ground_colour + (light.sky_colour - light.ground_colour) * up
+        ambient = ambient * (0.15 + 0.85 * sky) ** np.array([0.85, 1.0, 1.05], np.float32)
+        half = view + to_light
+        half /= np.linalg.norm(half, axis=1, keepdims=True).clip(1e-6)
+        shine = np.einsum("ni,ni->n", normal, half).clip(0)[:, None]
+        lobe = 0.6 * shine**12 + 1.4 * shine**45
+        rim = (1 - np.einsum("ni,ni->n", normal, view).clip(0, 1)[:, None]) ** 4
+        glossy = gloss[:, None] * (
+            lobe * key * light.key_colour * (facing > 0) + 0.9 * rim * sky * light.sky_colour
+        )
+        return (albedo * (diffuse * light.key_colour + ambient) + glossy).astype(np.float32)
+
+    def sees(self, body: int, joints_mm, K, size: int, reach_mm: np.ndarray) -> np.ndarray:
+        """Visibility (21,) of joints: the first thing on the ray is their own body, and near enough."""
+        z = joints_mm[:, 2]
+        uv = joints_mm[:, :2] / z[:, None] * K[0, 0] + K[:2, 2]
+        inside = (z > 0) & np.all((uv >= -0.5) & (uv < size - 0.5), axis=1)
+        hits = self.cast((joints_mm / z[:, None]).astype(np.float32))
+        own = np.zeros(len(z), bool)
+        own[hits.found] = self.body[hits.nearest] == body
+        return inside & own & (np.abs(np.where(hits.found, hits.distance, 1e9) - z) <= reach_mm)
+
+
+def rhd_ids(parts: np.ndarray, side: str) -> np.ndarray:
+    """Map part ids within a hand to RHD's mask ids: left 2..17, right 18..33, the arm 1 (person).
+
+    Raises:
+        ValueError: the side is neither "left" nor "right".
+    """
+    if side not in ("left", "right"):
+        raise ValueError(f"side is {side!r}, expected 'left' or 'right'")
+    table = np.arange(FOREARM_PART + 1, dtype=np.uint8) + (LEFT_BASE if side == "left" else RIGHT_BASE)
+    table[FOREARM_PART] = PERSON
+    assert table[PALM_PART] in (17, 33)
+    return table[parts]
+
+
+def _pixel_rays(K: np.ndarray, size: int) -> np.ndarray:
+    v, u = np.mgrid[:size, :size].astype(np.float32)
+    return np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], axis=-1).astype(
+        np.float32
+    )
+
+
+def _bounding_box(mesh: _Mesh, K: np.ndarray, size: int) -> tuple[slice, slice]:
+    """Rows and columns that may show a body (vertices behind the near plane open the box fully)."""
+    if (mesh.vertices[:, 2] < 30).any():
+        return slice(0, size), slice(0, size)
+    uv = mesh.vertices[:, :2] * K[0, 0] / mesh.vertices[:, 2:] + K[:2, 2]
+    low = np.floor(uv.min(0)).clip(0, size - 1).astype(int)
+    high = np.ceil(uv.max(0)).clip(0, size - 1).astype(int) + 1
+    return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+def _wall_depth(wall: Wall, size: int, mesh: _Mesh) -> np.ndarray:
+    """Depth (size, size) of the wall, pushed behind everything that stands before it, within RHD's 5 m."""
+    v, u = np.mgrid[:size, :size].astype(np.float32) / (size - 1) - 0.5
+    relative = 1 + wall.slope[0] * u + wall.slope[1] * v
+    behind = float(mesh.vertices[:, 2].max()) + 25.0
+    return (max(wall.depth_mm, behind / float(relative.min())) * relative).clip(0, 4990).astype(np.float32)
+
+
+def _wall_light(mesh: _Mesh, light: Light, depth: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """Light (size, size, 3) on the wall: the bodies' soft shadow, traced on a coarse grid and enlarged."""
+    size = len(depth)
+    level = light.key_colour * max(0.25, -light.key_direction[2]) + 0.5 * (
+        light.sky_colour + light.ground_colour
+    )
+    if light.key_direction[2] > -0.1:  # the wall would be lit from behind: plain ambient light
+        return np.broadcast_to(level, (size, size, 3))
+    step = max(1, size // 64)
+    grid = np.arange(step // 2, size, step)
+    points = (rays * depth[..., None])[np.ix_(grid, grid)]
+    turn = (_hash(np.arange(points[..., 0].size)) * 2 * np.pi).reshape(points.shape[:2])
+    aim = _disc_directions(light.key_direction, max(light.key_width, 0.08), turn, 6)
+    shadow = mesh.blocked(np.broadcast_to(points[:, :, None], aim.shape), aim).mean(2)
+    shadow = _blur(shadow)
+    shadow = np.asarray(Image.fromarray(shadow).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
+    lost = light.key_colour * max(0.25, -light.key_direction[2])
+    return level - 0.9 * shadow[..., None] * lost
+
+
+def _blur(values: np.ndarray) -> np.ndarray:
+    """Average over a 5 x 5 neighbourhood (binomial weights), borders repeated."""
+    for axis in (0, 1):
+        pad = [(2, 2) if k == axis else (0, 0) for k in (0, 1)]
+        padded = np.pad(values, pad, mode="edge")
+        n = values.shape[axis]
+        values = sum(w * padded.take(range(k, k + n), axis) for k, w in enumerate(_BINOMIAL))
+    return values
+
+
+def _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K) -> None:
+    """Re-render, with four rays each, the pixels where part or depth jumps (antialiasing in place)."""
+    near = np.where(np.isfinite(depth), depth, 1e4)
+    edge = np.zeros(depth.shape, bool)
+    for axis in (0, 1):
+        first = [slice(None)] * 2
+        second = [slice(None)] * 2
+        first[axis], second[axis] = slice(0, -1), slice(1, None)
+        first, second = tuple(first), tuple(second)
+        jump = np.abs(near[first] - near[second]) > 7.0
+        jump |= (parts[first] > 0) != (parts[second] > 0)
+        edge[first] |= jump
+        edge[second] |= jump
+    v, u = np.nonzero(edge)
+    if len(v) == 0:
+        return
+    corners = np.array([(-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25)])
+    x = (u[:, None] + corners[:, 0] - K[0, 2]) / K[0, 0]
+    y = (v[:, None] + corners[:, 1] - K[1, 2]) / K[1, 1]
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
+    hits = mesh.cast(rays)
+    samples = np.repeat(background[v, u][:, None], 4, axis=1).astype(np.float32)
+    samples[hits.found] = mesh.shade(rig, skin, light, rays[hits.found], hits)
+    colour[v, u] = samples.clip(0, 4).mean(1)
+
+
+def _hash(index: np.ndarray) -> np.ndarray:
+    """A fixed pseudo-random number in [0, 1) per integer (golden-ratio sequence)."""
+    return (index * 0.6180339887498949) % 1.0
+
+
+def _disc_directions(direction: np.ndarray, width: float, turn: np.ndarray, samples: int) -> np.ndarray:
+    """Unit directions (..., samples, 3) over a disc of light, the pattern turned by `turn` (...)."""
+    aside = np.cross(direction, [0.0, 0.0, 1.0] if abs(direction[2]) < 0.9 else [1.0, 0.0, 0.0])
+    aside /= np.linalg.norm(aside)
+    other = np.cross(direction, aside)
+    radius = width * np.sqrt((np.arange(samples) + 0.5) / samples)
+    angle = turn[..., None] + np.arange(samples) * 2.399963
+    spread = (radius * np.cos(angle))[..., None] * aside + (radius * np.sin(angle))[..., None] * other
+    aimed = direction + spread
+    return (aimed / np.linalg.norm(aimed, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def _hemisphere(normals: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Cosine-weighted directions (n, samples, 3) around normals (n, 3)."""
+    helper = np.where(np.abs(normals[:, :1]) > 0.8, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
+    aside = np.cross(normals, helper)
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    other = np.cross(normals, aside)
+    radius = np.sqrt((np.arange(_SKY_SAMPLES) + 0.5) / _SKY_SAMPLES)
+    height = np.sqrt(1 - radius**2)
+    angle = turn[:, None] + np.arange(_SKY_SAMPLES) * 2.399963
+    spread = (radius * np.cos(angle))[..., None] * aside[:, None] + (radius * np.sin(angle))[
+        ..., None
+    ] * other[:, None]
+    return (spread + height[:, None] * normals[:, None]).astype(np.float32)
