@@ -4,12 +4,15 @@ import dataclasses
 import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from rhd_fixture import write_dataset
 
 from davae.config import Config, preset
+from davae.data.prepared import prepare
 
 os.environ["MPLBACKEND"] = "Agg"  # for this process and those it starts; nothing has imported matplotlib yet
 torch.set_num_threads(1)
@@ -39,6 +42,13 @@ def tiny_config() -> Config:
         render=dataclasses.replace(smoke.render, train=8, val=4, test=4, size=96),
         train=dataclasses.replace(smoke.train, steps=4, batch_size=4, warmup_steps=1, checkpoint_every=2),
     )
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Path:
+    """A prepared folder of a few drawn hands: 20 to train on, 8 for validation, 8 to test."""
+    root = write_dataset(tmp_path_factory.mktemp("rhd"), train=20, val=8, test=8)
+    return prepare("synthhand", root, tmp_path_factory.mktemp("prepared"), tiny_config.data, progress=False)
 
 
 @pytest.fixture(scope="session")
