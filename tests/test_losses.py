@@ -122,8 +122,11 @@ def fake(b=4):
         logvars={k: leaf(b, n) for k, n in sizes.items()},
     )
     true = SimpleNamespace(
-        joints=torch.randn(b, 21, 3), cloud=torch.randn(b, 30, 3), target=torch.rand(b, 3, 8, 8), has_cloud=torch.ones(b, dtype=torch.bool)
-    )  # fmt: skip
+        joints=torch.randn(b, 21, 3),
+        cloud=torch.randn(b, 30, 3),
+        target=torch.rand(b, 3, 8, 8),
+        has_cloud=torch.ones(b, dtype=torch.bool),
+    )
     return predicted, true
 
 

@@ -1,4 +1,4 @@
-"""Networks: sizes and counts against published figures, gradients, selective kernel by hand, weights that load."""
+"""Networks: counts against published figures, gradients, selective kernel by hand, weights that load."""
 
 import dataclasses
 
@@ -206,7 +206,7 @@ def test_resnet34_weights_of_another_shape_are_refused_whole():
         load_resnet34(model.encoder, resnet34_state())
     state = resnet34_state()
     del state["layer2.0.bn1.bias"]
-    with pytest.raises(ValueError, match="layer2.0.bn1.bias is missing"):
+    with pytest.raises(ValueError, match=r"layer2\.0\.bn1\.bias is missing"):
         load_resnet34(meta(PAPER).encoder, state)
     assert torch.equal(before, model.encoder.trunk.conv1.weight)
 

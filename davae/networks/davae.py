@@ -46,7 +46,7 @@ class DaVAE(nn.Module):
         self.image_decoder = ImageDecoder(config)
         initialise(self)
         for head in self.encoder.heads.values():
-            # Start near the prior: small means, small spread, so that no decoder first learns to ignore noise.
+            # Start with small means and little noise, so that no decoder first learns to ignore its code.
             nn.init.normal_(head.fc.weight, std=0.01)
             nn.init.constant_(head.fc.bias[head.fc.out_features // 2 :], -2.0)
 

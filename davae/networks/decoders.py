@@ -1,6 +1,7 @@
 """The three decoders of da-VAE (paper 3.2): joints, point cloud, image."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ class ImageDecoder(nn.Module):
                     nn.BatchNorm2d(narrow),
                     nn.ReLU(inplace=True),
                 )
-                for wide, narrow in zip(widths[:-1], widths[1:], strict=True)
+                for wide, narrow in pairwise(widths)
             )
         )
         self.out = nn.ConvTranspose2d(widths[-1], 3, 4, stride=2, padding=1)

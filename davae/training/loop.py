@@ -112,10 +112,8 @@ class Trainer:
                 )
                 self.log.append(self.log_row(parts, validate))
             if progress and self.step == first + 20:
-                seconds = (time.perf_counter() - began) / 20 * (settings.steps - first)
-                bar.write(
-                    f"{ARITHMETIC[has_bf16(self.device)]}; about {seconds / 60:.0f} min for {settings.steps - first} steps"
-                )
+                minutes = (time.perf_counter() - began) / 20 * (settings.steps - first) / 60
+                bar.write(f"{ARITHMETIC[has_bf16(self.device)]}; about {minutes:.0f} min to go")
             if not last and self.step % settings.checkpoint_every == 0:
                 runs.save_resume_point(self.run, self.state())
         bar.close()
@@ -285,6 +283,6 @@ def _divergence(parts: Objective, step: int, rate: float) -> str:
     values = {name: float(value) for name, value in parts.weighted.items()}
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     return (
-        f"training diverged at step {step}: {', '.join(bad)} not finite, of {values}, at learning rate {rate:.2g}. "
-        "Lower train.learning_rate or set train.clip_norm; the last resume point is kept"
+        f"training diverged at step {step}: {', '.join(bad)} not finite, of {values}, at learning rate "
+        f"{rate:.2g}. Lower train.learning_rate or set train.clip_norm; the last resume point is kept"
     )

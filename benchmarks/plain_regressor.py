@@ -1,0 +1,129 @@
+"""The honest yardstick: a plain ResNet regressor with the data, augmentation and wall time of a da-VAE run.
+
+No latent code, no decoders of cloud or image, no attention: image -> ResNet -> 63 numbers, squared error. Run
+
+    python benchmarks/plain_regressor.py --data DIR --like RUN --out FILE.json
+
+It trains for the seconds that RUN took (or `--seconds`), on the same number of threads, and reports the same
+protocols on the same test split.
+"""
+
+import csv
+import json
+import math
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import nn
+from tqdm.auto import tqdm
+
+from davae import metrics
+from davae.config import Config
+from davae.data.augment import augment, centre, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.losses import pose_loss
+from davae.networks.blocks import BasicBlock, initialise, residual_layer
+from davae.networks.encoder import Trunk
+from davae.training.loop import batch_indices
+from davae.training.runs import write_text
+
+
+class Regressor(nn.Module):
+    """ResNet of the run's width, all layers plain, one linear layer to joints (b, 21, 3)."""
+
+    def __init__(self, config: Config, blocks: tuple[int, int, int, int]):
+        super().__init__()
+        width = config.model.width
+        self.trunk = Trunk(config.model)
+        self.layer3 = residual_layer(BasicBlock, 2 * width, 4 * width, blocks=blocks[2], stride=2)
+        self.layer4 = residual_layer(BasicBlock, 4 * width, 8 * width, blocks=blocks[3], stride=2)
+        self.fc = nn.Linear(8 * width, 63)
+        initialise(self)
+        nn.init.normal_(self.fc.weight, std=0.01)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map images (b, 3, h, w) to normalised joints (b, 21, 3)."""
+        x = self.layer4(self.layer3(self.trunk(image))).mean(dim=(2, 3))
+        return self.fc(x).view(-1, 21, 3)
+
+
+def main(
+    data: Path,
+    like: Path,
+    out: Path,
+    seconds: float | None = None,
+    depth: Literal["same", "resnet34"] = "same",
+    seed: int = 0,
+) -> None:
+    """Train for a wall time and report.
+
+    Args:
+        data: Prepared data.
+        like: Run whose config, and whose training time, are taken.
+        out: JSON file to write.
+        seconds: Training time, instead of the run's.
+        depth: Blocks per layer: the run's, or ResNet-34's 3, 4, 6, 3.
+        seed: Seed of weights, order and augmentation.
+    """
+    config = Config.from_json((like / "config.json").read_text())
+    if seconds is None:
+        with (like / "metrics.csv").open() as file:
+            seconds = float(list(csv.DictReader(file))[-1]["seconds"])
+    train, test = PreparedSplit.open(data, "train"), PreparedSplit.open(data, "test")
+    torch.manual_seed(seed)
+    blocks = config.model.blocks if depth == "same" else (3, 4, 6, 3)
+    model = Regressor(config, blocks).to(memory_format=torch.channels_last)
+    peak = config.train.learning_rate
+    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=config.train.weight_decay)
+    began, step = time.perf_counter(), 0
+    bar = tqdm(total=round(seconds), unit="s", desc="plain regressor")
+    while (elapsed := time.perf_counter() - began) < seconds:
+        bar.update(round(elapsed) - bar.n)
+        # The schedule follows the clock: the same cosine whatever the machine does in the time.
+        optimiser.param_groups[0]["lr"] = (
+            peak * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)) * min(1, (step + 1) / 100)
+        )
+        indices = batch_indices(len(train), config.train.batch_size, seed, step)
+        batch = augment(load_batch(train, indices), config.data, torch.Generator().manual_seed(step))
+        loss = pose_loss(model.train()(batch.image), batch.joints).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        step += 1
+    bar.close()
+    predicted = predict(model.eval(), test, config)
+    results = metrics.evaluate_protocols(
+        predicted, test.joints, test.scale_mm, test.visible, float(np.mean(train.scale_mm))
+    )
+    report = {
+        "model": f"plain regressor, width {config.model.width}, blocks {list(blocks)}",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": seconds,
+        "images_seen": step * config.train.batch_size,
+        "n": len(test),
+        "protocols": {name: {"epe_mm": r.epe_mm, "auc_20_50": r.auc_20_50} for name, r in results.items()},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+@torch.inference_mode()
+def predict(model: Regressor, split: PreparedSplit, config: Config) -> np.ndarray:
+    """Normalised joints (n, 21, 3) of a split's test crops."""
+    return np.concatenate(
+        [
+            model(
+                centre(load_batch(split, np.arange(i, min(i + 100, len(split)))), config.data).image
+            ).numpy()
+            for i in range(0, len(split), 100)
+        ]
+    )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
