@@ -144,5 +144,5 @@ def _batch(raw: RawBatch, pixels: Tensor, joints: Tensor, cloud: Tensor) -> Batc
     pixels = pixels / 255
     image, mask = pixels[:, :3], pixels[:, 3:]
     mask = torch.where(raw.has_mask[:, None, None, None], mask, torch.ones((), device=mask.device))
-    target = MID_GREY + mask * (image - MID_GREY)
+    target = torch.lerp(image.new_tensor(MID_GREY), image, mask)  # mask * image + (1 - mask) * grey
     return Batch(image, target, mask, joints, cloud, raw.has_cloud, raw.has_mask, raw.scale_mm)

@@ -1,0 +1,234 @@
+"""davae.data.augment: image, joints and cloud turn together, and the padding is never seen."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from davae import camera
+from davae.config import DataConfig
+from davae.data.augment import RawBatch, augment, centre, load_batch, turn_and_zoom
+from davae.data.prepared import PreparedSplit, prepare
+from davae.data.record import HandRecord
+from davae.data.sample import make_row, stored_px
+
+sys.path.append(str(Path(__file__).parent))
+from rhd_fixture import open_hand_mm, rotation, write_dataset
+
+CONFIG = DataConfig(image_px=32, cloud_points=64)
+
+
+def raw_batch(b: int = 3, config: DataConfig = CONFIG, points: int = 100) -> RawBatch:
+    """Random samples of the stored size."""
+    generator = torch.Generator().manual_seed(0)
+    side = stored_px(config)
+    return RawBatch(
+        images=torch.randint(0, 256, (b, side, side, 3), generator=generator, dtype=torch.uint8),
+        masks=255 * torch.randint(0, 2, (b, side, side), generator=generator, dtype=torch.uint8),
+        joints=torch.randn(b, 21, 3, generator=generator),
+        clouds=torch.randn(b, points, 3, generator=generator),
+        has_cloud=torch.ones(b, dtype=torch.bool),
+        has_mask=torch.ones(b, dtype=torch.bool),
+        scale_mm=torch.full((b,), 30.0),
+    )
+
+
+@settings(deadline=None)
+@given(
+    image_px=st.integers(8, 65),
+    scale_min=st.floats(0.4, 1),
+    angle=st.one_of(st.sampled_from([k * math.pi / 4 for k in range(-4, 5)]), st.floats(-math.pi, math.pi)),
+    excess=st.floats(0, 1),
+)
+def test_padding_is_never_seen(image_px, scale_min, angle, excess):
+    config = DataConfig(image_px=image_px, scale_min=scale_min)
+    side = stored_px(config)
+    white = raw_batch(1, config)._replace(
+        images=torch.full((1, side, side, 3), 255, dtype=torch.uint8),
+        masks=torch.full((1, side, side), 255, dtype=torch.uint8),
+    )
+    scale = scale_min + excess**3 * (1 - scale_min)
+    batch = turn_and_zoom(white, config, torch.tensor([angle]), torch.tensor([scale]))
+    for picture in (batch.image, batch.mask, batch.target):
+        assert picture.min() > 1 - 1e-4
+
+
+def test_the_margin_is_not_wider_than_needed():
+    """The test above can fail: a stored side smaller by four pixels at 45 degrees shows the border."""
+    side = stored_px(CONFIG) - 4
+    small = DataConfig(image_px=32, scale_min=1.0)  # whose check passes, while the scale below does not
+    white = raw_batch(1)._replace(
+        images=torch.full((1, side, side, 3), 255, dtype=torch.uint8),
+        masks=torch.full((1, side, side), 255, dtype=torch.uint8),
+    )
+    batch = turn_and_zoom(white, small, torch.tensor([math.pi / 4]), torch.tensor([CONFIG.scale_min]))
+    assert batch.image.min() < 0.9
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("crop", "where"), [("rotated-camera", (0.3, -0.2)), ("plain", (0.0, 0.0))])
+def test_a_dot_at_a_joint_stays_on_the_joint(side, crop, where):
+    """Paint a dot at a joint's pixel; mirror, crop, turn, zoom; look for it where the joint projects to."""
+    config = DataConfig(image_px=96, crop=crop)
+    rng = np.random.default_rng(5)
+    K = np.array([[299.0, 0, 160], [0, 299, 155], [0, 0, 1]])
+    depth = 700.0
+    for joint in (0, 4, 8, 9, 20):
+        hand = (open_hand_mm() - open_hand_mm()[9]) @ rotation(rng).T
+        joints = hand * [-1 if side == "left" else 1, 1, 1] + np.array([*where, 1]) * depth
+        uv = camera.project(joints, K)
+        rows, columns = np.mgrid[:320, :320]
+        dot = 250 * np.exp(-((columns - uv[joint, 0]) ** 2 + (rows - uv[joint, 1]) ** 2) / (2 * 2.0**2))
+        record = HandRecord(
+            image=np.repeat(dot.round().astype(np.uint8)[..., None], 3, axis=-1),
+            hand_mask=np.ones((320, 320), bool),
+            depth_mm=None,
+            joints_mm=joints.astype(np.float32),
+            uv_px=uv,
+            visible=np.ones(21, bool),
+            K=K,
+            side=side,
+            id=0,
+        )
+        row = make_row(record, config)
+        raw = RawBatch(*(torch.from_numpy(np.asarray(row[name])[None]) for name in RawBatch._fields))
+        angle, scale = rng.uniform(-np.pi, np.pi), rng.uniform(0.8, 1)
+        batch = turn_and_zoom(raw, config, torch.tensor([angle]), torch.tensor([scale]))
+
+        # The turned joint, in mm in the camera that looks along the optical axis, and its pixel there.
+        root = np.array([0, 0, np.linalg.norm(row["root_mm"].astype(float))])
+        turned = batch.joints[0, joint].double().numpy() * row["scale_mm"] + root
+        axis = row["camera"].astype(float).copy()
+        middle = (stored_px(config) - 1) / 2
+        np.testing.assert_allclose(axis[:2, 2], middle, atol=1e-3)  # the root is the centre of the crop
+        offset = camera.project(turned, axis) - middle
+        expected = offset * scale + (config.image_px - 1) / 2
+        found = centroid(batch.image[0, 0].numpy(), expected)
+        assert np.abs(found - expected).max() < 0.05
+
+
+def centroid(image: np.ndarray, near: np.ndarray, reach: int = 7) -> np.ndarray:
+    """Return the centre of brightness (u, v) within `reach` pixels of `near`."""
+    u, v = np.rint(near).astype(int)
+    top, left = max(v - reach, 0), max(u - reach, 0)
+    window = image[top : v + reach + 1, left : u + reach + 1].astype(float)
+    rows, columns = np.mgrid[: window.shape[0], : window.shape[1]]
+    return np.array([(columns * window).sum(), (rows * window).sum()]) / window.sum() + (left, top)
+
+
+def test_joints_and_cloud_turn_about_the_optical_axis():
+    raw = raw_batch(4)
+    angle = torch.tensor([0.3, -2.0, math.pi, 0.0])
+    batch = turn_and_zoom(raw, CONFIG, angle, torch.tensor([0.8, 0.9, 1.0, 1.0]))
+    for i in range(4):
+        Rz = Rotation.from_euler("z", angle[i].item())
+        np.testing.assert_allclose(batch.joints[i], Rz.apply(raw.joints[i].numpy()), atol=1e-5)
+        np.testing.assert_allclose(batch.cloud[i], Rz.apply(raw.clouds[i, :].numpy()), atol=1e-5)
+
+
+def test_a_quarter_turn_is_exact_on_pixels():
+    raw = raw_batch(1)
+    still = centre(raw, CONFIG).image[0]
+    turned = turn_and_zoom(raw, CONFIG, torch.tensor([math.pi / 2]), torch.ones(1)).image[0]
+    # Clockwise on the screen: the left column becomes the top row.
+    torch.testing.assert_close(turned, torch.rot90(still, k=-1, dims=(1, 2)), atol=1e-4, rtol=0)
+
+
+def test_no_turn_and_no_zoom_is_the_test_crop():
+    raw = raw_batch(2, points=CONFIG.cloud_points)
+    moved, still = turn_and_zoom(raw, CONFIG, torch.zeros(2), torch.ones(2)), centre(raw, CONFIG)
+    for one, other in zip(moved, still, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_the_test_crop_is_exact():
+    raw = raw_batch(2)
+    batch = centre(raw, CONFIG)
+    start = (raw.images.shape[1] - 32) // 2
+    window = raw.images[:, start : start + 32, start : start + 32].permute(0, 3, 1, 2)
+    assert torch.equal(batch.image, window.float() / 255)
+    assert torch.equal(batch.joints, raw.joints)
+    assert torch.equal(batch.cloud, raw.clouds[:, :64])
+
+
+def test_targets_show_the_hand_over_mid_grey():
+    raw = raw_batch(2)._replace(has_mask=torch.tensor([True, False]))
+    for batch in (centre(raw, CONFIG), augment(raw, CONFIG, torch.Generator().manual_seed(1))):
+        mask = batch.mask[:1]
+        torch.testing.assert_close(batch.target[:1], mask * batch.image[:1] + (1 - mask) * 0.5)
+        assert torch.equal(batch.target[1], batch.image[1])  # nothing to cut out with
+        assert torch.equal(batch.mask[1], torch.ones(1, 32, 32))
+        assert batch.image.min() >= 0 and batch.image.max() <= 1 and batch.image.dtype == torch.float32
+
+
+def test_draws_come_from_the_generator_alone():
+    raw = raw_batch(3)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    one = augment(raw, CONFIG, torch.Generator().manual_seed(7))
+    two = augment(raw, CONFIG, torch.Generator().manual_seed(7))
+    three = augment(raw, CONFIG, torch.Generator().manual_seed(8))
+    for a, b, c in zip(one[:5], two[:5], three[:5], strict=True):
+        assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_angles_and_scales_fill_their_ranges():
+    """Read both back from what they did: the angle from the joints, the scale from the width of a bar."""
+    b, config = 600, DataConfig(image_px=16, scale_min=0.7, rotation=1.0, cloud_points=4)
+    side = stored_px(config)
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    middle = (side - 1) / 2
+    disc = ((rows - middle) ** 2 + (columns - middle) ** 2 < 7.0**2).to(torch.uint8) * 255
+    raw = raw_batch(b, config, points=4)._replace(masks=disc.expand(b, -1, -1))
+    batch = augment(raw, config, torch.Generator().manual_seed(0))
+    before = torch.atan2(raw.joints[:, 3, 1], raw.joints[:, 3, 0])
+    after = torch.atan2(batch.joints[:, 3, 1], batch.joints[:, 3, 0])
+    angle = torch.remainder(after - before + math.pi, 2 * math.pi) - math.pi
+    assert angle.abs().max() <= 1.0 + 1e-5 and angle.min() < -0.97 and angle.max() > 0.97
+    assert abs(angle.mean()) < 0.08 and angle.std() == pytest.approx(1 / math.sqrt(3), abs=0.05)
+    scale = (batch.mask.sum(dim=(1, 2, 3)) / (disc.sum() / 255)).sqrt()
+    assert scale.min() > 0.68 and scale.max() < 1.02 and scale.mean() == pytest.approx(0.85, abs=0.02)
+    assert scale.min() < 0.73 and scale.max() > 0.97
+
+
+@pytest.mark.parametrize(("stored", "asked"), [(100, 64), (100, 100), (40, 100)])
+def test_cloud_points_are_drawn_without_repetition_while_they_last(stored, asked):
+    config = DataConfig(image_px=8, rotation=0.0, cloud_points=asked)
+    raw = raw_batch(2, config, points=stored)
+    clouds = [augment(raw, config, torch.Generator().manual_seed(s)).cloud for s in (0, 1)]
+    assert clouds[0].shape == (2, asked, 3) and not torch.equal(*clouds)
+    for cloud in clouds:
+        for drawn, source in zip(cloud, raw.clouds, strict=True):
+            distance, which = torch.cdist(drawn, source).min(dim=1)
+            assert distance.max() < 1e-3
+            counts = torch.bincount(which, minlength=stored)
+            assert counts.max() - counts.min() <= 1
+
+
+def test_data_prepared_with_less_margin_is_refused():
+    raw = raw_batch()
+    for change in (DataConfig(image_px=32, scale_min=0.5), DataConfig(image_px=33), DataConfig(image_px=64)):
+        for call in (lambda c: centre(raw, c), lambda c: augment(raw, c, torch.Generator())):
+            with pytest.raises(ValueError, match="prepare the data with this config"):
+                call(change)
+
+
+def test_batches_come_in_the_order_asked_for(tmp_path):
+    root = write_dataset(tmp_path / "data", 4, 1, 1)
+    split = PreparedSplit.open(prepare("synthhand", root, tmp_path / "out", CONFIG, progress=False), "train")
+    order = np.array([3, 0, 2, 0])
+    raw = load_batch(split, order)
+    for name, tensor in raw._asdict().items():
+        np.testing.assert_array_equal(tensor, getattr(split, name)[order])
+    assert raw.images.dtype == torch.uint8 and raw.has_cloud.all()
+    before = split.images[0].copy()
+    raw.images.zero_()  # a copy: the files are safe
+    np.testing.assert_array_equal(split.images[0], before)
+    assert augment(load_batch(split, order), CONFIG, torch.Generator()).image.shape == (4, 3, 32, 32)
