@@ -1,0 +1,244 @@
+"""Skeletons: over a photo, in space, estimate against truth (paper Fig. 8)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from davae.figures.style import ESTIMATE, TRUTH, new_axes, new_figure, same_length, show_image, styled
+from davae.skeleton import BONES, JOINT_COLOURS, JOINTS
+
+PHOTO_VIEW = (12.0, -78.0)  # elevation and azimuth: almost the camera's own view, turned enough to show depth
+
+
+@styled
+def draw_hand(
+    ax: Axes,
+    uv_px,
+    image=None,
+    *,
+    colour: str | None = None,
+    visible=None,
+    linewidth: float = 1.8,
+    halo: bool = True,
+) -> None:
+    """Draw a 2D skeleton, over a photo if one is given.
+
+    Args:
+        ax: where to draw.
+        uv_px: (21, 2) pixels.
+        image: (h, w, 3) to lay underneath, which also sets the limits.
+        colour: of the whole hand; by default each finger has its own.
+        visible: (21,) bool; joints that are not are drawn hollow.
+        linewidth: in points.
+        halo: a thin white edge, which keeps the lines apart from the photo.
+    """
+    uv_px = _joints("uv_px", uv_px, 2)
+    if image is not None:
+        show_image(ax, image)
+    colours = [colour] * JOINTS if colour else list(JOINT_COLOURS)
+    if halo:  # below all bones, so that no bone's edge cuts its neighbour
+        edge = LineCollection(
+            uv_px[BONES], colors="white", linewidths=linewidth + 0.9, capstyle="round", zorder=2
+        )
+        ax.add_collection(edge)
+    own = [colours[child] for _, child in BONES]
+    bones = LineCollection(uv_px[BONES], colors=own, linewidths=linewidth, capstyle="round", zorder=3)
+    ax.add_collection(bones)
+    faces = (
+        colours if visible is None else [c if v else "white" for c, v in zip(colours, visible, strict=True)]
+    )
+    size = (1.8 * linewidth) ** 2
+    ax.scatter(*uv_px.T, s=size, c=faces, edgecolors=colours, linewidths=0.4 * linewidth, zorder=4)
+    if image is None:
+        ax.set_aspect("equal")
+        ax.autoscale_view()
+        if not ax.yaxis_inverted():  # v grows downwards
+            ax.invert_yaxis()
+        ax.set(xlabel="u (px)", ylabel="v (px)")
+    else:
+        height, width = np.shape(image)[:2]
+        ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+@styled
+def hand_3d(
+    ax: Axes,
+    joints,
+    *,
+    colour: str | None = None,
+    limits: tuple[np.ndarray, float] | None = None,
+    unit: str = "bone lengths",
+    ticks: bool = True,
+    linewidth: float = 1.8,
+    label: str | None = None,
+) -> None:
+    """Draw a skeleton given in the camera frame (x right, y down, z forward) as the camera sees it.
+
+    Args:
+        ax: a 3D axes.
+        joints: (21, 3).
+        colour: of the whole hand; by default each finger has its own.
+        limits: centre (3,) and half-side of the cube shown; by default the hand's own.
+        unit: of the joints, for the labels.
+        ticks: whether to draw numbers and labels.
+        linewidth: in points.
+        label: of the hand, for a legend.
+    """
+    joints = _joints("joints", joints, 3)
+    for index, (parent, child) in enumerate(BONES):
+        ends = to_plot(joints[[parent, child]])
+        own = colour or JOINT_COLOURS[child]
+        ax.plot(
+            *ends.T, color=own, linewidth=linewidth, solid_capstyle="round", label=None if index else label
+        )
+    size = (1.7 * linewidth) ** 2
+    ax.scatter(*to_plot(joints).T, s=size, c=[colour or c for c in JOINT_COLOURS], depthshade=False)
+    set_space(ax, limits or cube(joints), unit, ticks)
+
+
+def to_plot(points) -> np.ndarray:
+    """Map camera-frame points (..., 3) to matplotlib's axes, whose third is the upright one: (x, z, y)."""
+    return np.asarray(points)[..., [0, 2, 1]]
+
+
+def cube(*point_sets) -> tuple[np.ndarray, float]:
+    """Return centre and half-side of the smallest cube around all points, with a little room."""
+    points = np.concatenate([np.reshape(p, (-1, 3)) for p in point_sets])
+    low, high = points.min(axis=0), points.max(axis=0)
+    return (low + high) / 2, float(max((high - low).max() / 2 * 1.05, 1e-6))
+
+
+def set_space(ax: Axes, limits: tuple[np.ndarray, float], unit: str, ticks: bool = True) -> None:
+    """Give a 3D axes equal scales, the photo's view and labels of the camera's axes."""
+    (x, y, z), half = limits
+    ax.set(xlim=(x - half, x + half), ylim=(z - half, z + half), zlim=(y + half, y - half))  # y points down
+    ax.set_box_aspect((1, 1, 1), zoom=0.85 if ticks else 1.35)
+    ax.set_proj_type("persp", focal_length=1.5)
+    ax.view_init(*PHOTO_VIEW)
+    for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "z"), (ax.zaxis, "y")):
+        axis.set_pane_color((0.965, 0.965, 0.965, 1.0))
+        axis.set_major_locator(MaxNLocator(4))
+        if ticks:
+            axis.set_label_text(f"{name} ({unit})" if name == "x" else name, fontsize=8)
+            axis.labelpad = -1
+        else:
+            axis.set_ticks([])
+            axis.line.set_visible(False)
+    if ticks:
+        ax.tick_params(labelsize=7, pad=-2)
+
+
+@styled
+def hands_grid(
+    images: Sequence,
+    uv_px_true=None,
+    uv_px_pred=None,
+    titles: Sequence[str] | None = None,
+    *,
+    visible=None,
+    columns: int = 6,
+) -> Figure:
+    """Return a contact sheet of photos with their skeletons.
+
+    Truth alone is drawn in the colours of the fingers, truth with an estimate in blue under red.
+
+    Args:
+        images: n images (h, w, 3).
+        uv_px_true: (n, 21, 2) or None.
+        uv_px_pred: (n, 21, 2) or None.
+        titles: n short texts or None.
+        visible: (n, 21) bool or None; marks the hidden joints of the truth.
+        columns: images in a row.
+    """
+    count = same_length(
+        images=images, uv_px_true=uv_px_true, uv_px_pred=uv_px_pred, titles=titles, visible=visible
+    )
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    side_in = 6.5 / columns
+    legend_in = 0.25 if uv_px_pred is not None else 0.0
+    figure, axes = new_axes(rows * (side_in + (0.2 if titles else 0.0)) + legend_in, rows, columns)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    compared = uv_px_pred is not None
+    thickness = 2.0 / columns**0.35
+    for index, ax in enumerate(axes.flat):
+        if index >= count:
+            ax.set_axis_off()
+            continue
+        show_image(ax, images[index])
+        if uv_px_true is not None:
+            seen = None if visible is None else visible[index]
+            colour = TRUTH if compared else None
+            draw_hand(ax, uv_px_true[index], colour=colour, visible=seen, linewidth=thickness)
+        if compared:
+            draw_hand(ax, uv_px_pred[index], colour=ESTIMATE, linewidth=thickness, halo=False)
+        height, width = np.shape(images[index])[:2]
+        ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        if titles:
+            ax.set_title(titles[index], fontsize=8, pad=2)
+    if compared:
+        _legend(figure, "outside lower center")
+    return figure
+
+
+@styled
+def best_median_worst(
+    images: Sequence, uv_px_true, uv_px_pred, joints_true, joints_pred, errors_mm, *, each: int = 4
+) -> Figure:
+    """Return the hands with the smallest, the middle and the largest errors: over the photo and in space.
+
+    Args:
+        images: n images (h, w, 3).
+        uv_px_true: (n, 21, 2).
+        uv_px_pred: (n, 21, 2).
+        joints_true: (n, 21, 3) in the camera frame.
+        joints_pred: (n, 21, 3), in the same frame.
+        errors_mm: (n,) mean error of each hand.
+        each: hands in a row.
+    """
+    count = same_length(images=images, uv_px_true=uv_px_true, uv_px_pred=uv_px_pred, joints_true=joints_true,
+                        joints_pred=joints_pred, errors_mm=errors_mm)  # fmt: skip
+    each = min(each, count)
+    order = np.argsort(errors_mm, kind="stable")
+    middle = (count - each) // 2
+    groups = {"best": order[:each], "median": order[middle : middle + each], "worst": order[count - each :]}
+    side_in = 6.2 / each
+    figure = new_figure(3 * (2 * side_in + 0.22) + 0.3)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.01)
+    for row, (name, chosen) in enumerate(groups.items()):
+        for column, index in enumerate(chosen):
+            flat = figure.add_subplot(6, each, 2 * row * each + column + 1)
+            draw_hand(flat, uv_px_true[index], images[index], colour=TRUTH, linewidth=1.2)
+            draw_hand(flat, uv_px_pred[index], colour=ESTIMATE, linewidth=1.2, halo=False)
+            height, width = np.shape(images[index])[:2]
+            flat.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+            flat.set_title(f"{name}, {errors_mm[index]:.1f} mm", fontsize=8, pad=2)
+            space = figure.add_subplot(6, each, (2 * row + 1) * each + column + 1, projection="3d")
+            compare_3d(space, joints_true[index], joints_pred[index])
+    _legend(figure, "outside lower center")
+    return figure
+
+
+@styled
+def compare_3d(ax: Axes, joints_true, joints_pred, *, ticks: bool = False) -> None:
+    """Draw truth (blue) and estimate (red) of one hand (21, 3) into a 3D axes, as paper Fig. 8."""
+    limits = cube(joints_true, joints_pred)
+    hand_3d(ax, joints_true, colour=TRUTH, limits=limits, ticks=ticks, linewidth=1.4, label="truth")
+    hand_3d(ax, joints_pred, colour=ESTIMATE, limits=limits, ticks=ticks, linewidth=1.4, label="estimate")
+
+
+def _legend(figure: Figure, where: str) -> None:
+    lines = [Line2D([], [], color=TRUTH, linewidth=2), Line2D([], [], color=ESTIMATE, linewidth=2)]
+    figure.legend(lines, ["truth", "estimate"], loc=where, ncols=2)
+
+
+def _joints(name: str, points, width: int) -> np.ndarray:
+    points = np.asarray(points, dtype=np.float64)
+    if points.shape != (JOINTS, width):
+        raise ValueError(f"{name} must be ({JOINTS}, {width}), found {points.shape}")
+    return points

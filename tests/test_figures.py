@@ -1,0 +1,271 @@
+"""Figures: drawn from toy hands, whole, in their own style, and showing the numbers they were given."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import synthetic
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from mpl_toolkits.mplot3d import proj3d
+from skimage.color import rgb2lab
+
+from davae import figures, metrics
+from davae.config import preset
+from davae.figures.statistics import cie_lightness
+from davae.figures.style import ESTIMATE, TRUTH
+from davae.networks import summarise
+from davae.skeleton import BONES, JOINT_COLOURS
+
+RNG = np.random.default_rng(0)
+HANDS = np.stack([synthetic.hand(seed) for seed in range(9)])
+GUESSES = HANDS + RNG.normal(scale=0.1, size=HANDS.shape) * np.linspace(0.5, 2, 9)[:, None, None]
+PICTURES = [synthetic.picture(joints, seed) for seed, joints in enumerate(HANDS)]
+UV, UV_GUESSES = synthetic.project(HANDS), synthetic.project(GUESSES)
+CLOUDS = [synthetic.cloud(joints, 200) for joints in HANDS]
+ERRORS_MM = np.linalg.norm(HANDS - GUESSES, axis=-1) * 30
+VISIBLE = RNG.random((9, 21)) < 0.8
+KL = {
+    "pose": RNG.exponential(2, 24),
+    "appearance": RNG.exponential(1, 16),
+    "shape": np.r_[RNG.exponential(2, 7), 0.01],
+}
+LOG = synthetic.training_log()
+PER_JOINT_MM = np.linspace(5, 25, 21)
+
+
+def one_hand(projection: str | None = None) -> Figure:
+    figure, axes = figures.new_axes(3.2, subplot_kw={"projection": projection})
+    if projection:
+        figures.hand_3d(axes[0, 0], HANDS[0] * 30, unit="mm")
+    else:
+        figures.draw_hand(axes[0, 0], UV[0], PICTURES[0], visible=VISIBLE[0])
+    return figure
+
+
+MAKERS = {
+    "draw_hand": one_hand,
+    "hand_3d": lambda: one_hand("3d"),
+    "hands_grid": lambda: figures.hands_grid(
+        PICTURES, UV, titles=[f"id {i}" for i in range(9)], visible=VISIBLE
+    ),
+    "hands_grid, compared": lambda: figures.hands_grid(PICTURES, UV, UV_GUESSES, columns=5),
+    "best_median_worst": lambda: figures.best_median_worst(
+        PICTURES, UV, UV_GUESSES, HANDS, GUESSES, ERRORS_MM.mean(axis=1), each=2
+    ),
+    "cloud_figure": lambda: figures.cloud_figure(CLOUDS[0], HANDS[0]),
+    "cloud_figure, mm": lambda: figures.cloud_figure(CLOUDS[0] * 30, unit="mm"),
+    "reconstructions": lambda: figures.reconstructions(
+        PICTURES[:2], PICTURES[1:3], PICTURES[2:4], CLOUDS[:2], CLOUDS[1:3]
+    ),
+    "reconstructions, images alone": lambda: figures.reconstructions(
+        PICTURES[:1], PICTURES[1:2], PICTURES[2:3]
+    ),
+    "loss_curves": lambda: figures.loss_curves(LOG),
+    "term_bars": lambda: figures.term_bars(LOG),
+    "kl_bars": lambda: figures.kl_bars(KL),
+    "pck_curves": lambda: figures.pck_curves({"da-VAE": ERRORS_MM, "mean pose": ERRORS_MM * 5}),
+    "error_by_joint": lambda: figures.error_by_joint({"da-VAE": PER_JOINT_MM, "na-VAE": PER_JOINT_MM + 1}),
+    "bone_length_histogram": lambda: figures.bone_length_histogram(
+        {"train": RNG.normal(29, 2, 500), "val": RNG.normal(29, 2, 50), "test": RNG.normal(29, 2, 80)}
+    ),
+    "skin_tone_histogram": lambda: figures.skin_tone_histogram(RNG.random((200, 3))),
+    "factor_histograms": lambda: figures.factor_histograms(
+        {f"factor {i} (px)": RNG.random(90) for i in range(6)}
+    ),
+    "viewpoint_scatter": lambda: figures.viewpoint_scatter(figures.palm_normal(HANDS)),
+    "model_diagram": lambda: figures.model_diagram(preset("smoke").model),
+}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Every figure, made once and rendered; with what making them left behind in matplotlib."""
+    before = dict(matplotlib.rcParams)
+    made = {name: make() for name, make in MAKERS.items()}
+    left = {key for key, value in matplotlib.rcParams.items() if before[key] != value}
+    assert not left and not plt.get_fignums()
+    for figure in made.values():
+        figure.canvas.draw()
+    return made
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text().strip()]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_nothing_is_cut_off(drawn, name):
+    figure = drawn[name]
+    assert isinstance(figure, Figure)
+    assert figure.get_figwidth() == pytest.approx(6.5)
+    ink = figure.get_tightbbox(figure.canvas.get_renderer())  # inches
+    width, height = figure.get_size_inches()
+    assert min(ink.x0, ink.y0) > -0.02 and ink.x1 < width + 0.02 and ink.y1 < height + 0.02
+
+
+@pytest.mark.parametrize("name", ["loss_curves", "term_bars", "kl_bars", "pck_curves", "error_by_joint",
+                                  "bone_length_histogram", "cloud_figure, mm", "hand_3d"])  # fmt: skip
+def test_axes_say_their_units(drawn, name):
+    assert any("(mm" in text or "(nats" in text or "(1/mm" in text for text in texts(drawn[name]))
+
+
+def test_a_skeleton_lies_on_its_pixels():
+    figure, axes = figures.new_axes(3)
+    ax = axes[0, 0]
+    figures.draw_hand(ax, UV[0], PICTURES[0], halo=False)
+    np.testing.assert_allclose(ax.collections[1].get_offsets(), UV[0])
+    np.testing.assert_allclose(ax.collections[0].get_segments(), UV[0][BONES])
+    drawn_colours = [matplotlib.colors.to_hex(c) for c in ax.collections[0].get_colors()]
+    assert drawn_colours == [JOINT_COLOURS[child] for _, child in BONES]
+    assert ax.get_xlim() == (-0.5, synthetic.PX - 0.5) and ax.get_ylim() == (synthetic.PX - 0.5, -0.5)
+    assert len(figure.axes) == 1
+
+
+def test_hidden_joints_are_hollow():
+    _, axes = figures.new_axes(3)
+    figures.draw_hand(axes[0, 0], UV[0], visible=np.arange(21) != 8)
+    faces = axes[0, 0].collections[-1].get_facecolors()
+    assert [index for index in range(21) if np.allclose(faces[index], 1)] == [8]
+    assert axes[0, 0].yaxis_inverted()
+
+
+def test_space_is_seen_as_the_camera_sees_it():
+    figure, axes = figures.new_axes(3, subplot_kw={"projection": "3d"})
+    ax = axes[0, 0]
+    figures.hand_3d(ax, HANDS[0])
+    figure.canvas.draw()
+
+    def on_screen(x, y, z):
+        u, v, _ = proj3d.proj_transform(x, z, y, ax.get_proj())
+        return u, v  # right, up
+
+    origin = on_screen(0, 0, 0)
+    assert on_screen(1, 0, 0)[0] > origin[0] + abs(on_screen(1, 0, 0)[1] - origin[1])
+    assert on_screen(0, 1, 0)[1] < origin[1]  # y points down
+    # What is nearer looks larger.
+    near, far = (on_screen(1, 0, z)[0] - on_screen(-1, 0, z)[0] for z in (-1, 1))
+    assert near > far
+
+
+def test_comparison_draws_truth_in_blue_and_estimate_in_red(drawn):
+    ax = drawn["hands_grid, compared"].axes[0]
+    colours = {
+        matplotlib.colors.to_hex(c.get_colors()[0]) for c in ax.collections if hasattr(c, "get_segments")
+    }
+    assert {TRUTH, ESTIMATE} <= colours
+    assert {"truth", "estimate"} <= set(texts(drawn["hands_grid, compared"]))
+
+
+def test_best_median_worst_in_order(drawn):
+    titles = [text for text in texts(drawn["best_median_worst"]) if text.endswith(" mm")]
+    means = np.sort(ERRORS_MM.mean(axis=1))
+    chosen = [("best", 0), ("best", 1), ("median", 3), ("median", 4), ("worst", 7), ("worst", 8)]
+    assert titles == [f"{name}, {means[index]:.1f} mm" for name, index in chosen]
+
+
+def test_pck_legend_holds_the_auc():
+    figure = figures.pck_curves({"model": np.append(ERRORS_MM * 4, np.nan)})
+    area = metrics.auc(metrics.AUC_THRESHOLDS_MM, metrics.pck(ERRORS_MM * 4, metrics.AUC_THRESHOLDS_MM))
+    assert f"model ({area:.3f})" in texts(figure)
+    line = figure.axes[0].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), metrics.pck(ERRORS_MM * 4, line.get_xdata()))
+
+
+def test_bars_are_as_high_as_their_values(drawn):
+    heights = [patch.get_height() for patch in drawn["kl_bars"].axes[0].patches]
+    np.testing.assert_allclose(heights, np.sort(KL["pose"])[::-1])
+    assert f"shape: {KL['shape'].sum():.1f} nats,\n7 of 8 in use" in texts(drawn["kl_bars"])
+    terms = [patch.get_height() for patch in drawn["term_bars"].axes[0].patches]
+    assert terms[0] == LOG["alpha_pose"][0] and terms[6] == LOG["alpha_pose"][-1] and len(terms) == 12
+    joints = [patch.get_height() for patch in drawn["error_by_joint"].axes[0].patches]
+    np.testing.assert_allclose(joints[:21], PER_JOINT_MM)
+
+
+def test_curves_of_a_constant_are_flat():
+    log = {name: np.full(50, 3.0) for name in LOG} | {
+        "step": np.arange(50.0),
+        "val_epe_mm": np.full(50, np.nan),
+    }
+    figure = figures.loss_curves(log)
+    assert len(figure.axes) == 1  # no validation, no empty panel
+    for line in figure.axes[0].lines:
+        np.testing.assert_allclose(line.get_ydata(), 3.0)
+
+
+def test_lightness_is_that_of_cielab():
+    colours = RNG.random((50, 3))
+    np.testing.assert_allclose(cie_lightness(colours), rgb2lab(colours)[:, 0], atol=0.02)
+    np.testing.assert_allclose(cie_lightness([[0, 0, 0], [1, 1, 1]]), [0, 100], atol=1e-9)
+
+
+def test_a_palm_turned_to_the_camera_is_in_the_middle_of_the_map():
+    # A right hand with its fingers up (-y) and its thumb on the right (+x) shows its palm.
+    joints = np.zeros((1, 21, 3))
+    joints[0, 5], joints[0, 17] = [0.5, -2, 0], [-0.8, -1.8, 0]
+    normal = figures.palm_normal(joints)
+    np.testing.assert_allclose(normal, [[0, 0, -1]], atol=1e-12)
+    offsets = figures.viewpoint_scatter(normal).axes[0].collections[0].get_offsets()
+    np.testing.assert_allclose(offsets, [[0, 0]], atol=1e-12)
+    up = figures.viewpoint_scatter([[0, -1, 0]]).axes[0].collections[0].get_offsets()
+    assert up[0, 1] == pytest.approx(np.pi / 2)
+
+
+def test_diagram_boxes_hold_their_text_and_do_not_touch(drawn):
+    figure = drawn["model_diagram"]
+    ax, renderer = figure.axes[0], figure.canvas.get_renderer()
+    boxes = [p.get_window_extent(renderer) for p in ax.patches if isinstance(p, FancyBboxPatch)]
+    assert len(boxes) == 1 + 1 + 3 + 3 + 3
+    for index, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+    for text in ax.texts:
+        extent = text.get_window_extent(renderer)
+        inside = [box for box in boxes if box.x0 < extent.x0 and extent.x1 < box.x1 and box.overlaps(extent)]
+        assert inside or not any(box.overlaps(extent) for box in boxes), text.get_text()
+
+
+@pytest.mark.parametrize("attention", ["sk", "none"])
+def test_diagram_states_the_counts_of_the_network(attention):
+    config = preset("smoke").model
+    config = type(config)(**{**vars(config), "attention": attention})
+    total = {part.name: part.parameters for part in summarise(config)}["total"]
+    words = texts(figures.model_diagram(config))
+    assert f"{'da' if attention == 'sk' else 'na'}-VAE: {total / 1e3:.0f} k parameters" in words
+    assert f"{config.fold_grid**2}×3 points" in " ".join(words)
+
+
+def test_plotly_hand_holds_what_it_is_given():
+    figure = figures.plotly_hand(CLOUDS[0], HANDS[0], unit="mm")
+    cloud, joints = figure.data[0], figure.data[-1]
+    np.testing.assert_allclose(np.stack([cloud.x, cloud.y, cloud.z], axis=1), CLOUDS[0])
+    np.testing.assert_allclose(np.stack([joints.x, joints.y, joints.z], axis=1), HANDS[0])
+    assert len(figure.data) == 1 + len(BONES) + 1
+    assert figure.layout.scene.camera.up.y == -1
+    with pytest.raises(ValueError, match="a cloud, joints or both"):
+        figures.plotly_hand()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: figures.hands_grid(PICTURES, UV[:3]), "images 9, uv_px_true 3"),
+        (lambda: figures.hands_grid([]), "equal, positive lengths"),
+        (lambda: figures.hands_grid([np.zeros((4, 4))]), r"an image must be \(h, w, 3\)"),
+        (lambda: figures.cloud_figure(np.zeros((0, 3))), r"cloud must be \(points, 3\)"),
+        (lambda: figures.hand_3d(None, np.zeros((20, 3))), r"joints must be \(21, 3\), found \(20, 3\)"),
+        (lambda: figures.skin_tone_histogram(np.full((3, 3), 200)), r"on \[0, 1\]"),
+        (lambda: figures.factor_histograms({}), "factors is empty"),
+        (lambda: figures.factor_histograms({"pose": np.zeros((5, 2))}), "factor 'pose' must be"),
+        (lambda: figures.viewpoint_scatter(np.zeros((0, 3))), "normals must be"),
+    ],
+)
+def test_wrong_arrays_are_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+    assert not plt.get_fignums()
+
+
+def test_use_style_gives_a_session_this_look():
+    with matplotlib.rc_context():
+        figures.use_style()
+        assert matplotlib.rcParams["axes.spines.top"] is False
