@@ -266,6 +266,20 @@ def test_validation_does_not_overwrite_the_test(run, tmp_path):
     assert (run / "predictions-val.npz").exists() and not (run / "predictions.npz").exists()
 
 
+def test_from_prepared_hands_to_the_table(prepared, tiny_config, tmp_path):
+    torch.manual_seed(0)
+    runs.write_text(tmp_path / "config.json", tiny_config.to_json())
+    runs.save_model(tmp_path, DaVAE(tiny_config.model))
+    found = evaluate(tmp_path, prepared, tmp_path / "metrics.json", device="cpu", progress=False)
+    test, train = PreparedSplit.open(prepared, "test"), PreparedSplit.open(prepared, "train")
+    guess = np.broadcast_to(train.joints.mean(axis=0), test.joints.shape)
+    expected = (np.linalg.norm(guess - test.joints, axis=-1) * test.scale_mm[:, None]).mean()
+    assert found["mean_pose"]["P1"]["epe_mm"] == pytest.approx(expected, rel=1e-4)
+    assert found["n"] == len(test) and found["data"] == test.manifest["digest"]
+    assert found["cloud"]["chamfer_mm"] > 0 and found["image"]["psnr_hand_db"] > 0
+    assert str(found["n"]) in format_table(found)
+
+
 def test_evaluate_names_the_command_where_there_is_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m davae train"):
         evaluate(tmp_path / "nothing", tmp_path)

@@ -2,9 +2,9 @@
 
 from davae.evaluation.measure import evaluate, predict
 from davae.evaluation.predictions import Predictions, load_predictions, save_predictions
-from davae.evaluation.report import format_table, report, report_json
+from davae.evaluation.report import format_table, protocol_scores, report, report_json
 
 __all__ = [
-    "Predictions", "evaluate", "format_table", "load_predictions", "predict", "report", "report_json",
-    "save_predictions",
+    "Predictions", "evaluate", "format_table", "load_predictions", "predict", "protocol_scores", "report",
+    "report_json", "save_predictions",
 ]  # fmt: skip

@@ -65,7 +65,8 @@ def evaluate(
     text = report_json(measured)
     suffix = "" if split == "test" else f"-{split}"
     save_predictions(Path(run) / f"predictions{suffix}.npz", predictions)
-    for path in (Path(run) / f"metrics{suffix}.json", *([] if out is None else [Path(out)])):
+    beside = Path(run) / f"metrics{suffix}.json"
+    for path in {beside, Path(out or beside)}:
         path.parent.mkdir(parents=True, exist_ok=True)
         runs.write_text(path, text)
     return measured

@@ -27,7 +27,14 @@ import torch
 from davae.config import BLOCKS, TERMS
 from davae.evaluation.predictions import Predictions
 from davae.losses import gaussian_kl
-from davae.metrics import PROTOCOLS, bootstrap_interval, evaluate_protocols, mean_pose, procrustes_mean_hand
+from davae.metrics import (
+    PROTOCOLS,
+    ProtocolResult,
+    bootstrap_interval,
+    evaluate_protocols,
+    mean_pose,
+    procrustes_mean_hand,
+)
 
 ACTIVE_VARIANCE = 0.01  # a latent dimension whose mean varies more than this over images is in use
 
@@ -44,21 +51,9 @@ def report(predictions: Predictions, train_joints: np.ndarray, train_scale_mm: n
 
     def score(pose: np.ndarray, names: tuple[str, ...] = tuple(PROTOCOLS)) -> dict[str, Any]:
         pose = np.broadcast_to(pose, p.joints.shape)
-        results = evaluate_protocols(pose, p.joints, p.scale_mm, p.visible, mean_scale_mm, names=names)
-        return {
-            name: {
-                "epe_mm": result.epe_mm,
-                "epe_interval_mm": list(result.interval_mm),
-                "median_mm": result.median_mm,
-                "auc_20_50": result.auc_20_50,
-                "auc_20_50_interval": list(result.auc_interval),
-                "auc_hand3d": result.auc_hand3d,
-                "per_joint_mm": [
-                    None if math.isnan(value) else float(value) for value in result.per_joint_mm
-                ],
-            }
-            for name, result in results.items()
-        }
+        return protocol_scores(
+            evaluate_protocols(pose, p.joints, p.scale_mm, p.visible, mean_scale_mm, names=names)
+        )
 
     protocols, constant = score(p.pose), score(mean_pose(train_joints))
     hand = score(procrustes_mean_hand(train_joints), ("P5",))
@@ -80,6 +75,22 @@ def report(predictions: Predictions, train_joints: np.ndarray, train_scale_mm: n
         "latent": latent,
         "terms": terms,
         "elbo": -(sum(terms.values()) + sum(block["kl"] for block in latent.values())),
+    }
+
+
+def protocol_scores(results: dict[str, ProtocolResult]) -> dict[str, Any]:
+    """Return the results of `davae.metrics.evaluate_protocols` as the report's `protocols` holds them."""
+    return {
+        name: {
+            "epe_mm": result.epe_mm,
+            "epe_interval_mm": list(result.interval_mm),
+            "median_mm": result.median_mm,
+            "auc_20_50": result.auc_20_50,
+            "auc_20_50_interval": list(result.auc_interval),
+            "auc_hand3d": result.auc_hand3d,
+            "per_joint_mm": [None if math.isnan(value) else float(value) for value in result.per_joint_mm],
+        }
+        for name, result in results.items()
     }
 
 
