@@ -12,18 +12,19 @@ INDEX_MCP, LITTLE_MCP = 5, 17
 
 
 @styled
-def bone_length_histogram(lengths_mm: Mapping[str, np.ndarray] | np.ndarray, *, bins: int = 40) -> Figure:
+def bone_length_histogram(lengths_mm: Mapping[str, np.ndarray] | np.ndarray, *, bins: int = 0) -> Figure:
     """Return the distribution of the reference bone (middle MCP to PIP), which is the unit of a pose.
 
     Args:
         lengths_mm: (n,) lengths in mm, or split -> (n,).
-        bins: of the histogram, common to all splits.
+        bins: of the histogram, common to all splits; 0 chooses by the number of hands.
     """
     import seaborn
 
     splits = lengths_mm if isinstance(lengths_mm, Mapping) else {"": lengths_mm}
     figure, axes = new_axes(2.5)
     ax = axes[0, 0]
+    bins = bins or int(np.clip(1.5 * max(len(v) for v in splits.values()) ** 0.5, 8, 40))
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(v) for v in splits.values()]), bins)
     for (name, values), colour in zip(splits.items(), SERIES, strict=False):
         values = np.asarray(values, dtype=float)
