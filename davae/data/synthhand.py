@@ -25,7 +25,7 @@ from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
 from davae.data.synthhand_view import Rendering, render
 
-GENERATOR = 1  # raised whenever the same seed would give other pictures
+GENERATOR = 2  # raised whenever the same seed would give other pictures
 MANIFEST = "synthhand.json"
 _CHUNK = 25  # samples per job, and per cached piece of annotation
 _PNG_END = b"IEND\xaeB`\x82"
@@ -43,11 +43,14 @@ def write_dataset(
 ) -> Path:
     """Render SynthHand to a folder, or finish an interrupted rendering of it.
 
-    Images are written one by one, each atomically; a split's `factors.npz` and then its annotations come last.
-    Called again, it renders only what is missing, and nothing if the folder is complete.
+    Images are written one by one, each atomically; a split's `factors.npz` and then its annotations come
+    last. Called again, it renders only what is missing, and nothing if the folder is complete.
 
     Args:
-        train, val, test: samples per split; 0 leaves a split empty.
+        out: folder to write, created if need be.
+        train: samples of the training split; 0 leaves a split empty.
+        val: samples of the validation split.
+        test: samples of the evaluation split.
         seed: 0 or more.
         size: side of the pictures, px.
         workers: processes; the result does not depend on it.
@@ -57,7 +60,7 @@ def write_dataset(
         The folder.
 
     Raises:
-        ValueError: the folder holds something else: another SynthHand (the difference is named) or foreign files.
+        ValueError: the folder holds another SynthHand (the difference is named) or foreign files.
     """
     out = Path(out)
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
@@ -99,7 +102,8 @@ def _claim(out: Path, manifest: dict) -> None:
         ]
         if differing:
             raise ValueError(
-                f"{out}: already holds another SynthHand ({'; '.join(differing)}); choose another folder or delete it"
+                f"{out}: already holds another SynthHand ({'; '.join(differing)}); "
+                "choose another folder or delete it"
             )
         return
     if out.exists() and any(out.iterdir()):

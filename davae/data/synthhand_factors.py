@@ -1,13 +1,13 @@
 """What varies in SynthHand: four groups of factors, drawn independently of each other.
 
-    pose        articulation, orientation, bone proportions: all that fixes the 21 normalised joints. (The paper
-                calls bone length "shape" yet decodes all joints from the pose block, so here it belongs to pose.)
+    pose        articulation, orientation, bone proportions: all that fixes the 21 normalised joints. (The
+                paper calls bone length "shape" yet decodes all joints from the pose block: here it is pose.)
     shape       flesh, given the skeleton
     appearance  skin, nails, sleeve
     scene       which hand, where, camera, light, background, image quality, a second hand, overall size
 
-Each group of each sample has its own random stream, keyed by (seed, split, index, group): any subset, order or
-number of workers gives the same factors, and one group can be drawn again without touching the others.
+Each group of each sample has its own random stream, keyed by (seed, split, index, group): any subset, order
+or number of workers gives the same factors, and one group can be drawn again without touching the others.
 """
 
 import dataclasses
@@ -59,16 +59,17 @@ class SceneFactors:
     Attributes:
         left: 1 for a left hand.
         focal_px: focal length at a frame of 320 px.
-        root_uv: (2,) pixel of the middle MCP in a frame of 320 px (of the right hand; a left one is mirrored).
+        root_uv: (2,) pixel of the middle MCP in a frame of 320 px; a left hand is mirrored there.
         root_mm: depth of the middle MCP.
         size: overall size of the hand, 1 = average adult.
         arm_angle: direction in which an arm seen end-on leaves the frame, radians.
-        key_direction, key_colour, key_width, sky_colour, ground_colour: see `davae.hand.render.Light`.
+        key_direction, key_colour, key_width, sky_colour, ground_colour: see `davae.hand.light.Light`.
         wall_seed, wall_mm, wall_slope: background picture, its depth and slant.
         exposure: brightness factor of the camera.
         blur_px, noise, jpeg_quality, noise_seed: image quality at 320 px; quality 100 means no JPEG.
         second_shown: 1 if the second hand was placed in the frame (the other side, farther away).
-        second_uv, second_mm, second_articulation, second_orientation, second_wrist, second_arm_angle: as above.
+        second_uv, second_mm, second_articulation, second_orientation, second_wrist, second_arm_angle: as
+            above, for the second hand.
     """
 
     left: int
@@ -127,7 +128,7 @@ def sample_factors(seed: int, split: str, index: int) -> Factors:
 
 
 def sample_group(group: str, seed: int, split: str, index: int):
-    """Draw one group (see `sample_factors`): `PoseFactors`, `ShapeFactors`, `Skin` or `SceneFactors`."""
+    """Draw one group of `sample_factors`: `PoseFactors`, `ShapeFactors`, `Skin` or `SceneFactors`."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if seed < 0 or index < 0:
@@ -156,7 +157,7 @@ def _appearance(rng: np.random.Generator) -> Skin:
     light = rng.uniform(0.02, 0.9)
     waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
     return Skin(
-        melanin=float(2.7 * rng.beta(0.9, 1.3)),
+        melanin=float(0.12 + 2.5 * rng.beta(1.0, 1.3)),
         blood=float(rng.uniform(0.12, 0.55)),
         mottling=float(rng.uniform(0.02, 0.22)),
         blotches=np.concatenate([waves, rng.uniform(0, 2 * np.pi, size=(8, 1))], axis=1),

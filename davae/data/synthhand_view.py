@@ -10,9 +10,10 @@ from davae.camera import project
 from davae.data.synthhand_factors import Factors, SceneFactors
 from davae.hand.backdrop import backdrop, to_display
 from davae.hand.body import Body, build_body
+from davae.hand.light import Light
 from davae.hand.pose import segment_rotations
 from davae.hand.procedural import flesh_radii, procedural_rig
-from davae.hand.render import Light, Wall, cast
+from davae.hand.render import Wall, cast
 from davae.hand.rig import PALM_PART, resize_joints, segment_motion
 from davae.skeleton import JOINTS, RHD_ORDER
 
@@ -115,6 +116,7 @@ def render(factors: Factors, size: int = FRAME_PX) -> Rendering:
     the factors describe is always RHD's dominant one.
 
     Args:
+        factors: what to render, from `sample_factors`.
         size: side of the frame in pixels; the camera scales with it.
 
     Raises:
@@ -169,7 +171,9 @@ def _develop(colour: np.ndarray, factors: Factors, size: int) -> np.ndarray:
         picture = picture.filter(ImageFilter.GaussianBlur(blur))
     values = np.asarray(picture, np.float32) / 255
     rng = np.random.default_rng(scene.noise_seed)
-    grain = rng.standard_normal(values.shape, dtype=np.float32)
+    # The sum of two even bytes, to unit variance: as good as a Gaussian here, and ten times as fast.
+    grain = rng.integers(0, 256, (2, *values.shape), np.uint8).astype(np.float32).sum(0)
+    grain = (grain - 255) / np.float32(104.5)
     # Shot noise: brighter pixels vary more.
     values = values + scene.noise * (0.5 + np.sqrt(values)) * grain
     image = np.rint(values.clip(0, 1) * 255).astype(np.uint8)

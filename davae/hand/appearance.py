@@ -1,10 +1,11 @@
-"""What skin looks like: tone by pigment, palms, nails, creases, redness, a sleeve; one colour per surface point.
+"""What skin looks like: tone by pigment, palms, nails, creases, redness, a sleeve.
 
-Surface points are named by where they lie on the *rest* hand, so the pattern sticks to the skin in every pose.
-Colours are linear RGB reflectances.
+Surface points are named by where they lie on the *rest* hand, so the pattern sticks to the skin in every
+pose. Colours are linear RGB reflectances.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from davae.skeleton import PARENTS
 
 # Absorption of melanin and of blood in the red, green and blue band, fitted by eye so that the range of
 # `melanin` 0..2.6 runs from very fair to very dark skin with the yellow-brown arc of measured skins.
-_MELANIN = np.array([0.58, 1.02, 1.42])
-_BLOOD = np.array([0.05, 0.62, 0.50])
-_PALE = np.array([0.92, 0.79, 0.68])
+_MELANIN = np.array([0.59, 0.99, 1.33], np.float32)
+_BLOOD = np.array([0.05, 0.62, 0.50], np.float32)
+_PALE = np.array([0.92, 0.79, 0.68], np.float32)
 
 # Flexion lines of the palm in the rest frame (x, y) mm: heart, head and life line.
 _PALM_LINES = (
@@ -62,7 +63,7 @@ class Skin:
 
 
 def skin_colour(melanin, blood) -> np.ndarray:
-    """Linear RGB (..., 3) of skin with the given pigments (Beer-Lambert over a pale base, plus surface scatter)."""
+    """Linear RGB (..., 3) of skin with the given pigments: Beer-Lambert over a pale base, plus scatter."""
     absorbed = np.asarray(melanin)[..., None] * _MELANIN + np.asarray(blood)[..., None] * _BLOOD
     return _PALE * np.exp(-absorbed) + 0.012
 
@@ -79,7 +80,8 @@ class Surface:
 def shade_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
     """Return reflectance (n, 3), linear RGB, and gloss (n,) of surface points."""
     axial, across, above, bone, phalanx, distal = _along_phalanx(rig, at)
-    inner = _smooth(at.palmar, -0.15, 0.55)  # 1 on the palmar skin, 0 on the back of the hand
+    # 1 on the palmar skin, 0 on the back of the hand and, past the wrist, on the arm
+    inner = _smooth(at.palmar, -0.15, 0.55) * (1 - _smooth(at.rest_mm[:, 1], -14.0, 8.0))
     waves = np.einsum("ni,ki->nk", at.rest_mm, skin.blotches[:, :3].astype(np.float32))
     blotch = np.sin(waves + skin.blotches[:, 3].astype(np.float32)).sum(1) * 0.35
 
@@ -89,7 +91,7 @@ def shade_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarra
         0.35 * tip + 0.5 * knuckle + 0.12 * inner
     )
     # Palms carry little melanin, knuckles a little more.
-    melanin = skin.melanin * (1 - 0.45 * inner * (at.parts != FOREARM_PART) + 0.12 * knuckle)
+    melanin = skin.melanin * (1 - 0.45 * inner + 0.12 * knuckle)
     melanin = melanin * (1 + 0.35 * skin.mottling * blotch)
     colour = skin_colour(melanin.clip(0), blood.clip(0)).astype(np.float32)
 
@@ -156,9 +158,7 @@ def _nails(axial, across, above, bone, distal):
 
 def _creases(at: Surface, axial, bone, phalanx, distal, inner):
     """Darkness (n,) of flexion lines: across the finger joints, and the three lines of the palm."""
-    wobble = 0.5 * np.sin(0.9 * at.rest_mm[:, 0]) + 0.4 * np.sin(
-        1.3 * at.rest_mm[:, 0] + 0.7 * at.rest_mm[:, 2]
-    )
+    wobble = 0.5 * np.sin(0.45 * at.rest_mm[:, 0] + 0.2 * at.rest_mm[:, 2])
     start, end = axial + wobble, bone - axial + wobble
 
     def line(distance, width):
@@ -177,7 +177,7 @@ def _creases(at: Surface, axial, bone, phalanx, distal, inner):
     x, y = (at.rest_mm[chosen, :2] + 0.8 * wobble[chosen, None]).T
     nearest = np.full(len(x), 99.0, np.float32)
     for points in _PALM_LINES:
-        for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+        for (ax, ay), (bx, by) in pairwise(points):
             dx, dy = bx - ax, by - ay
             t = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), 0, 1)
             nearest = np.minimum(nearest, np.hypot(x - ax - t * dx, y - ay - t * dy))

@@ -46,7 +46,7 @@ def backdrop(seed: int, size: int) -> np.ndarray:
         _draw_something(rng, canvas)
     blur = rng.uniform(0, 3.5) * size / 320 if rng.random() < 0.7 else 0.0
     if blur > 0.2:
-        canvas = canvas.filter(ImageFilter.GaussianBlur(blur))
+        canvas = canvas.filter(ImageFilter.BoxBlur(blur))
     return _LINEAR[np.asarray(canvas)]
 
 

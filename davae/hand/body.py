@@ -48,12 +48,15 @@ def build_body(
     """Pose the rig and put it in front of the camera.
 
     Args:
+        rig: the hand.
         rotations: (22, 3, 3) of the segments, see `segment_motion`.
-        shape, palm_scale, bone_scale: flesh and bone proportions, see `pose_vertices`.
+        shape: (k,) coefficients of the rig's shape fields.
+        palm_scale: (2,) width and length of the palm, see `resize_joints`.
+        bone_scale: (15,) lengths of the phalanges, see `resize_joints`.
         size: factor of overall size.
-        root_mm: (3,) where the middle MCP of the *right* hand goes; a left hand is its mirror image, x' = -x.
+        root_mm: (3,) where the middle MCP of the *right* hand goes; a left hand is mirrored, x' = -x.
         left: make it a left hand.
-        arm_angle_rad: on-screen direction in which the arm leaves when it points straight at the camera or away.
+        arm_angle_rad: on-screen direction in which an arm seen end-on leaves.
     """
     vertices, joints = resize(rig, palm_scale, bone_scale)
     vertices = vertices + np.einsum("k,kvi->vi", shape, rig.shape_fields)

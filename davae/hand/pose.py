@@ -1,9 +1,9 @@
 """What hands do: joint angles, their limits and couplings, gestures, and sampling without self-intersection.
 
-An articulation is 22 angles in radians, in this order: for index, middle, ring and little finger the flexion
-of the MCP joint, its abduction (positive towards the thumb), the flexion of PIP and of DIP; for the thumb the
-flexion of the CMC joint, its abduction (positive away from the palm), its twist, the flexion of MCP and of IP;
-last the cupping of the palm. Zero is the rest hand: straight fingers, slightly spread.
+An articulation is 22 angles in radians, in this order: for index, middle, ring and little finger the
+flexion of the MCP joint, its abduction (positive towards the thumb), the flexion of PIP and of DIP; for the
+thumb the flexion of the CMC joint, its abduction (positive away from the palm), its twist, the flexion of MCP
+and of IP; last the cupping of the palm. Zero is the rest hand: straight fingers, slightly spread.
 """
 
 import numpy as np
@@ -19,33 +19,33 @@ _CUP = 21
 # Degrees. Anatomical ranges, active motion (MCP extension is kept small, as hands rarely hold it).
 LIMITS_DEG = np.array(
     [(-20, 92), (-14, 14), (-4, 105), (-6, 75)] * 4
-    + [(-22, 38), (-24, 32), (-25, 25), (-12, 58), (-14, 78)]
+    + [(-22, 40), (-24, 32), (-30, 25), (-12, 62), (-14, 78)]
     + [(-2, 16)],
     dtype=float,
 )
 
-# Gestures: thumb (flexion, abduction, twist, mcp, ip), then (mcp, pip) of index, middle, ring, little, then spread:
-# the abduction of the index in degrees, which the others follow. Degrees; DIP follows PIP.
+# Degrees. The thumb (flexion, abduction, twist, mcp, ip); (mcp, pip) of index, middle, ring and little, whose
+# DIP follows the PIP; the spread, which is the abduction of the index that the other fingers follow.
 GESTURES = {
     "open": ((-8, -6, 0, 4, 4), (0, 4), (0, 4), (0, 4), (0, 5), 2),
     "spread": ((-18, 4, 0, 0, -6), (-6, 2), (-6, 2), (-6, 2), (-6, 2), 10),
     "flat": ((6, -18, 0, 6, 6), (4, 3), (4, 3), (4, 3), (4, 3), -6),
     "relaxed": ((4, 6, 0, 14, 18), (20, 30), (26, 36), (31, 40), (35, 40), -2),
-    "fist": ((26, 18, 10, 40, 48), (80, 98), (82, 100), (82, 100), (80, 98), -4),
-    "point": ((24, 16, 10, 38, 44), (4, 6), (80, 98), (82, 100), (80, 98), 0),
-    "victory": ((26, 16, 10, 38, 50), (0, 4), (0, 4), (80, 98), (78, 96), 11),
-    "three": ((26, 16, 10, 40, 52), (0, 4), (0, 4), (0, 5), (78, 96), 8),
-    "four": ((30, 10, 10, 44, 60), (0, 4), (0, 4), (0, 4), (0, 5), 6),
-    "thumbs_up": ((-22, -16, 0, 0, -8), (80, 98), (82, 100), (82, 100), (80, 98), -4),
-    "call": ((-18, 0, 0, 0, 0), (80, 98), (82, 100), (80, 98), (-2, 4), 2),
-    "horns": ((26, 16, 10, 40, 50), (0, 4), (80, 98), (80, 98), (0, 5), 4),
-    "gun": ((-20, -6, 0, 0, -4), (0, 4), (4, 6), (80, 98), (78, 96), -4),
-    "pinch": ((16, 26, 14, 24, 30), (46, 52), (34, 40), (30, 36), (28, 32), 0),
-    "ok": ((16, 24, 14, 24, 32), (50, 56), (14, 18), (8, 10), (2, 8), 6),
+    "fist": ((23, 8, -25, 50, 42), (86, 101), (87, 102), (86, 101), (84, 99), -4),
+    "point": ((23, 6, -25, 50, 42), (4, 6), (86, 102), (86, 101), (84, 99), 0),
+    "victory": ((31, 10, -25, 58, 32), (0, 4), (0, 4), (84, 100), (82, 98), 11),
+    "three": ((34, 8, -24, 58, 44), (0, 4), (0, 4), (0, 5), (82, 98), 8),
+    "four": ((34, 2, -20, 54, 60), (0, 4), (0, 4), (0, 4), (0, 5), 6),
+    "thumbs_up": ((-22, -16, 0, 0, -8), (84, 100), (86, 101), (86, 101), (84, 99), -4),
+    "call": ((-18, 0, 0, 0, 0), (84, 100), (86, 101), (82, 98), (-2, 4), 2),
+    "horns": ((30, 10, -25, 56, 34), (0, 4), (84, 100), (82, 99), (0, 5), 4),
+    "gun": ((-20, -6, 0, 0, -4), (0, 4), (4, 6), (82, 99), (80, 97), -4),
+    "pinch": ((8, 0, -4, 48, 27), (58, 44), (44, 36), (36, 34), (30, 32), 0),
+    "ok": ((2, 0, -4, 58, 33), (62, 48), (14, 18), (8, 10), (2, 8), 6),
     "claw": ((-4, 20, 0, 20, 40), (6, 62), (4, 64), (6, 62), (10, 58), 8),
     "hook": ((0, -12, 0, 8, 10), (4, 88), (4, 90), (4, 90), (4, 88), -4),
     "cylinder_grip": ((4, 28, 6, 22, 28), (42, 48), (46, 50), (48, 50), (50, 48), 0),
-    "tripod": ((18, 26, 14, 22, 34), (44, 50), (50, 52), (62, 72), (66, 74), -2),
+    "tripod": ((25, 0, -4, 35, 14), (58, 40), (60, 42), (66, 72), (68, 74), -2),
 }  # fmt: skip
 GESTURE_NAMES = tuple(GESTURES)
 
@@ -71,7 +71,7 @@ def gesture_angles(name: str) -> np.ndarray:
 
 
 def limit(angles: np.ndarray) -> np.ndarray:
-    """Clip an articulation (22,) to `LIMITS_DEG`; a bent finger cannot spread, and extended MCPs do not curl far."""
+    """Clip an articulation (22,) to `LIMITS_DEG`; a finger bent at its root cannot spread."""
     low, high = np.radians(LIMITS_DEG).T
     angles = np.clip(angles, low, high)
     mcp, abduction = _FINGER_COLUMNS[:, 0], _FINGER_COLUMNS[:, 1]
@@ -83,6 +83,7 @@ def segment_rotations(rig: Rig, angles: np.ndarray, orientation: np.ndarray, wri
     """Turn an articulation into the 22 segment rotations that `segment_motion` takes.
 
     Args:
+        rig: the hand, for its frames.
         angles: (22,) articulation, radians.
         orientation: (3, 3) of the palm, from the rest frame to the camera frame.
         wrist: (2,) flexion and deviation of the forearm against the palm, radians.
@@ -109,6 +110,7 @@ def flesh_overlap_mm(rig: Rig, joints_mm: np.ndarray, radii_mm: np.ndarray, angl
     Fingers are beaded with balls; the palm is the row of metacarpals. Zero or less means no contact.
 
     Args:
+        rig: the hand, for its frames.
         joints_mm: (21, 3) rest joints of the proportioned hand.
         radii_mm: (21,) flesh radius at each joint.
         angles: (22,) articulation.
@@ -144,7 +146,7 @@ _BEADS_FROM, _BEADS_TO, _BEADS_T, _BEADS_PALM, _BEADS_PAIRS = _beads()
 
 
 def sample_articulation(rng: np.random.Generator, rig: Rig, joints_mm, radii_mm) -> tuple[np.ndarray, int]:
-    """Draw an articulation: a gesture, blended with another or with random angles, then freed of deep overlaps.
+    """Draw an articulation: a gesture, blended with another or with random angles, without deep overlaps.
 
     Returns:
         Angles (22,) in radians and the index of the main gesture in `GESTURE_NAMES`.
@@ -207,7 +209,7 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_wrist(rng: np.random.Generator, orientation: np.ndarray) -> np.ndarray:
-    """Draw wrist flexion and deviation (2,), radians; if the arm would point at the camera, the hand bends away."""
+    """Draw wrist flexion and deviation (2,), radians, such that the arm seldom points at the camera."""
     candidates = np.radians(rng.normal(size=(12, 2)) * [26, 9]).clip(
         np.radians([-65, -25]), np.radians([65, 25])
     )

@@ -7,6 +7,7 @@ the mesh is ours to ship.
 """
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -15,7 +16,7 @@ from skimage.measure import marching_cubes
 from davae.hand.rig import FOREARM, SEGMENTS, Rig, segment_frames, segment_parts
 from davae.skeleton import JOINTS
 
-# Base joint, spread from straight up (degrees, towards the thumb), bone lengths, radii at the four joints (mm).
+# Base joint, spread from straight up (degrees, towards the thumb), bone lengths, radii at the joints (mm).
 _FINGERS = {
     "index": ((25.0, -87.0, 1.0), 8.0, (43.0, 25.0, 19.0), (10.2, 8.8, 7.6, 6.5)),
     "middle": ((4.0, -91.0, 3.0), 0.5, (47.0, 29.0, 20.0), (10.4, 9.0, 7.8, 6.7)),
@@ -53,7 +54,7 @@ def _radii() -> np.ndarray:
 
 
 def _capsule(points: np.ndarray, a, b, radius_a: float, radius_b: float) -> np.ndarray:
-    """Distance (n,) of points (n, 3) to a capsule whose radius runs linearly from `radius_a` to `radius_b`."""
+    """Distance (n,) of points (n, 3) to a capsule whose radius changes linearly from end to end."""
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
     axis = b - a
     t = np.clip((points - a) @ axis / max(float(axis @ axis), 1e-6), 0, 1)
@@ -191,14 +192,14 @@ def _step(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _skin_weights(vertices, faces, joints, radii, frames) -> np.ndarray:
-    """Weights (v, 22): which finger by distance, which phalanx by the position along it, then a little diffusion."""
+    """Weights (v, 22): finger by distance, phalanx by the position along it, then a little diffusion."""
     distance = np.empty((len(vertices), 5))
     for finger in range(5):
         chain = [0, *range(1 + 4 * finger, 5 + 4 * finger)]
         distance[:, finger] = np.min(
             [
                 _capsule(vertices, joints[a], joints[b], radii[a] if a else 12.0, radii[b])
-                for a, b in zip(chain, chain[1:], strict=False)
+                for a, b in pairwise(chain)
             ],
             axis=0,
         )

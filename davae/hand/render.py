@@ -1,8 +1,8 @@
 """Ray casting: colour, depth, part mask and joint visibility of posed hands, in one pass.
 
-Open3D's `RaycastingScene` (Embree) finds what each pixel sees; everything else is NumPy on all pixels at once.
-Shadow and ambient light are gathered per vertex, over a wide light, and interpolated: soft and free of noise.
-One thread throughout, so that a picture does not depend on how many are drawn at a time.
+Open3D's `RaycastingScene` (Embree) finds what each pixel sees; the rest is NumPy on all pixels at once.
+Shadow and ambient light are gathered per vertex, over a wide light, and interpolated: soft and free of
+noise. One thread throughout, so that a picture does not depend on how many are drawn at a time.
 """
 
 from dataclasses import dataclass
@@ -13,42 +13,35 @@ from PIL import Image
 
 from davae.hand.appearance import Skin, Surface, shade_skin
 from davae.hand.body import Body, vertex_normals
-from davae.hand.rig import FOREARM_PART, PALM_PART, Rig
+from davae.hand.light import Light, disc_directions, golden_fraction, hemisphere
+from davae.hand.rig import FOREARM, FOREARM_PART, PALM_PART, SEGMENT_PARENTS, Rig, segment_parts
+from davae.skeleton import JOINTS, WRIST
 
 LEFT_BASE, RIGHT_BASE, PERSON = 2, 18, 1  # part ids of RHD: 0 background, 1 person, 2..17 left, 18..33 right
-_LIGHT_SAMPLES = 5
+_LIGHT_SAMPLES = 4
 _SKY_SAMPLES = 5
+_WALL_SAMPLES = 4
 _BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
 @dataclass(frozen=True)
-class Light:
-    """The light of a scene; colours are linear RGB (3,), directions unit vectors towards the light.
+class Wall:
+    """The background: a picture on a plane.
 
     Attributes:
-        key_direction, key_colour: main light; `key_width` is the radius of its disc over its distance.
-        sky_colour, ground_colour: ambient light from above and below.
+        picture: (size, size, 3) linear reflectance.
+        depth_mm: depth at the middle of the frame.
+        slope: relative change of depth across the frame, to the right and down.
     """
-
-    key_direction: np.ndarray
-    key_colour: np.ndarray
-    key_width: float
-    sky_colour: np.ndarray
-    ground_colour: np.ndarray
-
-
-@dataclass(frozen=True)
-class Wall:
-    """The background: a picture (size, size, 3) of linear reflectance on a plane, depth (mm) = a + bx u + by v."""
 
     picture: np.ndarray
     depth_mm: float
-    slope: tuple[float, float]  # relative change of depth across the frame, right and down
+    slope: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Raster:
-    """What `cast` returns: linear colour (h, w, 3), depth_mm (h, w), RHD part mask (h, w), visible [(21,)]."""
+    """Linear colour (h, w, 3), depth_mm (h, w), RHD part mask (h, w), and visible (21,) of each body."""
 
     colour: np.ndarray
     depth_mm: np.ndarray
@@ -70,9 +63,17 @@ def cast(
     """Render bodies (in the camera frame) before a wall.
 
     Args:
+        rig: the hand all bodies were made from.
+        bodies: hands with their arms.
         sides: "left" or "right" per body.
-        joint_radii_mm: (21,) flesh radius at the joints: a joint is visible if it projects into the frame and its
-            ray first meets its own body within 1.35 such radii (at least 8 mm) of it.
+        skin: appearance of all bodies.
+        light: the light.
+        wall: the background.
+        K: (3, 3) camera.
+        size: side of the frame, px.
+        joint_radii_mm: (21,) flesh radius at the joints. A joint is visible if it projects into the frame
+            and what its ray first meets is its own body within 1.35 radii, or within 3 radii and on one of
+            the two segments that meet in the joint (seen obliquely, flesh is thicker).
     """
     mesh = _Mesh(bodies, sides)
     rays = _pixel_rays(K, size)
@@ -88,10 +89,7 @@ def cast(
     colour = background.astype(np.float32)
     colour[box][hits.found] = mesh.shade(rig, skin, light, rays[box][hits.found], hits)
     _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K)
-    visible = [
-        mesh.sees(b, body.joints_mm, K, size, np.maximum(1.35 * joint_radii_mm, 8.0))
-        for b, body in enumerate(bodies)
-    ]
+    visible = [mesh.sees(b, body.joints_mm, K, size, joint_radii_mm) for b, body in enumerate(bodies)]
     return Raster(colour, np.where(np.isfinite(depth), depth, wall_depth), parts, visible)
 
 
@@ -153,13 +151,13 @@ class _Mesh:
             facing & (self.vertices[:, 2] > 30) & np.all((uv > -12) & (uv < size + 12), axis=1)
         )
         origins = self.vertices[seen] + 1.2 * self.normals[seen]
-        turn = (_hash(seen) * 2 * np.pi).astype(np.float32)
+        turn = golden_fraction(seen) * np.float32(2 * np.pi)
 
-        aim = _disc_directions(light.key_direction, light.key_width, turn, _LIGHT_SAMPLES)
+        aim = disc_directions(light.key_direction, light.key_width, turn, _LIGHT_SAMPLES)
         key = np.ones(len(self.vertices), np.float32)
         key[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], aim.shape), aim).mean(1)
         sky = np.ones(len(self.vertices), np.float32)
-        around = _hemisphere(self.normals[seen], turn)
+        around = hemisphere(self.normals[seen], turn, _SKY_SAMPLES)
         sky[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], around.shape), around, 55.0).mean(1)
         self.key, self.sky = self._diffuse(key), self._diffuse(sky)
 
@@ -173,7 +171,7 @@ class _Mesh:
         return values.astype(np.float32)
 
     def shade(self, rig: Rig, skin: Skin, light: Light, rays: np.ndarray, hits: _Hits) -> np.ndarray:
-        """Linear colour (n, 3) of the points met: soft diffuse light that bleeds red, a highlight, a faint rim."""
+        """Linear colour (n, 3) of the points met: diffuse light that bleeds red, a highlight, a faint rim."""
         carried = np.concatenate(
             [self.normals, self.rest, np.stack([self.palmar, self.key, self.sky], axis=1)], axis=1
         )
@@ -189,27 +187,43 @@ class _Mesh:
         wrap = np.array([0.34, 0.17, 0.11], np.float32)  # red light travels furthest under the skin
         diffuse = ((facing + wrap) / (1 + wrap)).clip(0) * key ** np.array([0.8, 1.0, 1.08], np.float32)
         up = 0.5 - 0.5 * normal[:, 1:2]
-        ambient = light.ground_colour + (light.sky_colour - light.ground_colour) * up
+        sky_colour, ground, bright = (
+            c.astype(np.float32) for c in (light.sky_colour, light.ground_colour, light.key_colour)
+        )
+        ambient = ground + (sky_colour - ground) * up
         ambient = ambient * (0.15 + 0.85 * sky) ** np.array([0.85, 1.0, 1.05], np.float32)
         half = view + to_light
         half /= np.linalg.norm(half, axis=1, keepdims=True).clip(1e-6)
         shine = np.einsum("ni,ni->n", normal, half).clip(0)[:, None]
         lobe = 0.6 * shine**12 + 1.4 * shine**45
         rim = (1 - np.einsum("ni,ni->n", normal, view).clip(0, 1)[:, None]) ** 4
-        glossy = gloss[:, None] * (
-            lobe * key * light.key_colour * (facing > 0) + 0.9 * rim * sky * light.sky_colour
-        )
-        return (albedo * (diffuse * light.key_colour + ambient) + glossy).astype(np.float32)
+        glossy = gloss[:, None] * (lobe * key * bright * (facing > 0) + 0.9 * rim * sky * sky_colour)
+        return (albedo * (diffuse * bright + ambient) + glossy).astype(np.float32)
 
-    def sees(self, body: int, joints_mm, K, size: int, reach_mm: np.ndarray) -> np.ndarray:
-        """Visibility (21,) of joints: the first thing on the ray is their own body, and near enough."""
+    def sees(self, body: int, joints_mm, K, size: int, radii_mm: np.ndarray) -> np.ndarray:
+        """Visibility (21,) of joints, see `cast`."""
         z = joints_mm[:, 2]
         uv = joints_mm[:, :2] / z[:, None] * K[0, 0] + K[:2, 2]
         inside = (z > 0) & np.all((uv >= -0.5) & (uv < size - 0.5), axis=1)
         hits = self.cast((joints_mm / z[:, None]).astype(np.float32))
-        own = np.zeros(len(z), bool)
-        own[hits.found] = self.body[hits.nearest] == body
-        return inside & own & (np.abs(np.where(hits.found, hits.distance, 1e9) - z) <= reach_mm)
+        first = hits.nearest
+        own, beside = np.zeros((2, len(z)), bool)
+        own[hits.found] = self.body[first] == body
+        beside[hits.found] = np.any(_JOINT_PARTS[hits.found] == self.parts[first][:, None], axis=1)
+        gap = np.abs(np.where(hits.found, hits.distance, np.inf) - z)
+        return inside & own & ((gap <= 1.35 * radii_mm) | (beside & (gap <= 3 * radii_mm)))
+
+
+def _joint_parts() -> np.ndarray:
+    """Part ids (21, 2) of the segments that meet at each joint."""
+    parts = segment_parts()
+    parents = SEGMENT_PARENTS.tolist()
+    children = [parents.index(j) if j in parents else j for j in range(JOINTS)]
+    children[WRIST] = FOREARM
+    return np.stack([parts[:JOINTS], parts[children]], axis=1)
+
+
+_JOINT_PARTS = _joint_parts()
 
 
 def rhd_ids(parts: np.ndarray, side: str) -> np.ndarray:
@@ -259,11 +273,11 @@ def _wall_light(mesh: _Mesh, light: Light, depth: np.ndarray, rays: np.ndarray) 
     )
     if light.key_direction[2] > -0.1:  # the wall would be lit from behind: plain ambient light
         return np.broadcast_to(level, (size, size, 3))
-    step = max(1, size // 64)
+    step = max(1, size // 54)
     grid = np.arange(step // 2, size, step)
     points = (rays * depth[..., None])[np.ix_(grid, grid)]
-    turn = (_hash(np.arange(points[..., 0].size)) * 2 * np.pi).reshape(points.shape[:2])
-    aim = _disc_directions(light.key_direction, max(light.key_width, 0.08), turn, 6)
+    turn = (golden_fraction(np.arange(points[..., 0].size)) * np.float32(2 * np.pi)).reshape(points.shape[:2])
+    aim = disc_directions(light.key_direction, max(light.key_width, 0.08), turn, _WALL_SAMPLES)
     shadow = mesh.blocked(np.broadcast_to(points[:, :, None], aim.shape), aim).mean(2)
     shadow = _blur(shadow)
     shadow = np.asarray(Image.fromarray(shadow).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
@@ -305,35 +319,3 @@ def _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K) -
     samples = np.repeat(background[v, u][:, None], 4, axis=1).astype(np.float32)
     samples[hits.found] = mesh.shade(rig, skin, light, rays[hits.found], hits)
     colour[v, u] = samples.clip(0, 4).mean(1)
-
-
-def _hash(index: np.ndarray) -> np.ndarray:
-    """A fixed pseudo-random number in [0, 1) per integer (golden-ratio sequence)."""
-    return (index * 0.6180339887498949) % 1.0
-
-
-def _disc_directions(direction: np.ndarray, width: float, turn: np.ndarray, samples: int) -> np.ndarray:
-    """Unit directions (..., samples, 3) over a disc of light, the pattern turned by `turn` (...)."""
-    aside = np.cross(direction, [0.0, 0.0, 1.0] if abs(direction[2]) < 0.9 else [1.0, 0.0, 0.0])
-    aside /= np.linalg.norm(aside)
-    other = np.cross(direction, aside)
-    radius = width * np.sqrt((np.arange(samples) + 0.5) / samples)
-    angle = turn[..., None] + np.arange(samples) * 2.399963
-    spread = (radius * np.cos(angle))[..., None] * aside + (radius * np.sin(angle))[..., None] * other
-    aimed = direction + spread
-    return (aimed / np.linalg.norm(aimed, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def _hemisphere(normals: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """Cosine-weighted directions (n, samples, 3) around normals (n, 3)."""
-    helper = np.where(np.abs(normals[:, :1]) > 0.8, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
-    aside = np.cross(normals, helper)
-    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
-    other = np.cross(normals, aside)
-    radius = np.sqrt((np.arange(_SKY_SAMPLES) + 0.5) / _SKY_SAMPLES)
-    height = np.sqrt(1 - radius**2)
-    angle = turn[:, None] + np.arange(_SKY_SAMPLES) * 2.399963
-    spread = (radius * np.cos(angle))[..., None] * aside[:, None] + (radius * np.sin(angle))[
-        ..., None
-    ] * other[:, None]
-    return (spread + height[:, None] * normals[:, None]).astype(np.float32)

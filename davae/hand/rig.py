@@ -97,7 +97,7 @@ def segment_frames(joints_mm: np.ndarray, palmar: np.ndarray) -> np.ndarray:
 
 
 def axis_rotation(axes: np.ndarray, angles_rad: np.ndarray) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) about unit `axes` (..., 3) by `angles_rad` (...), right-handed (Rodrigues)."""
+    """Rotation matrices (..., 3, 3) about unit axes (..., 3) by angles (...), right-handed (Rodrigues)."""
     x, y, z = np.moveaxis(axes, -1, 0)
     zero = np.zeros_like(x)
     cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*axes.shape[:-1], 3, 3)
@@ -109,6 +109,7 @@ def resize_joints(rig: Rig, palm_scale: np.ndarray, bone_scale: np.ndarray) -> t
     """Change the bone proportions of the rest skeleton.
 
     Args:
+        rig: the hand.
         palm_scale: (2,) factors of the palm's width (x) and length (y).
         bone_scale: (15,) factors of the phalanges, in the order of `PHALANGES`.
 
@@ -138,9 +139,10 @@ def resize(rig: Rig, palm_scale: np.ndarray, bone_scale: np.ndarray) -> tuple[np
     joints, stretch = resize_joints(rig, palm_scale, bone_scale)
     pivots = SEGMENT_PARENTS.clip(0)
     offsets = joints[pivots] - np.einsum("sij,sj->si", stretch, rig.joints_mm[pivots])
-    blended = np.einsum("vs,sij->vij", rig.weights, stretch)
-    vertices = np.einsum("vij,vj->vi", blended, rig.vertices_mm)
-    return vertices + np.einsum("vs,si->vi", rig.weights, offsets), joints
+    # One product for matrix and offset; einsum, unlike BLAS, gives the same bits on any number of threads.
+    moves = np.concatenate([stretch, offsets[:, :, None]], axis=2).reshape(SEGMENTS, 12)
+    blended = np.einsum("vs,sq->vq", rig.weights, moves).reshape(-1, 3, 4)
+    return np.einsum("vij,vj->vi", blended[:, :, :3], rig.vertices_mm) + blended[:, :, 3], joints
 
 
 def segment_motion(joints_mm: np.ndarray, rotations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -192,8 +194,10 @@ def skin(
     """Move vertices (v, 3) with dual-quaternion blending of rigid segments.
 
     Args:
+        vertices_mm: (v, 3) in the rest pose.
         weights: (v, 22).
-        rotations, shifts: global motion of the segments, from `segment_motion`.
+        rotations: (22, 3, 3) global rotations of the segments, from `segment_motion`.
+        shifts: (22, 3) their translations.
 
     Returns:
         (v, 3) posed vertices in the units of the input.
@@ -222,9 +226,11 @@ def pose_vertices(
     """Pose a rig: flesh, then bone proportions, then articulation.
 
     Args:
+        rig: the hand.
         rotations: (22, 3, 3) per segment relative to its parent, entry 0 the global orientation.
         shape: (k,) coefficients of the rig's shape fields, or None for the mean hand.
-        palm_scale, bone_scale: see `resize`; None keeps the rig's own proportions.
+        palm_scale: (2,) see `resize_joints`; None keeps the rig's own proportions.
+        bone_scale: (15,) likewise.
 
     Returns:
         Posed vertices (v, 3) and joints (21, 3), mm, wrist at the origin.

@@ -1,0 +1,55 @@
+"""Light: one soft key light and an ambient sky, and the fixed sampling patterns that gather them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_X, _Y = np.eye(3, dtype=np.float32)[:2]
+
+
+@dataclass(frozen=True)
+class Light:
+    """The light of a scene; colours are linear RGB (3,), directions unit vectors towards the light.
+
+    Attributes:
+        key_direction, key_colour: main light; `key_width` is the radius of its disc over its distance.
+        sky_colour, ground_colour: ambient light from above and below.
+    """
+
+    key_direction: np.ndarray
+    key_colour: np.ndarray
+    key_width: float
+    sky_colour: np.ndarray
+    ground_colour: np.ndarray
+
+
+def golden_fraction(index: np.ndarray) -> np.ndarray:
+    """A fixed pseudo-random number in [0, 1) per integer (golden-ratio sequence)."""
+    return ((index * 0.6180339887498949) % 1.0).astype(np.float32)
+
+
+def disc_directions(direction: np.ndarray, width: float, turn: np.ndarray, samples: int) -> np.ndarray:
+    """Unit directions (..., samples, 3) over a disc of light, the pattern turned by `turn` (...)."""
+    aside = np.cross(direction, [0.0, 0.0, 1.0] if abs(direction[2]) < 0.9 else [1.0, 0.0, 0.0])
+    aside /= np.linalg.norm(aside)
+    direction, aside, other = (a.astype(np.float32) for a in (direction, aside, np.cross(direction, aside)))
+    radius = (width * np.sqrt((np.arange(samples) + 0.5) / samples)).astype(np.float32)
+    angle = turn[..., None] + np.arange(samples, dtype=np.float32) * np.float32(2.399963)
+    spread = (radius * np.cos(angle))[..., None] * aside + (radius * np.sin(angle))[..., None] * other
+    aimed = direction + spread
+    return (aimed / np.linalg.norm(aimed, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def hemisphere(normals: np.ndarray, turn: np.ndarray, samples: int) -> np.ndarray:
+    """Cosine-weighted directions (n, samples, 3) around normals (n, 3)."""
+    helper = np.where(np.abs(normals[:, :1]) > 0.8, _Y, _X)
+    aside = np.cross(normals, helper)
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    other = np.cross(normals, aside)
+    radius = np.sqrt((np.arange(samples, dtype=np.float32) + 0.5) / samples)
+    height = np.sqrt(1 - radius**2)
+    angle = turn[:, None] + np.arange(samples, dtype=np.float32) * np.float32(2.399963)
+    spread = (radius * np.cos(angle))[..., None] * aside[:, None] + (radius * np.sin(angle))[
+        ..., None
+    ] * other[:, None]
+    return (spread + height[:, None] * normals[:, None]).astype(np.float32)
