@@ -5,7 +5,7 @@ No latent code, no decoders of cloud or image, no attention: image -> ResNet -> 
     python benchmarks/plain_regressor.py --data DIR --like RUN --out FILE.json
 
 It trains for the seconds that RUN took (or `--seconds`), on the same number of threads, and reports the same
-protocols on the same test split.
+protocols on the same test split, beside the run's own (evaluate the run first).
 """
 
 import csv
@@ -25,6 +25,7 @@ from davae import metrics
 from davae.config import Config
 from davae.data.augment import augment, centre, load_batch
 from davae.data.prepared import PreparedSplit
+from davae.evaluation import format_table, protocol_scores
 from davae.losses import pose_loss
 from davae.networks.blocks import BasicBlock, initialise, residual_layer
 from davae.networks.encoder import Trunk
@@ -105,11 +106,12 @@ def main(
         "seconds": seconds,
         "images_seen": step * config.train.batch_size,
         "n": len(test),
-        "protocols": {name: {"epe_mm": r.epe_mm, "auc_20_50": r.auc_20_50} for name, r in results.items()},
+        "protocols": protocol_scores(results),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    measured = json.loads((like / "metrics.json").read_text())
+    print(format_table(measured, {"plain regressor": report["protocols"]}))
 
 
 @torch.inference_mode()

@@ -1,14 +1,13 @@
 """davae.data.augment: image, joints and cloud turn together, and the padding is never seen."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rhd_fixture import open_hand_mm, rotation, write_dataset
 from scipy.spatial.transform import Rotation
 
 from davae import camera
@@ -17,9 +16,6 @@ from davae.data.augment import RawBatch, augment, centre, load_batch, turn_and_z
 from davae.data.prepared import PreparedSplit, prepare
 from davae.data.record import HandRecord
 from davae.data.sample import make_row, stored_px
-
-sys.path.append(str(Path(__file__).parent))
-from rhd_fixture import open_hand_mm, rotation, write_dataset
 
 CONFIG = DataConfig(image_px=32, cloud_points=64)
 

@@ -1,18 +1,13 @@
 """davae.camera against closed forms, SciPy, and the pixels of a published RHD sample."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from rhd_fixture import open_hand_mm, rotation
 from scipy.spatial.transform import Rotation
 
 from davae import camera
-
-sys.path.append(str(Path(__file__).parent))
-from rhd_fixture import open_hand_mm, rotation
 
 K = np.array([[299.0, 0, 160], [0, 305, 150], [0, 0, 1]])
 

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from rhd_fixture import open_hand_mm, random_scene, rotation, write_dataset
 
 from davae import camera
 from davae.config import DataConfig
@@ -19,9 +18,6 @@ from davae.data.prepared import PreparedSplit, prepare
 from davae.data.record import BadSample, HandRecord
 from davae.data.rhd import RHDSplit, load_annotations, write_annotations
 from davae.data.sample import PADDING, make_row, stored_px, warp_image, warp_mask
-
-sys.path.append(str(Path(__file__).parent))
-from rhd_fixture import open_hand_mm, random_scene, rotation, write_dataset
 
 CROPS = ("plain", "rotated-camera")
 CONFIG = DataConfig(image_px=32, cloud_points=64)

@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from rhd_fixture import Scene, random_scene, write_dataset, write_split
 
 from davae.data import rhd
 from davae.data.record import BadSample, mirror
 from davae.skeleton import RHD_ORDER
-
-sys.path.append(str(Path(__file__).parent))
-from rhd_fixture import Scene, random_scene, write_dataset, write_split
 
 
 @pytest.fixture(scope="module")
