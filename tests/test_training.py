@@ -3,11 +3,9 @@
 import csv
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -22,14 +20,25 @@ from davae.networks import DaVAE
 from davae.training import loop, runs
 
 SCRIPT = """
-import sys
+import os, signal, sys
 from pathlib import Path
 import torch
 from davae.config import Config
-from davae.training.loop import train
+from davae.training import loop
+
+config, data, run, kill_at = sys.argv[1:]
+take_step = loop.Trainer.train_step
+
+def step_or_die(self):
+    if self.step == int(kill_at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take_step(self)
+
+loop.Trainer.train_step = step_or_die
 torch.set_num_threads(1)
-train(Config.from_json(Path(sys.argv[1]).read_text()), sys.argv[2], sys.argv[3], progress=False)
+loop.train(Config.from_json(Path(config).read_text()), data, run, progress=False)
 """
+NEVER = -1
 
 
 def settings_for(config, **train):
@@ -77,38 +86,26 @@ def test_run_folder_holds_what_it_promises(finished, short):
     assert all(f"alpha_{term}" in table for term in ("pose", "cloud", "image")) and "beta_shape" in table
 
 
-def test_killed_in_the_middle_and_resumed_is_bit_for_bit_the_unbroken_run(
-    finished, short, prepared, tmp_path
-):
-    """kill -9 at whatever moment comes, twice, then run to the end: the same bytes."""
-    # The unbroken run of the fixture was made in this process; make one under the child's exact conditions.
+def test_killed_in_the_middle_and_resumed_is_bit_for_bit_the_unbroken_run(short, prepared, tmp_path):
+    """kill -9 before the first resume point, then between two, then run to the end: the same bytes."""
     config_file, unbroken, broken = tmp_path / "config.json", tmp_path / "unbroken", tmp_path / "broken"
     config_file.write_text(short.to_json())
     (tmp_path / "train.py").write_text(SCRIPT)
 
-    def command(run):
-        return [sys.executable, str(tmp_path / "train.py"), str(config_file), str(prepared), str(run)]
+    def run_until(kill_at, run):
+        return subprocess.run(
+            [sys.executable, tmp_path / "train.py", config_file, prepared, run, str(kill_at)]
+        ).returncode
 
-    subprocess.run(command(unbroken), check=True)
-    for steps_before_kill in (5, 9):
-        child = subprocess.Popen(command(broken))
-        while child.poll() is None and logged_step(broken) < steps_before_kill:
-            time.sleep(0.005)
-        assert child.poll() is None, "the run ended before it could be killed"
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+    assert run_until(NEVER, unbroken) == 0
+    for kill_at, resumes_from in ((3, None), (10, 8)):
+        assert run_until(kill_at, broken) == -signal.SIGKILL
         assert not runs.is_finished(broken)
-    subprocess.run(command(broken), check=True)
+        state = runs.load_resume_point(broken)
+        assert (state and state["step"]) == resumes_from
+    assert run_until(NEVER, broken) == 0
     assert weights(broken) == weights(unbroken)
-    columns = [strip_time(run / "metrics.csv") for run in (broken, unbroken)]
-    assert columns[0] == columns[1]
-
-
-def logged_step(run):
-    path = run / "resume.pt"
-    if not path.exists():
-        return -1 if not (run / "metrics.csv").exists() else 1
-    return int(torch.load(path, weights_only=True)["step"]) + 1
+    assert strip_time(broken / "metrics.csv") == strip_time(unbroken / "metrics.csv")
 
 
 def strip_time(path):
