@@ -34,12 +34,12 @@ def backdrop(seed: int, size: int) -> np.ndarray:
     light, contrast = rng.uniform(0.08, 0.85), rng.uniform(0.05, 0.3)
     picture = light + contrast * rng.normal(size=(2, 2, 1)) + 0.06 * rng.normal(size=(2, 2, 3))
     roughness, strength = rng.uniform(0.4, 0.9), rng.uniform(0.0, 0.14)
-    tint = np.array([1.0, 1.0, 1.0]) + 0.35 * rng.normal(size=3)
+    tint = np.array([1.0, 1.0, 1.0]) + 0.2 * rng.normal(size=3)
     for octave in range(7):  # clouds: each finer grid adds its own, weaker noise
         cells = 2 ** (octave + 1) + 1
         picture = _enlarge(picture, cells)
         grey, hue = rng.normal(size=(cells, cells, 1)), rng.normal(size=(cells, cells, 3))
-        picture = picture + strength * roughness**octave * (grey * tint + 0.22 * hue)
+        picture = picture + strength * roughness**octave * (grey * tint + 0.14 * hue)
     picture = _enlarge(picture, size)
     canvas = Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8))
     for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.5 else int(rng.integers(4, 16))):

@@ -209,15 +209,20 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_wrist(rng: np.random.Generator, orientation: np.ndarray) -> np.ndarray:
-    """Draw wrist flexion and deviation (2,), radians, such that the arm seldom points at the camera."""
-    candidates = np.radians(rng.normal(size=(12, 2)) * [26, 9]).clip(
-        np.radians([-65, -25]), np.radians([65, 25])
-    )
-    first = candidates[0]
-    flexions = candidates[:, 0]
-    # Rest forearm (0, 1, 0), bent about x: its direction in the camera frame.
-    arms = np.stack([0 * flexions, np.cos(flexions), -np.sin(flexions)], axis=1) @ orientation.T
-    return first if arms[0, 2] > -0.35 else candidates[np.argmax(arms[:, 2])]
+    """Draw wrist flexion and deviation (2,), radians, such that the arm seldom hides the hand.
+
+    An arm that would come at the camera is bent away, as far as a wrist goes.
+    """
+    wrist = np.radians((rng.normal(size=2) * [26, 9]).clip([-65, -22], [65, 22]))
+    others = np.radians(rng.uniform(-68, 68, size=16))
+    if _arm_depth(wrist[:1], orientation)[0] < -0.2:
+        wrist[0] = others[np.argmax(_arm_depth(others, orientation))]
+    return wrist
+
+
+def _arm_depth(flexions: np.ndarray, orientation: np.ndarray) -> np.ndarray:
+    """Depth component (n,) of the forearm's direction; at rest it is (0, 1, 0), and it bends about x."""
+    return orientation[2, 1] * np.cos(flexions) - orientation[2, 2] * np.sin(flexions)
 
 
 __all__ = [

@@ -1,0 +1,241 @@
+"""The renderer against closed forms, brute force and symmetry."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from davae.data.synthhand_factors import sample_factors
+from davae.data.synthhand_view import camera_matrix, hand_body, render
+from davae.hand.appearance import skin_colour
+from davae.hand.backdrop import backdrop, to_display, to_linear
+from davae.hand.body import Body
+from davae.hand.light import Light, disc_directions, hemisphere
+from davae.hand.procedural import flesh_radii, procedural_rig
+from davae.hand.render import Wall, cast, rhd_ids
+from davae.skeleton import JOINTS, RHD_ORDER
+
+SIZE = 64
+K = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])
+FRONTAL = Light(np.array([0, 0, -1.0]), np.ones(3), 0.05, np.full(3, 0.2), np.full(3, 0.2))
+WALL = Wall(np.full((SIZE, SIZE, 3), 0.3, np.float32), 3000.0, (0.0, 0.0))
+
+
+def quad(corners, part=15, joints=None) -> Body:
+    """A flat body of two triangles."""
+    corners = np.asarray(corners, np.float32)
+    return Body(
+        vertices_mm=corners,
+        faces=np.array([[0, 1, 2], [0, 2, 3]], np.int32),
+        joints_mm=np.tile([0.0, 0.0, 9e3], (JOINTS, 1)) if joints is None else joints,
+        rest_mm=np.zeros((4, 3), np.float32),
+        parts=np.full(4, part, np.uint8),
+        palmar=np.ones(4, np.float32),
+    )
+
+
+def square(z, half, x=0.0):
+    return [(x - half, -half, z), (x - half, half, z), (x + half, half, z), (x + half, -half, z)]
+
+
+def see(bodies, sides, light=FRONTAL, wall=WALL, skin=None):
+    skin = sample_factors(0, "train", 0).appearance if skin is None else skin
+    return cast(procedural_rig(), bodies, sides, skin, light, wall, K, SIZE, flesh_radii())
+
+
+def test_depth_of_a_slanted_plane_is_exact():
+    # Corners on the plane z = 500 + 0.4 x - 0.3 y.
+    corners = [(x, y, 500 + 0.4 * x - 0.3 * y) for x, y, _ in square(0, 150)]
+    raster = see([quad(corners)], ["right"])
+    v, u = np.nonzero(raster.mask == 33)
+    assert len(v) > 300
+    x, y = (u - 32) / 60, (v - 32) / 60  # ray (x, y, 1) meets the plane at z = 500 / (1 - 0.4 x + 0.3 y)
+    np.testing.assert_allclose(raster.depth_mm[v, u], 500 / (1 - 0.4 * x + 0.3 * y), rtol=1e-5)
+    assert (raster.depth_mm[raster.mask == 0] == 3000).all()
+
+
+def moeller_trumbore(origin, direction, triangles):
+    """Smallest positive distance of a ray to triangles (f, 3, 3), by the textbook, in float64."""
+    a, e1, e2 = triangles[:, 0], triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    p = np.cross(direction, e2)
+    det = np.einsum("fi,fi->f", e1, p)
+    det[np.abs(det) < 1e-12] = np.nan
+    s = origin - a
+    u = np.einsum("fi,fi->f", s, p) / det
+    q = np.cross(s, e1)
+    v = np.einsum("i,fi->f", direction, q) / det
+    t = np.einsum("fi,fi->f", e2, q) / det
+    return np.min(t[(u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0)], initial=np.inf)
+
+
+def test_depth_of_a_hand_agrees_with_brute_force():
+    factors = sample_factors(0, "train", 3)
+    factors = dataclasses.replace(factors, scene=dataclasses.replace(factors.scene, second_shown=0))
+    rendering = render(factors, SIZE)
+    body, camera = hand_body(factors), camera_matrix(factors, SIZE)
+    triangles = body.vertices_mm.astype(np.float64)[body.faces]
+    v, u = np.nonzero(rendering.part_mask > 0)
+    for i in np.linspace(0, len(v) - 1, 25).astype(int):
+        ray = np.linalg.inv(camera) @ [u[i], v[i], 1]
+        expected = moeller_trumbore(np.zeros(3), ray, triangles)
+        assert rendering.depth_mm[v[i], u[i]] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("side", "ids"), [("left", range(2, 18)), ("right", range(18, 34))])
+def test_part_ids_belong_to_the_side(side, ids):
+    table = rhd_ids(np.arange(17), side)
+    assert table[:16].tolist() == list(ids)
+    assert table[16] == 1
+    with pytest.raises(ValueError, match="left"):
+        rhd_ids(np.arange(17), side.upper())
+
+
+def test_two_hands_keep_their_own_ids_and_the_nearer_hides_the_farther():
+    near, far = quad(square(400, 60)), quad(square(600, 200))
+    raster = see([near, far], ["left", "right"])
+    assert raster.mask[32, 32] == 17
+    assert raster.depth_mm[32, 32] == pytest.approx(400)
+    assert raster.mask[32, 48] == 33
+    assert set(np.unique(raster.mask)) == {0, 17, 33}
+
+
+def test_visibility_is_traced():
+    joints = np.tile([0.0, 0.0, 505.0], (JOINTS, 1))  # five millimetres behind the surface
+    joints[1] = [0.0, 0.0, 590.0]  # too deep to be under this skin
+    joints[2] = [900.0, 0.0, 505.0]  # out of the frame
+    joints[3] = [70.0, 0.0, 505.0]  # behind the blocker
+    joints[4] = [0.0, 0.0, -505.0]  # behind the camera
+    hand = quad(square(500, 120), joints=joints)
+    visible = see([hand], ["right"]).visible[0]
+    assert np.flatnonzero(~visible).tolist() == [1, 2, 4]
+    blocker = quad(square(300, 20, x=42))
+    visible, _ = see([hand, blocker], ["right", "left"]).visible
+    assert np.flatnonzero(~visible).tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_visible_joints_of_hands_are_in_the_frame_under_their_own_skin(index):
+    rendering = render(sample_factors(7, "val", index), 96)
+    u, v, seen = rendering.uv_vis.T
+    assert set(np.unique(seen)) <= {0, 1}
+    for joint in np.flatnonzero(seen == 1):
+        row, column = round(float(v[joint])), round(float(u[joint]))
+        assert 0 <= row < 96
+        assert 0 <= column < 96
+        own = range(2, 18) if joint < 21 else range(18, 34)
+        around = rendering.part_mask[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        assert np.isin(around, [*own, 1]).any()  # the arm counts: it may cover the wrist
+    assert seen.sum() >= 1
+
+
+def test_something_before_the_light_casts_a_shadow():
+    hand = quad(square(600, 200))
+    light = dataclasses.replace(FRONTAL, key_direction=np.array([0.6, 0, -0.8]))
+    roof = quad(square(400, 40, x=150))  # over the point (0, 0, 600) in the direction of the light
+    lit, shaded = see([hand], ["right"], light), see([hand, roof], ["right", "left"], light)
+    assert (lit.mask[32, 30:35] == shaded.mask[32, 30:35]).all()
+    # Light is gathered at vertices, so a shadow on the middle of a quad is lost: use a finer body.
+    n = 24
+    grid = np.stack(
+        np.meshgrid(np.linspace(-150, 150, n), np.linspace(-150, 150, n), indexing="ij"), -1
+    ).reshape(-1, 2)
+    a = (np.arange(n - 1)[:, None] * n + np.arange(n - 1)).ravel()
+    fine = Body(
+        np.concatenate([grid, np.full((n * n, 1), 600)], axis=1).astype(np.float32),
+        np.concatenate([np.stack([a, a + 1, a + n + 1], 1), np.stack([a, a + n + 1, a + n], 1)]).astype(
+            np.int32
+        ),
+        hand.joints_mm,
+        np.zeros((n * n, 3), np.float32),
+        np.full(n * n, 15, np.uint8),
+        np.ones(n * n, np.float32),
+    )
+    lit, shaded = see([fine], ["right"], light), see([fine, roof], ["right", "left"], light)
+    assert shaded.colour[32, 32].mean() < 0.6 * lit.colour[32, 32].mean()
+    np.testing.assert_allclose(
+        shaded.colour[32, 20], lit.colour[32, 20], rtol=0.05
+    )  # and only where it should
+
+
+def test_edges_are_smoothed():
+    white = dataclasses.replace(WALL, picture=np.ones((SIZE, SIZE, 3), np.float32))
+    corners = [(x + 0.35 * y, y, 500) for x, y, _ in square(0, 120)]  # a slanted border
+    raster = see([quad(corners)], ["right"], wall=white)
+    inside, outside = raster.colour[32, 32].mean(), raster.colour[2, 2].mean()
+    between = raster.colour.mean(-1)
+    between = (between > inside + 0.2 * (outside - inside)) & (between < outside - 0.2 * (outside - inside))
+    assert between.sum() > 10
+
+
+def test_left_is_the_mirror_image_of_right():
+    factors = sample_factors(0, "train", 11)
+    scene = dataclasses.replace(factors.scene, second_shown=0, left=0, wall_slope=np.zeros(2))
+    right = render(dataclasses.replace(factors, scene=scene), SIZE)
+    left = render(dataclasses.replace(factors, scene=dataclasses.replace(scene, left=1)), SIZE)
+    mirror = np.array([-1, 1, 1])
+    np.testing.assert_allclose(left.joints_mm[:21], right.joints_mm[21:] * mirror, atol=1e-9)
+    np.testing.assert_array_equal(left.uv_vis[:21, 2], right.uv_vis[21:, 2])
+    # The optical axis meets pixel 32, so column u answers to column 64 - u.
+    flipped = right.part_mask[:, :0:-1]
+    expected = np.where(flipped >= 18, flipped - 16, flipped)
+    assert np.mean(left.part_mask[:, 1:] == expected) > 0.998
+    same = (left.part_mask[:, 1:] == expected) & (expected > 1)
+    depth_error = np.abs(left.depth_mm[:, 1:] - right.depth_mm[:, :0:-1])[same]
+    assert np.quantile(depth_error, 0.99) < 0.1
+
+
+def test_joints_follow_rhds_order():
+    rendering = render(sample_factors(0, "train", 2), SIZE)
+    body = hand_body(sample_factors(0, "train", 2))
+    own = rendering.joints_mm[:21] if rendering.side == "left" else rendering.joints_mm[21:]
+    np.testing.assert_array_equal(own[RHD_ORDER], body.joints_mm)
+
+
+def test_display_and_linear_are_inverse():
+    values = np.linspace(0, 1, 300)
+    np.testing.assert_allclose(to_display(to_linear(values)), values, atol=1e-9)
+
+
+def test_backdrops_depend_on_their_seed_alone():
+    first, again, other = backdrop(5, 48), backdrop(5, 48), backdrop(6, 48)
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (48, 48, 3)
+    assert np.abs(first - other).mean() > 0.01
+
+
+def test_skin_darkens_with_melanin_and_reddens_with_blood():
+    shades = skin_colour(np.linspace(0.1, 2.6, 20), np.full(20, 0.3))
+    assert (np.diff(shades, axis=0) < 0).all()
+    assert (shades[:, 0] > shades[:, 1]).all()
+    assert (shades[:, 1] > shades[:, 2]).all()
+    pale, flushed = skin_colour(0.5, 0.1), skin_colour(0.5, 0.6)
+    assert flushed[0] / flushed[1] > pale[0] / pale[1]
+
+
+def test_light_patterns_are_unit_vectors_around_their_axis():
+    axis = np.array([0.6, 0, -0.8])
+    disc = disc_directions(axis, 0.1, np.linspace(0, 6, 40, dtype=np.float32), 4)
+    np.testing.assert_allclose(np.linalg.norm(disc, axis=-1), 1, atol=1e-6)
+    assert (disc @ axis).min() > np.cos(0.1)
+    normals = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    around = hemisphere(normals, np.linspace(0, 6, 40, dtype=np.float32), 5)
+    np.testing.assert_allclose(np.linalg.norm(around, axis=-1), 1, atol=1e-5)
+    cosine = np.einsum("nsi,ni->ns", around, normals)
+    assert cosine.min() > 0
+    assert cosine.mean() == pytest.approx(2 / 3, abs=0.05)  # mean cosine of cosine-weighted directions
+
+
+def test_small_frames_are_refused():
+    with pytest.raises(ValueError, match="16"):
+        render(sample_factors(0, "train", 0), 8)
+
+
+def test_images_are_what_pillow_can_store():
+    rendering = render(sample_factors(0, "test", 0), SIZE)
+    assert rendering.image.dtype == np.uint8
+    assert Image.fromarray(rendering.image).size == (SIZE, SIZE)
+    assert rendering.depth_mm.dtype == np.float32
+    assert rendering.depth_mm.min() > 0
+    assert rendering.depth_mm.max() < 5000

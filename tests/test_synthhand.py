@@ -1,0 +1,295 @@
+"""SynthHand: independent factors, the same bytes however it is made, resuming, refusing."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import davae.data.synthhand as synthhand
+from davae.camera import project
+from davae.data.rhd import RHDSplit, load_annotations
+from davae.data.synthhand import contact_sheet, write_dataset
+from davae.data.synthhand_factors import GROUPS, SPLITS, Factors, sample_factors, sample_group
+from davae.data.synthhand_view import hand_pixels, render
+from davae.hand.procedural import procedural_rig
+from davae.skeleton import REFERENCE_BONE, RHD_ORDER, ROOT
+
+SIZE = 48
+COUNTS = {"train": 5, "val": 2, "test": 3}
+SEED = 3
+
+
+def write(out: Path, **changes) -> Path:
+    return write_dataset(**{"out": out, **COUNTS, "seed": SEED, "size": SIZE, "progress": False, **changes})
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("synthhand") / "set")
+
+
+@pytest.fixture
+def fresh(dataset, tmp_path) -> Path:
+    """A copy of the dataset that a test may damage."""
+    for name, data in contents(dataset).items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(data)
+    return tmp_path / "set"
+
+
+def same(a, b) -> bool:
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+
+
+def test_two_workers_write_the_same_bytes_as_one(dataset, tmp_path, monkeypatch):
+    # The workers' own chunks are as long as ever; only the order of jobs and the processes differ.
+    monkeypatch.setattr(synthhand, "_CHUNK", 2)
+    assert contents(write(tmp_path / "two", workers=2)) == contents(dataset)
+
+
+def test_any_order_and_any_subset_give_the_same_sample(dataset):
+    for index in (4, 1):
+        rendering = render(sample_factors(SEED, "train", index), SIZE)
+        name = f"{index:05d}.png"
+        np.testing.assert_array_equal(Image.open(dataset / "training/color" / name), rendering.image)
+        np.testing.assert_array_equal(Image.open(dataset / "training/mask" / name), rendering.part_mask)
+
+
+def test_splits_and_seeds_share_no_factor():
+    orientations = [
+        sample_factors(seed, split, index).pose.orientation
+        for seed in (0, 1)
+        for split in SPLITS
+        for index in range(3)
+    ]
+    distances = [np.abs(a - b).max() for i, a in enumerate(orientations) for b in orientations[:i]]
+    assert min(distances) > 1e-3
+
+
+def test_groups_have_their_own_streams():
+    whole = sample_factors(SEED, "val", 7)
+    for group in GROUPS:
+        assert same(sample_group(group, SEED, "val", 7), getattr(whole, group))
+
+
+def swapped(group: str) -> tuple[Factors, Factors]:
+    """A sample without a second hand, and the same one with one group taken from another sample."""
+    first, other = sample_factors(0, "train", 21), sample_factors(0, "train", 22)
+    alone = dataclasses.replace(first, scene=dataclasses.replace(first.scene, second_shown=0))
+    return alone, dataclasses.replace(alone, **{group: getattr(other, group)})
+
+
+def test_appearance_changes_nothing_but_colour():
+    first, second = (render(f, SIZE) for f in swapped("appearance"))
+    np.testing.assert_array_equal(first.depth_mm, second.depth_mm)
+    np.testing.assert_array_equal(first.part_mask, second.part_mask)
+    np.testing.assert_array_equal(first.joints_mm, second.joints_mm)
+    np.testing.assert_array_equal(first.uv_vis, second.uv_vis)
+    assert np.abs(first.mean_colour - second.mean_colour).max() > 0.01
+
+
+def test_shape_changes_the_surface_but_no_joint():
+    first, second = (render(f, SIZE) for f in swapped("shape"))
+    np.testing.assert_array_equal(first.joints_mm, second.joints_mm)
+    np.testing.assert_array_equal(first.uv_vis[:, :2], second.uv_vis[:, :2])
+    assert not np.array_equal(first.depth_mm, second.depth_mm)
+
+
+def test_light_and_background_leave_geometry_alone():
+    first, _ = swapped("scene")
+    scene = dataclasses.replace(
+        first.scene, key_direction=np.array([0, -1.0, 0]), wall_seed=1, exposure=0.5, noise=0.02, blur_px=1.0
+    )
+    a, b = render(first, SIZE), render(dataclasses.replace(first, scene=scene), SIZE)
+    np.testing.assert_array_equal(a.depth_mm, b.depth_mm)
+    np.testing.assert_array_equal(a.part_mask, b.part_mask)
+    np.testing.assert_array_equal(a.uv_vis, b.uv_vis)
+
+
+def normalised(rendering) -> np.ndarray:
+    """Joints of the described hand as a right hand, minus the root, over the reference bone (RHD order)."""
+    joints = rendering.joints_mm[:21] * [-1, 1, 1] if rendering.side == "left" else rendering.joints_mm[21:]
+    joints = joints[RHD_ORDER]
+    a, b = REFERENCE_BONE
+    return (joints - joints[ROOT]) / np.linalg.norm(joints[b] - joints[a])
+
+
+def test_scene_moves_and_scales_the_hand_but_keeps_the_normalised_pose():
+    first, second = (render(f, SIZE) for f in swapped("scene"))
+    np.testing.assert_allclose(normalised(first), normalised(second), atol=1e-9)
+    assert not np.array_equal(first.uv_vis[:, :2], second.uv_vis[:, :2])
+
+
+def test_factors_on_disk_are_those_sampled(dataset):
+    for split, folder in (("train", "training"), ("val", "validation"), ("test", "evaluation")):
+        with np.load(dataset / folder / "factors.npz") as stored:
+            assert {name.split("/")[0] for name in stored} == set(GROUPS)
+            for index in range(COUNTS[split]):
+                for name, value in sample_factors(SEED, split, index).flat().items():
+                    np.testing.assert_array_equal(stored[name][index], value)
+
+
+def test_mean_colour_is_that_of_the_hands_pixels(dataset):
+    with np.load(dataset / "training/factors.npz") as stored:
+        mean_colour = stored["appearance/mean_colour"]
+    split = RHDSplit(dataset, "train")
+    for index in range(len(split)):
+        record = split.record(index)
+        np.testing.assert_allclose(
+            mean_colour[index], record.image[record.hand_mask].mean(0) / 255, atol=1e-6
+        )
+
+
+def test_the_rhd_reader_reads_it(dataset):
+    for name in SPLITS:
+        split = RHDSplit(dataset, name)
+        assert split.ids.tolist() == list(range(COUNTS[name]))
+        for index in range(len(split)):
+            record, factors = split.record(index), sample_factors(SEED, name, index)
+            # The dominant hand by pixels is the one the factors describe.
+            assert record.side == ("left" if factors.scene.left else "right")
+            np.testing.assert_allclose(project(record.joints_mm, record.K), record.uv_px, atol=1e-3)
+            assert record.hand_mask.sum() > 10
+            seen = record.visible
+            assert seen.any()
+            u, v = np.rint(record.uv_px[seen]).astype(int).clip(0, SIZE - 1).T
+            # Skin lies before its joint, by no more than flesh is thick (the nearest pixel may show another).
+            gap = record.joints_mm[seen, 2] - record.depth_mm[v, u]
+            assert 0 < np.median(gap) < 45
+
+
+def test_annotations_are_rhds(dataset):
+    annotations = load_annotations(dataset / "evaluation/anno_evaluation.pickle")
+    assert list(annotations) == [0, 1, 2]
+    for label in annotations.values():
+        assert {k: (v.shape, v.dtype) for k, v in label.items()} == {
+            "xyz": ((42, 3), np.float32),
+            "uv_vis": ((42, 3), np.float32),
+            "K": ((3, 3), np.float32),
+        }
+        assert label["xyz"][:, 2].min() > 0.2  # metres, before the camera
+        assert set(np.unique(label["uv_vis"][:, 2])) <= {0, 1}
+        np.testing.assert_allclose(label["K"][:2, 2], SIZE / 2)
+
+
+def test_the_described_hand_dominates_and_an_unshown_one_is_out_of_the_frame():
+    shown = 0
+    for index in range(14):
+        rendering = render(sample_factors(11, "train", index), SIZE)
+        other = "right" if rendering.side == "left" else "left"
+        own, others = (hand_pixels(rendering.part_mask, s).sum() for s in (rendering.side, other))
+        assert own > others
+        shown += rendering.second_in_frame
+        if not rendering.second_in_frame:
+            assert others == 0
+            rows = rendering.uv_vis[:21] if other == "left" else rendering.uv_vis[21:]
+            assert ((rows[:, 0] < -0.5) | (rows[:, 0] > SIZE - 0.5)).all()
+            assert (rows[:, 2] == 0).all()
+    assert 0 < shown < 14
+
+
+def test_a_larger_second_hand_is_moved_out():
+    factors = sample_factors(11, "train", 0)
+    scene = dataclasses.replace(
+        factors.scene, second_shown=1, second_mm=250.0, second_uv=np.array([160.0, 160.0]), root_mm=900.0
+    )
+    rendering = render(dataclasses.replace(factors, scene=scene), SIZE)
+    assert not rendering.second_in_frame
+    assert hand_pixels(rendering.part_mask, rendering.side).any()
+
+
+def test_a_finished_set_is_left_alone(fresh):
+    before = {p: p.stat().st_mtime_ns for p in fresh.rglob("*") if p.is_file()}
+    write(fresh)
+    assert {p: p.stat().st_mtime_ns for p in fresh.rglob("*") if p.is_file()} == before
+
+
+def test_only_missing_and_damaged_images_are_rendered_again(fresh, dataset):
+    color, mask, depth = (fresh / "training" / kind / "00002.png" for kind in ("color", "mask", "depth"))
+    color.unlink()
+    mask_of_other = fresh / "training/mask/00004.png"
+    mask_of_other.write_bytes(mask_of_other.read_bytes()[:-5])
+    untouched = fresh / "training/color/00003.png"
+    before = untouched.stat().st_mtime_ns
+    write(fresh)
+    assert contents(fresh) == contents(dataset)
+    assert untouched.stat().st_mtime_ns == before
+    assert mask.exists()
+    assert depth.exists()
+
+
+def test_an_interrupted_rendering_is_finished_to_the_same_bytes(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthhand, "_CHUNK", 2)
+    calls = []
+
+    def interrupted(factors, size):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return render(factors, size)
+
+    monkeypatch.setattr(synthhand, "render", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "set")
+    assert not list((tmp_path / "set").rglob("anno_*.pickle"))
+    finished = tmp_path / "set/training/color/00000.png"
+    before = finished.stat().st_mtime_ns
+    monkeypatch.setattr(synthhand, "render", render)
+    write(tmp_path / "set")
+    assert finished.stat().st_mtime_ns == before
+    assert contents(tmp_path / "set") == contents(dataset)
+
+
+def test_the_manifest_says_what_was_made(dataset):
+    manifest = json.loads((dataset / "synthhand.json").read_text())
+    assert manifest == {"generator": synthhand.GENERATOR, "seed": SEED, "size": SIZE, **COUNTS}
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"size": 64}, {"train": 6}])
+def test_a_folder_made_with_other_parameters_is_refused(dataset, change):
+    (name, value), before = next(iter(change.items())), contents(dataset)
+    with pytest.raises(ValueError, match=rf"{name} is \d+ there, {value} asked for"):
+        write(dataset, **change)
+    assert contents(dataset) == before
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match=r"not empty and has no synthhand\.json"):
+        write(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("train", -1), ("seed", -1), ("size", 8), ("workers", 0)])
+def test_impossible_requests_are_refused(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        write(tmp_path / "set", **{name: value})
+    assert not (tmp_path / "set").exists()
+
+
+def test_unknown_splits_are_refused():
+    with pytest.raises(ValueError, match="train, val, test"):
+        sample_factors(0, "training", 0)
+    with pytest.raises(ValueError, match="index -1"):
+        sample_factors(0, "train", -1)
+
+
+def test_an_empty_split_is_still_a_split(tmp_path):
+    write(tmp_path / "set", train=1, val=0, test=0)
+    assert len(RHDSplit(tmp_path / "set", "val")) == 0
+
+
+def test_contact_sheet_has_one_tile_per_sample():
+    sheet = contact_sheet(rows=1, columns=2, side=20)
+    assert sheet.shape == (20, 40, 3)
+    assert sheet[:, :20].std() > 0
+
+
+def test_the_rig_is_built_once():
+    assert procedural_rig() is procedural_rig()
