@@ -71,8 +71,11 @@ class Workspace:
         """The dataset in RHD's format."""
         if self.dataset != "synthhand":
             return Path(self.root)
+        from davae.data.synthhand import GENERATOR  # another generator makes other images: another folder
+
         r = self.config.render
-        return self.home / "data" / f"synthhand-{r.train}-{r.val}-{r.test}-{r.size}px-seed{r.seed}"
+        name = f"synthhand{GENERATOR}-{r.train}-{r.val}-{r.test}-{r.size}px-seed{r.seed}"
+        return self.home / "data" / name
 
     @property
     def prepared(self) -> Path:
@@ -122,13 +125,12 @@ class Workspace:
         return self.rendered
 
     def ensure_prepared(self, workers: int | None = None) -> Path:
-        """Prepare the arrays where they are not there yet."""
+        """Prepare the arrays where they are not there yet; unusable samples are left out and counted."""
         from davae.data.prepared import prepare
 
         workers = workers or os.cpu_count() or 1
-        return prepare(
-            self.dataset, self.ensure_rendered(workers), self.prepared, self.config.data, workers=workers
-        )
+        root = self.ensure_rendered(workers)
+        return prepare(self.dataset, root, self.prepared, self.config.data, skip_bad=True, workers=workers)
 
     def ensure_trained(self) -> Path:
         """Train the run where it is not finished yet."""
