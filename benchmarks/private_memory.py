@@ -2,9 +2,9 @@
 
     python benchmarks/private_memory.py COMMAND [ARGUMENT ...]
 
-Private means anonymous memory (RssAnon of /proc): what the program holds for itself. Pages of mapped files, which
-the kernel can drop at any time, do not count; that is the point of mapping the prepared arrays. The peak is that of
-the sum over all processes of the tree, sampled twenty times a second.
+Private means anonymous memory (RssAnon of /proc): what the program holds for itself. Pages of mapped files,
+which the kernel can drop at any time, do not count; that is the point of mapping the prepared arrays. The
+peak is that of the sum over all processes of the tree, sampled twenty times a second.
 """
 
 import subprocess

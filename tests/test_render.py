@@ -239,3 +239,14 @@ def test_images_are_what_pillow_can_store():
     assert rendering.depth_mm.dtype == np.float32
     assert rendering.depth_mm.min() > 0
     assert rendering.depth_mm.max() < 5000
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_looking_only_where_bodies_are_misses_nothing(index, monkeypatch):
+    factors = sample_factors(9, "train", 25 + index)
+    sparing = render(factors, 96)
+    monkeypatch.setattr("davae.hand.render._occupied", lambda mesh, rays, K: np.ones(rays.shape[:2], bool))
+    thorough = render(factors, 96)
+    np.testing.assert_array_equal(sparing.part_mask, thorough.part_mask)
+    np.testing.assert_array_equal(sparing.depth_mm, thorough.depth_mm)
+    np.testing.assert_array_equal(sparing.image, thorough.image)

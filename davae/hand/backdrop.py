@@ -35,7 +35,7 @@ def backdrop(seed: int, size: int) -> np.ndarray:
     picture = light + contrast * rng.normal(size=(2, 2, 1)) + 0.06 * rng.normal(size=(2, 2, 3))
     roughness, strength = rng.uniform(0.4, 0.9), rng.uniform(0.0, 0.14)
     tint = np.array([1.0, 1.0, 1.0]) + 0.2 * rng.normal(size=3)
-    for octave in range(7):  # clouds: each finer grid adds its own, weaker noise
+    for octave in range(6):  # clouds: each finer grid adds its own, weaker noise
         cells = 2 ** (octave + 1) + 1
         picture = _enlarge(picture, cells)
         grey, hue = rng.normal(size=(cells, cells, 1)), rng.normal(size=(cells, cells, 3))

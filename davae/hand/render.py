@@ -19,7 +19,8 @@ from davae.skeleton import JOINTS, WRIST
 
 LEFT_BASE, RIGHT_BASE, PERSON = 2, 18, 1  # part ids of RHD: 0 background, 1 person, 2..17 left, 18..33 right
 _LIGHT_SAMPLES = 4
-_SKY_SAMPLES = 5
+_SKY_SAMPLES = 4
+_BLOCK = 4  # pixels a side, of the coarse look for where the bodies are
 _WALL_SAMPLES = 4
 _BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
@@ -77,17 +78,18 @@ def cast(
     """
     mesh = _Mesh(bodies, sides)
     rays = _pixel_rays(K, size)
-    box = _bounding_box(mesh, K, size)
-    hits = mesh.cast(rays[box])
+    where = np.nonzero(_occupied(mesh, rays, K))
+    hits = mesh.cast(rays[where])
     depth, parts = np.full((size, size), np.inf, np.float32), np.zeros((size, size), np.uint8)
-    depth[box] = hits.distance.reshape(depth[box].shape)
-    parts[box][hits.found] = mesh.ids[hits.nearest]
+    depth[where] = hits.distance
+    met = tuple(axis[hits.found] for axis in where)
+    parts[met] = mesh.ids[hits.nearest]
 
     wall_depth = _wall_depth(wall, size, mesh)
     mesh.light_up(light, K, size)
     background = wall.picture * _wall_light(mesh, light, wall_depth, rays)
     colour = background.astype(np.float32)
-    colour[box][hits.found] = mesh.shade(rig, skin, light, rays[box][hits.found], hits)
+    colour[met] = mesh.shade(rig, skin, light, rays[met], hits)
     _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K)
     visible = [mesh.sees(b, body.joints_mm, K, size, joint_radii_mm) for b, body in enumerate(bodies)]
     return Raster(colour, np.where(np.isfinite(depth), depth, wall_depth), parts, visible)
@@ -135,10 +137,11 @@ class _Mesh:
         )
 
     def blocked(self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf) -> np.ndarray:
-        """Whether anything lies within `reach_mm` along each unit ray; (...,) float32 0 or 1."""
+        """Share (...) of the unit rays (..., samples, 3) that meet anything within `reach_mm`."""
         rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
         hit = self.scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.0, tfar=float(reach_mm), nthreads=1)
-        return hit.numpy().astype(np.float32)
+        samples = np.moveaxis(hit.numpy(), -1, 0).astype(np.float32)
+        return sum(samples) / np.float32(len(samples))
 
     def light_up(self, light: Light, K: np.ndarray, size: int) -> None:
         """Gather the share of key light and of sky that reaches each vertex the camera may see."""
@@ -155,10 +158,10 @@ class _Mesh:
 
         aim = disc_directions(light.key_direction, light.key_width, turn, _LIGHT_SAMPLES)
         key = np.ones(len(self.vertices), np.float32)
-        key[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], aim.shape), aim).mean(1)
+        key[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], aim.shape), aim)
         sky = np.ones(len(self.vertices), np.float32)
         around = hemisphere(self.normals[seen], turn, _SKY_SAMPLES)
-        sky[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], around.shape), around, 55.0).mean(1)
+        sky[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], around.shape), around, 55.0)
         self.key, self.sky = self._diffuse(key), self._diffuse(sky)
 
     def _diffuse(self, values: np.ndarray) -> np.ndarray:
@@ -166,7 +169,7 @@ class _Mesh:
         flat = self.faces.ravel()
         count = np.bincount(flat, minlength=len(values)).clip(1)
         for _ in range(2):
-            of_face = values[self.faces].mean(1)
+            of_face = (values[self.faces[:, 0]] + values[self.faces[:, 1]] + values[self.faces[:, 2]]) / 3
             values = np.bincount(flat, np.repeat(of_face, 3), len(values)) / count
         return values.astype(np.float32)
 
@@ -247,14 +250,24 @@ def _pixel_rays(K: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-def _bounding_box(mesh: _Mesh, K: np.ndarray, size: int) -> tuple[slice, slice]:
-    """Rows and columns that may show a body (vertices behind the near plane open the box fully)."""
-    if (mesh.vertices[:, 2] < 30).any():
-        return slice(0, size), slice(0, size)
-    uv = mesh.vertices[:, :2] * K[0, 0] / mesh.vertices[:, 2:] + K[:2, 2]
-    low = np.floor(uv.min(0)).clip(0, size - 1).astype(int)
-    high = np.ceil(uv.max(0)).clip(0, size - 1).astype(int) + 1
-    return slice(low[1], high[1]), slice(low[0], high[0])
+def _occupied(mesh: _Mesh, rays: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """Pixels (size, size) that may show a body, in blocks: those near a vertex or a hit of a coarse look."""
+    size = len(rays)
+    blocks = np.zeros(((size - 1) // _BLOCK + 1,) * 2, bool)
+    middle = np.arange(len(blocks)) * _BLOCK + _BLOCK // 2
+    middle[0], middle[-1] = 0, size - 1  # what only just enters the frame enters at its border
+    blocks |= mesh.cast(rays[np.ix_(middle, middle)]).found
+    front = mesh.vertices[mesh.vertices[:, 2] > 30]
+    uv = np.floor((front[:, :2] * K[0, 0] / front[:, 2:] + K[:2, 2] + 0.5) / _BLOCK)
+    u, v = uv[np.all((uv >= 0) & (uv < len(blocks)), axis=1)].astype(int).T
+    blocks[v, u] = True
+    for axis in (0, 1):  # and the blocks around
+        grown = blocks.copy()
+        lower, upper = _neighbours(axis)
+        grown[lower] |= blocks[upper]
+        grown[upper] |= blocks[lower]
+        blocks = grown
+    return blocks.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:size, :size]
 
 
 def _wall_depth(wall: Wall, size: int, mesh: _Mesh) -> np.ndarray:
@@ -273,12 +286,12 @@ def _wall_light(mesh: _Mesh, light: Light, depth: np.ndarray, rays: np.ndarray) 
     )
     if light.key_direction[2] > -0.1:  # the wall would be lit from behind: plain ambient light
         return np.broadcast_to(level, (size, size, 3))
-    step = max(1, size // 54)
+    step = max(1, size // 48)
     grid = np.arange(step // 2, size, step)
     points = (rays * depth[..., None])[np.ix_(grid, grid)]
     turn = (golden_fraction(np.arange(points[..., 0].size)) * np.float32(2 * np.pi)).reshape(points.shape[:2])
     aim = disc_directions(light.key_direction, max(light.key_width, 0.08), turn, _WALL_SAMPLES)
-    shadow = mesh.blocked(np.broadcast_to(points[:, :, None], aim.shape), aim).mean(2)
+    shadow = mesh.blocked(np.broadcast_to(points[:, :, None], aim.shape), aim)
     shadow = _blur(shadow)
     shadow = np.asarray(Image.fromarray(shadow).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
     lost = light.key_colour * max(0.25, -light.key_direction[2])
@@ -295,15 +308,18 @@ def _blur(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def _neighbours(axis: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Index of all but the last, and of all but the first, row (axis 0) or column (axis 1)."""
+    every, but_last, but_first = slice(None), slice(None, -1), slice(1, None)
+    return ((but_last, every), (but_first, every)) if axis == 0 else ((every, but_last), (every, but_first))
+
+
 def _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K) -> None:
     """Re-render, with four rays each, the pixels where part or depth jumps (antialiasing in place)."""
     near = np.where(np.isfinite(depth), depth, 1e4)
     edge = np.zeros(depth.shape, bool)
     for axis in (0, 1):
-        first = [slice(None)] * 2
-        second = [slice(None)] * 2
-        first[axis], second[axis] = slice(0, -1), slice(1, None)
-        first, second = tuple(first), tuple(second)
+        first, second = _neighbours(axis)
         jump = np.abs(near[first] - near[second]) > 7.0
         jump |= (parts[first] > 0) != (parts[second] > 0)
         edge[first] |= jump
