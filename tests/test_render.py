@@ -245,7 +245,7 @@ def test_images_are_what_pillow_can_store():
 def test_looking_only_where_bodies_are_misses_nothing(index, monkeypatch):
     factors = sample_factors(9, "train", 25 + index)
     sparing = render(factors, 96)
-    monkeypatch.setattr("davae.hand.render._occupied", lambda mesh, rays, K: np.ones(rays.shape[:2], bool))
+    monkeypatch.setattr("davae.hand.render._occupied", lambda mesh, size, K: np.ones((size, size), bool))
     thorough = render(factors, 96)
     np.testing.assert_array_equal(sparing.part_mask, thorough.part_mask)
     np.testing.assert_array_equal(sparing.depth_mm, thorough.depth_mm)

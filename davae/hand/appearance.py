@@ -5,6 +5,7 @@ pose. Colours are linear RGB reflectances.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -14,9 +15,9 @@ from davae.skeleton import PARENTS
 
 # Absorption of melanin and of blood in the red, green and blue band, fitted by eye so that the range of
 # `melanin` 0..2.6 runs from very fair to very dark skin with the yellow-brown arc of measured skins.
-_MELANIN = np.array([0.59, 0.99, 1.33], np.float32)
-_BLOOD = np.array([0.05, 0.62, 0.50], np.float32)
-_PALE = np.array([0.92, 0.79, 0.68], np.float32)
+_MELANIN = (0.59, 0.99, 1.33)
+_BLOOD = (0.05, 0.62, 0.50)
+_PALE = (0.92, 0.79, 0.68)
 
 # Flexion lines of the palm in the rest frame (x, y) mm: heart, head and life line.
 _PALM_LINES = (
@@ -62,127 +63,161 @@ class Skin:
     cuff_mm: float
 
 
-def skin_colour(melanin, blood) -> np.ndarray:
-    """Linear RGB (..., 3) of skin with the given pigments: Beer-Lambert over a pale base, plus scatter."""
-    absorbed = np.asarray(melanin)[..., None] * _MELANIN + np.asarray(blood)[..., None] * _BLOOD
-    return _PALE * np.exp(-absorbed) + 0.012
+def skin_colour(melanin, blood, axis: int = -1) -> np.ndarray:
+    """Linear RGB of skin with the given pigments: Beer-Lambert over a pale base, plus scatter.
+
+    The colours lie along `axis` of the result: (..., 3), or (3, ...) for axis 0.
+    """
+    bands = zip(_PALE, _MELANIN, _BLOOD, strict=True)
+    return np.stack([p * np.exp(-(melanin * m + blood * b)) + 0.012 for p, m, b in bands], axis=axis)
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What is known of n surface points: rest position (n, 3) mm, part id (n,), palmar share (n,) -1..1."""
+    """What is known of n surface points: rest position (3, n) mm, part id (n,), palmar share (n,) -1..1."""
 
     rest_mm: np.ndarray
     parts: np.ndarray
     palmar: np.ndarray
 
+    def take(self, chosen: np.ndarray) -> "Surface":
+        """The points at the indices `chosen`."""
+        return Surface(self.rest_mm[:, chosen], self.parts[chosen], self.palmar[chosen])
+
 
 def shade_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
-    """Return reflectance (n, 3), linear RGB, and gloss (n,) of surface points."""
-    axial, across, above, bone, phalanx, distal = _along_phalanx(rig, at)
-    # 1 on the palmar skin, 0 on the back of the hand and, past the wrist, on the arm
-    inner = _smooth(at.palmar, -0.15, 0.55) * (1 - _smooth(at.rest_mm[:, 1], -14.0, 8.0))
-    waves = np.einsum("ni,ki->nk", at.rest_mm, skin.blotches[:, :3].astype(np.float32))
-    blotch = np.sin(waves + skin.blotches[:, 3].astype(np.float32)).sum(1) * 0.35
+    """Return reflectance (3, n), linear RGB, and gloss (n,) of surface points."""
+    cloth = (at.parts == FOREARM_PART) & (at.rest_mm[1] > skin.cuff_mm) & (skin.sleeved > 0)
+    colour = np.empty((3, len(cloth)), np.float32)
+    gloss = np.full(len(cloth), 0.15 * skin.gloss, np.float32)
+    colour[:, cloth] = _cloth(skin, at.rest_mm[:, cloth])
+    bare = np.flatnonzero(~cloth)
+    colour[:, bare], gloss[bare] = _bare_skin(skin, rig, at.take(bare))
+    return colour, gloss
 
-    tip = distal * _smooth(axial, 0.5 * bone, bone)
-    knuckle = phalanx * (1 - inner) * np.exp(-((np.minimum(axial, np.abs(bone - axial)) / 5.0) ** 2))
+
+def _bare_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
+    x, y, z = at.rest_mm
+    # 1 on the palmar skin, 0 on the back of the hand and, past the wrist, on the arm
+    inner = _smooth(at.palmar, -0.15, 0.55) * (1 - _smooth(y, -14.0, 8.0))
+    blotch = np.zeros_like(x)
+    for kx, ky, kz, phase in skin.blotches.tolist():
+        blotch += np.sin(kx * x + ky * y + kz * z + phase)
+    blotch *= 0.35
+
+    # What only fingers have is worked out for the points on fingers alone.
+    fingers = np.flatnonzero(at.parts < PALM_PART)
+    on_finger, inner_there = at.take(fingers), inner[fingers]
+    axial, across, above, bone, distal = _along_phalanx(rig, on_finger)
+    tip, knuckle, lines = np.zeros((3, len(x)), np.float32)
+    tip[fingers] = distal * _smooth(axial, 0.5 * bone, bone)
+    from_joint = np.minimum(axial, np.abs(bone - axial)) * np.float32(1 / 5.0)
+    knuckle[fingers] = (1 - inner_there) * np.exp(-(from_joint**2))
+    lines[fingers] = _finger_creases(on_finger, axial, bone, distal, inner_there)
+    palm = np.flatnonzero(((at.parts == PALM_PART) | (at.parts == 2)) & (inner > 0.3))
+    lines[palm] += 0.9 * inner[palm] * _palm_creases(at.rest_mm[:, palm])
+    lines = lines.clip(0, 1)
+
     blood = skin.blood * (1 + skin.mottling * 1.2 * blotch) + skin.redness * (
         0.35 * tip + 0.5 * knuckle + 0.12 * inner
     )
     # Palms carry little melanin, knuckles a little more.
     melanin = skin.melanin * (1 - 0.45 * inner + 0.12 * knuckle)
     melanin = melanin * (1 + 0.35 * skin.mottling * blotch)
-    colour = skin_colour(melanin.clip(0), blood.clip(0)).astype(np.float32)
+    colour = skin_colour(melanin.clip(0), blood.clip(0), axis=0)
+    for channel, depth in zip(colour, (0.34, 0.5, 0.52), strict=True):
+        channel *= 1 - skin.creases * depth * lines
+    gloss = skin.gloss * (1 - 0.5 * lines)
 
-    lines = _creases(at, axial, bone, phalanx, distal, inner)
-    colour *= (1 - skin.creases * lines[:, None] * np.array([0.34, 0.5, 0.52], np.float32)).astype(np.float32)
-    gloss = np.full(len(colour), skin.gloss, np.float32) * (1 - 0.5 * lines)
-
-    nail, rim = _nails(axial, across, above, bone, distal)
-    bare = colour * np.array([1.02, 0.86, 0.86], np.float32) + np.array([0.05, 0.035, 0.035], np.float32)
-    painted = skin.nail_polish * skin.nail_colour.astype(np.float32) + (1 - skin.nail_polish) * bare
-    free_edge = (_smooth(axial, bone + 2.2, bone + 3.4) * (1 - skin.nail_polish) * 0.6)[:, None]
-    painted = painted * (1 - free_edge) + free_edge * np.array([0.75, 0.70, 0.62], np.float32)
-    colour = colour * (1 - nail[:, None]) + painted * nail[:, None]
-    colour *= 1 - 0.22 * rim[:, None]
-    gloss = gloss * (1 - nail) + nail * (skin.gloss + 0.10 + 0.25 * skin.nail_polish)
-    return _dress(skin, at, colour, gloss)
+    nailed = np.flatnonzero((distal > 0) & (above > 1.0))
+    there = fingers[nailed]
+    colour[:, there], nail = _paint_nails(skin, colour[:, there], axial[nailed], across[nailed], bone[nailed])
+    gloss[there] = gloss[there] * (1 - nail) + nail * (skin.gloss + 0.10 + 0.25 * skin.nail_polish)
+    return colour, gloss
 
 
-def _dress(skin, at, colour, gloss):
-    """Put cloth on the arm, beyond the cuff."""
-    y = at.rest_mm[:, 1]
-    cloth = skin.sleeved * (at.parts == FOREARM_PART) * (y > skin.cuff_mm)
-    stripe = _smooth(np.sin(2 * np.pi * y / skin.sleeve_stripe_mm), -0.2, 0.2)[:, None]
-    dyed = skin.sleeve_colour * (1 - stripe) + skin.sleeve_colour_2 * stripe
-    weave = 1 + 0.07 * np.sin(2.1 * at.rest_mm[:, 0] + 1.7 * at.rest_mm[:, 2]) * np.sin(2.3 * y)
-    hem = (
-        1
-        - 0.45 * np.exp(-(((y - skin.cuff_mm) / 1.6) ** 2))
-        - 0.2 * np.exp(-(((y - skin.cuff_mm - 14) / 1.2) ** 2))
-    )
-    dyed = dyed * (weave * hem)[:, None]
-    cloth = cloth[:, None]
-    return (colour * (1 - cloth) + dyed * cloth).astype(np.float32), gloss * (1 - 0.85 * cloth[:, 0])
+def _cloth(skin: Skin, rest_mm: np.ndarray) -> np.ndarray:
+    """Reflectance (3, n) of the sleeve."""
+    x, y, z = rest_mm
+    stripe = _smooth(np.sin((2 * np.pi / skin.sleeve_stripe_mm) * y), -0.2, 0.2)
+    weave = 1 + 0.07 * np.sin(2.1 * x + 1.7 * z) * np.sin(2.3 * y)
+    past = y - skin.cuff_mm
+    hem = 1 - 0.45 * np.exp(-((past / 1.6) ** 2)) - 0.2 * np.exp(-(((past - 14) / 1.2) ** 2))
+    cloth = weave * hem
+    pairs = zip(skin.sleeve_colour.tolist(), skin.sleeve_colour_2.tolist(), strict=True)
+    return np.stack([(first + (second - first) * stripe) * cloth for first, second in pairs])
+
+
+@lru_cache(maxsize=4)
+def _phalanx_frames(rig: Rig) -> np.ndarray:
+    """Per finger part (15, 13): the rows that take a rest point to its phalanx, their offsets, the length."""
+    table = np.empty((PALM_PART, 13))
+    for c in PHALANGES:
+        origin, frame = rig.joints_mm[PARENTS[c]], rig.frames[c].T
+        length = np.linalg.norm(rig.joints_mm[c] - origin)
+        table[segment_parts()[c]] = np.concatenate([frame.ravel(), -frame @ origin, [length]])
+    return table.astype(np.float32)
 
 
 def _along_phalanx(rig: Rig, at: Surface):
-    """Coordinates in the phalanx a point belongs to: along, across, above (mm), its length, flags."""
-    segment = np.zeros(FOREARM_PART + 1, np.int64)
-    for c in PHALANGES:
-        segment[segment_parts()[c]] = c
-    c = segment[at.parts]
-    origin = rig.joints_mm[PARENTS[c].clip(0)].astype(np.float32)
-    frames = rig.frames[c].astype(np.float32)
-    local = np.einsum("nij,ni->nj", frames, at.rest_mm - origin)
-    bone = (
-        np.linalg.norm(rig.joints_mm[c] - rig.joints_mm[PARENTS[c].clip(0)], axis=1)
-        .clip(1.0)
-        .astype(np.float32)
-    )
-    phalanx = (at.parts < PALM_PART).astype(np.float32)
-    distal = phalanx * (at.parts % 3 == 0)
-    return local[:, 2], local[:, 0], -local[:, 1], bone, phalanx, distal
+    """Coordinates in the phalanx a point belongs to: along, across, above (mm), its length, is it distal."""
+    t = np.ascontiguousarray(_phalanx_frames(rig)[at.parts].T)
+    x, y, z = at.rest_mm
+    across, pad, axial = (t[3 * k] * x + t[3 * k + 1] * y + t[3 * k + 2] * z + t[9 + k] for k in range(3))
+    return axial, across, -pad, t[12], (at.parts % 3 == 0).astype(np.float32)
 
 
-def _nails(axial, across, above, bone, distal):
-    """Nail plate (n,) and the fold around it (n,), both 0..1."""
+def _paint_nails(skin: Skin, colour, axial, across, bone):
+    """Put nail plates, and the folds around them, on the backs of finger tips; colour and share (n,)."""
     width = 0.30 * bone.clip(18, 24) - 0.4
     length = 0.27 * bone + 3.0
     centre = bone - 0.27 * bone + 0.6
     r = (np.abs((axial - centre) / length) ** 2.6 + np.abs(across / width) ** 2.6) ** (1 / 2.6)
-    on_top = distal * (above > 1.0)
-    return on_top * (1 - _smooth(r, 0.88, 1.0)), on_top * np.exp(-(((r - 1.02) / 0.09) ** 2))
+    nail, rim = 1 - _smooth(r, 0.88, 1.0), np.exp(-(((r - 1.02) / 0.09) ** 2))
+    polish = skin.nail_polish
+    free_edge = _smooth(axial, bone + 2.2, bone + 3.4) * (1 - polish) * 0.6
+    painted = np.empty_like(colour)
+    looks = zip((1.02, 0.86, 0.86), (0.05, 0.035, 0.035), skin.nail_colour.tolist(), (0.75, 0.70, 0.62),
+                strict=True)  # fmt: skip
+    for k, (gain, lift, polished, edge) in enumerate(looks):
+        plate = polish * polished + (1 - polish) * (colour[k] * gain + lift)
+        plate = plate * (1 - free_edge) + free_edge * edge
+        painted[k] = (colour[k] * (1 - nail) + plate * nail) * (1 - 0.22 * rim)
+    return painted, nail
 
 
-def _creases(at: Surface, axial, bone, phalanx, distal, inner):
-    """Darkness (n,) of flexion lines: across the finger joints, and the three lines of the palm."""
-    wobble = 0.5 * np.sin(0.45 * at.rest_mm[:, 0] + 0.2 * at.rest_mm[:, 2])
+def _wobble(rest_mm: np.ndarray) -> np.ndarray:
+    return 0.5 * np.sin(0.45 * rest_mm[0] + 0.2 * rest_mm[2])
+
+
+def _finger_creases(at: Surface, axial, bone, distal, inner):
+    """Darkness (n,) of the flexion lines across the finger joints."""
+    wobble = _wobble(at.rest_mm)
     start, end = axial + wobble, bone - axial + wobble
-
-    def line(distance, width):
-        return np.exp(-((distance / width) ** 2))
-
     proximal = (at.parts % 3 == 2) & (at.parts > 2)
     palmar_start = np.where(
-        proximal, line(start - 0.42 * bone, 0.9), line(start, 0.9) + 0.5 * line(start - 2.5, 0.7)
+        proximal, _line(start - 0.42 * bone, 0.9), _line(start, 0.9) + 0.5 * _line(start - 2.5, 0.7)
     )
-    palmar_end = np.where(distal > 0, 0, line(end, 0.9))
-    back = 0.45 * (line(start - 1, 0.6) + line(start - 3.2, 0.5) + line(end - 1, 0.6) + line(end - 3.2, 0.5))
-    back = back * np.where(distal > 0, line(start, 5), 1) * np.where(proximal, end < start, 1)
-    fingers = phalanx * (inner * (palmar_start + palmar_end) + (1 - inner) * back)
-    palm = np.zeros(len(axial), np.float32)
-    chosen = (at.parts == PALM_PART) & (inner > 0.3) | ((at.parts == 2) & (inner > 0.3))
-    x, y = (at.rest_mm[chosen, :2] + 0.8 * wobble[chosen, None]).T
-    nearest = np.full(len(x), 99.0, np.float32)
+    palmar_end = np.where(distal > 0, 0, _line(end, 0.9))
+    back = _line(start - 1, 0.6) + _line(start - 3.2, 0.5) + _line(end - 1, 0.6) + _line(end - 3.2, 0.5)
+    back = 0.45 * back * np.where(distal > 0, _line(start, 5), 1) * np.where(proximal, end < start, 1)
+    return inner * (palmar_start + palmar_end) + (1 - inner) * back
+
+
+def _palm_creases(rest_mm: np.ndarray) -> np.ndarray:
+    """Darkness (n,) of the three lines of the palm."""
+    x, y = rest_mm[:2] + 0.8 * _wobble(rest_mm)
+    nearest = np.full(len(x), 99.0**2, np.float32)
     for points in _PALM_LINES:
         for (ax, ay), (bx, by) in pairwise(points):
             dx, dy = bx - ax, by - ay
             t = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), 0, 1)
-            nearest = np.minimum(nearest, np.hypot(x - ax - t * dx, y - ay - t * dy))
-    palm[chosen] = line(nearest, 0.9)
-    return (fingers + 0.9 * palm * inner).clip(0, 1).astype(np.float32)
+            nearest = np.minimum(nearest, (x - ax - t * dx) ** 2 + (y - ay - t * dy) ** 2)
+    return np.exp(nearest * (-1 / 0.9**2))
+
+
+def _line(distance, width):
+    return np.exp(-((distance * (1 / width)) ** 2))
 
 
 def _smooth(x, low, high):

@@ -40,14 +40,14 @@ def backdrop(seed: int, size: int) -> np.ndarray:
         picture = _enlarge(picture, cells)
         grey, hue = rng.normal(size=(cells, cells, 1)), rng.normal(size=(cells, cells, 3))
         picture = picture + strength * roughness**octave * (grey * tint + 0.14 * hue)
-    picture = _enlarge(picture, size)
     canvas = Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8))
+    canvas = canvas.resize((size, size), Image.Resampling.BICUBIC)
     for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.5 else int(rng.integers(4, 16))):
         _draw_something(rng, canvas)
     blur = rng.uniform(0, 3.5) * size / 320 if rng.random() < 0.7 else 0.0
     if blur > 0.2:
         canvas = canvas.filter(ImageFilter.BoxBlur(blur))
-    return _LINEAR[np.asarray(canvas)]
+    return _LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
 
 
 def _enlarge(values: np.ndarray, size: int) -> np.ndarray:

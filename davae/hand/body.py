@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy import sparse
 
 from davae.hand.procedural import forearm_radii
-from davae.hand.rig import FOREARM, FOREARM_PART, Rig, resize, segment_motion, skin
+from davae.hand.rig import FOREARM, FOREARM_PART, Rig, cross_rows, resize, segment_motion, skin
 
 _RING = 18  # vertices around the arm
 _SOCKET_MM = 94.0  # where the arm's tube starts, inside the rig's own forearm
@@ -61,7 +62,7 @@ def build_body(
     vertices, joints = resize(rig, palm_scale, bone_scale)
     vertices = vertices + np.einsum("k,kvi->vi", shape, rig.shape_fields)
     turned, shifts, posed = segment_motion(joints, rotations)
-    vertices = skin(vertices, rig.weights, turned, shifts)
+    vertices = skin(vertices, rig.sparse_weights, turned, shifts)
     to_camera = root_mm - size * posed[9]
     vertices, posed = size * vertices + to_camera, size * posed + to_camera
     plump = 0.55 * shape[0] + 1.8 * shape[-1]
@@ -139,8 +140,12 @@ def rest_palmar(rig: Rig) -> np.ndarray:
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals (v, 3), pointing outwards for counter-clockwise faces."""
-    corners = vertices[faces]
-    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    flat = faces.ravel()
-    normals = np.stack([np.bincount(flat, np.repeat(area[:, k], 3), len(vertices)) for k in range(3)], axis=1)
-    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    a, b, c = np.ascontiguousarray(vertices.T)[:, np.ascontiguousarray(faces.T)].swapaxes(0, 1)
+    normals = incidence(faces, len(vertices), vertices.dtype) @ cross_rows(b - a, c - a).T
+    return normals / np.sqrt(np.einsum("vi,vi->v", normals, normals)).clip(1e-12)[:, None]
+
+
+def incidence(faces: np.ndarray, vertices: int, dtype=np.float32) -> sparse.csc_array:
+    """Matrix (v, f) of which vertex belongs to which face: times values per face = sums per vertex."""
+    ends = np.arange(0, faces.size + 1, 3, dtype=faces.dtype)
+    return sparse.csc_array((np.ones(faces.size, dtype), faces.ravel(), ends), (vertices, len(faces)))

@@ -5,39 +5,31 @@ Shadow and ambient light are gathered per vertex, over a wide light, and interpo
 noise. One thread throughout, so that a picture does not depend on how many are drawn at a time.
 """
 
+import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import open3d as o3d
-from PIL import Image
+from scipy import sparse
 
+# Open3D looks for a notebook when imported, and there starts and announces a viewer that nobody uses here.
+os.environ.setdefault("OPEN3D_DISABLE_WEB_VISUALIZER", "true")
+import open3d as o3d
+
+# ruff: isort: split
 from davae.hand.appearance import Skin, Surface, shade_skin
-from davae.hand.body import Body, vertex_normals
+from davae.hand.body import Body, incidence, vertex_normals
 from davae.hand.light import Light, disc_directions, golden_fraction, hemisphere
 from davae.hand.rig import FOREARM, FOREARM_PART, PALM_PART, SEGMENT_PARENTS, Rig, segment_parts
+from davae.hand.wall import Wall, lit_wall, pixel_rays, wall_depth
 from davae.skeleton import JOINTS, WRIST
 
 LEFT_BASE, RIGHT_BASE, PERSON = 2, 18, 1  # part ids of RHD: 0 background, 1 person, 2..17 left, 18..33 right
-_LIGHT_SAMPLES = 4
-_SKY_SAMPLES = 4
+_LIGHT_SAMPLES = 3
+_SKY_SAMPLES = 3
 _BLOCK = 4  # pixels a side, of the coarse look for where the bodies are
-_WALL_SAMPLES = 4
-_BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
-
-
-@dataclass(frozen=True)
-class Wall:
-    """The background: a picture on a plane.
-
-    Attributes:
-        picture: (size, size, 3) linear reflectance.
-        depth_mm: depth at the middle of the frame.
-        slope: relative change of depth across the frame, to the right and down.
-    """
-
-    picture: np.ndarray
-    depth_mm: float
-    slope: tuple[float, float]
+_WRAP = (0.34, 0.17, 0.11)  # red light travels furthest under the skin, around what faces away
+_BLEED = (0.25, 0.0, -0.08)  # and into shadows
 
 
 @dataclass(frozen=True)
@@ -77,22 +69,22 @@ def cast(
             the two segments that meet in the joint (seen obliquely, flesh is thicker).
     """
     mesh = _Mesh(bodies, sides)
-    rays = _pixel_rays(K, size)
-    where = np.nonzero(_occupied(mesh, rays, K))
-    hits = mesh.cast(rays[where])
+    v, u = np.nonzero(_occupied(mesh, size, K))
+    rays = pixel_rays(u, v, K)
+    hits = mesh.cast(rays)
     depth, parts = np.full((size, size), np.inf, np.float32), np.zeros((size, size), np.uint8)
-    depth[where] = hits.distance
-    met = tuple(axis[hits.found] for axis in where)
+    depth[v, u] = hits.distance
+    met = v[hits.found], u[hits.found]
     parts[met] = mesh.ids[hits.nearest]
 
-    wall_depth = _wall_depth(wall, size, mesh)
-    mesh.light_up(light, K, size)
-    background = wall.picture * _wall_light(mesh, light, wall_depth, rays)
-    colour = background.astype(np.float32)
-    colour[met] = mesh.shade(rig, skin, light, rays[met], hits)
-    _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K)
+    behind = wall_depth(wall, size, float(mesh.vertices[:, 2].max()) + 25.0)
+    background = lit_wall(wall, light, behind, K, mesh.blocked)
+    colour = background.copy()
+    mesh.light_up(light, hits)
+    colour[met] = mesh.shade(rig, skin, light, rays[hits.found], hits).T
+    _smooth_edges(colour, background, depth, parts, mesh, K)
     visible = [mesh.sees(b, body.joints_mm, K, size, joint_radii_mm) for b, body in enumerate(bodies)]
-    return Raster(colour, np.where(np.isfinite(depth), depth, wall_depth), parts, visible)
+    return Raster(colour, np.where(np.isfinite(depth), depth, behind), parts, visible)
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,7 @@ class _Hits:
     corners: np.ndarray  # (n, 3) vertex indices, for the rays that met something
     weights: np.ndarray  # (n, 3) barycentric
 
-    @property
+    @cached_property
     def nearest(self) -> np.ndarray:
         """Closest of the three corners (n,)."""
         return self.corners[np.arange(len(self.corners)), np.argmax(self.weights, axis=1)]
@@ -116,7 +108,7 @@ class _Mesh:
         self.vertices = np.concatenate([b.vertices_mm for b in bodies])
         self.faces = np.concatenate([b.faces + s for b, s in zip(bodies, starts, strict=False)])
         self.body = np.concatenate([np.full(len(b.vertices_mm), k) for k, b in enumerate(bodies)])
-        self.normals = vertex_normals(self.vertices.astype(np.float64), self.faces).astype(np.float32)
+        self.normals = vertex_normals(self.vertices, self.faces)
         self.parts = np.concatenate([b.parts for b in bodies])
         self.ids = np.concatenate([rhd_ids(b.parts, side) for b, side in zip(bodies, sides, strict=True)])
         self.rest = np.concatenate([b.rest_mm for b in bodies])
@@ -137,71 +129,62 @@ class _Mesh:
         )
 
     def blocked(self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf) -> np.ndarray:
-        """Share (...) of the unit rays (..., samples, 3) that meet anything within `reach_mm`."""
+        """Share (...) of the rays (..., samples, 3) that meet anything within `reach_mm`."""
         rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
         hit = self.scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.0, tfar=float(reach_mm), nthreads=1)
         samples = np.moveaxis(hit.numpy(), -1, 0).astype(np.float32)
         return sum(samples) / np.float32(len(samples))
 
-    def light_up(self, light: Light, K: np.ndarray, size: int) -> None:
-        """Gather the share of key light and of sky that reaches each vertex the camera may see."""
-        facing = np.einsum("vi,vi->v", self.normals, self.vertices) < 0.3 * np.linalg.norm(
-            self.vertices, axis=1
-        )
-        near = self.vertices[:, 2].clip(1.0)
-        uv = self.vertices[:, :2] * K[0, 0] / near[:, None] + K[:2, 2]
-        seen = np.flatnonzero(
-            facing & (self.vertices[:, 2] > 30) & np.all((uv > -12) & (uv < size + 12), axis=1)
-        )
-        origins = self.vertices[seen] + 1.2 * self.normals[seen]
-        turn = golden_fraction(seen) * np.float32(2 * np.pi)
-
+    def light_up(self, light: Light, hits: _Hits) -> None:
+        """Gather the shares (v, 2) of key light and of sky that reach the vertices behind the hits."""
+        seen = np.zeros(len(self.vertices), np.float32)
+        seen[hits.corners] = 1
+        chosen = np.flatnonzero(seen)
+        normals = self.normals[chosen]
+        origins = (self.vertices[chosen] + 1.2 * normals)[:, None]
+        turn = golden_fraction(chosen) * np.float32(2 * np.pi)
         aim = disc_directions(light.key_direction, light.key_width, turn, _LIGHT_SAMPLES)
-        key = np.ones(len(self.vertices), np.float32)
-        key[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], aim.shape), aim)
-        sky = np.ones(len(self.vertices), np.float32)
-        around = hemisphere(self.normals[seen], turn, _SKY_SAMPLES)
-        sky[seen] = 1 - self.blocked(np.broadcast_to(origins[:, None], around.shape), around, 55.0)
-        self.key, self.sky = self._diffuse(key), self._diffuse(sky)
-
-    def _diffuse(self, values: np.ndarray) -> np.ndarray:
-        """Average a vertex value (v,) over its triangles, twice."""
-        flat = self.faces.ravel()
-        count = np.bincount(flat, minlength=len(values)).clip(1)
+        around = hemisphere(normals, turn, _SKY_SAMPLES)
+        values = np.zeros((len(seen), 3), np.float32)
+        values[chosen, 0] = 1 - self.blocked(np.broadcast_to(origins, aim.shape), aim)
+        values[chosen, 1] = 1 - self.blocked(np.broadcast_to(origins, around.shape), around, 55.0)
+        values[:, 2] = seen
+        # Few rays are noisy: average over the triangles around, twice, counting only what was gathered.
+        corners = incidence(self.faces, len(seen))
         for _ in range(2):
-            of_face = (values[self.faces[:, 0]] + values[self.faces[:, 1]] + values[self.faces[:, 2]]) / 3
-            values = np.bincount(flat, np.repeat(of_face, 3), len(values)) / count
-        return values.astype(np.float32)
+            values = corners @ (corners.T @ values)
+        self.received = values[:, :2] / values[:, 2:].clip(1e-6)
 
     def shade(self, rig: Rig, skin: Skin, light: Light, rays: np.ndarray, hits: _Hits) -> np.ndarray:
-        """Linear colour (n, 3) of the points met: diffuse light that bleeds red, a highlight, a faint rim."""
-        carried = np.concatenate(
-            [self.normals, self.rest, np.stack([self.palmar, self.key, self.sky], axis=1)], axis=1
+        """Linear colour (3, n) of the points met: diffuse light that bleeds red, a highlight, a faint rim."""
+        carried = np.concatenate([self.normals, self.rest, self.palmar[:, None], self.received], axis=1)
+        n = len(rays)
+        between = sparse.csr_array(
+            (hits.weights.ravel(), hits.corners.ravel(), np.arange(0, 3 * n + 1, 3)), (n, len(carried))
         )
-        values = sum(hits.weights[:, k, None] * carried[hits.corners[:, k]] for k in range(3))
-        normal = values[:, :3] / np.linalg.norm(values[:, :3], axis=1, keepdims=True).clip(1e-6)
-        parts = self.parts[hits.nearest]
-        albedo, gloss = shade_skin(skin, rig, Surface(values[:, 3:6], parts, values[:, 6]))
-        key, sky = values[:, 7:8], values[:, 8:9]
-        view = -rays / np.linalg.norm(rays, axis=1, keepdims=True)
-
-        to_light = light.key_direction.astype(np.float32)
-        facing = np.einsum("ni,i->n", normal, to_light)[:, None]
-        wrap = np.array([0.34, 0.17, 0.11], np.float32)  # red light travels furthest under the skin
-        diffuse = ((facing + wrap) / (1 + wrap)).clip(0) * key ** np.array([0.8, 1.0, 1.08], np.float32)
-        up = 0.5 - 0.5 * normal[:, 1:2]
-        sky_colour, ground, bright = (
-            c.astype(np.float32) for c in (light.sky_colour, light.ground_colour, light.key_colour)
-        )
-        ambient = ground + (sky_colour - ground) * up
-        ambient = ambient * (0.15 + 0.85 * sky) ** np.array([0.85, 1.0, 1.05], np.float32)
-        half = view + to_light
-        half /= np.linalg.norm(half, axis=1, keepdims=True).clip(1e-6)
-        shine = np.einsum("ni,ni->n", normal, half).clip(0)[:, None]
-        lobe = 0.6 * shine**12 + 1.4 * shine**45
-        rim = (1 - np.einsum("ni,ni->n", normal, view).clip(0, 1)[:, None]) ** 4
-        glossy = gloss[:, None] * (lobe * key * bright * (facing > 0) + 0.9 * rim * sky * sky_colour)
-        return (albedo * (diffuse * bright + ambient) + glossy).astype(np.float32)
+        # One long row per coordinate (9, n): NumPy is several times faster along those.
+        values = np.ascontiguousarray((between @ carried).T)
+        normal, (key, sky) = _unit(values[:3]), values[7:]
+        albedo, gloss = shade_skin(skin, rig, Surface(values[3:6], self.parts[hits.nearest], values[6]))
+        view = _unit(-rays.T)
+        to_light = light.key_direction.astype(np.float32)[:, None]
+        facing = _dot(normal, to_light)
+        shine = _dot(normal, _unit(view + to_light)).clip(0)
+        shine_12 = _power_4(shine * shine * shine)
+        lobe = (0.6 * shine_12 + 1.4 * _power_4(shine_12)) * key * (facing > 0)
+        rim = 0.9 * _power_4(1 - _dot(normal, view).clip(0, 1)) * sky
+        up = 0.5 - 0.5 * normal[1]
+        open_sky = 0.15 + 0.85 * sky
+        lights = zip(light.key_colour, light.sky_colour, light.ground_colour, _WRAP, _BLEED, strict=True)
+        colour = np.empty_like(albedo)
+        for k, (bright, above, below, wrap, bleed) in enumerate(
+            [float(x) for x in channel] for channel in lights
+        ):
+            # Shadows are reddish at their borders: x + b x (1 - x), close to the power x^(1 - b).
+            diffuse = ((facing + wrap) * (1 / (1 + wrap))).clip(0) * (key + bleed * key * (1 - key))
+            ambient = (below + (above - below) * up) * (open_sky + 0.8 * bleed * open_sky * (1 - open_sky))
+            colour[k] = albedo[k] * (diffuse * bright + ambient) + gloss * (lobe * bright + rim * above)
+        return colour
 
     def sees(self, body: int, joints_mm, K, size: int, radii_mm: np.ndarray) -> np.ndarray:
         """Visibility (21,) of joints, see `cast`."""
@@ -243,20 +226,27 @@ def rhd_ids(parts: np.ndarray, side: str) -> np.ndarray:
     return table[parts]
 
 
-def _pixel_rays(K: np.ndarray, size: int) -> np.ndarray:
-    v, u = np.mgrid[:size, :size].astype(np.float32)
-    return np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], axis=-1).astype(
-        np.float32
-    )
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Inner products (n,) of the columns of a and b (3, n)."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def _occupied(mesh: _Mesh, rays: np.ndarray, K: np.ndarray) -> np.ndarray:
+def _unit(a: np.ndarray) -> np.ndarray:
+    return a / np.sqrt(_dot(a, a)).clip(1e-6)
+
+
+def _power_4(x: np.ndarray) -> np.ndarray:
+    square = x * x
+    return square * square
+
+
+def _occupied(mesh: _Mesh, size: int, K: np.ndarray) -> np.ndarray:
     """Pixels (size, size) that may show a body, in blocks: those near a vertex or a hit of a coarse look."""
-    size = len(rays)
     blocks = np.zeros(((size - 1) // _BLOCK + 1,) * 2, bool)
     middle = np.arange(len(blocks)) * _BLOCK + _BLOCK // 2
     middle[0], middle[-1] = 0, size - 1  # what only just enters the frame enters at its border
-    blocks |= mesh.cast(rays[np.ix_(middle, middle)]).found
+    looks = pixel_rays(*np.meshgrid(middle, middle), K)[:, :, None]
+    blocks |= mesh.blocked(np.zeros_like(looks), looks) > 0
     front = mesh.vertices[mesh.vertices[:, 2] > 30]
     uv = np.floor((front[:, :2] * K[0, 0] / front[:, 2:] + K[:2, 2] + 0.5) / _BLOCK)
     u, v = uv[np.all((uv >= 0) & (uv < len(blocks)), axis=1)].astype(int).T
@@ -270,53 +260,18 @@ def _occupied(mesh: _Mesh, rays: np.ndarray, K: np.ndarray) -> np.ndarray:
     return blocks.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:size, :size]
 
 
-def _wall_depth(wall: Wall, size: int, mesh: _Mesh) -> np.ndarray:
-    """Depth (size, size) of the wall, pushed behind everything that stands before it, within RHD's 5 m."""
-    v, u = np.mgrid[:size, :size].astype(np.float32) / (size - 1) - 0.5
-    relative = 1 + wall.slope[0] * u + wall.slope[1] * v
-    behind = float(mesh.vertices[:, 2].max()) + 25.0
-    return (max(wall.depth_mm, behind / float(relative.min())) * relative).clip(0, 4990).astype(np.float32)
-
-
-def _wall_light(mesh: _Mesh, light: Light, depth: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Light (size, size, 3) on the wall: the bodies' soft shadow, traced on a coarse grid and enlarged."""
-    size = len(depth)
-    level = light.key_colour * max(0.25, -light.key_direction[2]) + 0.5 * (
-        light.sky_colour + light.ground_colour
-    )
-    if light.key_direction[2] > -0.1:  # the wall would be lit from behind: plain ambient light
-        return np.broadcast_to(level, (size, size, 3))
-    step = max(1, size // 48)
-    grid = np.arange(step // 2, size, step)
-    points = (rays * depth[..., None])[np.ix_(grid, grid)]
-    turn = (golden_fraction(np.arange(points[..., 0].size)) * np.float32(2 * np.pi)).reshape(points.shape[:2])
-    aim = disc_directions(light.key_direction, max(light.key_width, 0.08), turn, _WALL_SAMPLES)
-    shadow = mesh.blocked(np.broadcast_to(points[:, :, None], aim.shape), aim)
-    shadow = _blur(shadow)
-    shadow = np.asarray(Image.fromarray(shadow).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
-    lost = light.key_colour * max(0.25, -light.key_direction[2])
-    return level - 0.9 * shadow[..., None] * lost
-
-
-def _blur(values: np.ndarray) -> np.ndarray:
-    """Average over a 5 x 5 neighbourhood (binomial weights), borders repeated."""
-    for axis in (0, 1):
-        pad = [(2, 2) if k == axis else (0, 0) for k in (0, 1)]
-        padded = np.pad(values, pad, mode="edge")
-        n = values.shape[axis]
-        values = sum(w * padded.take(range(k, k + n), axis) for k, w in enumerate(_BINOMIAL))
-    return values
-
-
 def _neighbours(axis: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Index of all but the last, and of all but the first, row (axis 0) or column (axis 1)."""
     every, but_last, but_first = slice(None), slice(None, -1), slice(1, None)
     return ((but_last, every), (but_first, every)) if axis == 0 else ((every, but_last), (every, but_first))
 
 
-def _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K) -> None:
-    """Re-render, with four rays each, the pixels where part or depth jumps (antialiasing in place)."""
-    near = np.where(np.isfinite(depth), depth, 1e4)
+def _smooth_edges(colour, background, depth, parts, mesh, K) -> None:
+    """Antialias in place, with four rays each, the pixels where depth jumps or a body ends.
+
+    A ray that meets a body takes the colour of that of the pixels around it whose depth is closest.
+    """
+    near = np.where(np.isfinite(depth), depth, np.float32(1e4))
     edge = np.zeros(depth.shape, bool)
     for axis in (0, 1):
         first, second = _neighbours(axis)
@@ -327,11 +282,18 @@ def _smooth_edges(colour, background, depth, parts, mesh, rig, skin, light, K) -
     v, u = np.nonzero(edge)
     if len(v) == 0:
         return
-    corners = np.array([(-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25)])
-    x = (u[:, None] + corners[:, 0] - K[0, 2]) / K[0, 0]
-    y = (v[:, None] + corners[:, 1] - K[1, 2]) / K[1, 1]
-    rays = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
-    hits = mesh.cast(rays)
-    samples = np.repeat(background[v, u][:, None], 4, axis=1).astype(np.float32)
-    samples[hits.found] = mesh.shade(rig, skin, light, rays[hits.found], hits)
+    quarter = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)])
+    hits = mesh.cast(pixel_rays(u[:, None] + 0.25 * quarter[:, 0], v[:, None] + 0.25 * quarter[:, 1], K))
+    samples = background[v, u][:, None].repeat(4, axis=1)
+    pixel, corner = np.nonzero(hits.found)
+    right, down = quarter[corner].T
+    last = len(depth) - 1
+    around = [
+        ((v[pixel] + y * down).clip(0, last), (u[pixel] + x * right).clip(0, last))
+        for x, y in ((0, 0), (1, 0), (0, 1), (1, 1))
+    ]
+    gap = np.abs(np.stack([near[at] for at in around]) - hits.distance[hits.found])
+    best = np.argmin(gap, axis=0)
+    rows, columns = (np.choose(best, [at[k] for at in around]) for k in range(2))
+    samples[pixel, corner] = colour[rows, columns]
     colour[v, u] = samples.clip(0, 4).mean(1)

@@ -11,8 +11,10 @@ bent knuckle. Joints follow the bones, not the blend, so posed joints agree with
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 
 from davae.skeleton import JOINTS, PARENTS, WRIST
 
@@ -73,6 +75,11 @@ class Rig:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"rig: {name} has shape {getattr(self, name).shape}, expected {shape}")
+
+    @cached_property
+    def sparse_weights(self) -> sparse.csr_array:
+        """The weights (v, 22) without their zeros: few segments move a vertex."""
+        return sparse.csr_array(self.weights)
 
 
 def segment_frames(joints_mm: np.ndarray, palmar: np.ndarray) -> np.ndarray:
@@ -139,9 +146,9 @@ def resize(rig: Rig, palm_scale: np.ndarray, bone_scale: np.ndarray) -> tuple[np
     joints, stretch = resize_joints(rig, palm_scale, bone_scale)
     pivots = SEGMENT_PARENTS.clip(0)
     offsets = joints[pivots] - np.einsum("sij,sj->si", stretch, rig.joints_mm[pivots])
-    # One product for matrix and offset; einsum, unlike BLAS, gives the same bits on any number of threads.
+    # One product for matrix and offset; sparse, unlike BLAS, it gives the same bits on any number of threads.
     moves = np.concatenate([stretch, offsets[:, :, None]], axis=2).reshape(SEGMENTS, 12)
-    blended = np.einsum("vs,sq->vq", rig.weights, moves).reshape(-1, 3, 4)
+    blended = (rig.sparse_weights @ moves).reshape(-1, 3, 4)
     return np.einsum("vij,vj->vi", blended[:, :, :3], rig.vertices_mm) + blended[:, :, 3], joints
 
 
@@ -189,13 +196,16 @@ def quaternions(rotations: np.ndarray) -> np.ndarray:
 
 
 def skin(
-    vertices_mm: np.ndarray, weights: np.ndarray, rotations: np.ndarray, shifts: np.ndarray
+    vertices_mm: np.ndarray,
+    weights: np.ndarray | sparse.csr_array,
+    rotations: np.ndarray,
+    shifts: np.ndarray,
 ) -> np.ndarray:
     """Move vertices (v, 3) with dual-quaternion blending of rigid segments.
 
     Args:
         vertices_mm: (v, 3) in the rest pose.
-        weights: (v, 22).
+        weights: (v, 22), dense or sparse.
         rotations: (22, 3, 3) global rotations of the segments, from `segment_motion`.
         shifts: (22, 3) their translations.
 
@@ -209,11 +219,21 @@ def skin(
     dual = np.empty_like(real)
     dual[:, 0] = -0.5 * np.einsum("si,si->s", shifts, real[:, 1:])
     dual[:, 1:] = 0.5 * (real[:, :1] * shifts + np.cross(shifts, real[:, 1:]))
-    blended = np.einsum("vs,sq->vq", weights, np.concatenate([real, dual], axis=1))
-    blended /= np.linalg.norm(blended[:, :4], axis=1, keepdims=True)
-    w, axis, dual_w, dual_axis = blended[:, :1], blended[:, 1:4], blended[:, 4:5], blended[:, 5:]
-    turned = vertices_mm + 2 * np.cross(axis, np.cross(axis, vertices_mm) + w * vertices_mm)
-    return turned + 2 * (w * dual_axis - dual_w * axis + np.cross(axis, dual_axis))
+    blended = sparse.csr_array(weights) @ np.concatenate([real, dual], axis=1)
+    # Coordinate by coordinate (8, v): NumPy is several times faster along long rows.
+    blended = np.ascontiguousarray(blended.T)
+    blended /= np.sqrt(np.einsum("qv,qv->v", blended[:4], blended[:4]))
+    w, axis, dual_w, dual_axis = blended[0], blended[1:4], blended[4], blended[5:]
+    points = np.ascontiguousarray(vertices_mm.T)
+    turned = points + 2 * cross_rows(axis, cross_rows(axis, points) + w * points)
+    return (turned + 2 * (w * dual_axis - dual_w * axis + cross_rows(axis, dual_axis))).T
+
+
+def cross_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross products (3, n) of the columns of a and b (3, n)."""
+    return np.stack(
+        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]],
+    )
 
 
 def pose_vertices(
@@ -246,4 +266,4 @@ def pose_vertices(
     if shape is not None:
         vertices = vertices + np.einsum("k,kvi->vi", shape, rig.shape_fields)
     turned, shifts, posed = segment_motion(joints, rotations)
-    return skin(vertices, rig.weights, turned, shifts), posed
+    return skin(vertices, rig.sparse_weights, turned, shifts), posed
