@@ -65,7 +65,8 @@ def augment(raw: RawBatch, config: DataConfig, generator: torch.Generator) -> Ba
 
     Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as
     `davae.camera.rotation_about_z`), a scale of the hand in the image from U[scale_min, 1], and
-    `cloud_points` of the stored points, without repetition as long as there are enough.
+    `cloud_points` of the stored points, without repetition as long as there are enough (the stored order is
+    random, so any run of consecutive points is a fair draw).
 
     Args:
         raw: the stored samples.
@@ -78,8 +79,8 @@ def augment(raw: RawBatch, config: DataConfig, generator: torch.Generator) -> Ba
     b, stored_points = raw.clouds.shape[:2]
     angle = config.rotation * (2 * torch.rand(b, generator=generator) - 1)
     scale = config.scale_min + (1 - config.scale_min) * torch.rand(b, generator=generator)
-    order = torch.rand(b, stored_points, generator=generator).argsort(dim=1)
-    cloud = _draw_points(raw.clouds, order.to(raw.clouds.device), config.cloud_points)
+    first = torch.randint(stored_points, (b, 1), generator=generator)
+    cloud = _draw_points(raw.clouds, first.to(raw.clouds.device), config.cloud_points)
     return turn_and_zoom(raw._replace(clouds=cloud), config, angle, scale)
 
 
@@ -117,8 +118,8 @@ def centre(raw: RawBatch, config: DataConfig) -> Batch:
     start = (stored - config.image_px) // 2
     window = slice(start, start + config.image_px)
     pixels = torch.cat([raw.images[:, window, window], raw.masks[:, window, window, None]], dim=-1)
-    order = torch.arange(raw.clouds.shape[1], device=raw.clouds.device).expand(raw.clouds.shape[:2])
-    cloud = _draw_points(raw.clouds, order, config.cloud_points)  # stored in random order: a fair sample
+    first = torch.zeros(len(raw.clouds), 1, dtype=torch.long, device=raw.clouds.device)
+    cloud = _draw_points(raw.clouds, first, config.cloud_points)
     return _batch(raw, pixels.permute(0, 3, 1, 2).float(), raw.joints, cloud)
 
 
@@ -132,10 +133,9 @@ def _check_margin(stored: int, config: DataConfig) -> None:
         )
 
 
-def _draw_points(clouds: Tensor, order: Tensor, points: int) -> Tensor:
-    """Take `points` of each cloud (b, p, 3) in the given order (b, p), starting over when it is used up."""
-    repeats = math.ceil(points / order.shape[1])
-    chosen = order.repeat(1, repeats)[:, :points]
+def _draw_points(clouds: Tensor, first: Tensor, points: int) -> Tensor:
+    """Take `points` of each cloud (b, p, 3) from index `first` (b, 1) on, starting over at the end."""
+    chosen = (first + torch.arange(points, device=first.device)) % clouds.shape[1]
     return clouds.gather(1, chosen[..., None].expand(-1, -1, 3))
 
 
