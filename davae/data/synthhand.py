@@ -27,7 +27,7 @@ from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
 from davae.data.synthhand_view import Rendering, hand_pixels, render
 
-GENERATOR = 4  # raised whenever the same seed would give other pictures
+GENERATOR = 5  # raised whenever the same seed would give other pictures
 MANIFEST = "synthhand.json"
 _CHUNK = 25  # samples per job, and per cached piece of annotation
 _PNG_END = b"IEND\xaeB`\x82"

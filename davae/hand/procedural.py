@@ -28,7 +28,7 @@ _THUMB_BONES = (((0.70, -0.62, -0.36), 45.0), ((0.60, -0.76, -0.25), 33.0), ((0.
 _THUMB_RADII = (14.0, 11.2, 9.8, 7.8)
 _THUMB_PAD = (-0.62, -0.30, -0.72)  # where the thumb's pad looks, and towards which it bends
 FOREARM_MM = 120.0
-_CELL_MM = 3.9
+_CELL_MM = 4.2
 
 SHAPE_NAMES = (
     *("thickness", "finger_thickness", "finger_taper", "knuckles", "pads"),
@@ -269,7 +269,7 @@ def _shape_fields(vertices, normals, weights, joints, radii, frames, parts) -> n
 
 @lru_cache(maxsize=1)
 def procedural_rig() -> Rig:
-    """Return the built-in right hand (meshed on first use, about two seconds, then kept)."""
+    """Return the built-in right hand (meshed on first use, about half a second, then kept)."""
     joints, radii = _rest_joints(), _radii()
     palmar = np.tile([0.0, 0.0, -1.0], (SEGMENTS, 1))
     palmar[2:5] = _THUMB_PAD

@@ -118,8 +118,7 @@ class _Mesh:
 
     def cast(self, directions: np.ndarray) -> _Hits:
         """Follow rays (..., 3) from the camera; directions with z = 1 make the distance a depth."""
-        rays = np.concatenate([np.zeros_like(directions), directions], axis=-1)
-        answer = self.scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+        answer = self._trace(directions)
         distance = answer["t_hit"].numpy()
         found = np.isfinite(distance)
         uv = answer["primitive_uvs"].numpy()[found]
@@ -127,6 +126,15 @@ class _Mesh:
         return _Hits(
             found, distance, corners, np.stack([1 - uv[:, 0] - uv[:, 1], uv[:, 0], uv[:, 1]], axis=1)
         )
+
+    def depths(self, directions: np.ndarray) -> np.ndarray:
+        """As `cast`, the distances (...) alone: inf where nothing is met."""
+        return self._trace(directions)["t_hit"].numpy()
+
+    def _trace(self, directions: np.ndarray) -> dict[str, o3d.core.Tensor]:
+        rays = np.zeros((*directions.shape[:-1], 6), np.float32)
+        rays[..., 3:] = directions
+        return self.scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
 
     def blocked(self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf) -> np.ndarray:
         """Share (...) of the rays (..., samples, 3) that meet anything within `reach_mm`."""
@@ -283,16 +291,16 @@ def _smooth_edges(colour, background, depth, parts, mesh, K) -> None:
     if len(v) == 0:
         return
     quarter = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)])
-    hits = mesh.cast(pixel_rays(u[:, None] + 0.25 * quarter[:, 0], v[:, None] + 0.25 * quarter[:, 1], K))
+    met = mesh.depths(pixel_rays(u[:, None] + 0.25 * quarter[:, 0], v[:, None] + 0.25 * quarter[:, 1], K))
     samples = background[v, u][:, None].repeat(4, axis=1)
-    pixel, corner = np.nonzero(hits.found)
+    pixel, corner = np.nonzero(np.isfinite(met))
     right, down = quarter[corner].T
     last = len(depth) - 1
     around = [
         ((v[pixel] + y * down).clip(0, last), (u[pixel] + x * right).clip(0, last))
         for x, y in ((0, 0), (1, 0), (0, 1), (1, 1))
     ]
-    gap = np.abs(np.stack([near[at] for at in around]) - hits.distance[hits.found])
+    gap = np.abs(np.stack([near[at] for at in around]) - met[pixel, corner])
     best = np.argmin(gap, axis=0)
     rows, columns = (np.choose(best, [at[k] for at in around]) for k in range(2))
     samples[pixel, corner] = colour[rows, columns]
