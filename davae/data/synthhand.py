@@ -14,8 +14,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import struct
-import zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -174,21 +172,9 @@ def _write_images(folder: Path, index: int, rendering: Rendering) -> None:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Encode a picture (h, w) or (h, w, 3) uint8 losslessly, in half the time Pillow takes.
-
-    Every row is stored as its difference to the row above (PNG's filter 2); Pillow tries all five filters.
-    """
-    height, width = pixels.shape[:2]
-    lines = pixels.reshape(height, -1)
-    filtered = np.full((height, lines.shape[1] + 1), 2, np.uint8)
-    filtered[0, 1:] = lines[0]
-    np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])  # modulo 256, as PNG has it
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered, 1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # the fastest: pictures are read only once
+    return buffer.getvalue()
 
 
 def _finish_split(out: Path, split: str, count: int) -> None:
