@@ -157,8 +157,8 @@ def _smoke() -> Config:
 
 def _laptop() -> Config:
     # Found on the validation split. 112 px behind a pooled stem costs what 64 px without a pool does and
-    # shows more (layer4's map is 4 x 4 in both); one block a layer sees more images in the time than two; and at
-    # alpha_pose = 1000 the cloud's gradient outweighs the joints' from the first step to the last.
+    # shows more (layer4's map is 4 x 4 in both); one block a layer sees more images in the time than two;
+    # at alpha_pose = 1000 the cloud's gradient outweighs the joints' from the first step to the last.
     return Config(
         preset="laptop",
         render=RenderConfig(train=8000, val=500, test=1000),
