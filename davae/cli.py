@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from davae.notebooks import NotebookError
+
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
 
 
@@ -92,36 +94,54 @@ def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "tr
 
 
 def notebooks(
-    preset: Preset, out: Path, seed: int = 0, model: Literal["da", "na"] = "da", only: str = ""
+    preset: Preset,
+    out: Path,
+    seed: int = 0,
+    model: Literal["da", "na"] = "da",
+    dataset: Literal["synthhand", "rhd"] = "synthhand",
+    root: str = "",
+    only: str = "",
 ) -> None:
-    """Execute the notebooks through papermill.
+    """Execute the notebooks through papermill; data and runs that they need are made first.
 
     Args:
-        preset: Size and schedule; missing data and runs are made.
+        preset: Size and schedule.
         out: Folder of the executed copies.
         seed: Training seed.
         model: da-VAE, or na-VAE without attention.
+        dataset: SynthHand, rendered here, or a copy of RHD on disk.
+        root: Folder of RHD_published_v2, where the dataset is rhd.
         only: Run just the notebooks whose name contains this.
     """
     from davae.notebooks import execute
     from davae.workspace import Workspace, parameters_of
 
-    for path in execute(out, parameters_of(Workspace.of(preset, seed=seed, model=model)), only=only):
+    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root)
+    space.ensure_trained()
+    for path in execute(out, parameters_of(space), only=only):
         print(path)
 
 
-def reproduce(preset: Preset = "laptop", seed: int = 0, model: Literal["da", "na"] = "da") -> None:
+def reproduce(
+    preset: Preset = "laptop",
+    seed: int = 0,
+    model: Literal["da", "na"] = "da",
+    dataset: Literal["synthhand", "rhd"] = "synthhand",
+    root: str = "",
+) -> None:
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
 
     Args:
         preset: smoke for a look (minutes), laptop for results (under half an hour on two cores).
         seed: Training seed.
         model: da-VAE, or na-VAE without attention.
+        dataset: SynthHand, rendered here, or a copy of RHD on disk.
+        root: Folder of RHD_published_v2, where the dataset is rhd.
     """
     from davae.workspace import Workspace
     from davae.workspace import reproduce as run_all
 
-    print(run_all(Workspace.of(preset, seed=seed, model=model)))
+    print(run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root)))
 
 
 def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None:
@@ -144,7 +164,7 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(
             {command.__name__: command for command in commands}, prog="davae", description=__doc__
         )
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, NotebookError) as error:
         if os.environ.get("DAVAE_DEBUG"):
             raise
         sys.exit(f"davae: {error}")

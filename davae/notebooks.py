@@ -8,6 +8,10 @@ from tqdm.auto import tqdm
 CELL_TIMEOUT_S = 3600  # papermill's own default is to wait for ever
 
 
+class NotebookError(RuntimeError):
+    """A notebook stopped at an error; its executed copy holds the traceback."""
+
+
 def notebook_folder() -> Path:
     """The project's notebooks.
 
@@ -37,6 +41,7 @@ def execute(
         The executed copies.
 
     Raises:
+        NotebookError: a cell failed.
         ValueError: no notebook matches, or one does not know a parameter (papermill alone would only warn).
     """
     import papermill
@@ -52,14 +57,20 @@ def execute(
     out.mkdir(parents=True, exist_ok=True)
     done = []
     for source in tqdm(sources, desc="notebooks", unit="notebook", disable=not progress):
-        papermill.execute_notebook(
-            source,
-            out / source.name,
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=notebook_folder(),
-            execution_timeout=CELL_TIMEOUT_S,
-            progress_bar=False,
-        )
+        try:
+            papermill.execute_notebook(
+                source,
+                out / source.name,
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=notebook_folder(),
+                execution_timeout=CELL_TIMEOUT_S,
+                progress_bar=False,
+            )
+        except papermill.PapermillExecutionError as error:
+            raise NotebookError(
+                f"{source.name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}; "
+                f"{out / source.name} shows where"
+            ) from error
         done.append(out / source.name)
     return done

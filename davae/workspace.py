@@ -1,4 +1,4 @@
-"""From nothing to figures: the stages of a reproduction, each of which finds its own finished work.
+"""From nothing to figures: the stages of a reproduction. Rendering, data and training find finished work.
 
     render -> prepare -> train -> evaluate -> notebooks
 
@@ -64,7 +64,8 @@ class Workspace:
     ) -> "Workspace":
         """Return the workspace of a preset, below `home` or, where that is empty, the project's folder."""
         config = experiment(name, seed=seed, model=model)
-        return cls(config, Path(home) if home else project_folder(), dataset, root)
+        home = Path(home).resolve() if home else project_folder()  # notebooks run in a folder of their own
+        return cls(config, home, dataset, str(Path(root).resolve()) if root else "")
 
     @property
     def rendered(self) -> Path:
@@ -139,7 +140,7 @@ class Workspace:
         return train(self.config, self.ensure_prepared(), self.run)
 
     def ensure_evaluated(self) -> dict[str, Any]:
-        """Evaluate the run on the test split, and leave metrics.json and predictions.npz in its folder."""
+        """Evaluate the run on the test split, each time anew, into metrics.json and predictions.npz."""
         from davae.evaluation import evaluate
 
         run = self.ensure_trained()

@@ -226,7 +226,7 @@ def test_left_and_right_twins_give_the_same_row():
 def test_the_cloud_is_the_hands_surface_drawn_by_the_id_alone():
     record = record_of(11)
     row = make_row(record, CONFIG)
-    assert row["has_cloud"] and row["clouds"].shape == (2048, 3)
+    assert row["has_cloud"] and row["clouds"].shape == (4000, 3)
     points = row["clouds"] * row["scale_mm"] @ row["rotation"] + row["root_mm"]
     uv = camera.project(points, record.K)
     pixel = np.rint(uv).astype(int)
@@ -250,7 +250,7 @@ def test_a_small_cloud_is_repeated_evenly_and_far_points_are_dropped():
     depth[rows[0], columns[0]] += 900  # the wall, through a hole of the mask
     row = make_row(dataclasses.replace(record, hand_mask=mask, depth_mm=depth), CONFIG)
     _, counts = np.unique(row["clouds"], axis=0, return_counts=True)
-    assert len(counts) == 9 and counts.min() == 2048 // 9 and counts.max() <= 2048 // 9 + 1
+    assert len(counts) == 9 and counts.min() == 4000 // 9 and counts.max() <= 4000 // 9 + 1
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_the_dataset_may_be_deleted_after_preparation(tmp_path):
         ({"image_px": 48}, "image_px is 32, asked for 48"),
         ({"crop": "rotated-camera"}, "crop is 'plain', asked for 'rotated-camera'"),
         ({"scale_min": 0.5}, "scale_min is 0.8, asked for 0.5"),
-        ({"cloud_points": 4000}, "stored_points is 2048, asked for 4000"),
+        ({"cloud_points": 5000}, "stored_points is 4000, asked for 5000"),
     ],
 )
 def test_another_preparation_is_refused_with_the_difference(root, folder, change, message):

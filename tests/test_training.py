@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from davae.config import TrainConfig
 from davae.data.augment import centre, load_batch
+from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
 from davae.losses import objective
 from davae.networks import DaVAE
@@ -169,8 +170,14 @@ def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
         data=dataclasses.replace(short.data, image_px=128),
         model=dataclasses.replace(short.model, image_px=128),
     )
-    with pytest.raises(ValueError, match=r"64.*128"):
+    with pytest.raises(ValueError, match="prepared with image_px 64, this run needs 128"):
         loop.train(larger, prepared, tmp_path / "run", progress=False)
+    exact = dataclasses.replace(short, data=dataclasses.replace(short.data, crop="rotated-camera"))
+    with pytest.raises(ValueError, match="prepared with crop 'plain', this run needs 'rotated-camera'"):
+        loop.train(exact, prepared, tmp_path / "run", progress=False)
+    smaller = dataclasses.replace(short.data, image_px=32)  # the middle of a larger crop is not a test crop
+    with pytest.raises(ValueError, match="prepare the data with this config"):
+        centre(load_batch(PreparedSplit.open(prepared, "test"), np.arange(2)), smaller)
     assert not (tmp_path / "run").exists()
 
 
@@ -179,6 +186,44 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(short, prepa
     with pytest.raises(loop.TrainingDivergedError, match=r"step 0: alpha_cloud not finite"):
         loop.train(broken, prepared, tmp_path / "run", progress=False)
     assert not runs.is_finished(tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(short, prepared, tmp_path, monkeypatch):
+    """A finite loss can have an infinite slope; the resume point must not inherit it."""
+    run, real = tmp_path / "run", loop.objective
+    call = iter(range(1, 100)).__next__
+
+    def steep(output, batch, weights):
+        parts = real(output, batch, weights)
+        corner = (output.pose.sum() * 0).abs().sqrt()  # 0, with an infinite derivative
+        return parts._replace(total=parts.total + corner) if call() == 6 else parts
+
+    monkeypatch.setattr(loop, "objective", steep)
+    with pytest.raises(loop.TrainingDivergedError, match="step 5: gradient norm not finite"):
+        loop.train(short, prepared, run, progress=False)
+    state = runs.load_resume_point(run)
+    assert state["step"] == 4
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_two_trainings_in_one_folder_are_refused(short, prepared, tmp_path):
+    run = tmp_path / "run"
+    with exclusive(run), pytest.raises(BlockingIOError, match="another process is writing here"):
+        loop.train(short, prepared, run, progress=False)
+    assert not run.exists()
+
+
+def test_the_average_soon_forgets_its_first_weights():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    average = loop.averaged(layer, 0.99)
+    seen = []
+    for value in range(30):
+        torch.nn.init.constant_(layer.weight, float(value))
+        average.update_parameters(layer)
+        seen.append(average.module.weight.item())
+    assert seen[0] == 0 and seen[1] == pytest.approx(1 - 2 / 11)
+    assert seen[-1] > 20  # a plain decay of 0.99 would still be below 4
+    assert loop.averaged(layer, 0.0) is None
 
 
 def test_loss_falls_on_one_batch(tiny_config, prepared):

@@ -6,7 +6,6 @@ is turning the picture about the crop's centre the same as turning the hand abou
 acts on the image alone, since poses are normalised by a bone.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit
+from davae.data.sample import stored_px
 
 MID_GREY = 0.5  # background of the image target; black is where dark skin has least contrast
 
@@ -125,8 +125,8 @@ def centre(raw: RawBatch, config: DataConfig) -> Batch:
 
 def _check_margin(stored: int, config: DataConfig) -> None:
     """Raise ValueError if the stored crop was not made for this config."""
-    needed = math.ceil(config.image_px * math.sqrt(2) / config.scale_min)
-    if stored < needed or (stored - config.image_px) % 2:
+    needed = stored_px(config)
+    if stored != needed:
         raise ValueError(
             f"stored crops are {stored} px, but image_px {config.image_px} and scale_min {config.scale_min} "
             f"need {needed} px; prepare the data with this config"

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from davae.data.folders import write_atomically
+
 SPLITS = ("train", "val", "test")
-FORMAT = 1  # raise whenever equal settings give other arrays
+FORMAT = 2  # raise whenever equal settings give other arrays
 FILE_NAME = "manifest.json"
 
 
@@ -32,9 +34,7 @@ def read_manifest(data_dir: str | os.PathLike) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON under a temporary name and rename it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def sha256(path: Path) -> str:

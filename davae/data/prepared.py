@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from davae import __version__
 from davae.config import DataConfig
+from davae.data.folders import exclusive
 from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
 from davae.data.sample import stored_points, stored_px
 from davae.data.writer import READERS, Job, write_split
@@ -50,6 +51,7 @@ def prepare(
         BadSample: a sample is unusable and `skip_bad` is off; the message names its file.
         FileNotFoundError: the dataset is not there.
         ValueError: unknown dataset, or `out` was prepared otherwise; every difference is named.
+        BlockingIOError: another process is writing to `out`.
     """
     if dataset not in READERS:
         raise ValueError(f"unknown dataset {dataset!r}; choose one of {', '.join(READERS)}")
@@ -68,10 +70,14 @@ def prepare(
     if (out / FILE_NAME).exists():
         _refuse_if_different(out, settings, jobs)
         return out
-    out.mkdir(parents=True, exist_ok=True)
-    splits = {job.split: write_split(job, out, settings, workers, progress) for job in jobs}
-    manifest = {"davae": __version__, **settings, "digest": digest(splits), "splits": splits}
-    write_json(out / FILE_NAME, manifest)
+    with exclusive(out):
+        out.mkdir(exist_ok=True)
+        splits = {job.split: write_split(job, out, settings, workers, progress) for job in jobs}
+        manifest = {"davae": __version__, **settings, "digest": digest(splits), "splits": splits}
+        write_json(out / FILE_NAME, manifest)
+    for split, entry in splits.items():
+        if progress and (left_out := len(entry["skipped"])):
+            print(f"{split}: {left_out} unusable sample(s) left out; the reasons are in {out / FILE_NAME}")
     return out
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from davae.data.folders import write_atomically
 from davae.data.record import BadSample, HandRecord
 from davae.skeleton import JOINTS, RHD_ORDER
 
@@ -64,11 +65,8 @@ def write_annotations(path: str | os.PathLike, annotations: dict[int, dict[str, 
 
     The same annotations give the same bytes. Written under a temporary name and renamed.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        pickle.dump(annotations, file, protocol=2)
-    os.replace(temporary, path)
+    data = pickle.dumps(annotations, protocol=2)
+    write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
 
 
 def load_annotations(path: str | os.PathLike) -> dict[int, dict[str, NDArray]]:

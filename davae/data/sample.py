@@ -27,7 +27,7 @@ from davae.skeleton import JOINTS, REFERENCE_BONE, ROOT
 
 PADDING = 127  # grey of what lies beyond the frame
 CLOUD_REACH_MM = 200.0  # depth points further than this from the root, along any axis, are not the hand's
-MIN_STORED_POINTS = 2048  # as many as the largest preset draws, so that data serves every preset of its size
+MIN_STORED_POINTS = 4000  # about twice what the largest preset draws; data serves every preset of its size
 REFERENCE_RANGE_MM = (1.0, 200.0)  # no human middle MCP-PIP is shorter or longer; other units are
 
 

@@ -9,18 +9,19 @@ besides, plus `factors.npz` per split: every factor as an array `group/name`, ro
 """
 
 import argparse
-import io
 import json
 import multiprocessing
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from davae.data.folders import exclusive, write_atomically
 from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
 from davae.data.synthhand_view import Rendering, hand_pixels, render
@@ -61,11 +62,20 @@ def write_dataset(
 
     Raises:
         ValueError: the folder holds another SynthHand (the difference is named) or foreign files.
+        BlockingIOError: another process is writing there.
     """
     out = Path(out)
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     _check_request(counts, seed, size, workers)
-    _claim(out, {"generator": GENERATOR, "seed": seed, "size": size, **counts})
+    with exclusive(out):
+        _claim(out, {"generator": GENERATOR, "seed": seed, "size": size, **counts})
+        _write_dataset(out, counts, seed, size, workers, progress)
+    return out
+
+
+def _write_dataset(
+    out: Path, counts: dict[str, int], seed: int, size: int, workers: int, progress: bool
+) -> None:
     jobs = [
         (str(out), split, list(range(start, min(start + _CHUNK, count))), seed, size)
         for split, count in counts.items()
@@ -80,7 +90,6 @@ def write_dataset(
     for split, count in counts.items():
         _finish_split(out, split, count)
     shutil.rmtree(out / ".partial", ignore_errors=True)
-    return out
 
 
 def _check_request(counts: dict[str, int], seed: int, size: int, workers: int) -> None:
@@ -109,7 +118,7 @@ def _claim(out: Path, manifest: dict) -> None:
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out}: is not empty and has no {MANIFEST}; choose an empty or a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    _write_atomically(path, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=2) + "\n"))
 
 
 def _run(jobs: list[tuple], workers: int):
@@ -168,13 +177,11 @@ def _write_images(folder: Path, index: int, rendering: Rendering) -> None:
         "mask": rendering.part_mask,
     }
     for kind, pixels in pictures.items():
-        _write_atomically(folder / kind / f"{index:05d}.png", _png(pixels))
+        write_atomically(folder / kind / f"{index:05d}.png", partial(_write_png, pixels))
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # the fastest: pictures are read only once
-    return buffer.getvalue()
+def _write_png(pixels: np.ndarray, path: Path) -> None:
+    Image.fromarray(pixels).save(path, "PNG", compress_level=1)  # the fastest: pictures are read only once
 
 
 def _finish_split(out: Path, split: str, count: int) -> None:
@@ -222,15 +229,11 @@ def _cache_path(out: Path, split: str, indices: list[int]) -> Path:
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    _write_atomically(path, buffer.getvalue())
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, NumPy would append .npz to it
+            np.savez(file, **arrays)
 
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    write_atomically(path, write)
 
 
 def contact_sheet(

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from davae.config import BLOCKS, TERMS
+from davae.data.folders import write_atomically
 
 # Field of `Predictions` -> what it holds one array for, and the prefix of their names in the file.
 _GROUPS = {"means": (BLOCKS, "mean"), "logvars": (BLOCKS, "logvar"), "terms": (TERMS, "term")}
@@ -79,14 +80,12 @@ class Predictions:
 
 def save_predictions(path: Path | str, predictions: Predictions) -> None:
     """Write predictions.npz so that a kill leaves either the old file or the new one."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, NumPy would append .npz to it
             np.savez_compressed(file, **predictions.to_arrays())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_atomically(Path(path), write)
 
 
 def load_predictions(path: Path | str) -> Predictions:

@@ -37,7 +37,8 @@ def model_diagram(config: ModelConfig) -> Figure:
     _arrow(ax, (12.5, 30), (15.75, 30))
     for block, y in heights.items():
         colour = HUES[block]
-        head = f"{block} head\n{unit}\n{8 * width}×{head_px}×{head_px}\n{_count(parameters[f'head {block}'])}"
+        size = f"{config.head_widths(block)[1]}×{head_px}×{head_px}"
+        head = f"{block} head\n{unit}\n{size}\n{_count(parameters[f'head {block}'])}"
         _box(ax, 43.5, y, 17.5, 14.5, head, _tint(colour), colour)
         _arrow(ax, (30.25, 30), (34.75, y))
         size = config.latent_sizes[block]

@@ -43,20 +43,17 @@ class Trunk(nn.Module):
 class Head(nn.Module):
     """layer3 and layer4, pooled, and one linear layer to (mean, log variance) of one block of z."""
 
-    def __init__(self, config: ModelConfig, latent: int):
+    def __init__(self, config: ModelConfig, block: str):
         super().__init__()
-        width = config.width
-        for name, wide, blocks in (
-            ("layer3", 4 * width, config.blocks[2]),
-            ("layer4", 8 * width, config.blocks[3]),
-        ):
+        channels, (third, fourth) = 2 * config.width, config.head_widths(block)
+        for name, wide, blocks in (("layer3", third, config.blocks[2]), ("layer4", fourth, config.blocks[3])):
+            kind = BasicBlock
             if config.attention == "sk":
-                # max(C/16, width/2): the SK paper's r = 16, L = 32 at full width, in proportion below it.
-                block = partial(SelectiveKernelBlock, reduced=max(wide // 16, width // 2))
-            else:
-                block = BasicBlock
-            setattr(self, name, residual_layer(block, wide // 2, wide, blocks=blocks, stride=2))
-        self.fc = nn.Linear(8 * width, 2 * latent)
+                # max(C/16, 32) at full width, the SK paper's r = 16 and L = 32; L in proportion below it.
+                kind = partial(SelectiveKernelBlock, reduced=max(wide // 16, third // 8))
+            setattr(self, name, residual_layer(kind, channels, wide, blocks=blocks, stride=2))
+            channels = wide
+        self.fc = nn.Linear(channels, 2 * config.latent_sizes[block])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map the trunk's features to mean and log variance, each (b, z)."""
@@ -71,7 +68,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.trunk = Trunk(config)
-        self.heads = nn.ModuleDict({block: Head(config, config.latent_sizes[block]) for block in BLOCKS})
+        self.heads = nn.ModuleDict({block: Head(config, block) for block in BLOCKS})
 
     def forward(self, image: Tensor) -> Posterior:
         """Map images on [0, 1] (b, 3, h, w) to the posterior of each block."""

@@ -9,11 +9,11 @@ their own columns, under their protocol's name.
 import csv
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 from davae.config import BLOCKS
+from davae.data.folders import write_atomically
 from davae.metrics import PROTOCOLS
 
 FOLDER = Path(__file__).parent
@@ -105,12 +105,7 @@ def append_measured(row: dict[str, str], path: Path | str = MEASURED) -> None:
     writer = csv.DictWriter(text, MEASURED_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows([*rows, row])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
 
 
 def markdown(table: int, measured: dict[str, dict[str, float]] | None = None) -> str:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from davae.config import Config, TrainConfig
 from davae.data.augment import augment, centre, load_batch
+from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
 from davae.losses import Objective, objective
 from davae.networks import DaVAE
@@ -49,23 +51,25 @@ def train(
 
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
-        ValueError: the data was prepared for another image size.
-        TrainingDivergedError: a loss is no longer finite; the run can be resumed from its last resume point.
+        ValueError: the data was prepared for another image size or crop.
+        BlockingIOError: another process is training in that folder.
+        TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
     run = Path(run)
     split, validation = PreparedSplit.open(data, "train"), PreparedSplit.open(data, "val")
-    if split.manifest["image_px"] != config.data.image_px:
-        raise ValueError(
-            f"{data} was prepared for {split.manifest['image_px']} px images, preset {config.preset} needs "
-            f"{config.data.image_px} px; prepare again with --size {config.data.image_px}"
-        )
-    runs.open_run(run, config, runs.Identity.of(split.manifest["digest"]))
-    if runs.is_finished(run):
-        return run
-    trainer = Trainer(config, split, validation, run, pick_device(device))
-    trainer.fit(progress)
-    runs.save_model(run, trainer.tested_model())
-    (run / "resume.pt").unlink(missing_ok=True)
+    for name in ("image_px", "crop", "scale_min"):
+        if split.manifest[name] != (asked := getattr(config.data, name)):
+            raise ValueError(
+                f"{data} was prepared with {name} {split.manifest[name]!r}, this run needs {asked!r}; "
+                "prepare into another folder with that, or change the run's config"
+            )
+    with exclusive(run):
+        runs.open_run(run, config, runs.Identity.of(split.manifest["digest"]))
+        if not runs.is_finished(run):
+            trainer = Trainer(config, split, validation, run, pick_device(device))
+            trainer.fit(progress)
+            runs.save_model(run, trainer.tested_model())
+        (run / "resume.pt").unlink(missing_ok=True)
     return run
 
 
@@ -82,10 +86,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
         )
-        self.average = None
-        if config.train.average_decay > 0:
-            decay = get_ema_multi_avg_fn(config.train.average_decay)
-            self.average = AveragedModel(self.model, multi_avg_fn=decay, use_buffers=True)
+        self.average = averaged(self.model, config.train.average_decay)
         self.step, self.seconds = 0, 0.0
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device))
         self.log = MetricsLog(run / "metrics.csv")
@@ -130,14 +131,13 @@ class Trainer:
         with self.autocast:
             output = self.model(batch.image.contiguous(memory_format=torch.channels_last), noise)
         parts = objective(output, batch, self.config.loss)
-        if not torch.isfinite(parts.total):
-            raise TrainingDivergedError(_divergence(parts.detach(), step, learning_rate(settings, step)))
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(settings, step)
         self.optimiser.zero_grad(set_to_none=True)
         parts.total.backward()
-        if settings.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        if not (torch.isfinite(parts.total) and torch.isfinite(norm)):  # before they reach the weights
+            raise TrainingDivergedError(_divergence(parts.detach(), float(norm), self.run, step))
         self.optimiser.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -192,6 +192,20 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def averaged(model: torch.nn.Module, decay: float) -> AveragedModel | None:
+    """Return an exponential moving average of a model's weights and buffers, or None for decay 0.
+
+    Early on the decay is smaller, (1 + n) / (10 + n) after n steps, so that the average soon forgets the
+    weights that training began with.
+    """
+
+    def move(average: list[Tensor], current: list[Tensor], n: Tensor) -> None:
+        n = int(n)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(average, current, n)
+
+    return AveragedModel(model, multi_avg_fn=move, use_buffers=True) if decay > 0 else None
 
 
 class MetricsLog:
@@ -279,10 +293,10 @@ def _step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _divergence(parts: Objective, step: int, rate: float) -> str:
-    values = {name: float(value) for name, value in parts.weighted.items()}
+def _divergence(parts: Objective, gradient_norm: float, run: Path, step: int) -> str:
+    values = {name: float(value) for name, value in parts.weighted.items()} | {"gradient norm": gradient_norm}
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     return (
-        f"training diverged at step {step}: {', '.join(bad)} not finite, of {values}, at learning rate "
-        f"{rate:.2g}. Lower train.learning_rate or set train.clip_norm; the last resume point is kept"
+        f"{run}: training diverged at step {step}: {', '.join(bad)} not finite, of {values}. In a new run "
+        "folder, lower train.learning_rate or set train.clip_norm; the last resume point of this one is kept"
     )

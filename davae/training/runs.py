@@ -17,7 +17,6 @@ import ast
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from davae.config import Config
+from davae.data.folders import write_atomically
 from davae.networks import DaVAE
 
 # Sources that decide what a given config and dataset train to.
@@ -64,7 +64,7 @@ def code_digest(source: str) -> str:
             and ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def open_run(run: Path, config: Config, identity: Identity) -> None:
@@ -140,12 +140,12 @@ def load_model(run: Path | str) -> tuple[DaVAE, Config]:
 def save_model(run: Path, model: DaVAE) -> None:
     """Write the weights used at test, which marks the run as finished."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _atomically(run / "model.safetensors", lambda path: save_file(state, path))
+    write_atomically(run / "model.safetensors", lambda path: save_file(state, path))
 
 
 def save_resume_point(run: Path, state: dict[str, Any]) -> None:
     """Write everything that training needs to go on; the previous point stays until the new one is whole."""
-    _atomically(run / "resume.pt", lambda path: torch.save(state, path))
+    write_atomically(run / "resume.pt", lambda path: torch.save(state, path))
 
 
 def load_resume_point(run: Path) -> dict[str, Any] | None:
@@ -156,7 +156,7 @@ def load_resume_point(run: Path) -> dict[str, Any] | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a kill leaves either the old file or the new one."""
-    _atomically(path, lambda temporary: Path(temporary).write_text(text))
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def environment() -> str:
@@ -170,15 +170,6 @@ def environment() -> str:
         "threads": torch.get_num_threads(),
     }
     return "".join(f"{name} {value}\n" for name, value in lines.items())
-
-
-def _atomically(path: Path, write) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _differences(found: Any, asked: Any, where: str) -> list[str]:
