@@ -174,9 +174,9 @@ def _laptop() -> Config:
             image_px=112, width=32, blocks=(1, 1, 1, 1), stem_stride=4, stem_pool=False, side_heads=0.5,
             pose_hidden=256, fold_grid=12, fold_hidden=64, image_width=8,
         ),
-        loss=LossConfig(alpha_pose=30_000.0, beta_pose=3.0, beta_appearance=3.0, beta_shape=3.0),
+        loss=LossConfig(alpha_pose=100_000.0, beta_pose=3.0, beta_appearance=3.0, beta_shape=3.0),
         train=TrainConfig(
-            steps=3000, batch_size=32, learning_rate=3e-3, warmup_steps=150, weight_decay=1e-4,
+            steps=3200, batch_size=32, learning_rate=3e-3, warmup_steps=150, weight_decay=1e-4,
             average_decay=0.995, checkpoint_every=200,
         ),
     )  # fmt: skip

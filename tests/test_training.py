@@ -183,7 +183,7 @@ def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(short, prepared, tmp_path):
     broken = dataclasses.replace(short, loss=dataclasses.replace(short.loss, alpha_cloud=float("inf")))
-    with pytest.raises(loop.TrainingDivergedError, match=r"step 0: alpha_cloud not finite"):
+    with pytest.raises(loop.TrainingDivergedError, match=r"step 0: alpha_cloud, gradient norm not finite"):
         loop.train(broken, prepared, tmp_path / "run", progress=False)
     assert not runs.is_finished(tmp_path / "run")
 
