@@ -70,6 +70,8 @@ def prepare(
     if (out / FILE_NAME).exists():
         _refuse_if_different(out, settings, jobs)
         return out
+    for job in jobs:
+        job.annotations_sha256()  # a dataset that is not there is told before anything is written
     with exclusive(out):
         out.mkdir(exist_ok=True)
         splits = {job.split: write_split(job, out, settings, workers, progress) for job in jobs}
