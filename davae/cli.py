@@ -59,7 +59,14 @@ def prepare(
     print(f"prepared {dataset} into {out}")
 
 
-def train(preset: Preset, data: Path, run: Path, seed: int = 0, model: Literal["da", "na"] = "da") -> None:
+def train(
+    preset: Preset,
+    data: Path,
+    run: Path,
+    seed: int = 0,
+    model: Literal["da", "na"] = "da",
+    crop: Literal["plain", "rotated-camera"] = "plain",
+) -> None:
     """Train a model; an interrupted run is resumed, a finished one is loaded.
 
     Args:
@@ -68,12 +75,13 @@ def train(preset: Preset, data: Path, run: Path, seed: int = 0, model: Literal["
         run: The run's folder.
         seed: Seed of initial weights, order, augmentation and latent noise.
         model: da-VAE, or na-VAE without attention.
+        crop: The crop that the data was prepared with.
     """
     from davae.training import loop, runs
     from davae.workspace import experiment
 
     finished = runs.is_finished(run)
-    loop.train(experiment(preset, seed=seed, model=model), data, run)
+    loop.train(experiment(preset, seed=seed, model=model, crop=crop), data, run)
     print(f"{'found finished' if finished else 'trained'}: {run}")
     print((run / "terms.txt").read_text(), end="")
 

@@ -18,8 +18,8 @@ from davae.config import Config, preset
 VARIANTS = {"da": "sk", "na": "none"}  # --model: da-VAE, or na-VAE without attention (paper 4.4)
 
 
-def experiment(name: str, *, seed: int = 0, model: str = "da") -> Config:
-    """Return a preset with a training seed and a variant of the network.
+def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plain") -> Config:
+    """Return a preset with a training seed, a variant of the network and the crop of its data.
 
     Raises:
         ValueError: unknown preset or model.
@@ -29,6 +29,7 @@ def experiment(name: str, *, seed: int = 0, model: str = "da") -> Config:
         raise ValueError(f"unknown model {model!r}; choose one of {', '.join(VARIANTS)}")
     return dataclasses.replace(
         config,
+        data=dataclasses.replace(config.data, crop=crop),
         model=dataclasses.replace(config.model, attention=VARIANTS[model]),
         train=dataclasses.replace(config.train, seed=seed),
     )

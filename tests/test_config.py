@@ -37,6 +37,12 @@ def test_unknown_preset_and_model_are_named():
         experiment("smoke", model="xa")
 
 
+def test_experiments_vary_a_preset_by_seed_model_and_crop():
+    config = experiment("laptop", seed=3, model="na", crop="rotated-camera")
+    assert (config.train.seed, config.model.attention, config.data.crop) == (3, "none", "rotated-camera")
+    assert experiment("laptop") == preset("laptop")
+
+
 def test_unknown_and_missing_fields_are_named():
     values = json.loads(preset("smoke").to_json())
     values["train"]["stepz"] = 3
