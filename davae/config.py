@@ -162,10 +162,10 @@ def _smoke() -> Config:
 
 
 def _laptop() -> Config:
-    # Found on the validation split, at equal time on two cores without bf16. A stem that takes four pixels at
-    # a stride and slimmer heads beside the pose's nearly double the images seen in the time; 112 px show more
-    # than 64 px (layer4's map is 4 x 4); at alpha_pose = 1000 the cloud's gradient outweighs the joints'
-    # throughout; beta = 3 is the lower end of the paper's best ratios and lets the small blocks say more.
+    # Found on the validation split, on two cores without bf16. A stem that takes four pixels at a stride and
+    # slimmer heads beside the pose's nearly double the images a second; 112 px show more than 64 px (layer4's
+    # map is 4 x 4); at alpha_pose = 1000 the cloud's gradient outweighs the joints' throughout; beta = 3 is
+    # the lower end of the paper's best ratios.
     return Config(
         preset="laptop",
         render=RenderConfig(train=8000, val=500, test=1000),

@@ -22,7 +22,7 @@ REDUCTIONS = {
     "kl": "summed over the dimensions of a block of z (nats)",
     "batch": "mean over the batch: divided by its size, also where some samples lack a term",
 }
-POSE_ELEMENTS, CLOUD_ELEMENTS, IMAGE_ELEMENTS = 63, 2025, 3 * 256 * 256  # at the paper's sizes
+CLOUD_ELEMENTS, IMAGE_ELEMENTS = 2025, 3 * 256 * 256  # at the paper's sizes
 
 
 class Prediction(Protocol):
