@@ -98,6 +98,9 @@ class TrainConfig:
     weight_decay: float = 0.0
     clip_norm: float = 0.0  # 0 = no clipping
     average_decay: float = 0.0  # exponential moving average of the weights used at test; 0 = none
+    # Progressive resizing: the sizes (px) that the encoder sees, each for an equal share of the steps; empty
+    # means the model's own size throughout. Targets keep their size.
+    input_px: tuple[int, ...] = ()
     checkpoint_every: int = 200  # steps between resume points
     seed: int = 0
 
@@ -118,6 +121,11 @@ class Config:
             raise ValueError(
                 f"config: data.image_px is {self.data.image_px} but model.image_px is "
                 f"{self.model.image_px}; the network must be built for the images it is given"
+            )
+        if self.train.input_px and self.train.input_px[-1] != self.model.image_px:
+            raise ValueError(
+                f"config: train.input_px ends with {self.train.input_px[-1]} but model.image_px is "
+                f"{self.model.image_px}; the last images of training must be of the size met at test"
             )
 
     def to_json(self) -> str:

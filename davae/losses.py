@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from davae.config import BLOCKS, TERMS, LossConfig
 
@@ -93,7 +94,7 @@ def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
     Summed over channels, averaged over pixels and scaled to a 256 x 256 image, so that beta/alpha_image
     means the same at every resolution.
     """
-    squared = (predicted.float() - target.float()).square()
+    squared = F.mse_loss(predicted.float(), target.float(), reduction="none")  # one pass over the pixels
     return squared.mean(dim=(1, 2, 3)) * IMAGE_ELEMENTS
 
 

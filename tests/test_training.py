@@ -49,8 +49,9 @@ def settings_for(config, **train):
 @pytest.fixture(scope="module")
 def short(tiny_config):
     return settings_for(
-        tiny_config, steps=12, batch_size=8, warmup_steps=2, checkpoint_every=4, average_decay=0.9
-    )
+        tiny_config, steps=12, batch_size=8, warmup_steps=2, checkpoint_every=4, average_decay=0.9,
+        input_px=(32, 64),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -273,3 +274,9 @@ def test_schedules_start_and_end_where_they_say():
     rates = [loop.learning_rate(cosine, s) for s in range(100)]
     assert np.argmax(rates) in (9, 10) and max(rates) == pytest.approx(2e-3)
     assert rates[0] == pytest.approx(2e-4) and rates[-1] < 1e-6
+
+
+def test_input_grows_in_equal_shares_of_the_steps():
+    sizes = [loop.input_px(TrainConfig(steps=9, input_px=(32, 48, 64)), s) for s in range(9)]
+    assert sizes == [32] * 3 + [48] * 3 + [64] * 3
+    assert loop.input_px(TrainConfig(), 5) is None

@@ -101,11 +101,17 @@ def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tenso
 
     # The output's offset d from the centre shows what lies at Rz(-angle) d / scale in the stored crop. With
     # align_corners=False, -1..1 runs from pixel border to pixel border, as the crops of davae.camera do.
-    theta = torch.zeros(b, 2, 3)
-    theta[:, :, :2] = Rz[:, :2, :2].transpose(1, 2) * (config.image_px / stored / scale)[:, None, None]
-    grid = F.affine_grid(theta.to(device), [b, 1, config.image_px, config.image_px], align_corners=False)
-    pixels = torch.cat([raw.images, raw.masks[..., None]], dim=-1).permute(0, 3, 1, 2)  # (b, 4, s, s)
-    pixels = F.grid_sample(pixels.float(), grid, mode="bilinear", align_corners=False)  # (b, 4, h, w)
+    step = (config.image_px / stored / scale)[:, None, None] * Rz[:, :2, :2].transpose(1, 2)
+    line = (2 * torch.arange(config.image_px, device=device) + 1) / config.image_px - 1
+    columns, rows = step.to(device)[:, :, None, None, :].unbind(-1)  # (b, 2, 1, 1) each
+    grid = torch.empty(b, config.image_px, config.image_px, 2, device=device)
+    torch.add(columns * line, rows * line[:, None], out=grid.permute(0, 3, 1, 2))
+    pixels = torch.empty(
+        b, 4, stored, stored, device=device
+    )  # one cast and copy for both
+    pixels[:, :3] = raw.images.permute(0, 3, 1, 2)
+    pixels[:, 3] = raw.masks
+    pixels = F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)  # (b, 4, h, w)
 
     turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T
     return _batch(raw, pixels, raw.joints @ turn, raw.clouds @ turn)
