@@ -5,7 +5,9 @@ No latent code, no decoders of cloud or image, no attention: image -> ResNet -> 
     python benchmarks/plain_regressor.py --data DIR --like RUN --out FILE.json
 
 It trains for the seconds that RUN took (or `--seconds`), on the same number of threads, and reports the same
-protocols on the same test split, beside the run's own (evaluate the run first).
+protocols on the same test split, beside the run's own (evaluate the run first). `--recipe plain` is what one
+would first write: every image at full size, the last weights tested. `--recipe run` also takes over what is
+not part of da-VAE: the run's progressive resizing, weight average and arithmetic.
 """
 
 import csv
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 import tyro
 from torch import nn
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from davae import metrics
@@ -29,7 +32,7 @@ from davae.evaluation import format_table, protocol_scores
 from davae.losses import pose_loss
 from davae.networks.blocks import BasicBlock, initialise, residual_layer
 from davae.networks.encoder import Trunk
-from davae.training.loop import batch_indices
+from davae.training.loop import averaged, batch_indices, has_bf16, input_px
 from davae.training.runs import write_text
 
 
@@ -58,6 +61,7 @@ def main(
     out: Path,
     seconds: float | None = None,
     depth: Literal["same", "resnet34"] = "same",
+    recipe: Literal["plain", "run"] = "plain",
     seed: int = 0,
 ) -> None:
     """Train for a wall time and report.
@@ -68,6 +72,7 @@ def main(
         out: JSON file to write.
         seconds: Training time, instead of the run's.
         depth: Blocks per layer: the run's, or ResNet-34's 3, 4, 6, 3.
+        recipe: Plain training, or with the run's resizing, average and arithmetic.
         seed: Seed of weights, order and augmentation.
     """
     config = Config.from_json((like / "config.json").read_text())
@@ -78,8 +83,10 @@ def main(
     torch.manual_seed(seed)
     blocks = config.model.blocks if depth == "same" else (3, 4, 6, 3)
     model = Regressor(config, blocks).to(memory_format=torch.channels_last)
-    peak = config.train.learning_rate
-    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=config.train.weight_decay)
+    peak, settings = config.train.learning_rate, config.train
+    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=settings.weight_decay, fused=True)
+    average = averaged(model, settings.average_decay) if recipe == "run" else None
+    autocast = torch.autocast("cpu", torch.bfloat16, recipe == "run" and has_bf16(torch.device("cpu")))
     began, step = time.perf_counter(), 0
     bar = tqdm(total=round(seconds), unit="s", desc="plain regressor")
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -88,23 +95,32 @@ def main(
         optimiser.param_groups[0]["lr"] = (
             peak * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)) * min(1, (step + 1) / 100)
         )
-        indices = batch_indices(len(train), config.train.batch_size, seed, step)
+        indices = batch_indices(len(train), settings.batch_size, seed, step)
         batch = augment(load_batch(train, indices), config.data, torch.Generator().manual_seed(step))
-        loss = pose_loss(model.train()(batch.image), batch.joints).mean()
+        image = batch.image.contiguous(memory_format=torch.channels_last)
+        px = input_px(settings, int(elapsed / seconds * settings.steps)) if recipe == "run" else None
+        if px not in (None, config.model.image_px):
+            image = F.interpolate(image, size=(px, px), mode="bilinear", antialias=True)
+        with autocast:
+            joints = model.train()(image)
+        loss = pose_loss(joints, batch.joints).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        if average is not None:
+            average.update_parameters(model)
         step += 1
     bar.close()
+    model = model if average is None else average.module
     predicted = predict(model.eval(), test, config)
     results = metrics.evaluate_protocols(
         predicted, test.joints, test.scale_mm, test.visible, float(np.mean(train.scale_mm))
     )
     report = {
-        "model": f"plain regressor, width {config.model.width}, blocks {list(blocks)}",
+        "model": f"plain regressor, width {config.model.width}, blocks {list(blocks)}, recipe {recipe}",
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": seconds,
-        "images_seen": step * config.train.batch_size,
+        "images_seen": step * settings.batch_size,
         "n": len(test),
         "protocols": protocol_scores(results),
     }
