@@ -11,9 +11,9 @@ from PIL import Image
 import davae.data.synthhand as synthhand
 from davae.camera import project
 from davae.data.rhd import RHDSplit, load_annotations
-from davae.data.synthhand import contact_sheet, write_dataset
-from davae.data.synthhand_factors import GROUPS, SPLITS, Factors, sample_factors, sample_group
-from davae.data.synthhand_view import hand_pixels, render
+from davae.data.synthhand import render, sample_factors, write_dataset
+from davae.data.synthhand_factors import GROUPS, SPLITS, Factors, sample_group
+from davae.data.synthhand_view import hand_pixels
 from davae.hand.procedural import procedural_rig
 from davae.skeleton import REFERENCE_BONE, RHD_ORDER, ROOT
 
@@ -283,12 +283,6 @@ def test_unknown_splits_are_refused():
 def test_an_empty_split_is_still_a_split(tmp_path):
     write(tmp_path / "set", train=1, val=0, test=0)
     assert len(RHDSplit(tmp_path / "set", "val")) == 0
-
-
-def test_contact_sheet_has_one_tile_per_sample():
-    sheet = contact_sheet(rows=1, columns=2, side=20)
-    assert sheet.shape == (20, 40, 3)
-    assert sheet[:, :20].std() > 0
 
 
 def test_the_rig_is_built_once():

@@ -5,10 +5,10 @@ besides, plus `factors.npz` per split: every factor as an array `group/name`, ro
 `appearance/mean_colour`, the rendered hand's mean display colour. Sample i of a split depends only on
 (seed, split, i).
 
-    python -m davae.data.synthhand --sheet docs/figures/synthhand_sheet.png
+One sample is `render(sample_factors(seed, split, i))`; `dataclasses.replace` changes any factor, or a whole
+group of them, and leaves all others as they are. `davae.data.synthhand_sheets` draws contact sheets that way.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -24,7 +24,9 @@ from tqdm.auto import tqdm
 from davae.data.folders import exclusive, write_atomically
 from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
-from davae.data.synthhand_view import Rendering, hand_pixels, render
+from davae.data.synthhand_view import Rendering, render
+
+__all__ = ["GENERATOR", "MANIFEST", "Factors", "Rendering", "render", "sample_factors", "write_dataset"]
 
 GENERATOR = 5  # raised whenever the same seed would give other pictures
 MANIFEST = "synthhand.json"
@@ -234,40 +236,3 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
             np.savez(file, **arrays)
 
     write_atomically(path, write)
-
-
-def contact_sheet(
-    seed: int = 0, split: str = "train", rows: int = 5, columns: int = 8, side: int = 150
-) -> np.ndarray:
-    """Return a picture (rows * side, columns * side, 3) of the first samples.
-
-    The first row shows whole frames; the others are cut out around the hand that the factors describe.
-    """
-    tiles = []
-    for index in range(rows * columns):
-        rendering = render(sample_factors(seed, split, index))
-        tile = Image.fromarray(rendering.image)
-        if index >= columns:
-            own = hand_pixels(rendering.part_mask, rendering.side)
-            (top, left), (bottom, right) = np.argwhere(own).min(0), np.argwhere(own).max(0)
-            half = int(0.65 * max(bottom - top, right - left, 24))
-            x, y = (left + right) // 2, (top + bottom) // 2
-            tile = tile.crop((x - half, y - half, x + half, y + half))
-        tiles.append(np.asarray(tile.resize((side, side), Image.Resampling.LANCZOS)))
-    lines = [np.concatenate(tiles[r * columns : (r + 1) * columns], axis=1) for r in range(rows)]
-    return np.concatenate(lines, axis=0)
-
-
-def main() -> None:
-    """Write a contact sheet (`--sheet FILE`) as an image file."""
-    parser = argparse.ArgumentParser(description="Draw a contact sheet of SynthHand.")
-    parser.add_argument("--sheet", type=Path, required=True, help="image file to write, .png")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-    # Six bits a channel look the same and keep the file small.
-    Image.fromarray(contact_sheet(arguments.seed) & 0xFC).save(arguments.sheet, optimize=True)
-
-
-if __name__ == "__main__":
-    main()
