@@ -239,8 +239,14 @@ def _studio(scene: SceneFactors) -> SceneFactors:
 
 @cache
 def _plain_wall() -> int:
-    """Of some backgrounds the one that is closest to an even grey all over."""
-    return min(range(200), key=lambda seed: np.abs(backdrop(seed, 64) - 0.35).max())
+    """Of some backgrounds a soft and greyish one."""
+
+    def unrest(seed: int) -> float:
+        picture = backdrop(seed, 64)
+        sharpest = max(np.abs(np.diff(picture, axis=axis)).max() for axis in (0, 1))
+        return sharpest + np.abs(picture - 0.35).mean()
+
+    return min(range(300), key=unrest)
 
 
 def main() -> None:
