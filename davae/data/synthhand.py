@@ -10,10 +10,9 @@ group of them, and leaves all others as they are. `davae.data.synthhand_sheets` 
 """
 
 import json
-import multiprocessing
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from davae.data.folders import exclusive, write_atomically
+from davae.data.folders import Lock, exclusive, temporary_path, worker_pool, write_atomically
 from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
 from davae.data.synthhand_view import Rendering, render
@@ -65,18 +64,19 @@ def write_dataset(
     Raises:
         ValueError: the folder holds another SynthHand (the difference is named) or foreign files.
         BlockingIOError: another process is writing there.
+        OSError: the disk is full; the file is named, and the same call goes on once there is room.
     """
     out = Path(out)
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     _check_request(counts, seed, size, workers)
-    with exclusive(out):
+    with exclusive(out) as lock:
         _claim(out, {"generator": GENERATOR, "seed": seed, "size": size, **counts})
-        _write_dataset(out, counts, seed, size, workers, progress)
+        _write_dataset(out, counts, seed, size, workers, progress, lock)
     return out
 
 
 def _write_dataset(
-    out: Path, counts: dict[str, int], seed: int, size: int, workers: int, progress: bool
+    out: Path, counts: dict[str, int], seed: int, size: int, workers: int, progress: bool, lock: Lock
 ) -> None:
     jobs = [
         (str(out), split, list(range(start, min(start + _CHUNK, count))), seed, size)
@@ -87,7 +87,7 @@ def _write_dataset(
     with tqdm(
         total=sum(len(job[2]) for job in jobs), desc="SynthHand", unit="image", disable=not progress
     ) as bar:
-        for rendered in _run(jobs, workers):
+        for rendered in _run(jobs, workers, lock):
             bar.update(rendered)
     for split, count in counts.items():
         _finish_split(out, split, count)
@@ -117,27 +117,20 @@ def _claim(out: Path, manifest: dict) -> None:
                 "choose another folder or delete it"
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(found != temporary_path(path) for found in out.iterdir()):
         raise ValueError(f"{out}: is not empty and has no {MANIFEST}; choose an empty or a new folder")
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=2) + "\n"))
 
 
-def _run(jobs: list[tuple], workers: int):
+def _run(jobs: list[tuple], workers: int, lock: Lock):
     """Run the jobs here or in a pool; yields the number of samples of each finished job."""
     if workers == 1 or len(jobs) <= 1:
         yield from map(_render_chunk, jobs)
         return
-    # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        futures = [pool.submit(_render_chunk, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with worker_pool(min(workers, len(jobs)), lock) as pool:
+        for future in as_completed([pool.submit(_render_chunk, job) for job in jobs]):
+            yield future.result()
 
 
 def _render_chunk(job: tuple[str, str, list[int], int, int]) -> int:
