@@ -352,6 +352,12 @@ def test_a_foreign_folder_is_refused(tmp_path):
         write(tmp_path)
 
 
+def test_what_a_kill_left_of_the_manifest_is_not_foreign(dataset, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / ".synthhand.json.tmp").write_text("{")
+    assert contents(write(tmp_path / "set")) == contents(dataset)
+
+
 @pytest.mark.parametrize(("name", "value"), [("train", -1), ("seed", -1), ("size", 8), ("workers", 0)])
 def test_impossible_requests_are_refused(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}"):
