@@ -5,8 +5,8 @@
                                     auc_hand3d, per_joint_mm (null where no image shows the joint)
     mean_pose.P, mean_hand.P5       the same of the two constant guesses
     ratios                          P1 over the mean pose's, P5 over the mean hand's
-    cloud, image                    chamfer_mm; psnr_db, psnr_hand_db, squared_error (mean over all pixels of
-                                    pictures on [0, 1]); each with its interval
+    cloud, image                    chamfer_mm; psnr_db, psnr_hand_db, squared_error (on [0, 1], against the
+                                    hand over grey, mean over all pixels); each with its interval
     skin_tone                       epe_mm (P1), squared_error, and for each of `classes` n, both, and their
                                     ratios; or `absent`, the reason (see `davae.evaluation.skin_tone`)
     latent.B                        of block B: kl (nats, summed over dimensions), kl_mean_per_dim,

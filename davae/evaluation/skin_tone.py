@@ -49,8 +49,8 @@ def skin_tone_report(colours, errors_mm: np.ndarray, squared_errors: np.ndarray)
         colours: (n, 3) mean colour of each hand in its picture, sRGB on [0, 1]; zeros for a hand of which not
             one pixel shows, which is left out.
         errors_mm: (n,) mean joint error of each hand.
-        squared_errors: (n,) mean squared error of each reconstructed picture on [0, 1], over all its pixels:
-            no mask chooses among them.
+        squared_errors: (n,) mean squared error of each picture on [0, 1] against its target, the hand over
+            grey, over all pixels: no mask chooses among them.
 
     Raises:
         ValueError: lengths that differ.
@@ -105,5 +105,5 @@ def format_skin_tone(found: dict[str, Any]) -> str:
     lines.append(
         f"{'all':<13}{'':>13}{total:>7}{found['epe_mm']:>12.2f}{'':>7}{found['squared_error']:>10.4f}"
     )
-    lines.append("(picture: mean squared error of all pixels, 0 to 1, without the mask)")
+    lines.append("(picture: mean squared error over all pixels, on [0, 1], of the hand over grey)")
     return "\n".join(lines) + "\n"
