@@ -5,6 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.color import lab2rgb, rgb2lab
 
 from davae import metrics
 from davae.config import BLOCKS, TERMS, preset
@@ -14,11 +17,13 @@ from davae.evaluation import (
     Predictions,
     evaluate,
     format_table,
+    ita_degrees,
     load_predictions,
     predict,
     report,
     report_json,
     save_predictions,
+    skin_tone_report,
 )
 from davae.losses import objective
 from davae.networks import DaVAE
@@ -170,6 +175,79 @@ def test_table_holds_the_numbers_it_is_given():
     assert text.count("AUC") == 3 * 5 + 1
 
 
+# --- skin tone ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(*[st.floats(0.02, 1)] * 3), min_size=1, max_size=20))
+def test_ita_agrees_with_scikit_image(colours):
+    lightness, _, b = rgb2lab(np.array(colours)).T
+    expected = np.degrees(np.arctan2(lightness - 50, b))
+    far = np.hypot(lightness - 50, b) > 0.5  # near mid-grey the angle is nobody's
+    np.testing.assert_allclose(ita_degrees(colours)[far], expected[far], atol=0.5)
+
+
+def test_ita_of_known_colours_falls_into_del_binos_classes():
+    """Six skins from light to dark, one for each class."""
+    colours = np.array([[245, 225, 212], [220, 184, 150], [205, 165, 130], [180, 138, 102], [125, 85, 60],
+                        [60, 40, 30]]) / 255  # fmt: skip
+    lightness, _, b = rgb2lab(colours).T
+    np.testing.assert_allclose(ita_degrees(colours), np.degrees(np.arctan((lightness - 50) / b)), atol=0.05)
+    found = skin_tone_report(colours, np.ones(6), np.ones(6))
+    assert [values["n"] for values in found["classes"].values()] == [1] * 6
+
+
+def greys(*ita_deg: float) -> np.ndarray:
+    """Colours of skin of given angles, from the inverse of the definition, at b* = 15."""
+    lab = np.array([(50 + 15 * np.tan(np.radians(a)), 8.0, 15.0) for a in ita_deg])
+    return lab2rgb(lab)
+
+
+def test_errors_by_skin_tone_by_hand():
+    colours = greys(60, 50, 48, 20, -20, -45)
+    found = skin_tone_report(colours, np.array([10.0, 20, 30, 40, 50, 60]), np.arange(1.0, 7))
+    assert (found["epe_mm"], found["squared_error"]) == (35.0, 3.5)
+    classes = found["classes"]
+    assert [values["n"] for values in classes.values()] == [1, 2, 0, 1, 1, 1]
+    assert classes["light"]["epe_mm"] == 25.0 and classes["light"]["epe_mm_ratio"] == 25 / 35
+    assert classes["light"]["epe_mm_interval"] == [20.0, 30.0]
+    assert classes["dark"]["squared_error"] == 6.0 and classes["dark"]["squared_error_ratio"] == 6 / 3.5
+    assert classes["intermediate"]["epe_mm"] is classes["intermediate"]["squared_error_ratio"] is None
+    json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_a_hand_without_a_pixel_has_no_tone():
+    colours = np.concatenate([greys(60, 20), np.zeros((1, 3))])
+    found = skin_tone_report(colours, np.array([10.0, 20, 1000]), np.ones(3))
+    assert found["epe_mm"] == 15.0 and sum(values["n"] for values in found["classes"].values()) == 2
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"colours \(2, 3\), errors_mm \(3,\)"):
+        skin_tone_report(greys(1, 2), np.ones(3), np.ones(3))
+
+
+def test_skin_tone_is_reported_and_printed():
+    p = predictions()
+    colours = greys(*np.linspace(70, -60, 12))
+    found = report(p, hands(2, 30), np.full(30, 29.0), colours)
+    assert found["skin_tone"]["epe_mm"] == pytest.approx(found["protocols"]["P1"]["epe_mm"])
+    assert found["skin_tone"]["squared_error"] == pytest.approx(found["image"]["squared_error"])
+    assert found["image"]["squared_error"] == pytest.approx((10 ** (-p.psnr_db / 10)).mean(), rel=1e-5)
+    text = format_table(measured() | found)
+    rows = {line[:12].strip(): line for line in text.splitlines()}
+    for name, values in found["skin_tone"]["classes"].items():
+        assert f"{values['epe_mm']:.2f}" in rows[name] and f"{values['epe_mm_ratio']:.2f}" in rows[name]
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_without_factors_the_report_says_why_there_are_no_tones():
+    found = measured()
+    assert list(found["skin_tone"]) == ["absent"] and "no factor" in found["skin_tone"]["absent"]
+    assert "errors by skin tone: unknown" in format_table(found)
+    del found["skin_tone"]  # as reports of earlier versions
+    assert "skin tone" not in format_table(found)
+
+
 # --- with a model ------------------------------------------------------------------------------
 
 
@@ -258,6 +336,26 @@ def test_evaluate_leaves_its_files_in_the_run(run, tmp_path, tiny):
     assert found["protocols"]["P1"]["epe_mm"] > 0 and found["mean_hand"]["P5"]["epe_mm"] > 0
     assert sum(block["kl"] for block in found["latent"].values()) > 0
     assert "da-VAE" in format_table(found)
+
+
+def test_evaluate_sorts_errors_by_the_colour_of_each_hand(run, tmp_path, tiny, monkeypatch):
+    _, split, _ = tiny
+    assert "absent" in evaluate(run, tmp_path, device="cpu", progress=False)["skin_tone"]
+    colours = greys(*np.where(np.arange(len(split)) % 3 == 0, -60.0, 20.0))
+    monkeypatch.setattr(split, "factors", {"appearance/mean_colour": colours})
+    found = evaluate(run, tmp_path, device="cpu", progress=False)
+    p = load_predictions(run / "predictions.npz")
+    errors_mm = np.linalg.norm(p.pose_mm - p.joints_mm, axis=-1).mean(1)
+    classes = found["skin_tone"]["classes"]
+    assert (classes["dark"]["n"], classes["tan"]["n"]) == (13, 24)
+    assert classes["dark"]["epe_mm"] == pytest.approx(errors_mm[::3].mean())
+    # Over all pixels of the test crop, inside and outside the mask alike.
+    model, _, config = tiny
+    batch = centre(load_batch(split, np.arange(len(split)), "cpu"), config.data)
+    with torch.inference_mode():
+        squared = (model(batch.image).image - batch.target).square().mean(dim=(1, 2, 3)).numpy()
+    assert classes["dark"]["squared_error"] == pytest.approx(squared[::3].mean(), rel=1e-4)
+    assert found["image"]["squared_error"] == pytest.approx(squared.mean(), rel=1e-4)
 
 
 def test_validation_does_not_overwrite_the_test(run, tmp_path):

@@ -464,6 +464,24 @@ def test_an_interrupted_preparation_resumes_at_its_split(tmp_path):
     assert PreparedSplit.open(out, "train").images.shape[1] == stored_px(DataConfig(image_px=16))
 
 
+def test_a_kill_while_outdated_arrays_are_deleted_does_no_harm(tmp_path, monkeypatch):
+    root = write_dataset(tmp_path / "data", 1, 1, 1)
+    out = prepare("synthhand", root, tmp_path / "out", CONFIG, progress=False)
+    (out / "manifest.json").unlink()
+
+    def half(folder, **_):
+        if (folder / "split.json").exists():
+            (folder / "split.json").unlink()
+            raise KeyboardInterrupt
+
+    smaller = dataclasses.replace(CONFIG, image_px=16)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.shutil, "rmtree", half)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("synthhand", root, out, smaller, progress=False)
+    verify(prepare("synthhand", root, out, smaller, progress=False))
+
+
 def test_a_folder_that_is_not_ours_is_left_alone(root, tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "thesis.txt").write_text("years of work")

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import norm, rankdata, spearmanr
 
 import davae.data.synthhand as synthhand
 from davae.camera import project
+from davae.data import synthhand_factors
 from davae.data.rhd import RHDSplit, load_annotations
-from davae.data.synthhand import contact_sheet, write_dataset
-from davae.data.synthhand_factors import GROUPS, SPLITS, Factors, sample_factors, sample_group
-from davae.data.synthhand_view import hand_pixels, render
+from davae.data.synthhand import render, sample_factors, write_dataset
+from davae.data.synthhand_factors import GROUPS, SPLITS, Factors, sample_group
+from davae.data.synthhand_view import hand_pixels
+from davae.hand.pose import ANGLES
 from davae.hand.procedural import procedural_rig
 from davae.skeleton import REFERENCE_BONE, RHD_ORDER, ROOT
 
@@ -125,6 +128,89 @@ def test_scene_moves_and_scales_the_hand_but_keeps_the_normalised_pose():
     first, second = (render(f, SIZE) for f in swapped("scene"))
     np.testing.assert_allclose(normalised(first), normalised(second), atol=1e-9)
     assert not np.array_equal(first.uv_vis[:, :2], second.uv_vis[:, :2])
+
+
+# -- independence -----------------------------------------------------------------------------------------
+
+SAMPLES = 5000
+FALSE_ALARM = (
+    1e-3  # chance that independent groups fail, over all comparisons together, were seeds drawn anew
+)
+
+
+def columns(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """What of a factor (n, ...) is compared, each (n,): its numbers; for a kind, whether it is each kind."""
+    values = values.reshape(len(values), -1)
+    if name.endswith("/gesture"):
+        return {f"{name} {kind}": values[:, 0] == kind for kind in np.unique(values)}
+    return {f"{name} {i}": column for i, column in enumerate(values.T) if np.ptp(column) > 0}
+
+
+def dependences(table: dict[str, np.ndarray]) -> list[str]:
+    """Pairs of columns of two groups whose ranks correlate more than chance allows.
+
+    Each column takes part twice, as it is and as its distance from its own median, so that a spread which
+    follows something is found as well as a mean. Under independence a correlation of ranks times sqrt(n - 1)
+    is close to a standard normal; the limit is Bonferroni's, FALSE_ALARM over the number of pairs.
+    """
+    names, ranks, member = [], [], []
+    for name, values in table.items():
+        values = values.astype(float)
+        for what, column in (("", values), (" spread", np.abs(values - np.median(values)))):
+            if np.ptp(column) > 0:
+                names.append(name + what)
+                ranks.append(rankdata(column))
+                member.append(GROUPS.index(name.split("/")[0]))
+    correlation = np.corrcoef(ranks)
+    across = np.less.outer(member, member)
+    limit = norm.isf(FALSE_ALARM / 2 / across.sum()) / np.sqrt(len(ranks[0]) - 1)
+    return [f"{names[i]} and {names[j]}" for i, j in np.argwhere(across & (np.abs(correlation) > limit))]
+
+
+@pytest.fixture(scope="module")
+def many() -> dict[str, np.ndarray]:
+    """Columns of 5,000 samples.
+
+    The pose of the *second* hand takes as long as that of the first; it is replaced by noise, and left out.
+    """
+
+    def quick(rng, *_):
+        return rng.normal(size=ANGLES), 0
+
+    rows = {group: [sample_group(group, 0, "train", i) for i in range(SAMPLES)] for group in GROUPS[:3]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthhand_factors, "sample_articulation", quick)
+        rows["scene"] = [sample_group("scene", 0, "train", i) for i in range(SAMPLES)]
+    table = {}
+    for group, parts in rows.items():
+        for field in dataclasses.fields(parts[0]):
+            if not field.name.startswith("second_"):
+                values = np.stack([np.asarray(getattr(part, field.name)) for part in parts])
+                table |= columns(f"{group}/{field.name}", values)
+    return table
+
+
+@pytest.mark.slow
+def test_groups_are_independent(many):
+    assert {name.split("/")[0] for name in many} == set(GROUPS) and len(many) > 100
+    assert dependences(many) == []
+
+
+@pytest.mark.slow
+def test_a_dependence_between_groups_would_be_found(many):
+    """Both of a mean and of a spread, each of a strength that no eye would see in a scatter plot."""
+    melanin = rankdata(many["appearance/melanin 0"]) / SAMPLES - 0.5
+    shape = many["shape/coefficients 0"]
+    follows = shape + 0.4 * melanin
+    found = dependences(many | {"shape/coefficients 0": follows})
+    assert found == ["shape/coefficients 0 and appearance/melanin 0"]
+    wavers = shape * (1 + 0.6 * melanin)
+    assert abs(spearmanr(wavers, melanin).statistic) < 0.04
+    found = dependences(many | {"shape/coefficients 0": wavers})
+    assert found == ["shape/coefficients 0 spread and appearance/melanin 0"]
+
+
+# -- on disk ----------------------------------------------------------------------------------------------
 
 
 def test_factors_on_disk_are_those_sampled(dataset):
@@ -266,6 +352,12 @@ def test_a_foreign_folder_is_refused(tmp_path):
         write(tmp_path)
 
 
+def test_what_a_kill_left_of_the_manifest_is_not_foreign(dataset, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / ".synthhand.json.tmp").write_text("{")
+    assert contents(write(tmp_path / "set")) == contents(dataset)
+
+
 @pytest.mark.parametrize(("name", "value"), [("train", -1), ("seed", -1), ("size", 8), ("workers", 0)])
 def test_impossible_requests_are_refused(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}"):
@@ -283,12 +375,6 @@ def test_unknown_splits_are_refused():
 def test_an_empty_split_is_still_a_split(tmp_path):
     write(tmp_path / "set", train=1, val=0, test=0)
     assert len(RHDSplit(tmp_path / "set", "val")) == 0
-
-
-def test_contact_sheet_has_one_tile_per_sample():
-    sheet = contact_sheet(rows=1, columns=2, side=20)
-    assert sheet.shape == (20, 40, 3)
-    assert sheet[:, :20].std() > 0
 
 
 def test_the_rig_is_built_once():

@@ -52,6 +52,7 @@ def prepare(
         FileNotFoundError: the dataset is not there.
         ValueError: unknown dataset, or `out` was prepared otherwise; every difference is named.
         BlockingIOError: another process is writing to `out`.
+        OSError: the disk is full; the file is named, and the same call goes on once there is room.
     """
     if dataset not in READERS:
         raise ValueError(f"unknown dataset {dataset!r}; choose one of {', '.join(READERS)}")
@@ -72,9 +73,9 @@ def prepare(
         return out
     for job in jobs:
         job.annotations_sha256()  # a dataset that is not there is told before anything is written
-    with exclusive(out):
+    with exclusive(out) as lock:
         out.mkdir(exist_ok=True)
-        splits = {job.split: write_split(job, out, settings, workers, progress) for job in jobs}
+        splits = {job.split: write_split(job, out, settings, workers, progress, lock) for job in jobs}
         manifest = {"davae": __version__, **settings, "digest": digest(splits), "splits": splits}
         write_json(out / FILE_NAME, manifest)
     for split, entry in splits.items():

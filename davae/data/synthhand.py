@@ -5,15 +5,14 @@ besides, plus `factors.npz` per split: every factor as an array `group/name`, ro
 `appearance/mean_colour`, the rendered hand's mean display colour. Sample i of a split depends only on
 (seed, split, i).
 
-    python -m davae.data.synthhand --sheet docs/figures/synthhand_sheet.png
+One sample is `render(sample_factors(seed, split, i))`; `dataclasses.replace` changes any factor, or a whole
+group of them, and leaves all others as they are. `davae.data.synthhand_sheets` draws contact sheets that way.
 """
 
-import argparse
 import json
-import multiprocessing
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +20,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from davae.data.folders import exclusive, write_atomically
+from davae.data.folders import Lock, exclusive, temporary_path, worker_pool, write_atomically
 from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
-from davae.data.synthhand_view import Rendering, hand_pixels, render
+from davae.data.synthhand_view import Rendering, render
+
+__all__ = ["GENERATOR", "MANIFEST", "Factors", "Rendering", "render", "sample_factors", "write_dataset"]
 
 GENERATOR = 5  # raised whenever the same seed would give other pictures
 MANIFEST = "synthhand.json"
@@ -63,18 +64,19 @@ def write_dataset(
     Raises:
         ValueError: the folder holds another SynthHand (the difference is named) or foreign files.
         BlockingIOError: another process is writing there.
+        OSError: the disk is full; the file is named, and the same call goes on once there is room.
     """
     out = Path(out)
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     _check_request(counts, seed, size, workers)
-    with exclusive(out):
+    with exclusive(out) as lock:
         _claim(out, {"generator": GENERATOR, "seed": seed, "size": size, **counts})
-        _write_dataset(out, counts, seed, size, workers, progress)
+        _write_dataset(out, counts, seed, size, workers, progress, lock)
     return out
 
 
 def _write_dataset(
-    out: Path, counts: dict[str, int], seed: int, size: int, workers: int, progress: bool
+    out: Path, counts: dict[str, int], seed: int, size: int, workers: int, progress: bool, lock: Lock
 ) -> None:
     jobs = [
         (str(out), split, list(range(start, min(start + _CHUNK, count))), seed, size)
@@ -85,7 +87,7 @@ def _write_dataset(
     with tqdm(
         total=sum(len(job[2]) for job in jobs), desc="SynthHand", unit="image", disable=not progress
     ) as bar:
-        for rendered in _run(jobs, workers):
+        for rendered in _run(jobs, workers, lock):
             bar.update(rendered)
     for split, count in counts.items():
         _finish_split(out, split, count)
@@ -115,27 +117,20 @@ def _claim(out: Path, manifest: dict) -> None:
                 "choose another folder or delete it"
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(found != temporary_path(path) for found in out.iterdir()):
         raise ValueError(f"{out}: is not empty and has no {MANIFEST}; choose an empty or a new folder")
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=2) + "\n"))
 
 
-def _run(jobs: list[tuple], workers: int):
+def _run(jobs: list[tuple], workers: int, lock: Lock):
     """Run the jobs here or in a pool; yields the number of samples of each finished job."""
     if workers == 1 or len(jobs) <= 1:
         yield from map(_render_chunk, jobs)
         return
-    # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        futures = [pool.submit(_render_chunk, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with worker_pool(min(workers, len(jobs)), lock) as pool:
+        for future in as_completed([pool.submit(_render_chunk, job) for job in jobs]):
+            yield future.result()
 
 
 def _render_chunk(job: tuple[str, str, list[int], int, int]) -> int:
@@ -234,40 +229,3 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
             np.savez(file, **arrays)
 
     write_atomically(path, write)
-
-
-def contact_sheet(
-    seed: int = 0, split: str = "train", rows: int = 5, columns: int = 8, side: int = 150
-) -> np.ndarray:
-    """Return a picture (rows * side, columns * side, 3) of the first samples.
-
-    The first row shows whole frames; the others are cut out around the hand that the factors describe.
-    """
-    tiles = []
-    for index in range(rows * columns):
-        rendering = render(sample_factors(seed, split, index))
-        tile = Image.fromarray(rendering.image)
-        if index >= columns:
-            own = hand_pixels(rendering.part_mask, rendering.side)
-            (top, left), (bottom, right) = np.argwhere(own).min(0), np.argwhere(own).max(0)
-            half = int(0.65 * max(bottom - top, right - left, 24))
-            x, y = (left + right) // 2, (top + bottom) // 2
-            tile = tile.crop((x - half, y - half, x + half, y + half))
-        tiles.append(np.asarray(tile.resize((side, side), Image.Resampling.LANCZOS)))
-    lines = [np.concatenate(tiles[r * columns : (r + 1) * columns], axis=1) for r in range(rows)]
-    return np.concatenate(lines, axis=0)
-
-
-def main() -> None:
-    """Write a contact sheet (`--sheet FILE`) as an image file."""
-    parser = argparse.ArgumentParser(description="Draw a contact sheet of SynthHand.")
-    parser.add_argument("--sheet", type=Path, required=True, help="image file to write, .png")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-    # Six bits a channel look the same and keep the file small.
-    Image.fromarray(contact_sheet(arguments.seed) & 0xFC).save(arguments.sheet, optimize=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,8 @@
 """Write one prepared split: every row into arrays mapped from disk, by one process or several."""
 
 import json
-import multiprocessing
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from davae.config import DataConfig
+from davae.data.folders import Lock, allocate, naming_a_full_disk, worker_pool
 from davae.data.manifest import sha256, write_json
 from davae.data.record import BadSample
 from davae.data.rhd import RHDSplit
@@ -43,8 +42,10 @@ class Job:
         return sha256(READERS[self.dataset].locate(self.root, self.split)[1])
 
 
-def write_split(job: Job, out: Path, settings: dict[str, Any], workers: int, progress: bool) -> dict:
-    """Write `out`/SPLIT and return its entry for the manifest.
+def write_split(
+    job: Job, out: Path, settings: dict[str, Any], workers: int, progress: bool, lock: Lock
+) -> dict:
+    """Write `out`/SPLIT, a folder locked by `lock`, and return its entry for the manifest.
 
     The folder appears complete or not at all. One that is complete and was made from the same annotations
     with the same settings is taken as it is: an interrupted preparation resumes at the split it was in.
@@ -52,6 +53,7 @@ def write_split(job: Job, out: Path, settings: dict[str, Any], workers: int, pro
     Raises:
         BadSample: a sample is unusable and `job.skip_bad` is off, or no sample is usable.
         ValueError: the folder exists and is someone else's.
+        OSError: the disk is full; the file is named.
     """
     final, partial = out / job.split, out / f".{job.split}.partial"
     made_with = settings | {"skip_bad": job.skip_bad, "annotations_sha256": job.annotations_sha256()}
@@ -61,15 +63,17 @@ def write_split(job: Job, out: Path, settings: dict[str, Any], workers: int, pro
         entry = json.loads((final / "split.json").read_text())
         if entry["made_with"] == made_with:
             return entry
-        shutil.rmtree(final)  # part of an unfinished preparation with other settings
+        # Part of an unfinished preparation with other settings; renamed, so that no half of it can stay.
+        shutil.rmtree(partial, ignore_errors=True)
+        os.replace(final, partial)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
 
     reader = job.reader()
     layout = row_layout(job.config)
     for name, (shape, dtype) in layout.items():
-        open_memmap(partial / f"{name}.npy", "w+", dtype, (len(reader), *shape))
-    skipped = _fill(job, reader, partial, workers, progress)
+        _new_array(partial / f"{name}.npy", dtype, (len(reader), *shape))
+    skipped = _fill(job, reader, partial, workers, progress, lock)
     kept = np.delete(np.arange(len(reader)), sorted(skipped))
     if len(kept) == 0:
         raise BadSample(f"{reader.folder}: none of its {len(reader)} samples can be used")
@@ -93,6 +97,14 @@ def write_split(job: Job, out: Path, settings: dict[str, Any], workers: int, pro
     write_json(partial / "split.json", entry)
     os.replace(partial, final)
     return entry
+
+
+def _new_array(path: Path, dtype: str | np.dtype, shape: tuple[int, ...]) -> NDArray:
+    """Map a new array of zeros from disk, with room for all of it."""
+    with naming_a_full_disk(path):
+        array = open_memmap(path, "w+", dtype, shape)
+    allocate(path)
+    return array
 
 
 class _Filler:
@@ -142,7 +154,9 @@ def _fill_in_worker(start: int, stop: int) -> dict[int, str]:
     return _filler.fill(start, stop)
 
 
-def _fill(job: Job, reader: RHDSplit, folder: Path, workers: int, progress: bool) -> dict[int, str]:
+def _fill(
+    job: Job, reader: RHDSplit, folder: Path, workers: int, progress: bool, lock: Lock
+) -> dict[int, str]:
     """Fill every row of the arrays in `folder`; return {row: reason} of those left out."""
     chunks = [(start, min(start + CHUNK, len(reader))) for start in range(0, len(reader), CHUNK)]
     skipped: dict[int, str] = {}
@@ -153,19 +167,11 @@ def _fill(job: Job, reader: RHDSplit, folder: Path, workers: int, progress: bool
                 skipped |= filler.fill(start, stop)
                 bar.update(stop - start)
             return skipped
-        pool = ProcessPoolExecutor(
-            min(workers, len(chunks)),
-            mp_context=multiprocessing.get_context("spawn"),  # forking a process with threads is not safe
-            initializer=_start_worker,
-            initargs=(job, folder),
-        )
-        try:
+        with worker_pool(min(workers, len(chunks)), lock, _start_worker, (job, folder)) as pool:
             futures = [pool.submit(_fill_in_worker, start, stop) for start, stop in chunks]
             for (start, stop), future in zip(chunks, futures, strict=True):
                 skipped |= future.result()
                 bar.update(stop - start)
-        finally:
-            pool.shutdown(cancel_futures=True)
     return skipped
 
 
@@ -174,7 +180,7 @@ def _keep_rows(folder: Path, layout: dict, kept: NDArray) -> None:
     for name in layout:
         path, shorter = folder / f"{name}.npy", folder / f"{name}.short"
         source = np.load(path, mmap_mode="r")
-        target = open_memmap(shorter, "w+", source.dtype, (len(kept), *source.shape[1:]))
+        target = _new_array(shorter, source.dtype, (len(kept), *source.shape[1:]))
         for start in range(0, len(kept), CHUNK):
             target[start : start + CHUNK] = source[kept[start : start + CHUNK]]
         target.flush()
@@ -198,5 +204,6 @@ def _copy_factors(reader: RHDSplit, folder: Path, kept: NDArray) -> str | None:
                 f"{source}: {key!r} has shape {values.shape}, expected one row for each of the "
                 f"{reader.folder_count} samples; render the split again"
             )
-    np.savez(folder / "factors.npz", **{key: values[reader.rows[kept]] for key, values in factors.items()})
+    with naming_a_full_disk(folder / "factors.npz"):
+        np.savez(folder / "factors.npz", **{key: rows[reader.rows[kept]] for key, rows in factors.items()})
     return sha256(folder / "factors.npz")

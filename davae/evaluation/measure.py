@@ -13,6 +13,7 @@ from davae.data.augment import Batch, centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.predictions import Predictions, save_predictions
 from davae.evaluation.report import report, report_json
+from davae.evaluation.skin_tone import COLOUR_FACTOR
 from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
 from davae.training import runs
@@ -61,7 +62,9 @@ def evaluate(
         "model": MODEL_NAMES[config.model.attention],
         "seed": config.train.seed,
     }
-    measured = about | report(predictions, np.asarray(train.joints), np.asarray(train.scale_mm))
+    measured = about | report(
+        predictions, np.asarray(train.joints), np.asarray(train.scale_mm), test.factors.get(COLOUR_FACTOR)
+    )
     text = report_json(measured)
     suffix = "" if split == "test" else f"-{split}"
     save_predictions(Path(run) / f"predictions{suffix}.npz", predictions)

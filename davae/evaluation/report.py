@@ -5,7 +5,10 @@
                                     auc_hand3d, per_joint_mm (null where no image shows the joint)
     mean_pose.P, mean_hand.P5       the same of the two constant guesses
     ratios                          P1 over the mean pose's, P5 over the mean hand's
-    cloud, image                    chamfer_mm; psnr_db, psnr_hand_db; each with its interval
+    cloud, image                    chamfer_mm; psnr_db, psnr_hand_db, squared_error (on [0, 1], against the
+                                    hand over grey, mean over all pixels); each with its interval
+    skin_tone                       epe_mm (P1), squared_error, and for each of `classes` n, both, and their
+                                    ratios; or `absent`, the reason (see `davae.evaluation.skin_tone`)
     latent.B                        of block B: kl (nats, summed over dimensions), kl_mean_per_dim,
                                     kl_per_dim, active_units
     terms, elbo                     as the objective defines them, with unit weights (compare paper Table 2)
@@ -26,11 +29,13 @@ import torch
 
 from davae.config import BLOCKS, TERMS
 from davae.evaluation.predictions import Predictions
+from davae.evaluation.skin_tone import COLOUR_FACTOR, format_skin_tone, skin_tone_report
 from davae.losses import gaussian_kl
 from davae.metrics import (
     PROTOCOLS,
     ProtocolResult,
     bootstrap_interval,
+    endpoint_error,
     evaluate_protocols,
     mean_pose,
     procrustes_mean_hand,
@@ -39,13 +44,19 @@ from davae.metrics import (
 ACTIVE_VARIANCE = 0.01  # a latent dimension whose mean varies more than this over images is in use
 
 
-def report(predictions: Predictions, train_joints: np.ndarray, train_scale_mm: np.ndarray) -> dict[str, Any]:
+def report(
+    predictions: Predictions,
+    train_joints: np.ndarray,
+    train_scale_mm: np.ndarray,
+    colours: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Reduce predictions to the numbers of metrics.json.
 
     Args:
         predictions: of n images.
         train_joints: (m, 21, 3) normalised poses of the training split, for the two constant guesses.
         train_scale_mm: (m,) their reference bone lengths, whose mean is P4's scale.
+        colours: (n, 3) mean colour of each hand, sRGB on [0, 1], or None where the dataset does not say.
     """
     p, mean_scale_mm = predictions, float(np.mean(train_scale_mm))
 
@@ -57,6 +68,12 @@ def report(predictions: Predictions, train_joints: np.ndarray, train_scale_mm: n
 
     protocols, constant = score(p.pose), score(mean_pose(train_joints))
     hand = score(procrustes_mean_hand(train_joints), ("P5",))
+    # The PSNR is of the whole picture: no mask takes part.
+    squared_errors = 10 ** (-p.psnr_db.astype(np.float64) / 10)
+    if colours is None:
+        skin_tone = {"absent": f"unknown, since this dataset has no factor {COLOUR_FACTOR}"}
+    else:
+        skin_tone = skin_tone_report(colours, endpoint_error(p.pose_mm, p.joints_mm).mean(1), squared_errors)
     latent = {block: _latent(p.means[block], p.logvars[block]) for block in BLOCKS}
     terms = {term: float(p.terms[term].mean(dtype=np.float64)) for term in TERMS}
     return {
@@ -71,7 +88,9 @@ def report(predictions: Predictions, train_joints: np.ndarray, train_scale_mm: n
         },
         "cloud": _mean_with_interval("chamfer_mm", p.chamfer_mm),
         "image": _mean_with_interval("psnr_db", p.psnr_db)
-        | _mean_with_interval("psnr_hand_db", p.psnr_hand_db),
+        | _mean_with_interval("psnr_hand_db", p.psnr_hand_db)
+        | _mean_with_interval("squared_error", squared_errors),
+        "skin_tone": skin_tone,
         "latent": latent,
         "terms": terms,
         "elbo": -(sum(terms.values()) + sum(block["kl"] for block in latent.values())),
@@ -169,4 +188,7 @@ def format_table(measured: dict[str, Any], others: dict[str, dict[str, Any]] | N
         f"P5 is {ratios['P5_to_mean_hand']:.3f} of the mean hand's",
         *(f"  {name}  {protocol.title}" for name, protocol in PROTOCOLS.items()),
     ]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    if "skin_tone" in measured:  # reports of earlier versions have none
+        text += "\n" + format_skin_tone(measured["skin_tone"])
+    return text

@@ -1,0 +1,109 @@
+"""Errors by skin tone: does a model serve some hands worse than others?
+
+Tone is the individual typology angle (ITA) of the hand's mean colour *as the picture shows it*, light and
+exposure included, in the classes of Del Bino and Bernerd, "Variations in skin colour and the biological
+consequences of ultraviolet radiation exposure", 2013. It is known where the dataset says what colour each
+hand has, as SynthHand does.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from davae.metrics import bootstrap_interval
+
+# From light to dark: the class and the ITA, in degrees, above which it begins.
+CLASSES = {
+    "very light": 55.0,
+    "light": 41.0,
+    "intermediate": 28.0,
+    "tan": 10.0,
+    "brown": -30.0,
+    "dark": -np.inf,
+}
+COLOUR_FACTOR = "appearance/mean_colour"  # of SynthHand
+
+_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
+                    [0.0193339, 0.1191920, 0.9503041]])  # fmt: skip
+_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
+
+
+def ita_degrees(colours) -> np.ndarray:
+    """Return the individual typology angle (...), degrees, of sRGB display colours (..., 3) on [0, 1].
+
+    atan2((L* - 50), b*) of CIELAB under D65. For b* > 0, which skin under any usual light has, it is the
+    arctan((L* - 50) / b*) of the literature; beyond, it goes on steadily where that jumps.
+    """
+    colours = np.asarray(colours, dtype=np.float64)
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ _TO_XYZ.T / _WHITE
+    dark = xyz <= (6 / 29) ** 3
+    _, y, z = np.moveaxis(np.where(dark, xyz / (3 * (6 / 29) ** 2) + 4 / 29, np.cbrt(xyz)), -1, 0)
+    return np.degrees(np.arctan2(116 * y - 66, 200 * (y - z)))
+
+
+def skin_tone_report(colours, errors_mm: np.ndarray, squared_errors: np.ndarray) -> dict[str, Any]:
+    """Return both errors over all images and by class of skin tone, with their ratios to those over all.
+
+    Args:
+        colours: (n, 3) mean colour of each hand in its picture, sRGB on [0, 1]; zeros for a hand of which not
+            one pixel shows, which is left out.
+        errors_mm: (n,) mean joint error of each hand.
+        squared_errors: (n,) mean squared error of each picture on [0, 1] against its target, the hand over
+            grey, over all pixels: no mask chooses among them.
+
+    Raises:
+        ValueError: lengths that differ.
+    """
+    colours = np.asarray(colours)
+    if not (colours.shape == (len(errors_mm), 3) and len(errors_mm) == len(squared_errors)):
+        raise ValueError(
+            f"colours {colours.shape}, errors_mm {np.shape(errors_mm)} and squared_errors "
+            f"{np.shape(squared_errors)} must be (n, 3), (n,) and (n,)"
+        )
+    seen = colours.any(axis=1)
+    errors = {"epe_mm": np.asarray(errors_mm, float)[seen]}
+    errors["squared_error"] = np.asarray(squared_errors, float)[seen]
+    overall = {name: float(values.mean()) for name, values in errors.items()}
+    lower = np.array(list(CLASSES.values()))
+    member = np.argmax(ita_degrees(colours[seen])[:, None] > lower, axis=1)
+    classes = {}
+    for index, name in enumerate(CLASSES):
+        own = member == index
+        classes[name] = {"n": int(own.sum())}
+        for error, values in errors.items():
+            mean = float(values[own].mean()) if own.any() else None
+            classes[name] |= {
+                error: mean,
+                f"{error}_interval": list(bootstrap_interval(values[own])) if own.any() else None,
+                f"{error}_ratio": None if mean is None else mean / overall[error],
+            }
+    return {**overall, "classes": classes}
+
+
+def format_skin_tone(found: dict[str, Any]) -> str:
+    """Return the report as a short plain text table, or why there is none."""
+    if "absent" in found:
+        return f"errors by skin tone: {found['absent']}\n"
+    lines = [
+        "errors by skin tone (ITA of the hand's mean colour), and their ratios to the mean over all hands",
+        f"{'':<13}{'ITA':>13}{'n':>7}{'EPE P1 mm':>12}{'ratio':>7}{'picture':>10}{'ratio':>7}",
+    ]
+    upper = None
+    for name, values in found["classes"].items():
+        low = CLASSES[name]
+        angle = f"over {low:g}°" if upper is None else f"{low:g}° to {upper:g}°"
+        angle = angle if np.isfinite(low) else f"up to {upper:g}°"
+        upper = low
+        if values["n"]:
+            cells = f"{values['epe_mm']:>12.2f}{values['epe_mm_ratio']:>7.2f}"
+            cells += f"{values['squared_error']:>10.4f}{values['squared_error_ratio']:>7.2f}"
+        else:
+            cells = f"{'-':>12}{'-':>7}{'-':>10}{'-':>7}"
+        lines.append(f"{name:<13}{angle:>13}{values['n']:>7}{cells}")
+    total = sum(values["n"] for values in found["classes"].values())
+    lines.append(
+        f"{'all':<13}{'':>13}{total:>7}{found['epe_mm']:>12.2f}{'':>7}{found['squared_error']:>10.4f}"
+    )
+    lines.append("(picture: mean squared error over all pixels, on [0, 1], of the hand over grey)")
+    return "\n".join(lines) + "\n"
