@@ -49,7 +49,7 @@ def _finger_field(points, joints, radii, frames, first: int) -> np.ndarray:
         flat = (1.13 if thumb else 1.05) if last else 1.03
         local = np.stack([x / flat, y, z])
         start, end = radii[c - 1] * (1.0 if thumb or c > first + 1 else 0.94), radii[c]
-        middle = 0.5 * (start + end) * (0.99 if last else 0.92)
+        middle = 0.5 * (start + end) * (0.99 if last else 0.94)
         stop = length - max(0.0, end - pulp_mm()[finger]) if last else length
         half = 0.5 * length
         bones = (
@@ -65,7 +65,7 @@ def _finger_field(points, joints, radii, frames, first: int) -> np.ndarray:
             bed = -y - (0.80 * end + 0.30 * (z - 0.55 * length).clip(-4, 0) ** 2)
             own = -smooth_min(-own, -bed, 2.0)
         else:  # a knuckle is broad, and stands out on the back
-            own = smooth_min(own, capsule(local, (0, -1.1, length), (0, -1.1, length), end, end), 2.5)
+            own = smooth_min(own, capsule(local, (0, -0.9, length), (0, -0.9, length), end, end), 2.5)
         field = own if field is None else smooth_min(field, own, 2.5)
     return field
 
@@ -85,8 +85,8 @@ def _palm_field(points, joints) -> np.ndarray:
         there = bases[k + 1] + 0.36 * (joints[10 + 4 * k] - bases[k + 1])
         pieces.append((here - dorsal * 2, there - dorsal * 2, 5.6, 5.6))
     pieces += [
-        ((-18.0, -6.0, -4.0), (-27.0, -32.0, -6.5), 11.0, 13.0),  # hypothenar
-        ((-27.0, -32.0, -6.5), (-31.0, -56.0, -4.5), 13.0, 11.0),
+        ((-17.0, -2.0, -3.0), (-25.0, -34.0, -6.5), 11.0, 12.6),  # hypothenar
+        ((-25.0, -34.0, -6.5), (-31.0, -58.0, -4.5), 12.6, 10.8),
         ((10.0, -10.0, -6.0), (25.0, -38.0, -13.5), 12.0, 14.5),  # thenar
         ((25.0, -38.0, -13.5), joints[2] * 0.9 + np.array([1.0, -6.0, 1.0]), 14.0, 9.0),
         ((28.0, -48.0, -5.0), (26.0, -66.0, -3.0), 8.5, 8.0),  # first web: muscle between thumb and index
@@ -96,8 +96,8 @@ def _palm_field(points, joints) -> np.ndarray:
     for base, height in zip(bases, (7.6, 8.2, 7.4, 6.6), strict=True):
         head = base + dorsal * height
         field = smooth_min(field, capsule(points, head + [0, 3, -1], head + [0, -3, -0.6], 5.6, 5.6), 3.5)
-    for base, lift in zip(bases, (12.2, 12.8, 12.2, 10.6), strict=True):
-        head, root = base + dorsal * lift, np.array([0.22 * base[0], -14.0, 15.0])
+    for base, lift in zip(bases, (11.5, 12.1, 11.5, 9.9), strict=True):
+        head, root = base + dorsal * lift, np.array([0.22 * base[0], -12.0, 13.6])
         field = smooth_min(field, capsule(points, head, 0.6 * head + 0.4 * root + dorsal * 0.8, 2.0, 2.2), 4.0)
         field = smooth_min(field, capsule(points, 0.6 * head + 0.4 * root + dorsal * 0.8, root, 2.2, 1.2), 4.0)
     return field
@@ -107,6 +107,8 @@ def _forearm_field(points) -> np.ndarray:
     """Distance to the forearm, an elliptic cone (roughly: exact on the surface, slack elsewhere)."""
     x, y, z = points
     wide, deep = forearm_radii(y)
+    hidden = 1.2 * ((y - 88) / 15).clip(0, 1)  # where the tube of the arm, outside the mesh, takes over
+    wide, deep = wide - hidden, deep - hidden
     around = (np.hypot(x / wide, (z - 0.5) / deep) - 1) * deep
     end = np.maximum(-22.0 - y, y - FOREARM_MM)
     # Rounded where the side meets the ends.

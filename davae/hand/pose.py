@@ -8,8 +8,8 @@ and of IP; last the cupping of the palm. Zero is the rest hand: straight fingers
 
 import numpy as np
 
-from davae.hand.rig import FOREARM, PHALANGES, SEGMENTS, Rig, axis_rotation, segment_motion
-from davae.skeleton import PARENTS
+from davae.hand.contact import overlap_mm
+from davae.hand.rig import FOREARM, SEGMENTS, Rig, axis_rotation
 
 ANGLES = 22
 _FINGER_COLUMNS = np.arange(16).reshape(4, 4)  # finger, (mcp, abduction, pip, dip)
@@ -105,9 +105,7 @@ def segment_rotations(rig: Rig, angles: np.ndarray, orientation: np.ndarray, wri
 
 
 def flesh_overlap_mm(rig: Rig, joints_mm: np.ndarray, radii_mm: np.ndarray, angles: np.ndarray) -> float:
-    """Return how deep (mm) the flesh of two different fingers, or of a finger and the palm, interpenetrates.
-
-    Fingers are beaded with balls; the palm is the row of metacarpals. Zero or less means no contact.
+    """Return how deep (mm) two fingers, or a finger and the palm, cut into each other; negative = apart.
 
     Args:
         rig: the hand, for its frames.
@@ -116,33 +114,7 @@ def flesh_overlap_mm(rig: Rig, joints_mm: np.ndarray, radii_mm: np.ndarray, angl
         angles: (22,) articulation.
     """
     rotations = segment_rotations(rig, angles, np.eye(3), np.zeros(2))
-    _, _, posed = segment_motion(joints_mm, rotations)
-    t = _BEADS_T[:, None]
-    balls = posed[_BEADS_FROM] * (1 - t) + posed[_BEADS_TO] * t
-    radii = radii_mm[_BEADS_FROM] * (1 - _BEADS_T) + radii_mm[_BEADS_TO] * _BEADS_T
-    radii = np.where(_BEADS_PALM, 10.0, 0.93 * radii)
-    gap = np.linalg.norm(balls[:, None] - balls[None], axis=2) - radii[:, None] - radii
-    return float(-np.min(gap[_BEADS_PAIRS]))
-
-
-def _beads():
-    """Balls along the bones, and which pairs of balls may not touch."""
-    beads = []  # parent joint, joint, position, palm?, finger
-    for c in PHALANGES:
-        finger, position = divmod(int(c) - 1, 4)
-        # The root of a finger, and the thumb's metacarpal, are embedded in the palm.
-        start = (0.6 if finger else 0.8) if position == 1 else 0.15
-        beads += [(PARENTS[c], c, t, False, finger) for t in np.linspace(start, 1.0, 5)]
-    for base in (5, 9, 13, 17):
-        beads += [(0, base, t, True, 9) for t in np.linspace(0.35, 0.9, 4)]
-    origin, end, t, palm, finger = (np.array(column) for column in zip(*beads, strict=True))
-    pairs = (finger[:, None] != finger) & ~(palm[:, None] & palm)
-    thumb_low = (finger == 0) & (end < 4)  # the thumb's base rests on the palm by anatomy
-    pairs &= ~(thumb_low[:, None] & palm) & ~(palm[:, None] & thumb_low)
-    return origin, end, t, palm, np.triu(pairs)
-
-
-_BEADS_FROM, _BEADS_TO, _BEADS_T, _BEADS_PALM, _BEADS_PAIRS = _beads()
+    return overlap_mm(rig, joints_mm, radii_mm, rotations)
 
 
 def sample_articulation(rng: np.random.Generator, rig: Rig, joints_mm, radii_mm) -> tuple[np.ndarray, int]:

@@ -83,7 +83,7 @@ def _skin_weights(vertices, faces, joints, radii, frames) -> np.ndarray:
             ],
             axis=0,
         )
-    share = np.exp(-(distance - distance.min(1, keepdims=True)) / 3.0)
+    share = np.exp(-(distance - distance.min(1, keepdims=True)) / 2.0)
     share /= share.sum(1, keepdims=True)
     weights = np.zeros((len(vertices), SEGMENTS))
     for finger in range(5):
@@ -93,7 +93,7 @@ def _skin_weights(vertices, faces, joints, radii, frames) -> np.ndarray:
             # The joint's plane halves the angle between the two bones it joins.
             across = frames[c][:, 2] + frames[c + 1][:, 2] if c > first else frames[c + 1][:, 2]
             position = (vertices - joints[c]) @ (across / np.linalg.norm(across))
-            reach = {0: 12.0, 1: 0.85 * radii[c], 2: 0.8 * radii[c]}[c - first]
+            reach = {0: 13.0, 1: 0.85 * radii[c], 2: 0.8 * radii[c]}[c - first]
             beyond = left * _step(position, -reach, reach)
             weights[:, c] = left - beyond
             left = beyond
