@@ -30,7 +30,7 @@ _ROOTS = {
 }
 _THUMB_ROOT = (21.0, -19.0, -9.0)
 _THUMB_DIRECTIONS = ((0.70, -0.62, -0.36), (0.60, -0.76, -0.25), (0.55, -0.82, -0.16))
-THUMB_PAD = (-0.62, -0.30, -0.72)  # where the thumb's pad looks, and towards which it bends
+THUMB_PAD = (-0.74, -0.48, -0.46)  # where the thumb's pad looks, and towards which it bends
 
 # Flesh radius (mm) at the joints, root to tip. Finger breadths at PIP and DIP of about 19 and 17 mm.
 _RADII = {

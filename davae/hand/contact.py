@@ -8,9 +8,9 @@ import numpy as np
 
 from davae.hand.rig import PHALANGES, SEGMENT_PARENTS, Rig, segment_motion
 
-_SINK = 0.12  # flesh hangs below the bone by this share of its radius
-_FLESH = 0.97  # radius of a capsule over the flesh radius at its joints
-_PALM = 1.0  # the same, of the palm
+_SINK = 0.15  # flesh hangs below the bone by this share of its radius
+_FLESH = 1.10  # radius of a capsule over the flesh radius at its joints
+_PALM = 1.25  # the same, of the palm
 _METACARPALS = (5, 9, 13, 17)
 
 

@@ -16,41 +16,60 @@ _FINGER_COLUMNS = np.arange(16).reshape(4, 4)  # finger, (mcp, abduction, pip, d
 _THUMB = slice(16, 21)
 _CUP = 21
 
-# Degrees. Anatomical ranges, active motion (MCP extension is kept small, as hands rarely hold it).
+# Degrees. Fingers: active ranges of the American Academy of Orthopaedic Surgeons, Joint Motion (1965): MCP 45
+# extension to 90 flexion (hyperextension kept small, as hands rarely hold it), PIP 0 to 100, DIP 0 to 90 (80
+# with the coupling below), thumb MCP to 50 and IP 20 extension to 80 flexion; a few degrees of slack. The
+# thumb's saddle joint counts from our rest hand, whose thumb stands half way out.
 LIMITS_DEG = np.array(
-    [(-20, 92), (-14, 14), (-4, 105), (-6, 75)] * 4
-    + [(-22, 40), (-24, 32), (-30, 25), (-12, 62), (-14, 78)]
+    [(-20, 92), (-15, 15), (-5, 103), (-6, 80)] * 4
+    + [(-22, 45), (-26, 45), (-65, 20), (-12, 58), (-20, 80)]
     + [(-2, 16)],
     dtype=float,
 )
 
 # Degrees. The thumb (flexion, abduction, twist, mcp, ip); (mcp, pip) of index, middle, ring and little, whose
-# DIP follows the PIP; the spread, which is the abduction of the index that the other fingers follow.
+# DIP follows the PIP; the spread: the abduction of the index, which the others follow, or that of all four.
 GESTURES = {
     "open": ((-8, -6, 0, 4, 4), (0, 4), (0, 4), (0, 4), (0, 5), 2),
     "spread": ((-18, 4, 0, 0, -6), (-6, 2), (-6, 2), (-6, 2), (-6, 2), 10),
     "flat": ((6, -18, 0, 6, 6), (4, 3), (4, 3), (4, 3), (4, 3), -6),
     "relaxed": ((4, 6, 0, 14, 18), (20, 30), (26, 36), (31, 40), (35, 40), -2),
-    "fist": ((23, 8, -25, 50, 42), (86, 101), (87, 102), (86, 101), (84, 99), -4),
-    "point": ((23, 6, -25, 50, 42), (4, 6), (86, 102), (86, 101), (84, 99), 0),
-    "victory": ((31, 10, -25, 58, 32), (0, 4), (0, 4), (84, 100), (82, 98), 11),
-    "three": ((34, 8, -24, 58, 44), (0, 4), (0, 4), (0, 5), (82, 98), 8),
-    "four": ((34, 2, -20, 54, 60), (0, 4), (0, 4), (0, 4), (0, 5), 6),
-    "thumbs_up": ((-22, -16, 0, 0, -8), (84, 100), (86, 101), (86, 101), (84, 99), -4),
-    "call": ((-18, 0, 0, 0, 0), (84, 100), (86, 101), (82, 98), (-2, 4), 2),
-    "horns": ((30, 10, -25, 56, 34), (0, 4), (84, 100), (82, 99), (0, 5), 4),
+    "fist": ((30, 32, -22, 44, 18), (86, 100), (87, 100), (86, 100), (84, 99), -4),
+    "loose_fist": ((24, 9, -32, 11, 13), (58, 74), (64, 78), (68, 80), (70, 78), -2),
+    "point": ((37, 22, -19, 27, 17), (4, 6), (86, 100), (86, 100), (84, 99), 0),
+    "victory": ((42, 34, -14, 41, 3), (0, 4), (0, 4), (84, 100), (82, 98), 11),
+    "two_together": ((42, 34, -14, 43, 3), (4, 6), (2, 4), (84, 100), (82, 98), -1),
+    "three": ((39, 42, 1, 56, 20), (0, 4), (0, 4), (0, 5), (82, 98), 8),
+    "four": ((41, 3, -32, 56, 60), (0, 4), (0, 4), (0, 4), (0, 5), 6),
+    "thumbs_up": ((-22, -16, 0, 0, -8), (84, 100), (86, 100), (86, 100), (84, 99), -4),
+    "call": ((-18, 0, 0, 0, 0), (82, 98), (84, 100), (78, 98), (8, 8), 2),
+    "love_you": ((-18, -4, 0, 0, 0), (0, 4), (84, 100), (80, 98), (4, 6), 4),
+    "horns": ((33, 25, -20, 40, 4), (0, 4), (84, 100), (80, 98), (2, 6), 4),
     "gun": ((-20, -6, 0, 0, -4), (0, 4), (4, 6), (82, 99), (80, 97), -4),
-    "pinch": ((8, 0, -4, 48, 27), (58, 44), (44, 36), (36, 34), (30, 32), 0),
-    "ok": ((2, 0, -4, 58, 33), (62, 48), (14, 18), (8, 10), (2, 8), 6),
+    "vulcan": ((-18, 2, 0, 2, 0), (0, 4), (0, 4), (0, 4), (0, 5), (4, 8, -8, -6)),
+    "pinch": ((28, 36, -35, 26, -8), (74, 18), (44, 36), (36, 34), (30, 32), 0),
+    "ok": ((26, 35, -33, 25, -10), (72, 22), (14, 18), (8, 10), (2, 8), 6),
+    "key_pinch": ((27, -10, -32, 0, -4), (40, 66), (56, 74), (64, 78), (66, 76), -2),
+    "thumb_to_little": ((45, 45, -6, 31, 4), (12, 14), (14, 18), (34, 30), (78, 26), 0),
+    "beak": ((36, 35, -30, 24, -6), (60, 32), (68, 36), (60, 28), (60, 30), -5),
+    "tripod": ((21, 27, -15, 36, -10), (60, 31), (69, 38), (66, 72), (68, 74), -2),
+    "cup": ((10, 8, 0, 12, 14), (34, 22), (36, 24), (40, 26), (44, 28), -6),
+    "sphere_grip": ((-2, 26, 0, 16, 20), (30, 36), (30, 38), (32, 38), (34, 38), 8),
+    "cylinder_grip": ((4, 28, 6, 22, 28), (42, 48), (46, 50), (48, 50), (50, 48), 0),
     "claw": ((-4, 20, 0, 20, 40), (6, 62), (4, 64), (6, 62), (10, 58), 8),
     "hook": ((0, -12, 0, 8, 10), (4, 88), (4, 90), (4, 90), (4, 88), -4),
-    "cylinder_grip": ((4, 28, 6, 22, 28), (42, 48), (46, 50), (48, 50), (50, 48), 0),
-    "tripod": ((25, 0, -4, 35, 14), (58, 40), (60, 42), (66, 72), (68, 74), -2),
+    "typing": ((-4, 10, 0, 8, 14), (14, 42), (10, 48), (12, 46), (16, 40), 4),
 }  # fmt: skip
 GESTURE_NAMES = tuple(GESTURES)
 
 _FOLLOW = np.array([1.0, 0.1, -0.75, -1.25])  # how index, middle, ring, little take part in a spread
-TOLERANCE_MM = 3.0  # flesh of two fingers may press this deep into each other
+VIEWPOINTS = ("sphere", "frontal")
+_DIP = 2 / 3  # DIP flexion over PIP flexion, one tendon bends both (Rijpkema and Girard, 1991)
+# Degrees that index, middle, ring and little MCP can stay straighter than the straighter of their neighbours:
+# the extensor tendons of the fingers are joined over the back of the hand. That neighbours bound each other is
+# measured by Gracia-Ibanez et al. (2017); the numbers are ours, and index and little have tendons of their own.
+_INDEPENDENCE_DEG = (95.0, 88.0, 62.0, 90.0)
+TOLERANCE_MM = 0.5  # flesh of two fingers may press this deep into each other
 
 
 def gesture_angles(name: str) -> np.ndarray:
@@ -63,8 +82,9 @@ def gesture_angles(name: str) -> np.ndarray:
         raise ValueError(f"unknown gesture {name!r}; choose one of {', '.join(GESTURES)}")
     thumb, *fingers, spread = GESTURES[name]
     angles = np.zeros(ANGLES)
-    for row, (mcp, pip), follow in zip(_FINGER_COLUMNS, fingers, _FOLLOW, strict=True):
-        angles[row] = mcp, follow * spread, pip, 2 / 3 * pip
+    aside = _FOLLOW * spread if np.isscalar(spread) else spread
+    for row, (mcp, pip), abduction in zip(_FINGER_COLUMNS, fingers, aside, strict=True):
+        angles[row] = mcp, abduction, pip, _DIP * pip
     angles[_THUMB] = thumb
     angles[_CUP] = 0.08 * np.mean([mcp for mcp, _ in fingers[2:]])
     return np.radians(angles)
@@ -75,6 +95,9 @@ def limit(angles: np.ndarray) -> np.ndarray:
     low, high = np.radians(LIMITS_DEG).T
     angles = np.clip(angles, low, high)
     mcp, abduction = _FINGER_COLUMNS[:, 0], _FINGER_COLUMNS[:, 1]
+    bent = angles[mcp]
+    neighbours = np.minimum(np.append(bent[1:], np.inf), np.append(np.inf, bent[:-1]))
+    angles[mcp] = np.maximum(bent, np.minimum(neighbours - np.radians(_INDEPENDENCE_DEG), high[mcp]))
     angles[abduction] *= np.cos(np.clip(angles[mcp], 0, np.pi / 2)) * 0.85 + 0.15
     return angles
 
@@ -150,7 +173,7 @@ def _draw(rng: np.random.Generator, gesture: int, calm: float) -> np.ndarray:
     jitter[_FINGER_COLUMNS[:, 1]] *= 0.6
     angles = angles + (1 - calm) * jitter
     # DIP follows PIP at about two thirds (shared tendon).
-    angles[_FINGER_COLUMNS[:, 3]] = 2 / 3 * angles[_FINGER_COLUMNS[:, 2]] + rng.normal(size=4) * np.radians(4)
+    angles[_FINGER_COLUMNS[:, 3]] = _DIP * angles[_FINGER_COLUMNS[:, 2]] + rng.normal(size=4) * np.radians(4)
     return angles
 
 
@@ -164,8 +187,32 @@ def _random_angles(rng: np.random.Generator) -> np.ndarray:
     angles[_FINGER_COLUMNS[:, 1]] = _FOLLOW * rng.uniform(-8, 11) + rng.normal(size=4) * 2
     low, high = LIMITS_DEG[_THUMB].T
     angles[_THUMB] = low + (high - low) * rng.beta(1.5, 1.5, size=5)
+    # The saddle joint turns the thumb's pad towards the fingers as it swings before the palm (opposition).
+    angles[18] = (-8 - 0.5 * angles[16:18].clip(0).sum() + 6 * rng.normal()).clip(low[2], high[2])
     angles[_CUP] = rng.uniform(0, 12)
     return np.radians(angles)
+
+
+def sample_orientation(rng: np.random.Generator, viewpoint: str = "sphere") -> np.ndarray:
+    """Draw the rotation (3, 3) of the palm from the rest frame to the camera frame.
+
+    Args:
+        rng: source of randomness.
+        viewpoint: "sphere", uniform over SO(3), or "frontal": the palm or the back faces the camera within 60
+            degrees (directions uniform over that cap), rolled by at most 45 degrees from fingers up.
+
+    Raises:
+        ValueError: the viewpoint does not exist.
+    """
+    if viewpoint == "sphere":
+        return random_rotation(rng)
+    if viewpoint != "frontal":
+        raise ValueError(f"unknown viewpoint {viewpoint!r}; choose one of {', '.join(VIEWPOINTS)}")
+    back, azimuth = np.pi * rng.integers(2), rng.uniform(0, 2 * np.pi)
+    tilt, roll = np.arccos(rng.uniform(0.5, 1.0)), np.radians(rng.uniform(-45, 45))
+    axes = np.array([[0, 0, 1.0], [np.cos(azimuth), np.sin(azimuth), 0], [0, 1.0, 0]])
+    rolled, tilted, turned = axis_rotation(axes, np.array([roll, tilt, back]))
+    return tilted @ rolled @ turned
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
@@ -198,6 +245,6 @@ def _arm_depth(flexions: np.ndarray, orientation: np.ndarray) -> np.ndarray:
 
 
 __all__ = [
-    "ANGLES", "GESTURES", "GESTURE_NAMES", "LIMITS_DEG", "TOLERANCE_MM", "flesh_overlap_mm", "gesture_angles",
-    "limit", "random_rotation", "sample_articulation", "sample_wrist", "segment_rotations",
+    "ANGLES", "GESTURES", "GESTURE_NAMES", "LIMITS_DEG", "TOLERANCE_MM", "VIEWPOINTS", "flesh_overlap_mm",
+    "gesture_angles", "limit", "random_rotation", "sample_articulation", "sample_orientation", "sample_wrist", "segment_rotations",
 ]  # fmt: skip
