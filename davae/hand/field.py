@@ -70,8 +70,11 @@ def _finger_field(points, joints, radii, frames, first: int) -> np.ndarray:
     return field
 
 
-def _palm_field(points, joints) -> np.ndarray:
-    """Distance to the palm: metacarpals, thenar and hypothenar, pads and webs at the finger roots."""
+def _palm_field(points, joints, relief: bool) -> np.ndarray:
+    """Distance to the palm: metacarpals, thenar and hypothenar, pads and webs at the finger roots.
+
+    Without `relief` the back is smooth: no heads of metacarpals, no tendons.
+    """
     bases = joints[[5, 9, 13, 17]]
     dorsal = np.array([0, 0, 1.0])
     pieces = [((x, 4.0, 0.0), (x, -20.0, 1.0), 16.5, 15.0) for x in (-10.0, 0.0, 9.0)]  # carpus
@@ -92,12 +95,14 @@ def _palm_field(points, joints) -> np.ndarray:
         ((28.0, -48.0, -5.0), (26.0, -66.0, -3.0), 8.5, 8.0),  # first web: muscle between thumb and index
     ]
     field = _union(points, pieces, 7.0)
+    if not relief:
+        return field
     # On the back: the heads of the metacarpals, and the tendons that run to them from the wrist.
     for base, height in zip(bases, (7.6, 8.2, 7.4, 6.6), strict=True):
         head = base + dorsal * height
         field = smooth_min(field, capsule(points, head + [0, 3, -1], head + [0, -3, -0.6], 5.6, 5.6), 3.5)
     for base, lift in zip(bases, (11.5, 12.1, 11.5, 9.9), strict=True):
-        head, root = base + dorsal * lift, np.array([0.22 * base[0], -12.0, 13.6])
+        head, root = base + dorsal * lift, np.array([0.22 * base[0], -12.0, 12.8])
         field = smooth_min(field, capsule(points, head, 0.6 * head + 0.4 * root + dorsal * 0.8, 2.0, 2.2), 4.0)
         field = smooth_min(field, capsule(points, 0.6 * head + 0.4 * root + dorsal * 0.8, root, 2.2, 1.2), 4.0)
     return field
@@ -115,7 +120,7 @@ def _forearm_field(points) -> np.ndarray:
     return -smooth_min(-around, -end, 12.0)
 
 
-def hand_field(points: np.ndarray, joints, radii, frames) -> np.ndarray:
+def hand_field(points: np.ndarray, joints, radii, frames, relief: bool = True) -> np.ndarray:
     """Distance (n,) of points (n, 3) to the rest hand, mm; negative inside.
 
     Args:
@@ -123,9 +128,10 @@ def hand_field(points: np.ndarray, joints, radii, frames) -> np.ndarray:
         joints: (21, 3) rest joints.
         radii: (21,) flesh radii.
         frames: (22, 3, 3) of the segments, see `davae.hand.rig.segment_frames`.
+        relief: with the knuckles and tendons of the back.
     """
     points = np.ascontiguousarray(points.T, dtype=np.float32)  # long rows: several times faster
-    body = smooth_min(_palm_field(points, joints), _forearm_field(points), 12.0)
+    body = smooth_min(_palm_field(points, joints, relief), _forearm_field(points), 12.0)
     fingers = _finger_field(points, joints, radii, frames, 5)
     for first in (9, 13, 17):
         fingers = smooth_min(fingers, _finger_field(points, joints, radii, frames, first), 1.0)

@@ -108,7 +108,7 @@ def _skin_weights(vertices, faces, joints, radii, frames) -> np.ndarray:
     return weights / weights.sum(1, keepdims=True)
 
 
-def _shape_fields(vertices, normals, weights, joints, radii, frames, parts) -> np.ndarray:
+def _shape_fields(vertices, normals, weights, joints, radii, frames) -> np.ndarray:
     """Displacements (k, v, 3), mm per unit (a unit is about one standard deviation), of `SHAPE_NAMES`."""
     finger = weights[:, [c for c in range(2, JOINTS) if (c - 1) % 4]].sum(1)
     palm = (1 - finger) * (1 - weights[:, FOREARM])
@@ -125,12 +125,13 @@ def _shape_fields(vertices, normals, weights, joints, radii, frames, parts) -> n
         bump(joints[c], 0.9 * radii[c]) for f in range(5) for c in (2 + 4 * f, 3 + 4 * f) if c != 2
     )
     pads = sum(bump(joints[4 * f + 4] + 4 * frames[4 * f + 4][:, 1], 6.0) for f in range(5))
+    bones_mm = hand_field(vertices, joints, radii, frames, relief=False).clip(0).astype(float)  # of the back
     outwards = normals * np.array([1.0, 0.0, 1.0])
     fields = {
-        "thickness": normals * (0.55 + 0.45 * palm)[:, None],
+        "thickness": normals * (0.55 + 0.55 * palm)[:, None],
         "finger_thickness": normals * (0.6 * finger)[:, None],
         "finger_taper": normals * (0.7 * (proximal - distal))[:, None],
-        "knuckles": normals * (0.6 * knuckles.clip(0, 1))[:, None],
+        "knuckles": normals * (0.6 * knuckles.clip(0, 1) + 0.3 * bones_mm)[:, None],
         "pads": normals * (0.9 * pads * palmar.clip(0))[:, None],
         "palm_breadth": np.stack([0.055 * x * palm, 0 * x, 0 * x], axis=1),
         "palm_depth": np.stack([0 * x, 0 * x, 0.085 * z * palm], axis=1),
@@ -156,7 +157,7 @@ def procedural_rig() -> Rig:
     normals = _gradient(vertices, field)
     weights = _skin_weights(vertices, faces, joints, radii, frames)
     parts = segment_parts()[np.argmax(weights, axis=1)]
-    fields = _shape_fields(vertices, normals, weights, joints, radii, frames, parts)
+    fields = _shape_fields(vertices, normals, weights, joints, radii, frames)
     arrays = (vertices, faces, weights, joints, frames, parts, fields)
     for array in arrays:
         array.flags.writeable = False  # the rig is shared by everyone in this process
