@@ -9,7 +9,7 @@ anatomy: vertices less than 12 mm along the skin from the other part (the folds 
 the thumb's metacarpal against the palm (one muscle spans both).
 
 Volume. The flesh of a finger is every triangle that the finger's three bones move, closed by a fan over its
-border, which none of them moves. Its volume with one joint bent by 90 degrees is compared with the straight one.
+border, which none of them moves; compared are its volumes with one joint bent by 90 degrees, and straight.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _RAY = np.array([0.36, 0.48, -0.8], np.float32)  # any direction; slanted, so as
 
 
 def fan(faces: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Close an open piece of mesh: triangles (k, 3) from its border to the centre of it, and that vertex (3,).
+    """Close an open piece of mesh: triangles (k, 3) from its border to the border's centre, and that (3,).
 
     The new vertex has the index `len(vertices)`.
     """
@@ -54,8 +54,7 @@ class Parts:
         edges = rig.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
         lengths = np.linalg.norm(rig.vertices_mm[edges[:, 0]] - rig.vertices_mm[edges[:, 1]], axis=1)
         v = len(rig.vertices_mm)
-        graph = sparse.coo_array((lengths, edges.T), (v, v)).tocsr() / 2  # an edge is met once in each direction
-        graph = graph + graph.T
+        graph = sparse.coo_array((lengths, edges.T), (v, v)).tocsr()  # each edge once in each direction
         self.candidates = []
         for g, faces in enumerate(self.faces):
             away = dijkstra(graph, indices=np.unique(faces), min_only=True, limit=JOINED_MM) > JOINED_MM
@@ -164,22 +163,23 @@ def main() -> None:
     depths, gestures = np.array(depths), np.array(gestures)
     print(f"{len(depths)} poses: {100 * np.mean(depths > LIMIT_MM):.1f} % deeper than {LIMIT_MM:g} mm, "
           f"median {np.median(depths):.2f} mm, worst {depths.max():.2f} mm")  # fmt: skip
-    for gesture in np.argsort([-np.mean(depths[gestures == g] > LIMIT_MM) for g in range(len(GESTURE_NAMES))]):
+    shares = [-np.mean(depths[gestures == g] > LIMIT_MM) for g in range(len(GESTURE_NAMES))]
+    for gesture in np.argsort(shares):
         own = depths[gestures == gesture]
         if len(own):
             print(f"  {GESTURE_NAMES[gesture]:15s}{len(own):4d} poses {100 * np.mean(own > LIMIT_MM):5.1f} % "
                   f"median {np.median(own):5.2f} worst {own.max():5.2f} mm")  # fmt: skip
     if options.picture:
-        draw(rig, meshes, options.picture)
+        draw(rig, meshes, options.seed, options.picture)
 
 
-def draw(rig: Rig, meshes: list, path: str) -> None:
+def draw(rig: Rig, meshes: list, seed: int, path: str) -> None:
     """Draw posed meshes from palm and thumb side, penetrating vertices red."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(meshes), 6.4), layout="constrained")
     for column, (worst, index, vertices, depth) in enumerate(meshes):
-        gesture = GESTURE_NAMES[sample_group("pose", 0, "test", index).gesture]
+        gesture = GESTURE_NAMES[sample_group("pose", seed, "test", index).gesture]
         for row, azimuth in enumerate((-90, 0)):
             axes = figure.add_subplot(2, len(meshes), row * len(meshes) + column + 1, projection="3d")
             x, y, z = vertices.T

@@ -9,8 +9,7 @@ import numpy as np
 from davae.hand.rig import PHALANGES, SEGMENT_PARENTS, Rig, segment_motion
 
 _SINK = 0.15  # flesh hangs below the bone by this share of its radius
-_FLESH = 1.10  # radius of a capsule over the flesh radius at its joints
-_PALM = 1.25  # the same, of the palm
+_FLESH = (1.32, 1.05, 1.10, 1.10)  # radius over that of the joints: palm, proximal to distal phalanx
 _METACARPALS = (5, 9, 13, 17)
 
 
@@ -33,8 +32,7 @@ def _pair_overlaps(rig, joints_mm, radii_mm, rotations) -> np.ndarray:
     thin, thick = radii_mm[_SEGMENT], np.where(_IS_PALM, radii_mm[_SEGMENT], radii_mm[_ROOT])
     a = root + _START[:, None] * (tip - root) + (_SINK * thin)[:, None] * palmar
     b = root + _END[:, None] * (tip - root) + (_SINK * thin)[:, None] * palmar
-    share = np.where(_IS_PALM, _PALM, _FLESH)
-    radius_a, radius_b = share * (thick + _START * (thin - thick)), share * (thick + _END * (thin - thick))
+    radius_a, radius_b = (_SHARE * (thick + t * (thin - thick)) for t in (_START, _END))
     i, j = _PAIRS
     distance, s, t = segment_distance(a[i], b[i], a[j], b[j])
     reach_i = radius_a[i] + s * (radius_b - radius_a)[i]
@@ -43,7 +41,7 @@ def _pair_overlaps(rig, joints_mm, radii_mm, rotations) -> np.ndarray:
 
 
 def segment_distance(p, q, u, v) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance (n,) between segments p-q and u-v, each end (n, 3), and where on each (0..1) it is attained."""
+    """Distance (n,) between segments p-q and u-v, ends (n, 3), and where on each (0..1) it is attained."""
     d, e, r = q - p, v - u, p - u
     dd, ee, de = (np.einsum("ni,ni->n", x, y) for x, y in ((d, d), (e, e), (d, e)))
     dr, er = np.einsum("ni,ni->n", d, r), np.einsum("ni,ni->n", e, r)
@@ -67,8 +65,8 @@ def _capsules():
     rows += [(c, 0, 0.35, 0.95, 9, 0) for c in _METACARPALS]
     segment, root, start, stop, finger, position = (np.array(column) for column in zip(*rows, strict=True))
     palm = finger == 9
-    pairs = (finger[:, None] < finger) & ~(palm[:, None] & (position == 1)) & ~(palm & (position[:, None] == 1))
-    return segment, root, start, stop, palm, np.nonzero(pairs)
+    pairs = (finger[:, None] < finger) & ~(palm & (position[:, None] == 1))
+    return segment, root, start, stop, palm, np.array(_FLESH)[position], np.nonzero(pairs)
 
 
-_SEGMENT, _ROOT, _START, _END, _IS_PALM, _PAIRS = _capsules()
+_SEGMENT, _ROOT, _START, _END, _IS_PALM, _SHARE, _PAIRS = _capsules()

@@ -59,7 +59,8 @@ def _finger_field(points, joints, radii, frames, first: int) -> np.ndarray:
         # Flesh hangs on the palmar side of each phalanx; the back stays close to the bone.
         swell = (0.60 if last else 0.5) * length
         sag, pad = (1.7 if last else 2.0), middle * (0.97 if last else 0.95)
-        pads = ((0, sag, swell - 0.2 * length), (0, sag, swell + 0.2 * length), pad, pad * (0.97 if last else 1))
+        low, high = (0, sag, swell - 0.2 * length), (0, sag, swell + 0.2 * length)
+        pads = (low, high, pad, pad * (0.97 if last else 1))
         own = _union(local, (*bones, pads), 3.0)
         if last:  # the nail's bed is flat: cut across the back of the tip
             bed = -y - (0.80 * end + 0.30 * (z - 0.55 * length).clip(-4, 0) ** 2)
@@ -99,12 +100,13 @@ def _palm_field(points, joints, relief: bool) -> np.ndarray:
         return field
     # On the back: the heads of the metacarpals, and the tendons that run to them from the wrist.
     for base, height in zip(bases, (7.6, 8.2, 7.4, 6.6), strict=True):
-        head = base + dorsal * height
-        field = smooth_min(field, capsule(points, head + [0, 3, -1], head + [0, -3, -0.6], 5.6, 5.6), 3.5)
-    for base, lift in zip(bases, (11.5, 12.1, 11.5, 9.9), strict=True):
-        head, root = base + dorsal * lift, np.array([0.22 * base[0], -12.0, 12.8])
-        field = smooth_min(field, capsule(points, head, 0.6 * head + 0.4 * root + dorsal * 0.8, 2.0, 2.2), 4.0)
-        field = smooth_min(field, capsule(points, 0.6 * head + 0.4 * root + dorsal * 0.8, root, 2.2, 1.2), 4.0)
+        below, above = base + np.array([0, 3, height - 1]), base + np.array([0, -3, height - 0.6])
+        field = smooth_min(field, capsule(points, below, above, 5.6, 5.6), 3.5)
+    for base, height in zip(bases, (11.5, 12.1, 11.5, 9.9), strict=True):
+        head, root = base + dorsal * height, np.array([0.22 * base[0], -12.0, 12.8])
+        between = 0.6 * head + 0.4 * root + dorsal * 0.8
+        field = smooth_min(field, capsule(points, head, between, 2.0, 2.2), 4.0)
+        field = smooth_min(field, capsule(points, between, root, 2.2, 1.2), 4.0)
     return field
 
 

@@ -34,7 +34,7 @@ GESTURES = {
     "spread": ((-18, 4, 0, 0, -6), (-6, 2), (-6, 2), (-6, 2), (-6, 2), 10),
     "flat": ((6, -18, 0, 6, 6), (4, 3), (4, 3), (4, 3), (4, 3), -5),
     "relaxed": ((4, 6, 0, 14, 18), (20, 30), (26, 36), (31, 40), (35, 40), -2),
-    "fist": ((34, 43, -31, 50, 11), (89, 103), (90, 103), (87, 100), (84, 96), -3),
+    "fist": ((32, 31, -20, 40, 20), (89, 103), (90, 103), (87, 100), (84, 96), -3),
     "loose_fist": ((23, 9, -32, 10, 13), (58, 74), (64, 78), (68, 80), (70, 78), -2),
     "point": ((41, 34, -34, 32, 17), (4, 6), (88, 102), (87, 100), (84, 96), 2),
     "victory": ((44, 44, -17, 42, 4), (0, 4), (0, 4), (86, 100), (83, 96), 11),
@@ -42,12 +42,12 @@ GESTURES = {
     "three": ((39, 42, 1, 56, 20), (0, 4), (0, 4), (0, 5), (82, 98), 8),
     "four": ((41, 3, -32, 56, 60), (0, 4), (0, 4), (0, 4), (0, 5), 6),
     "thumbs_up": ((-22, -16, 0, 0, -8), (87, 103), (89, 103), (87, 100), (84, 96), -3),
-    "call": ((-18, 0, 0, 0, 0), (82, 98), (84, 100), (76, 98), (8, 8), 5),
-    "love_you": ((-18, -4, 0, 0, 0), (0, 4), (84, 100), (78, 98), (4, 6), 8),
-    "horns": ((38, 35, -33, 40, 7), (0, 4), (84, 100), (78, 98), (2, 6), 8),
+    "call": ((-18, 0, 0, 0, 0), (82, 98), (84, 100), (76, 98), (8, 8), 2),
+    "love_you": ((-18, -4, 0, 0, 0), (0, 4), (84, 100), (78, 98), (4, 6), 4),
+    "horns": ((38, 35, -33, 40, 7), (0, 4), (84, 100), (78, 98), (2, 6), 4),
     "gun": ((-20, -6, 0, 0, -4), (0, 4), (4, 6), (82, 99), (80, 97), -4),
     "vulcan": ((-18, 2, 0, 2, 0), (0, 4), (0, 4), (0, 4), (0, 5), (4, 8, -8, -6)),
-    "pinch": ((28, 36, -35, 26, -8), (72, 18), (44, 36), (36, 34), (30, 32), 0),
+    "pinch": ((28, 36, -35, 26, -8), (73, 18), (44, 36), (36, 34), (30, 32), 0),
     "ok": ((26, 35, -33, 25, -10), (72, 22), (14, 18), (8, 10), (2, 8), 6),
     "key_pinch": ((27, -10, -32, 0, -4), (40, 66), (56, 74), (64, 78), (66, 76), -2),
     "thumb_to_little": ((45, 45, -6, 31, 4), (12, 14), (14, 18), (34, 30), (78, 26), 0),
@@ -66,10 +66,10 @@ _FOLLOW = np.array([1.0, 0.1, -0.75, -1.25])  # how index, middle, ring, little 
 VIEWPOINTS = ("sphere", "frontal")
 _DIP = 2 / 3  # DIP flexion over PIP flexion, one tendon bends both (Rijpkema and Girard, 1991)
 # Degrees that index, middle, ring and little MCP can stay straighter than the straighter of their neighbours:
-# the extensor tendons of the fingers are joined over the back of the hand. That neighbours bound each other is
-# measured by Gracia-Ibanez et al. (2017); the numbers are ours, and index and little have tendons of their own.
+# the extensor tendons are joined over the back of the hand. That neighbours bound each other was measured by
+# Gracia-Ibanez et al. (2017); the numbers are ours. Index and little finger have tendons of their own.
 _INDEPENDENCE_DEG = (95.0, 88.0, 62.0, 90.0)
-TOLERANCE_MM = 0.3  # flesh of two fingers may press this deep into each other
+TOLERANCE_MM = 0.4  # flesh of two fingers may press this deep into each other
 
 
 def gesture_angles(name: str) -> np.ndarray:
@@ -246,5 +246,6 @@ def _arm_depth(flexions: np.ndarray, orientation: np.ndarray) -> np.ndarray:
 
 __all__ = [
     "ANGLES", "GESTURES", "GESTURE_NAMES", "LIMITS_DEG", "TOLERANCE_MM", "VIEWPOINTS", "flesh_overlap_mm",
-    "gesture_angles", "limit", "random_rotation", "sample_articulation", "sample_orientation", "sample_wrist", "segment_rotations",
+    "gesture_angles", "limit", "random_rotation", "sample_articulation", "sample_orientation", "sample_wrist",
+    "segment_rotations",
 ]  # fmt: skip

@@ -1,9 +1,7 @@
-"""The built-in hand: a signed distance field around 21 joints, meshed once into a `Rig`.
+"""The built-in hand: the distance field of `davae.hand.field`, meshed once into a `Rig`.
 
-The field is a smooth union of tapered capsules and balls sized like an adult right hand (hand length about
-190 mm, palm breadth about 85 mm). Fingers are blended with the palm but hardly with each other, so that
-they stay apart while the web between them comes out of the blend. Nothing here is scanned or downloaded:
-the mesh is ours to ship.
+An adult right hand of about 190 mm length and 85 mm breadth, with the proportions of `davae.hand.anatomy`.
+Nothing here is scanned or downloaded: the mesh is ours to ship.
 """
 
 from functools import lru_cache
@@ -116,6 +114,7 @@ def _shape_fields(vertices, normals, weights, joints, radii, frames) -> np.ndarr
     proximal = weights[:, [2, 6, 10, 14, 18]].sum(1)
     owner = np.argmax(weights, axis=1)
     palmar = np.einsum("vi,vi->v", normals, frames[owner][:, :, 1])
+    beside = 1 - 0.25 * finger * (1 - np.abs(palmar))  # where fingers touch, they grow less
     x, y, z = vertices.T
 
     def bump(centre, width_mm):
@@ -128,8 +127,8 @@ def _shape_fields(vertices, normals, weights, joints, radii, frames) -> np.ndarr
     bones_mm = hand_field(vertices, joints, radii, frames, relief=False).clip(0).astype(float)  # of the back
     outwards = normals * np.array([1.0, 0.0, 1.0])
     fields = {
-        "thickness": normals * (0.55 + 0.55 * palm)[:, None],
-        "finger_thickness": normals * (0.6 * finger)[:, None],
+        "thickness": normals * (0.55 * beside + 0.55 * palm)[:, None],
+        "finger_thickness": normals * (0.6 * finger * beside)[:, None],
         "finger_taper": normals * (0.7 * (proximal - distal))[:, None],
         "knuckles": normals * (0.6 * knuckles.clip(0, 1) + 0.3 * bones_mm)[:, None],
         "pads": normals * (0.9 * pads * palmar.clip(0))[:, None],
@@ -167,3 +166,6 @@ def procedural_rig() -> Rig:
 def flesh_radii() -> np.ndarray:
     """Return the flesh radius (21,) at each joint of the built-in hand, mm."""
     return radii_mm()
+
+
+__all__ = ["SHAPE_NAMES", "flesh_radii", "forearm_radii", "procedural_rig"]
