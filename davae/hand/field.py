@@ -49,7 +49,7 @@ def _finger_field(points, joints, radii, frames, first: int) -> np.ndarray:
         flat = (1.13 if thumb else 1.05) if last else 1.03
         local = np.stack([x / flat, y, z])
         start, end = radii[c - 1] * (1.0 if thumb or c > first + 1 else 0.94), radii[c]
-        middle = 0.5 * (start + end) * (0.99 if last else 0.94)
+        middle = 0.5 * (start + end) * (0.99 if last else 0.96)
         stop = length - max(0.0, end - pulp_mm()[finger]) if last else length
         half = 0.5 * length
         bones = (
@@ -66,7 +66,7 @@ def _finger_field(points, joints, radii, frames, first: int) -> np.ndarray:
             bed = -y - (0.80 * end + 0.30 * (z - 0.55 * length).clip(-4, 0) ** 2)
             own = -smooth_min(-own, -bed, 2.0)
         else:  # a knuckle is broad, and stands out on the back
-            own = smooth_min(own, capsule(local, (0, -0.9, length), (0, -0.9, length), end, end), 2.5)
+            own = smooth_min(own, capsule(local, (0, -0.9, length), (0, -0.9, length), 0.98 * end, end), 2.5)
         field = own if field is None else smooth_min(field, own, 2.5)
     return field
 
@@ -110,7 +110,7 @@ def _palm_field(points, joints, relief: bool) -> np.ndarray:
     return field
 
 
-def _forearm_field(points) -> np.ndarray:
+def _forearm_field(points, relief: bool) -> np.ndarray:
     """Distance to the forearm, an elliptic cone (roughly: exact on the surface, slack elsewhere)."""
     x, y, z = points
     wide, deep = forearm_radii(y)
@@ -119,7 +119,13 @@ def _forearm_field(points) -> np.ndarray:
     around = (np.hypot(x / wide, (z - 0.5) / deep) - 1) * deep
     end = np.maximum(-22.0 - y, y - FOREARM_MM)
     # Rounded where the side meets the ends.
-    return -smooth_min(-around, -end, 12.0)
+    field = -smooth_min(-around, -end, 12.0)
+    if not relief:
+        return field
+    for x in (1.0, 8.5):  # tendons before the wrist
+        field = smooth_min(field, capsule(points, (x, -6, -15.0), (x, 46, -18.6), 2.0, 2.0), 4.0)
+    # The head of the ulna, behind it
+    return smooth_min(field, capsule(points, (-18.5, 15, 7.5), (-18.5, 19, 7.5), 8.2, 8.0), 5.0)
 
 
 def hand_field(points: np.ndarray, joints, radii, frames, relief: bool = True) -> np.ndarray:
@@ -133,7 +139,7 @@ def hand_field(points: np.ndarray, joints, radii, frames, relief: bool = True) -
         relief: with the knuckles and tendons of the back.
     """
     points = np.ascontiguousarray(points.T, dtype=np.float32)  # long rows: several times faster
-    body = smooth_min(_palm_field(points, joints, relief), _forearm_field(points), 12.0)
+    body = smooth_min(_palm_field(points, joints, relief), _forearm_field(points, relief), 12.0)
     fingers = _finger_field(points, joints, radii, frames, 5)
     for first in (9, 13, 17):
         fingers = smooth_min(fingers, _finger_field(points, joints, radii, frames, first), 1.0)
