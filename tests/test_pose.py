@@ -12,6 +12,7 @@ from scipy.stats import kstest
 
 from davae.data.synthhand_factors import sample_factors, sample_group
 from davae.hand.anatomy import bone_lengths_mm
+from davae.hand.body import vertex_normals
 from davae.hand.pose import (
     ANGLES,
     GESTURE_NAMES,
@@ -26,7 +27,7 @@ from davae.hand.pose import (
     sample_wrist,
     segment_rotations,
 )
-from davae.hand.procedural import flesh_radii, procedural_rig
+from davae.hand.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
 from davae.hand.rig import FOREARM, segment_motion
 
 RIG = procedural_rig()
@@ -120,6 +121,21 @@ def test_a_bent_finger_keeps_its_flesh():
     assert max(map(abs, changes.values())) < 0.08
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("name", SHAPE_NAMES)
+def test_the_thinnest_and_stoutest_flesh_stays_whole(name, sign):
+    shape = sign * 2.5 * (np.array(SHAPE_NAMES) == name)
+    rest, vertices = MESH.posed(RIG, np.zeros(ANGLES)), MESH.posed(RIG, np.zeros(ANGLES), shape)
+    assert MESH.penetration_mm(RIG, vertices).max() < 1.0
+    before, after = vertex_normals(rest, RIG.faces), vertex_normals(vertices, RIG.faces)
+    assert np.sum(before * after, axis=1).min() > 0.5  # nothing folded over
+
+
+def test_flesh_spans_thin_to_stout():
+    thin, stout = (MESH.posed(RIG, np.zeros(ANGLES), s * np.eye(len(SHAPE_NAMES))[0]) for s in (-2.5, 2.5))
+    assert MESH.volume_mm3(stout, RIG.faces) > 1.2 * MESH.volume_mm3(thin, RIG.faces)
+
+
 def test_overlap_is_measured_in_mm():
     # Fingers pressed sideways into each other: index abducted to the little side, middle to the thumb side.
     angles = np.zeros(ANGLES)
@@ -175,7 +191,7 @@ def test_frontal_views_face_the_camera():
         matrices @ matrices.transpose(0, 2, 1), np.tile(np.eye(3), (1000, 1, 1)), atol=1e-12
     )
     np.testing.assert_allclose(np.linalg.det(matrices), 1)
-    facing = -matrices[:, 2, 2] * -1  # cosine between the back of the hand and the viewing direction
+    facing = matrices[:, 2, 2]  # cosine between the back of the hand and the viewing direction
     assert (np.abs(facing) >= 0.5 - 1e-12).all()
     assert kstest(np.abs(facing), "uniform", args=(0.5, 0.5)).pvalue > 1e-4  # uniform over a cap
     assert 400 < np.sum(facing > 0) < 600  # palms and backs

@@ -104,9 +104,9 @@ def _palm_field(points, joints, relief: bool) -> np.ndarray:
         field = smooth_min(field, capsule(points, below, above, 5.6, 5.6), 3.5)
     for base, height in zip(bases, (11.5, 12.1, 11.5, 9.9), strict=True):
         head, root = base + dorsal * height, np.array([0.22 * base[0], -12.0, 12.8])
-        between = 0.6 * head + 0.4 * root + dorsal * 0.8
-        field = smooth_min(field, capsule(points, head, between, 2.0, 2.2), 4.0)
-        field = smooth_min(field, capsule(points, between, root, 2.2, 1.2), 4.0)
+        between = 0.6 * head + 0.4 * root + dorsal * 0.5
+        field = smooth_min(field, capsule(points, head, between, 2.0, 2.0), 4.0)
+        field = smooth_min(field, capsule(points, between, root, 2.0, 1.0), 4.5)
     return field
 
 

@@ -16,7 +16,7 @@ from davae.hand.field import capsule, hand_field
 from davae.hand.rig import FOREARM, SEGMENTS, Rig, segment_frames, segment_parts
 from davae.skeleton import JOINTS
 
-_CELLS_MM = (4.0, 3.7, 3.8)  # of the grid, along x, y (fingers) and z
+_CELLS_MM = (4.2, 4.0, 4.1)  # of the grid, along x, y (fingers) and z
 
 SHAPE_NAMES = (
     *("thickness", "finger_thickness", "finger_taper", "knuckles", "pads"),
@@ -106,7 +106,7 @@ def _skin_weights(vertices, faces, joints, radii, frames) -> np.ndarray:
     return weights / weights.sum(1, keepdims=True)
 
 
-def _shape_fields(vertices, normals, weights, joints, radii, frames) -> np.ndarray:
+def _shape_fields(vertices, faces, normals, weights, joints, radii, frames) -> np.ndarray:
     """Displacements (k, v, 3), mm per unit (a unit is about one standard deviation), of `SHAPE_NAMES`."""
     finger = weights[:, [c for c in range(2, JOINTS) if (c - 1) % 4]].sum(1)
     palm = (1 - finger) * (1 - weights[:, FOREARM])
@@ -138,6 +138,9 @@ def _shape_fields(vertices, normals, weights, joints, radii, frames) -> np.ndarr
         "hypothenar": normals * (1.9 * bump(np.array([-32.0, -34.0, -12.0]), 15.0))[:, None],
         "wrist": outwards * (1.8 * _step(y, -30.0, 10.0))[:, None],
     }
+    around = _adjacency(faces, len(vertices))
+    for _ in range(4):  # so that the skin of a web, which turns sharply, does not fold over
+        fields = {name: 0.5 * field + 0.5 * (around @ field) for name, field in fields.items()}
     return np.stack([fields[name] for name in SHAPE_NAMES])
 
 
@@ -156,7 +159,7 @@ def procedural_rig() -> Rig:
     normals = _gradient(vertices, field)
     weights = _skin_weights(vertices, faces, joints, radii, frames)
     parts = segment_parts()[np.argmax(weights, axis=1)]
-    fields = _shape_fields(vertices, normals, weights, joints, radii, frames)
+    fields = _shape_fields(vertices, faces, normals, weights, joints, radii, frames)
     arrays = (vertices, faces, weights, joints, frames, parts, fields)
     for array in arrays:
         array.flags.writeable = False  # the rig is shared by everyone in this process
