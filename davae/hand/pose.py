@@ -69,7 +69,7 @@ _DIP = 2 / 3  # DIP flexion over PIP flexion, one tendon bends both (Rijpkema an
 # the extensor tendons are joined over the back of the hand. That neighbours bound each other was measured by
 # Gracia-Ibanez et al. (2017); the numbers are ours. Index and little finger have tendons of their own.
 _INDEPENDENCE_DEG = (95.0, 88.0, 62.0, 90.0)
-TOLERANCE_MM = 0.4  # flesh of two fingers may press this deep into each other
+TOLERANCE_MM = 0.5  # flesh of two fingers may press this deep into each other
 
 
 def gesture_angles(name: str) -> np.ndarray:
