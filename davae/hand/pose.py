@@ -2,8 +2,9 @@
 
 An articulation is 22 angles in radians, in this order: for index, middle, ring and little finger the
 flexion of the MCP joint, its abduction (positive towards the thumb), the flexion of PIP and of DIP; for the
-thumb the flexion of the CMC joint, its abduction (positive away from the palm), its twist, the flexion of MCP
-and of IP; last the cupping of the palm. Zero is the rest hand: straight fingers, slightly spread.
+thumb the flexion of the CMC joint, its abduction (positive away from the palm), its twist (negative turns the
+pad towards the fingers), the flexion of MCP and of IP; last the cupping of the palm. Zero is the rest hand:
+straight fingers, slightly spread.
 """
 
 import numpy as np
@@ -67,7 +68,7 @@ VIEWPOINTS = ("sphere", "frontal")
 _DIP = 2 / 3  # DIP flexion over PIP flexion, one tendon bends both (Rijpkema and Girard, 1991)
 # Degrees that index, middle, ring and little MCP can stay straighter than the straighter of their neighbours:
 # the extensor tendons are joined over the back of the hand. That neighbours bound each other was measured by
-# Gracia-Ibanez et al. (2017); the numbers are ours. Index and little finger have tendons of their own.
+# Gracia-Ibanez et al. (2016); the numbers are ours. Index and little finger have tendons of their own.
 _INDEPENDENCE_DEG = (95.0, 88.0, 62.0, 90.0)
 TOLERANCE_MM = 0.5  # flesh of two fingers may press this deep into each other
 
