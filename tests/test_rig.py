@@ -1,7 +1,6 @@
 """The hand's rig: a sound mesh, exact kinematics, skinning that keeps its volume, plausible poses."""
 
 import dataclasses
-from itertools import pairwise
 
 import numpy as np
 import open3d as o3d
@@ -9,26 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from scipy.stats import kstest
 
 from davae.hand.body import vertex_normals
 from davae.hand.pose import (
-    ANGLES,
-    GESTURE_NAMES,
     LIMITS_DEG,
-    TOLERANCE_MM,
-    flesh_overlap_mm,
     gesture_angles,
     limit,
     random_rotation,
-    sample_articulation,
-    sample_wrist,
     segment_rotations,
 )
-from davae.hand.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
+from davae.hand.procedural import SHAPE_NAMES, procedural_rig
 from davae.hand.rig import (
     FOREARM,
     FOREARM_PART,
+    PALM_PART,
     PHALANGES,
     SEGMENTS,
     axis_rotation,
@@ -73,10 +66,13 @@ def test_mesh_is_closed_and_of_a_hands_size():
     edges = np.sort(RIG.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
     _, counts = np.unique(edges, axis=0, return_counts=True)
     assert (counts == 2).all()
-    assert 3000 <= len(RIG.vertices_mm) <= 8000
+    assert 3000 <= len(RIG.vertices_mm) <= 5400  # each costs time in every picture
     assert 400e3 < volume_mm3(RIG.vertices_mm, RIG.faces) < 900e3  # outwards, hand and a piece of forearm
     hand = RIG.vertices_mm[RIG.parts != FOREARM_PART]
-    assert 175 < -hand[:, 1].min() < 205  # wrist to middle finger tip
+    # Between the means of US Army women and men (Gordon et al., 1989).
+    assert 180.5 < -hand[:, 1].min() < 193.8  # wrist to middle finger tip
+    knuckles = RIG.vertices_mm[(RIG.parts == PALM_PART) & (RIG.vertices_mm[:, 1] < -70)]
+    assert 79.4 < np.ptp(knuckles[:, 0]) < 90.4
     np.testing.assert_allclose(RIG.weights.sum(1), 1)
     assert (RIG.weights >= 0).all()
 
@@ -203,69 +199,6 @@ def test_normals_point_outwards():
     normals = vertex_normals(RIG.vertices_mm, RIG.faces)
     assert inside_mm(RIG.vertices_mm, RIG.faces, RIG.vertices_mm + 0.5 * normals).max() < 0.2
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1)
-
-
-@pytest.mark.parametrize("gesture", GESTURE_NAMES)
-def test_gestures_are_possible(gesture):
-    angles = gesture_angles(gesture)
-    low, high = np.radians(LIMITS_DEG).T
-    assert ((angles >= low - 1e-9) & (angles <= high + 1e-9)).all()
-    assert flesh_overlap_mm(RIG, RIG.joints_mm, flesh_radii(), angles) <= TOLERANCE_MM
-
-
-def test_unknown_gesture_names_the_known_ones():
-    with pytest.raises(ValueError, match="victory"):
-        gesture_angles("wave")
-
-
-def test_sampled_hands_respect_limits_couplings_and_each_other():
-    low, high = np.radians(LIMITS_DEG).T
-    seen = set()
-    for seed in range(60):
-        angles, gesture = sample_articulation(np.random.default_rng(seed), RIG, RIG.joints_mm, flesh_radii())
-        seen.add(gesture)
-        assert angles.shape == (ANGLES,)
-        assert ((angles >= low - 1e-9) & (angles <= high + 1e-9)).all()
-        assert flesh_overlap_mm(RIG, RIG.joints_mm, flesh_radii(), angles) <= TOLERANCE_MM
-        pip, dip = angles[2:16:4], angles[3:16:4]
-        assert (np.abs(dip - 2 / 3 * pip) < np.radians(20)).all()  # one tendon bends both
-    assert len(seen) > 12
-
-
-def test_overlap_is_measured_in_mm():
-    # Fingers pressed sideways into each other: index abducted to the little side, middle to the thumb side.
-    angles = np.zeros(ANGLES)
-    assert flesh_overlap_mm(RIG, RIG.joints_mm, flesh_radii(), angles) < 0
-    depths = []
-    for degrees in (4, 8, 12):
-        angles[1], angles[5] = -np.radians(degrees), np.radians(degrees)
-        depths.append(flesh_overlap_mm(RIG, RIG.joints_mm, flesh_radii(), angles))
-    assert all(b > a for a, b in pairwise(depths))
-    assert depths[-1] > TOLERANCE_MM
-
-
-def test_orientations_are_uniform():
-    rng = np.random.default_rng(1)
-    matrices = np.stack([random_rotation(rng) for _ in range(2000)])
-    np.testing.assert_allclose(
-        matrices @ matrices.transpose(0, 2, 1), np.tile(np.eye(3), (2000, 1, 1)), atol=1e-12
-    )
-    np.testing.assert_allclose(np.linalg.det(matrices), 1)
-    for i in range(3):  # each entry of a uniform rotation is uniform on [-1, 1] (Archimedes)
-        for j in range(3):
-            assert kstest(matrices[:, i, j], "uniform", args=(-1, 2)).pvalue > 1e-4
-
-
-def test_the_arm_seldom_points_at_the_camera():
-    rng = np.random.default_rng(2)
-    towards = []
-    for _ in range(300):
-        turn = random_rotation(rng)
-        rotations = segment_rotations(RIG, np.zeros(ANGLES), turn, sample_wrist(rng, turn))
-        arm = segment_motion(RIG.joints_mm, rotations)[0][FOREARM] @ np.array([0, 1.0, 0])
-        towards.append(arm[2] < -0.8)
-    # Uniformly oriented arms would do so in one of ten cases.
-    assert np.mean(towards) < 0.05
 
 
 def test_parents_precede_children():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from davae.hand.appearance import Skin
-from davae.hand.pose import random_rotation, sample_articulation, sample_wrist
+from davae.hand.pose import random_rotation, sample_articulation, sample_orientation, sample_wrist
 from davae.hand.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
 from davae.hand.rig import PHALANGES, resize_joints
 
@@ -30,7 +30,7 @@ class PoseFactors:
 
     Attributes:
         articulation: (22,) joint angles, radians (see `davae.hand.pose`).
-        orientation: (3, 3) from the rest frame to the camera frame, uniform over SO(3).
+        orientation: (3, 3) from the rest frame to the camera frame.
         palm_scale: (2,) width and length of the palm over those of the mean hand.
         bone_scale: (15,) the same for the phalanges.
         wrist: (2,) flexion and deviation of the arm, radians; moves no joint.
@@ -118,16 +118,22 @@ class Factors:
         }
 
 
-def sample_factors(seed: int, split: str, index: int) -> Factors:
+def sample_factors(seed: int, split: str, index: int, viewpoint: str = "sphere") -> Factors:
     """Draw the factors of sample `index` of a split; they depend on nothing else.
 
+    Args:
+        seed: 0 or more, of the dataset.
+        split: one of `SPLITS`.
+        index: 0 or more, of the sample.
+        viewpoint: from where the hand is seen, see `davae.hand.pose.sample_orientation`.
+
     Raises:
-        ValueError: unknown split, or a negative seed or index.
+        ValueError: unknown split or viewpoint, or a negative seed or index.
     """
-    return Factors(*(sample_group(group, seed, split, index) for group in GROUPS))
+    return Factors(*(sample_group(group, seed, split, index, viewpoint) for group in GROUPS))
 
 
-def sample_group(group: str, seed: int, split: str, index: int):
+def sample_group(group: str, seed: int, split: str, index: int, viewpoint: str = "sphere"):
     """Draw one group of `sample_factors`: `PoseFactors`, `ShapeFactors`, `Skin` or `SceneFactors`."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
@@ -135,16 +141,20 @@ def sample_group(group: str, seed: int, split: str, index: int):
         raise ValueError(f"seed is {seed} and index {index}; both must be 0 or more")
     key = (SPLITS.index(split), index, GROUPS.index(group))
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-    return {"pose": _pose, "shape": _shape, "appearance": _appearance, "scene": _scene}[group](rng)
+    if group == "pose":
+        return _pose(rng, viewpoint)
+    return {"shape": _shape, "appearance": _appearance, "scene": _scene}[group](rng)
 
 
-def _pose(rng: np.random.Generator) -> PoseFactors:
+def _pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
+    # Proportions apart from overall size. Phalanges vary between adults by 7 to 16 % (deviation over mean;
+    # Buryanov and Kotiuk, 2010), overall size included, which is a factor of the scene.
     palm = np.exp(rng.normal(size=2) * [0.045, 0.04])
     fingers = np.exp(0.04 * rng.normal() + 0.028 * rng.normal(size=5))
     bones = np.repeat(fingers, 3) * np.exp(0.02 * rng.normal(size=len(PHALANGES)))
     joints, _ = resize_joints(procedural_rig(), palm, bones)
     angles, gesture = sample_articulation(rng, procedural_rig(), joints, flesh_radii())
-    orientation = random_rotation(rng)
+    orientation = sample_orientation(rng, viewpoint)
     return PoseFactors(angles, orientation, palm, bones, sample_wrist(rng, orientation), gesture)
 
 

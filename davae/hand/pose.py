@@ -2,55 +2,75 @@
 
 An articulation is 22 angles in radians, in this order: for index, middle, ring and little finger the
 flexion of the MCP joint, its abduction (positive towards the thumb), the flexion of PIP and of DIP; for the
-thumb the flexion of the CMC joint, its abduction (positive away from the palm), its twist, the flexion of MCP
-and of IP; last the cupping of the palm. Zero is the rest hand: straight fingers, slightly spread.
+thumb the flexion of the CMC joint, its abduction (positive away from the palm), its twist (negative turns the
+pad towards the fingers), the flexion of MCP and of IP; last the cupping of the palm. Zero is the rest hand:
+straight fingers, slightly spread.
 """
 
 import numpy as np
 
-from davae.hand.rig import FOREARM, PHALANGES, SEGMENTS, Rig, axis_rotation, segment_motion
-from davae.skeleton import PARENTS
+from davae.hand.contact import overlap_mm
+from davae.hand.rig import FOREARM, SEGMENTS, Rig, axis_rotation
 
 ANGLES = 22
 _FINGER_COLUMNS = np.arange(16).reshape(4, 4)  # finger, (mcp, abduction, pip, dip)
 _THUMB = slice(16, 21)
 _CUP = 21
 
-# Degrees. Anatomical ranges, active motion (MCP extension is kept small, as hands rarely hold it).
+# Degrees. Fingers: active ranges of the American Academy of Orthopaedic Surgeons, Joint Motion (1965): MCP 45
+# extension to 90 flexion (hyperextension kept small, as hands rarely hold it), PIP 0 to 100, DIP 0 to 90 (80
+# with the coupling below), thumb MCP to 50 and IP 20 extension to 80 flexion; a few degrees of slack. The
+# thumb's saddle joint counts from our rest hand, whose thumb stands half way out.
 LIMITS_DEG = np.array(
-    [(-20, 92), (-14, 14), (-4, 105), (-6, 75)] * 4
-    + [(-22, 40), (-24, 32), (-30, 25), (-12, 62), (-14, 78)]
+    [(-20, 92), (-15, 15), (-5, 103), (-6, 80)] * 4
+    + [(-22, 45), (-26, 45), (-65, 20), (-12, 58), (-20, 80)]
     + [(-2, 16)],
     dtype=float,
 )
 
 # Degrees. The thumb (flexion, abduction, twist, mcp, ip); (mcp, pip) of index, middle, ring and little, whose
-# DIP follows the PIP; the spread, which is the abduction of the index that the other fingers follow.
+# DIP follows the PIP; the spread: the abduction of the index, which the others follow, or that of all four.
 GESTURES = {
     "open": ((-8, -6, 0, 4, 4), (0, 4), (0, 4), (0, 4), (0, 5), 2),
     "spread": ((-18, 4, 0, 0, -6), (-6, 2), (-6, 2), (-6, 2), (-6, 2), 10),
-    "flat": ((6, -18, 0, 6, 6), (4, 3), (4, 3), (4, 3), (4, 3), -6),
+    "flat": ((6, -18, 0, 6, 6), (4, 3), (4, 3), (4, 3), (4, 3), (-6, 0, 4, 9)),
     "relaxed": ((4, 6, 0, 14, 18), (20, 30), (26, 36), (31, 40), (35, 40), -2),
-    "fist": ((23, 8, -25, 50, 42), (86, 101), (87, 102), (86, 101), (84, 99), -4),
-    "point": ((23, 6, -25, 50, 42), (4, 6), (86, 102), (86, 101), (84, 99), 0),
-    "victory": ((31, 10, -25, 58, 32), (0, 4), (0, 4), (84, 100), (82, 98), 11),
-    "three": ((34, 8, -24, 58, 44), (0, 4), (0, 4), (0, 5), (82, 98), 8),
-    "four": ((34, 2, -20, 54, 60), (0, 4), (0, 4), (0, 4), (0, 5), 6),
-    "thumbs_up": ((-22, -16, 0, 0, -8), (84, 100), (86, 101), (86, 101), (84, 99), -4),
-    "call": ((-18, 0, 0, 0, 0), (84, 100), (86, 101), (82, 98), (-2, 4), 2),
-    "horns": ((30, 10, -25, 56, 34), (0, 4), (84, 100), (82, 99), (0, 5), 4),
+    "fist": ((32, 31, -20, 40, 20), (89, 101), (90, 102), (87, 100), (84, 96), -3),
+    "loose_fist": ((23, 9, -32, 10, 13), (58, 74), (64, 78), (68, 80), (70, 78), -2),
+    "point": ((41, 34, -34, 32, 17), (4, 6), (88, 102), (87, 100), (84, 96), 2),
+    "victory": ((44, 44, -17, 42, 4), (0, 4), (0, 4), (86, 99), (78, 92), 11),
+    "two_together": ((42, 42, -16, 42, 2), (4, 6), (2, 4), (86, 100), (82, 94), (-8, 1, 0, 0)),
+    "three": ((39, 42, 1, 56, 20), (0, 4), (0, 4), (0, 5), (82, 98), 8),
+    "four": ((39, 3, -32, 55, 58), (0, 4), (0, 4), (0, 4), (0, 5), 6),
+    "thumbs_up": ((-22, -16, 0, 0, -8), (87, 101), (89, 102), (87, 100), (84, 96), -3),
+    "call": ((-18, 0, 0, 0, 0), (82, 98), (84, 100), (76, 98), (8, 8), 2),
+    "love_you": ((-18, -4, 0, 0, 0), (0, 4), (84, 100), (78, 98), (4, 6), 4),
+    "horns": ((38, 35, -33, 40, 7), (0, 4), (84, 100), (78, 98), (2, 6), 4),
     "gun": ((-20, -6, 0, 0, -4), (0, 4), (4, 6), (82, 99), (80, 97), -4),
-    "pinch": ((8, 0, -4, 48, 27), (58, 44), (44, 36), (36, 34), (30, 32), 0),
-    "ok": ((2, 0, -4, 58, 33), (62, 48), (14, 18), (8, 10), (2, 8), 6),
+    "vulcan": ((-18, 2, 0, 2, 0), (0, 4), (0, 4), (0, 4), (0, 5), (4, 8, -8, -6)),
+    "pinch": ((28, 36, -35, 26, -8), (73, 18), (44, 36), (36, 34), (30, 32), 0),
+    "ok": ((26, 35, -33, 25, -10), (72, 22), (14, 18), (8, 10), (2, 8), 6),
+    "key_pinch": ((27, -10, -32, 0, -4), (40, 66), (56, 74), (64, 78), (66, 76), -2),
+    "thumb_to_little": ((45, 45, -6, 31, 4), (12, 14), (14, 18), (34, 30), (78, 26), 0),
+    "beak": ((36, 35, -30, 24, -6), (60, 32), (68, 36), (60, 28), (60, 30), -5),
+    "tripod": ((21, 27, -15, 36, -10), (60, 31), (69, 38), (66, 72), (68, 74), -2),
+    "cup": ((10, 8, 0, 12, 14), (34, 22), (36, 24), (40, 26), (44, 28), -6),
+    "sphere_grip": ((-2, 26, 0, 16, 20), (30, 36), (30, 38), (32, 38), (34, 38), 8),
+    "cylinder_grip": ((4, 28, 6, 22, 28), (42, 48), (46, 50), (48, 50), (50, 48), 0),
     "claw": ((-4, 20, 0, 20, 40), (6, 62), (4, 64), (6, 62), (10, 58), 8),
     "hook": ((0, -12, 0, 8, 10), (4, 88), (4, 90), (4, 90), (4, 88), -4),
-    "cylinder_grip": ((4, 28, 6, 22, 28), (42, 48), (46, 50), (48, 50), (50, 48), 0),
-    "tripod": ((25, 0, -4, 35, 14), (58, 40), (60, 42), (66, 72), (68, 74), -2),
+    "typing": ((-4, 10, 0, 8, 14), (14, 42), (10, 48), (12, 46), (16, 40), 4),
 }  # fmt: skip
 GESTURE_NAMES = tuple(GESTURES)
 
 _FOLLOW = np.array([1.0, 0.1, -0.75, -1.25])  # how index, middle, ring, little take part in a spread
-TOLERANCE_MM = 3.0  # flesh of two fingers may press this deep into each other
+VIEWPOINTS = ("sphere", "frontal")
+_DIP = 2 / 3  # DIP flexion over PIP flexion, one tendon bends both (Rijpkema and Girard, 1991)
+# Degrees that index, middle, ring and little MCP can stay straighter than the straighter of their neighbours:
+# the extensor tendons are joined over the back of the hand. That neighbours bound each other was measured by
+# Gracia-Ibanez et al. (2016); the numbers are ours. Index and little finger have tendons of their own.
+_INDEPENDENCE_DEG = (95.0, 88.0, 62.0, 90.0)
+TOLERANCE_MM = 0.5  # flesh of two fingers may press this deep into each other
 
 
 def gesture_angles(name: str) -> np.ndarray:
@@ -63,8 +83,9 @@ def gesture_angles(name: str) -> np.ndarray:
         raise ValueError(f"unknown gesture {name!r}; choose one of {', '.join(GESTURES)}")
     thumb, *fingers, spread = GESTURES[name]
     angles = np.zeros(ANGLES)
-    for row, (mcp, pip), follow in zip(_FINGER_COLUMNS, fingers, _FOLLOW, strict=True):
-        angles[row] = mcp, follow * spread, pip, 2 / 3 * pip
+    aside = _FOLLOW * spread if np.isscalar(spread) else spread
+    for row, (mcp, pip), abduction in zip(_FINGER_COLUMNS, fingers, aside, strict=True):
+        angles[row] = mcp, abduction, pip, _DIP * pip
     angles[_THUMB] = thumb
     angles[_CUP] = 0.08 * np.mean([mcp for mcp, _ in fingers[2:]])
     return np.radians(angles)
@@ -75,6 +96,9 @@ def limit(angles: np.ndarray) -> np.ndarray:
     low, high = np.radians(LIMITS_DEG).T
     angles = np.clip(angles, low, high)
     mcp, abduction = _FINGER_COLUMNS[:, 0], _FINGER_COLUMNS[:, 1]
+    bent = angles[mcp]
+    neighbours = np.minimum(np.append(bent[1:], np.inf), np.append(np.inf, bent[:-1]))
+    angles[mcp] = np.maximum(bent, np.minimum(neighbours - np.radians(_INDEPENDENCE_DEG), high[mcp]))
     angles[abduction] *= np.cos(np.clip(angles[mcp], 0, np.pi / 2)) * 0.85 + 0.15
     return angles
 
@@ -105,9 +129,7 @@ def segment_rotations(rig: Rig, angles: np.ndarray, orientation: np.ndarray, wri
 
 
 def flesh_overlap_mm(rig: Rig, joints_mm: np.ndarray, radii_mm: np.ndarray, angles: np.ndarray) -> float:
-    """Return how deep (mm) the flesh of two different fingers, or of a finger and the palm, interpenetrates.
-
-    Fingers are beaded with balls; the palm is the row of metacarpals. Zero or less means no contact.
+    """Return how deep (mm) two fingers, or a finger and the palm, cut into each other; negative = apart.
 
     Args:
         rig: the hand, for its frames.
@@ -116,33 +138,7 @@ def flesh_overlap_mm(rig: Rig, joints_mm: np.ndarray, radii_mm: np.ndarray, angl
         angles: (22,) articulation.
     """
     rotations = segment_rotations(rig, angles, np.eye(3), np.zeros(2))
-    _, _, posed = segment_motion(joints_mm, rotations)
-    t = _BEADS_T[:, None]
-    balls = posed[_BEADS_FROM] * (1 - t) + posed[_BEADS_TO] * t
-    radii = radii_mm[_BEADS_FROM] * (1 - _BEADS_T) + radii_mm[_BEADS_TO] * _BEADS_T
-    radii = np.where(_BEADS_PALM, 10.0, 0.93 * radii)
-    gap = np.linalg.norm(balls[:, None] - balls[None], axis=2) - radii[:, None] - radii
-    return float(-np.min(gap[_BEADS_PAIRS]))
-
-
-def _beads():
-    """Balls along the bones, and which pairs of balls may not touch."""
-    beads = []  # parent joint, joint, position, palm?, finger
-    for c in PHALANGES:
-        finger, position = divmod(int(c) - 1, 4)
-        # The root of a finger, and the thumb's metacarpal, are embedded in the palm.
-        start = (0.6 if finger else 0.8) if position == 1 else 0.15
-        beads += [(PARENTS[c], c, t, False, finger) for t in np.linspace(start, 1.0, 5)]
-    for base in (5, 9, 13, 17):
-        beads += [(0, base, t, True, 9) for t in np.linspace(0.35, 0.9, 4)]
-    origin, end, t, palm, finger = (np.array(column) for column in zip(*beads, strict=True))
-    pairs = (finger[:, None] != finger) & ~(palm[:, None] & palm)
-    thumb_low = (finger == 0) & (end < 4)  # the thumb's base rests on the palm by anatomy
-    pairs &= ~(thumb_low[:, None] & palm) & ~(palm[:, None] & thumb_low)
-    return origin, end, t, palm, np.triu(pairs)
-
-
-_BEADS_FROM, _BEADS_TO, _BEADS_T, _BEADS_PALM, _BEADS_PAIRS = _beads()
+    return overlap_mm(rig, joints_mm, radii_mm, rotations)
 
 
 def sample_articulation(rng: np.random.Generator, rig: Rig, joints_mm, radii_mm) -> tuple[np.ndarray, int]:
@@ -178,7 +174,7 @@ def _draw(rng: np.random.Generator, gesture: int, calm: float) -> np.ndarray:
     jitter[_FINGER_COLUMNS[:, 1]] *= 0.6
     angles = angles + (1 - calm) * jitter
     # DIP follows PIP at about two thirds (shared tendon).
-    angles[_FINGER_COLUMNS[:, 3]] = 2 / 3 * angles[_FINGER_COLUMNS[:, 2]] + rng.normal(size=4) * np.radians(4)
+    angles[_FINGER_COLUMNS[:, 3]] = _DIP * angles[_FINGER_COLUMNS[:, 2]] + rng.normal(size=4) * np.radians(4)
     return angles
 
 
@@ -192,8 +188,32 @@ def _random_angles(rng: np.random.Generator) -> np.ndarray:
     angles[_FINGER_COLUMNS[:, 1]] = _FOLLOW * rng.uniform(-8, 11) + rng.normal(size=4) * 2
     low, high = LIMITS_DEG[_THUMB].T
     angles[_THUMB] = low + (high - low) * rng.beta(1.5, 1.5, size=5)
+    # The saddle joint turns the thumb's pad towards the fingers as it swings before the palm (opposition).
+    angles[18] = (-8 - 0.5 * angles[16:18].clip(0).sum() + 6 * rng.normal()).clip(low[2], high[2])
     angles[_CUP] = rng.uniform(0, 12)
     return np.radians(angles)
+
+
+def sample_orientation(rng: np.random.Generator, viewpoint: str = "sphere") -> np.ndarray:
+    """Draw the rotation (3, 3) of the palm from the rest frame to the camera frame.
+
+    Args:
+        rng: source of randomness.
+        viewpoint: "sphere", uniform over SO(3), or "frontal": the palm or the back faces the camera within 60
+            degrees (directions uniform over that cap), rolled by at most 45 degrees from fingers up.
+
+    Raises:
+        ValueError: the viewpoint does not exist.
+    """
+    if viewpoint == "sphere":
+        return random_rotation(rng)
+    if viewpoint != "frontal":
+        raise ValueError(f"unknown viewpoint {viewpoint!r}; choose one of {', '.join(VIEWPOINTS)}")
+    back, azimuth = np.pi * rng.integers(2), rng.uniform(0, 2 * np.pi)
+    tilt, roll = np.arccos(rng.uniform(0.5, 1.0)), np.radians(rng.uniform(-45, 45))
+    axes = np.array([[0, 0, 1.0], [np.cos(azimuth), np.sin(azimuth), 0], [0, 1.0, 0]])
+    rolled, tilted, turned = axis_rotation(axes, np.array([roll, tilt, back]))
+    return tilted @ rolled @ turned
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
@@ -226,6 +246,7 @@ def _arm_depth(flexions: np.ndarray, orientation: np.ndarray) -> np.ndarray:
 
 
 __all__ = [
-    "ANGLES", "GESTURES", "GESTURE_NAMES", "LIMITS_DEG", "TOLERANCE_MM", "flesh_overlap_mm", "gesture_angles",
-    "limit", "random_rotation", "sample_articulation", "sample_wrist", "segment_rotations",
+    "ANGLES", "GESTURES", "GESTURE_NAMES", "LIMITS_DEG", "TOLERANCE_MM", "VIEWPOINTS", "flesh_overlap_mm",
+    "gesture_angles", "limit", "random_rotation", "sample_articulation", "sample_orientation", "sample_wrist",
+    "segment_rotations",
 ]  # fmt: skip
