@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from davae.hand.appearance import Skin
+from davae.hand.appearance import BANDS, Skin
 from davae.hand.pose import random_rotation, sample_articulation, sample_wrist
 from davae.hand.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
 from davae.hand.rig import PHALANGES, resize_joints
@@ -162,25 +162,38 @@ def _shape(rng: np.random.Generator) -> ShapeFactors:
 
 def _appearance(rng: np.random.Generator) -> Skin:
     polish = float(rng.random() < 0.12)
-    light = rng.uniform(0.02, 0.9)
     waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
+    sleeve, stripe = _cloth_colour(rng), _cloth_colour(rng)
+    band = int(rng.choice(len(BANDS), p=[0.8, 0.09, 0.11]))
+    metal = (0.62, 0.62, 0.64) if rng.random() < 0.5 else (0.72, 0.50, 0.20)
     return Skin(
-        melanin=float(0.12 + 2.5 * rng.beta(1.0, 1.3)),
+        melanin=float(0.12 + 3.6 * rng.beta(1.0, 1.4)),
         blood=float(rng.uniform(0.12, 0.55)),
         mottling=float(rng.uniform(0.02, 0.22)),
         blotches=np.concatenate([waves, rng.uniform(0, 2 * np.pi, size=(8, 1))], axis=1),
         redness=float(rng.uniform(0.05, 0.45)),
         creases=float(rng.uniform(0.35, 1.0)),
+        veins=float(max(0.0, rng.uniform(-0.4, 1.0))),
         gloss=float(rng.uniform(0.02, 0.13)),
         nail_colour=rng.uniform(0.02, 0.8, size=3),
         nail_polish=polish,
         sleeved=float(rng.random() < 0.6),
-        sleeve_colour=(light * np.exp(0.5 * rng.normal(size=3))).clip(0.01, 0.9),
-        sleeve_colour_2=(light * np.exp(0.5 * rng.normal(size=3) * float(rng.random() < 0.35))).clip(
-            0.01, 0.9
-        ),
+        sleeve_colour=sleeve,
+        sleeve_colour_2=stripe if rng.random() < 0.35 else sleeve,
         sleeve_stripe_mm=float(rng.uniform(8, 40)),
         cuff_mm=float(rng.uniform(22, 110)),
+        band=band,
+        band_mm=float(rng.uniform(14, 34)),
+        band_colour=np.array(metal) if rng.random() < 0.4 else _cloth_colour(rng),
+        ring=int(rng.integers(1, 5)) if rng.random() < 0.08 else 0,
+        ring_colour=np.array(metal),
+    )
+
+
+def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
+    """Linear RGB (3,): mostly muted, as clothes are."""
+    return (rng.uniform(0.1, 0.95) ** 2.2 * np.exp(rng.uniform(0.05, 0.6) * rng.normal(size=3))).clip(
+        0.01, 0.9
     )
 
 
@@ -231,7 +244,7 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
         vignette=float(max(0.0, rng.uniform(-0.3, 0.45))),
         motion_px=motion * np.array([np.cos(heading), np.sin(heading)]),
         blur_px=float(max(0.0, rng.uniform(-0.4, 0.85))),
-        noise=float(np.exp(rng.uniform(np.log(0.002), np.log(0.022)))),
+        noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.016)))),
         jpeg_quality=int(rng.integers(55, 101)),
         noise_seed=int(rng.integers(2**31)),
         second_shown=int(second_shown),

@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -113,7 +114,7 @@ def hidden_joints_mm(factors: Factors) -> np.ndarray:
     return joints + np.array([aside * max(0.0, 0.75 * joints[:, 2].max() - inward), 0.0, 0.0])
 
 
-def render(factors: Factors, size: int = FRAME_PX) -> Rendering:
+def render(factors: Factors, size: int = FRAME_PX, backgrounds: Path | None = None) -> Rendering:
     """Render one sample.
 
     If the second hand would cover as many pixels as the first it is moved out of the frame, so that the hand
@@ -122,9 +123,12 @@ def render(factors: Factors, size: int = FRAME_PX) -> Rendering:
     Args:
         factors: what to render, from `sample_factors`.
         size: side of the frame in pixels; the camera scales with it.
+        backgrounds: a folder of pictures to put behind the hand, chosen by the factors' `wall_seed`; None
+            for painted ones and the photographs that come with scikit-image.
 
     Raises:
-        ValueError: `size` is below 16.
+        FileNotFoundError: `backgrounds` does not exist or holds no picture.
+        ValueError: `size` is below 16, or a picture in `backgrounds` cannot be read.
     """
     if size < 16:
         raise ValueError(f"size is {size}, expected at least 16 pixels")
@@ -141,7 +145,7 @@ def render(factors: Factors, size: int = FRAME_PX) -> Rendering:
         scene.fill_direction,
         scene.fill_colour,
     )
-    wall = Wall(backdrop(scene.wall_seed, size), scene.wall_mm, tuple(scene.wall_slope))
+    wall = Wall(backdrop(scene.wall_seed, size, backgrounds), scene.wall_mm, tuple(scene.wall_slope))
     radii = flesh_radii() * scene.size
     shown = bool(scene.second_shown)
     bodies, sides = ([first, second], [side, other]) if shown else ([first], [side])
@@ -211,7 +215,7 @@ def blurred(picture: np.ndarray, sigma: float, motion: np.ndarray) -> np.ndarray
             picture = picture * np.uint16(64 - 2 * side)
             picture[second] += outer[first]
             picture[first] += outer[second]
-            for end, inward in ((0, 0), (-1, -1)):  # the border goes on as it is
+            for end in (0, -1):  # the border goes on as it is
                 at = (slice(None),) * axis + (end,)
                 picture[at] += outer[at]
             picture >>= shift
