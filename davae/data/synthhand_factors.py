@@ -212,6 +212,8 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
     fill = rng.normal(size=3) + np.array([0.0, 0.0, 0.5])  # beside or behind the hand more often than before
     fill_level = key_level * rng.uniform(0.05, 0.6) * float(rng.random() < 0.6)
     motion, heading = max(0.0, rng.uniform(-9.0, 4.5)), rng.uniform(0, 2 * np.pi)
+    # Cameras meter: they make up for half of what the light does.
+    metered = (0.7 / (0.6 * key_level + 0.7 * ambient + 0.3 * fill_level)) ** 0.5
     balance = np.exp(0.06 * rng.normal() * np.array([1.0, 0.0, -1.0]) + 0.02 * rng.normal(size=3))
     joints = procedural_rig().joints_mm
     second_articulation, _ = sample_articulation(rng, procedural_rig(), joints, flesh_radii())
@@ -239,7 +241,7 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
         wall_seed=int(rng.integers(2**31)),
         wall_mm=float(np.exp(rng.uniform(np.log(450), np.log(4200)))),
         wall_slope=rng.uniform(-0.25, 0.25, size=2),
-        exposure=float(np.exp(0.28 * rng.normal() + 0.1)),
+        exposure=float(metered * np.exp(0.26 * rng.normal() + 0.08)),
         white_balance=balance,
         vignette=float(max(0.0, rng.uniform(-0.3, 0.45))),
         motion_px=motion * np.array([np.cos(heading), np.sin(heading)]),

@@ -34,6 +34,8 @@ _VEINS = (
     ((-20, -50), (-4, -60)),
     ((24, -48), (20, -20), (14, 8), (18, 46), (12, 100), (20, 150)),
 )
+_BAKED_MM = (-70.0, -130.0, 70.0, 200.0)  # left, top, right, bottom
+_BAKED_STEP_MM = 0.25
 BANDS = ("none", "bracelet", "watch")
 
 
@@ -293,14 +295,25 @@ def _palm_creases(rest_mm: np.ndarray) -> np.ndarray:
 
 def _lines(rest_mm: np.ndarray, lines: tuple, width_mm: float) -> np.ndarray:
     """Darkness (n,) of wobbly lines, given by their corners (x, y) in mm, that fades over `width_mm`."""
-    x, y = rest_mm[:2] + 0.8 * _wobble(rest_mm)
-    nearest = np.full(len(x), 99.0**2, np.float32)
+    baked = _baked_lines(lines, width_mm)
+    wobble = 0.8 * _wobble(rest_mm)
+    column = ((rest_mm[0] + (wobble - _BAKED_MM[0])) * (1 / _BAKED_STEP_MM)).astype(np.intp)
+    row = ((rest_mm[1] + (wobble - _BAKED_MM[1])) * (1 / _BAKED_STEP_MM)).astype(np.intp)
+    return baked.ravel().take(row * baked.shape[1] + column, mode="clip")
+
+
+@lru_cache
+def _baked_lines(lines: tuple, width_mm: float) -> np.ndarray:
+    """Picture of the lines on the plane z = 0 of the rest hand, from the corner `_BAKED_MM` on."""
+    left, top, right, bottom = _BAKED_MM
+    x, y = np.meshgrid(np.arange(left, right, _BAKED_STEP_MM), np.arange(top, bottom, _BAKED_STEP_MM))
+    nearest = np.full(x.shape, 99.0**2)
     for points in lines:
         for (ax, ay), (bx, by) in pairwise(points):
             dx, dy = bx - ax, by - ay
             t = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), 0, 1)
             nearest = np.minimum(nearest, (x - ax - t * dx) ** 2 + (y - ay - t * dy) ** 2)
-    return np.exp(nearest * (-1 / width_mm**2))
+    return np.exp(nearest / -(width_mm**2)).astype(np.float32)
 
 
 def _line(distance, width):

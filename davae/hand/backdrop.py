@@ -65,14 +65,11 @@ def backdrop(seed: int, size: int, backgrounds: Path | None = None, kind: str | 
             _put_somebody(rng, canvas)
     if kind not in ("photo", "noise"):
         canvas = canvas.filter(ImageFilter.BoxBlur(0.55))  # no lens draws a staircase
+    tint = np.exp(rng.normal(0, 0.1) + rng.normal(0, 0.05, 3))
+    canvas = canvas.point([min(255, int(v * gain) + 3) for gain in tint.tolist() for v in range(256)])
     if side != size:
         canvas = canvas.resize((size, size), Image.Resampling.BILINEAR)
-    tint = np.exp(rng.normal(0, 0.1) + rng.normal(0, 0.05, 3))
-    values, picture = np.asarray(canvas).astype(np.intp), np.empty((size, size, 3), np.float32)
-    for channel in range(3):
-        table = (_LINEAR * np.float32(tint[channel])).clip(0.004, 1)
-        picture[..., channel] = table.take(values[..., channel], mode="clip")
-    return picture
+    return _LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
 
 
 def _material(rng: np.random.Generator, name: str) -> np.ndarray:
@@ -242,7 +239,7 @@ def _shade(rng, canvas: Image.Image) -> Image.Image:
 def _put_something(rng, canvas: Image.Image) -> None:
     """Paste a ball, a box, a scrap, a limb or rods, of some material or of skin, shaded and with a shadow."""
     size = canvas.width
-    side = int(2 * size * np.exp(rng.uniform(np.log(0.04), np.log(0.35)))) + 3
+    side = int(2 * size * np.exp(rng.uniform(np.log(0.04), np.log(0.3)))) + 3
     mask, angle = _outline(rng, side)
     if rng.random() < 0.25:
         skin = to_display(skin_colour(rng.uniform(0, 2.4), rng.uniform(0.1, 0.6)) * rng.uniform(0.3, 1))

@@ -25,8 +25,8 @@ from davae.hand.wall import Wall, lit_wall, pixel_rays, wall_depth
 from davae.skeleton import JOINTS, WRIST
 
 LEFT_BASE, RIGHT_BASE, PERSON = 2, 18, 1  # part ids of RHD: 0 background, 1 person, 2..17 left, 18..33 right
-_LIGHT_SAMPLES = 3
-_SKY_SAMPLES = 3
+_LIGHT_SAMPLES = 2
+_SKY_SAMPLES = 2
 _WRAP = (0.34, 0.17, 0.11)  # red light travels furthest under the skin, around what faces away
 _FILL_WRAP = 0.2
 _BLEED = (0.25, 0.0, -0.08)  # and into shadows
@@ -293,7 +293,8 @@ def _occupied(mesh: _Mesh, size: int, K: np.ndarray) -> np.ndarray:
     wide, bins = size + 1, (size + 1) ** 2
     change = np.bincount(np.concatenate([top * wide + left, bottom * wide + right]), minlength=bins)
     change -= np.bincount(np.concatenate([top * wide + right, bottom * wide + left]), minlength=bins)
-    return change.reshape(wide, wide).cumsum(0).cumsum(1)[:size, :size] > 0
+    change = change.astype(np.int32).reshape(wide, wide)
+    return np.cumsum(np.cumsum(change, axis=0, dtype=np.int32), axis=1, dtype=np.int32)[:size, :size] > 0
 
 
 def _paint(colour, met, shaded, depth, parts, mesh, K) -> None:
@@ -327,11 +328,11 @@ def _paint(colour, met, shaded, depth, parts, mesh, K) -> None:
     right, down = quarter[corner].T
     u_here, v_here = u[pixel], v[pixel]
     beside, below = (u_here + right).clip(0, size - 1), (v_here + down).clip(0, size - 1)
-    near = np.where(parts > 0, depth, np.float32(1e4)).ravel()
+    depths, bodies = depth.ravel(), parts.ravel()
     around = [v_here * size + u_here, v_here * size + beside, below * size + u_here, below * size + beside]
-    best, least = around[0], np.abs(near[around[0]] - distance)
-    for at in around[1:]:
-        gap = np.abs(near[at] - distance)
+    best, least = around[0], np.float32(1e9)
+    for at in around:
+        gap = np.abs(depths[at] - distance) + 1e6 * (bodies[at] == 0)
         best, least = np.where(gap < least, at, best), np.minimum(gap, least)
     samples[pixel, corner] = colour.reshape(-1, 3)[best]
     colour[v, u] = samples.clip(0, 4).mean(1)
