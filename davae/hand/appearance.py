@@ -221,7 +221,7 @@ def _cloth(skin: Skin, rest_mm: np.ndarray) -> np.ndarray:
     x, y, z = rest_mm
     stripe = _smooth(np.sin((2 * np.pi / skin.sleeve_stripe_mm) * y), -0.2, 0.2)
     weave = 1 + 0.07 * np.sin(2.1 * x + 1.7 * z) * np.sin(2.3 * y)
-    weave *= 0.9 + 0.16 * np.sin(0.11 * y + 2.2 * np.sin(0.05 * x + 0.031 * y) + 0.06 * z)  # folds
+    weave *= 0.93 + 0.09 * np.sin(0.07 * y + 2.6 * np.sin(0.04 * x + 0.023 * y) + 0.06 * z)  # folds
     past = y - skin.cuff_mm
     hem = 1 - 0.45 * np.exp(-((past / 1.6) ** 2)) - 0.2 * np.exp(-(((past - 14) / 1.2) ** 2))
     cloth = weave * hem

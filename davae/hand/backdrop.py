@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from davae.hand.appearance import skin_colour
 from davae.hand.photos import photo_crop
-from davae.hand.textures import MATERIALS, SIDE, shrunk
+from davae.hand.textures import MATERIALS, SIDE, material_colours, shrunk
 
 KINDS = ("photo", "room", "garden", "surface", "bokeh", "noise")
 _WEIGHTS = np.cumsum((0.36, 0.22, 0.15, 0.16, 0.05, 0.06))
@@ -72,20 +72,6 @@ def backdrop(seed: int, size: int, backgrounds: Path | None = None, kind: str | 
     return _LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
 
 
-def _material(rng: np.random.Generator, name: str) -> np.ndarray:
-    """Colours (256, 3) uint8 of a pattern's levels: of that material, or now and then of any colour."""
-    choices = MATERIALS[name]
-    dark, light = np.array(choices[int(rng.integers(len(choices)))], float)
-    if rng.random() < 0.12:
-        dark, light = rng.uniform(10, 240, (2, 3)) * 0.4 + 0.6 * rng.uniform(10, 240, (2, 1))
-    fade = rng.uniform(0, 0.6)  # some are nearly plain
-    middle = (dark + light) / 2
-    dark, light = dark + fade * (middle - dark), light + fade * (middle - light)
-    gain = np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.05, 3))
-    share = np.linspace(0, 1, 256)[:, None]
-    return ((dark + (light - dark) * share) * gain).clip(2, 252).astype(np.uint8)
-
-
 def _plane(rng, name: str, width: int, height: int, near: float = 1.0, tilt: float = 0.0) -> Image.Image:
     """A picture of a flat surface.
 
@@ -109,7 +95,7 @@ def _plane(rng, name: str, width: int, height: int, near: float = 1.0, tilt: flo
     u = ((c * across - s * up) * scale + np.float32(rng.uniform(0, n))).astype(np.int32) & (n - 1)
     v = ((s * across + c * up) * scale + np.float32(rng.uniform(0, n))).astype(np.int32) & (n - 1)
     values = pattern.ravel().take((v * n + u).astype(np.intp), mode="clip")
-    return Image.fromarray(_material(rng, name).take(values.astype(np.intp), axis=0, mode="clip"))
+    return Image.fromarray(material_colours(rng, name).take(values.astype(np.intp), axis=0, mode="clip"))
 
 
 def _surface(rng, side: int) -> Image.Image:
@@ -128,7 +114,7 @@ def _room(rng, side: int) -> Image.Image:
         canvas.paste(part, (0, 0))
     for _ in range(int(rng.integers(0, 3))):  # windows, pictures, doors
         x, y, w, h = rng.uniform((-0.1, -0.2, 0.1, 0.15), (0.9, 0.5, 0.45, 0.7)) * side
-        frame = tuple(int(v) for v in _material(rng, "wood")[128])
+        frame = tuple(int(v) for v in material_colours(rng, "wood")[128])
         draw.rectangle(
             [x - 0.02 * side, y - 0.02 * side, x + w + 0.02 * side, y + h + 0.02 * side], fill=frame
         )
@@ -147,7 +133,7 @@ def _room(rng, side: int) -> Image.Image:
         )
         canvas.paste(floor, (0, horizon))
         if rng.random() < 0.6:
-            board = tuple(int(v) for v in _material(rng, "plaster")[int(rng.integers(256))])
+            board = tuple(int(v) for v in material_colours(rng, "plaster")[int(rng.integers(256))])
             draw.rectangle([0, horizon - 0.03 * side, side, horizon], fill=board)
     return canvas
 
@@ -183,7 +169,7 @@ def _garden(rng, side: int) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(0, 4))):  # trunks and posts
         x, width = rng.uniform(0, side), max(1, int(side * rng.uniform(0.008, 0.06)))
-        bark = tuple(int(v) for v in _material(rng, "wood")[60])
+        bark = tuple(int(v) for v in material_colours(rng, "wood")[60])
         draw.line(
             [x, rng.uniform(-0.2, 0.5) * side, x + rng.normal(0, 0.06) * side, horizon],
             fill=bark,

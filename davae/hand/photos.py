@@ -7,14 +7,18 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from davae.hand.textures import material_colours
+
 # In scikit-image's own package (nothing is downloaded), and free of rights: CC0 or public domain.
-_SHIPPED = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "rocket")
+# Those in colour come twice as often. Pictures of a grey material are given colours of that material.
+_SHIPPED = (*("astronaut", "chelsea", "coffee", "rocket") * 2, "camera", "brick", "grass", "gravel")
+_GREY = {"brick": "bricks", "grass": "grass", "gravel": "gravel"}
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _LONGEST_PX = 1024  # of pictures kept in memory; a frame never shows more
 
 
 def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) -> Image.Image:
-    """Cut a random square out of a photograph, turned round half of the time, and scale it.
+    """Cut a random square out of a photograph, mirrored half of the time, and scale it.
 
     Args:
         rng: chooses the photograph, the square and whether to mirror it.
@@ -27,7 +31,8 @@ def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) 
     """
     pick = rng.random()
     if folder is None:
-        picture = _shipped(_SHIPPED[int(pick * len(_SHIPPED))])
+        name = _SHIPPED[int(pick * len(_SHIPPED))]
+        picture = _shipped(name)
     else:
         paths = _pictures(Path(folder))
         picture = _read(paths[int(pick * len(paths))])
@@ -36,10 +41,13 @@ def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) 
     crop = picture.resize(
         (side, side), Image.Resampling.BILINEAR, (left, top, left + cut, top + cut), reducing_gap=1.5
     )
+    if folder is None and name in _GREY:
+        colours = material_colours(rng, _GREY[name])
+        crop = Image.fromarray(colours.take(np.asarray(crop.getchannel(0)).astype(np.intp), axis=0))
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
 
 
-@lru_cache(maxsize=len(_SHIPPED))
+@lru_cache
 def _shipped(name: str) -> Image.Image:
     return Image.fromarray(np.asarray(getattr(skimage.data, name)())).convert("RGB")
 

@@ -65,6 +65,20 @@ def shrunk(name: str, level: int) -> np.ndarray:
     return ((fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]) // 4).astype(np.uint8)
 
 
+def material_colours(rng: np.random.Generator, name: str) -> np.ndarray:
+    """Colours (256, 3) uint8 of a pattern's levels: of that material, or now and then of any colour."""
+    choices = MATERIALS[name]
+    dark, light = np.array(choices[int(rng.integers(len(choices)))], float)
+    if rng.random() < 0.12:
+        dark, light = rng.uniform(10, 240, (2, 3)) * 0.4 + 0.6 * rng.uniform(10, 240, (2, 1))
+    fade = rng.uniform(0, 0.6)  # some are nearly plain
+    middle = (dark + light) / 2
+    dark, light = dark + fade * (middle - dark), light + fade * (middle - light)
+    gain = np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.05, 3))
+    share = np.linspace(0, 1, 256)[:, None]
+    return ((dark + (light - dark) * share) * gain).clip(2, 252).astype(np.uint8)
+
+
 def _noise(rng, slope: float, stretch: float = 1.0, least: float = 0.0) -> np.ndarray:
     """Noise whose amplitude falls with frequency to the power `slope`; `stretch` draws it out along x.
 
