@@ -237,7 +237,7 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
         sky_colour=sky,
         ground_colour=sky * rng.uniform(0.25, 0.9) * np.exp(rng.normal(size=3) * 0.1),
         fill_direction=fill / np.linalg.norm(fill),
-        fill_colour=fill_level * np.exp(0.35 * rng.normal(size=3)),
+        fill_colour=fill_level * np.exp(0.2 * rng.normal(size=3)),
         wall_seed=int(rng.integers(2**31)),
         wall_mm=float(np.exp(rng.uniform(np.log(450), np.log(4200)))),
         wall_slope=rng.uniform(-0.25, 0.25, size=2),

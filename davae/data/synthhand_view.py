@@ -220,11 +220,11 @@ def blurred(picture: np.ndarray, sigma: float, motion: np.ndarray) -> np.ndarray
                 picture[at] += outer[at]
             picture >>= shift
         picture = picture.astype(np.uint8)
-    steps = int(np.ceil(np.hypot(*motion) / 2 - 0.25))
+    steps = int(np.ceil((np.hypot(*motion) - 1) / 2))  # on either side: a tap about every pixel
     if steps > 0:
         total = picture.astype(np.uint16)
         for k in range(1, steps + 1):
-            across, down = np.rint(motion * (k / (2 * steps))).astype(int)
+            across, down = np.rint(motion * (k / (2 * steps + 1))).astype(int)
             total += _moved(picture, across, down)
             total += _moved(picture, -across, -down)
         picture = (total // np.uint16(2 * steps + 1)).astype(np.uint8)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from davae.hand.light import Light
 
@@ -89,13 +89,11 @@ def _shadow(light: Light, depth: np.ndarray, K: np.ndarray, vertices, faces) -> 
     aside = light.key_width * float(np.mean(there) - np.median(vertices[:, 2])) / float(-z) / cell
     aside = min(max(aside, 0.6), 12.0)
     margin = int(2 * aside) + 2
-    marked = np.zeros((_CELLS + 2 * margin,) * 2, np.uint8)
-    flat = np.stack([vertices[:, k] - vertices[:, 2] * slant[k] for k in (0, 1)])
-    flat = _dense(flat, faces, cell, low - margin * cell, high + margin * cell) - low[:, None]
-    column, row = (flat * np.float32(1 / cell) + margin).clip(-1, len(marked)).astype(np.intp)
-    inside = (row >= 0) & (row < len(marked)) & (column >= 0) & (column < len(marked))
-    marked[row[inside], column[inside]] = 255
-    blurred = Image.fromarray(marked)
+    across = _CELLS + 2 * margin
+    flat = [
+        (vertices[:, k] - vertices[:, 2] * slant[k] - low[k]) * np.float32(1 / cell) + margin for k in (0, 1)
+    ]
+    blurred = Image.fromarray(_marked(np.stack(flat), faces, across))
     for _ in range(2):
         blurred = blurred.filter(ImageFilter.BoxBlur(aside / 1.6))
     blurred = np.asarray(blurred, np.float32) * np.float32(1 / 255)
@@ -103,22 +101,25 @@ def _shadow(light: Light, depth: np.ndarray, K: np.ndarray, vertices, faces) -> 
     return blurred[row, column]
 
 
-def _dense(points: np.ndarray, faces: np.ndarray, cell: float, low, high) -> np.ndarray:
-    """Points (2, n) no farther apart than about a cell, on the triangles between `points` (2, v).
-
-    Triangles wholly below `low` or above `high` (2,) are left out.
-    """
+def _marked(points: np.ndarray, faces: np.ndarray, side: int) -> np.ndarray:
+    """Picture (side, side) uint8, 255 in the cells on which triangles lie whose corners are `points` (2, v)."""
     corners = points[:, np.ascontiguousarray(faces.T)]
     least, most = corners.min(1), corners.max(1)
-    extent = (most - least).max(0)
-    near = np.all((least < high[:, None]) & (most > low[:, None]), axis=0)
-    found = [points]
-    for parts, above, below in ((2, 1.5, 3.0), (10, 3.0, np.inf)):
-        a, b, c = corners[:, :, near & (extent > above * cell) & (extent <= below * cell)].swapaxes(0, 1)
+    extent = np.where(np.all((least < side) & (most > 0), axis=0), (most - least).max(0), 0)
+    picture = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(picture)
+    for triangle in corners[:, :, extent > 6].T.tolist():  # a few, of the arm
+        draw.polygon([tuple(corner) for corner in triangle], fill=255)
+    marked, found = np.array(picture), [points]
+    for parts, above, below in ((3, 1.5, 3.0), (6, 3.0, 6.0)):  # most triangles are smaller still
+        a, b, c = corners[:, :, (extent > above) & (extent <= below)].swapaxes(0, 1)
         u, v = _lattice(parts)
         inner = a[:, None] + u[:, None] * (b - a)[:, None] + v[:, None] * (c - a)[:, None]
         found.append(inner.reshape(2, -1))
-    return np.concatenate(found, axis=1)
+    column, row = np.concatenate(found, axis=1).clip(-1, side).astype(np.intp)
+    inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+    marked[row[inside], column[inside]] = 255
+    return marked
 
 
 @lru_cache
