@@ -247,7 +247,7 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
         motion_px=motion * np.array([np.cos(heading), np.sin(heading)]),
         blur_px=float(max(0.0, rng.uniform(-0.4, 0.85))),
         noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.016)))),
-        jpeg_quality=int(rng.integers(55, 101)),
+        jpeg_quality=int(rng.integers(55, 101)) if rng.random() < 0.7 else 100,
         noise_seed=int(rng.integers(2**31)),
         second_shown=int(second_shown),
         second_uv=second_uv,
