@@ -54,19 +54,19 @@ def backdrop(seed: int, size: int, backgrounds: Path | None = None, kind: str | 
     focus = float(rng.choice([1.0, 0.5, 0.3], p=[0.55, 0.3, 0.15] if kind == "photo" else [0.0, 0.7, 0.3]))
     side = max(16, round(size * focus))
     if kind == "photo":
-        canvas = photo_crop(rng, side, backgrounds)
+        gains = np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.05, 3))
+        tones = (gains[:, None] * np.arange(256) + 2).clip(0, 255).astype(int)
+        canvas = photo_crop(rng, side, backgrounds).point(tones.ravel().tolist())
     else:
         paint = (_room, _garden, _surface, _bokeh, _clouds)[KINDS.index(kind) - 1]
         canvas = _shade(rng, paint(rng, side))
     if backgrounds is None:
-        for _ in range(int(rng.integers(0, 3 if kind == "photo" else 5))):
+        for _ in range(int(rng.integers(0, 2 if kind == "photo" else 5))):
             _put_something(rng, canvas)
         if kind in ("room", "garden") and rng.random() < 0.3:
             _put_somebody(rng, canvas)
     if kind not in ("photo", "noise"):
         canvas = canvas.filter(ImageFilter.BoxBlur(0.55))  # no lens draws a staircase
-    tint = np.exp(rng.normal(0, 0.1) + rng.normal(0, 0.05, 3))
-    canvas = canvas.point([min(255, int(v * gain) + 3) for gain in tint.tolist() for v in range(256)])
     if side != size:
         canvas = canvas.resize((size, size), Image.Resampling.BILINEAR)
     return _LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
@@ -223,7 +223,7 @@ def _shade(rng, canvas: Image.Image) -> Image.Image:
 
 
 def _put_something(rng, canvas: Image.Image) -> None:
-    """Paste a ball, a box, a scrap, a limb or rods, of some material or of skin, shaded and with a shadow."""
+    """Paste a ball, a box, a scrap, a limb or rods: shaded, of some material or of skin, often with a shadow."""
     size = canvas.width
     side = int(2 * size * np.exp(rng.uniform(np.log(0.04), np.log(0.3)))) + 3
     mask, angle = _outline(rng, side)
@@ -240,7 +240,8 @@ def _put_something(rng, canvas: Image.Image) -> None:
     pixels = pixels * (0.85 + np.float32(rng.uniform(-0.5, 0.5)) * ramp).clip(0.2, 1.3)[:, :, None]
     left, top = (int(v) - side // 2 for v in rng.uniform(-0.1, 1.1, 2) * size)
     down, across = (int(v) for v in rng.normal(0, 0.03, 2) * side)
-    canvas.paste((0, 0, 0), (left + across, top + down), mask.point(_THIRD))
+    if rng.random() < 0.5:
+        canvas.paste((0, 0, 0), (left + across, top + down), mask.point(_THIRD))
     canvas.paste(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), (left, top), mask)
 
 

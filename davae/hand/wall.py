@@ -102,7 +102,7 @@ def _shadow(light: Light, depth: np.ndarray, K: np.ndarray, vertices, faces) -> 
 
 
 def _marked(points: np.ndarray, faces: np.ndarray, side: int) -> np.ndarray:
-    """Picture (side, side) uint8, 255 in the cells that triangles with corners among `points` (2, v) cover."""
+    """Picture (side, side) uint8: 255 in cells that triangles with corners among `points` (2, v) cover."""
     corners = points[:, np.ascontiguousarray(faces.T)]
     least, most = corners.min(1), corners.max(1)
     extent = np.where(np.all((least < side) & (most > 0), axis=0), (most - least).max(0), 0)
