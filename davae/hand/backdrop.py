@@ -223,7 +223,7 @@ def _shade(rng, canvas: Image.Image) -> Image.Image:
 
 
 def _put_something(rng, canvas: Image.Image) -> None:
-    """Paste a ball, a box, a scrap, a limb or rods: shaded, of some material or of skin, often with a shadow."""
+    """Paste a ball, a box, a scrap, a limb or rods: of some material or of skin, often with a shadow."""
     size = canvas.width
     side = int(2 * size * np.exp(rng.uniform(np.log(0.04), np.log(0.3)))) + 3
     mask, angle = _outline(rng, side)
