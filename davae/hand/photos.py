@@ -14,7 +14,7 @@ from davae.hand.textures import material_colours
 _SHIPPED = (*("astronaut", "chelsea", "coffee", "rocket") * 2, "camera", "brick", "grass", "gravel")
 _GREY = {"brick": "bricks", "grass": "grass", "gravel": "gravel"}
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-_LONGEST_PX = 1024  # of pictures kept in memory; a frame never shows more
+_LONGEST_PX = 640  # of pictures kept in memory; a frame rarely shows more
 
 
 def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) -> Image.Image:
@@ -62,7 +62,7 @@ def _pictures(folder: Path) -> list[Path]:
     return paths
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
