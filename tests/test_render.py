@@ -4,16 +4,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from davae.data.synthhand_factors import sample_factors
-from davae.data.synthhand_view import camera_matrix, hand_body, render
+from davae.data.synthhand_view import blurred, camera_matrix, hand_body, render
 from davae.hand.appearance import skin_colour
 from davae.hand.backdrop import backdrop, to_display, to_linear
 from davae.hand.body import Body
 from davae.hand.light import Light, disc_directions, hemisphere
 from davae.hand.procedural import flesh_radii, procedural_rig
 from davae.hand.render import Wall, cast, rhd_ids
+from davae.hand.wall import lit_wall
 from davae.skeleton import JOINTS, RHD_ORDER
 
 SIZE = 64
@@ -156,6 +160,112 @@ def test_something_before_the_light_casts_a_shadow():
     np.testing.assert_allclose(
         shaded.colour[32, 20], lit.colour[32, 20], rtol=0.05
     )  # and only where it should
+
+
+def test_the_shadow_on_the_wall_lies_where_the_light_throws_it():
+    light = dataclasses.replace(
+        FRONTAL, key_direction=np.array([0.3, -0.2, -1.0]) / np.sqrt(1.13), key_width=0.01
+    )
+    body = quad(square(500, 60))
+    depth = np.full((SIZE, SIZE), 900.0, np.float32)
+    lit = lit_wall(WALL, light, depth, K, body.vertices_mm, body.faces)
+    v, u = np.mgrid[:SIZE, :SIZE]
+    # From the wall's point, 400 mm towards the camera along the light.
+    x, y = (u - 32) / 60 * 900 + 0.3 * 400, (v - 32) / 60 * 900 - 0.2 * 400
+    inside, outside = (np.maximum(np.abs(x), np.abs(y)) < 42), np.maximum(np.abs(x), np.abs(y)) > 78
+    assert inside.sum() > 20
+    bright = lit[outside].mean()
+    np.testing.assert_allclose(lit[outside], bright, rtol=0.05)
+    assert lit[inside].max() < 0.45 * bright
+    # And on pictures with bodies, there is none behind a light that comes from behind.
+    behind = dataclasses.replace(light, key_direction=np.array([0, 0, 1.0]))
+    assert np.ptp(lit_wall(WALL, behind, depth, K, body.vertices_mm, body.faces)) < 1e-6
+
+
+@pytest.mark.parametrize(("towards", "seen"), [((0, 0, -1.0), True), ((0, 0, 1.0), False)])
+def test_the_second_light_shines_on_what_faces_it(towards, seen):
+    hand = quad(square(500, 120))
+    fill = dataclasses.replace(
+        FRONTAL, fill_direction=np.array(towards), fill_colour=np.array([0.0, 0.0, 1.0])
+    )
+    before, after = see([hand], ["right"]).colour[32, 32], see([hand], ["right"], fill).colour[32, 32]
+    np.testing.assert_array_equal(before[:2], after[:2])
+    assert (after[2] > 1.2 * before[2]) == seen
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.integers(0, 10**6), st.floats(0, 2 * np.pi), st.floats(-1, 1), st.floats(0.03, 0.5))
+def test_light_alone_changes_no_truth(index, turn, z, width):
+    factors = sample_factors(5, "train", index)
+    flat = np.sqrt(1 - z * z)
+    direction = np.array([flat * np.cos(turn), flat * np.sin(turn), z])
+    light = {"key_direction": direction, "key_width": width, "fill_direction": -direction, "exposure": 1.0}
+    lit = dataclasses.replace(factors, scene=dataclasses.replace(factors.scene, **light))
+    a, b = render(factors, 48), render(lit, 48)
+    np.testing.assert_array_equal(a.part_mask, b.part_mask)
+    np.testing.assert_array_equal(a.depth_mm, b.depth_mm)
+    np.testing.assert_array_equal(a.uv_vis, b.uv_vis)
+
+
+def test_blur_is_a_convolution():
+    picture = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    np.testing.assert_array_equal(blurred(picture, 0.0, np.zeros(2)), picture)
+    side = round(32 * 0.6**2) / 64  # three taps of that variance, in 64ths
+    expected = picture.astype(float)
+    for axis in (0, 1):
+        expected = ndimage.correlate1d(expected, [side, 1 - 2 * side, side], axis=axis, mode="nearest")
+    np.testing.assert_allclose(blurred(picture, 0.6, np.zeros(2)), expected, atol=1.6)
+
+
+@pytest.mark.parametrize("motion", [(4.0, 0.0), (0.0, -4.0), (3.0, 3.0), (-1.0, 2.5)])
+def test_motion_smears_along_its_way_and_moves_nothing(motion):
+    point = np.zeros((31, 31, 3), np.uint8)
+    point[15, 15] = 240
+    seen = blurred(point, 0.0, np.array(motion))[..., 0].astype(float)
+    v, u = np.mgrid[:31, :31] - 15
+    weight = seen / seen.sum()
+    assert seen.sum() == pytest.approx(240, rel=0.03)
+    np.testing.assert_allclose([(weight * u).sum(), (weight * v).sum()], 0, atol=1e-9)
+    spread = np.array([[(weight * a * b).sum() for a in (u, v)] for b in (u, v)])
+    across = np.array([-motion[1], motion[0]]) / np.hypot(*motion)
+    assert across @ spread @ across < 0.3
+    along = np.array(motion) / np.hypot(*motion)
+    # A line of length l has the variance l^2 / 12; whole pixels make it a little wider.
+    assert along @ spread @ along == pytest.approx(np.hypot(*motion) ** 2 / 12, abs=0.75)
+
+
+def test_grain_has_the_strength_that_the_factors_say():
+    factors = sample_factors(0, "train", 6)
+    clean = dataclasses.replace(factors.scene, noise=0.0, jpeg_quality=100)
+    noisy = dataclasses.replace(clean, noise=0.012)
+    other = dataclasses.replace(noisy, noise_seed=noisy.noise_seed + 1)
+    a, b, c = (
+        render(dataclasses.replace(factors, scene=scene), 160).image.astype(float)
+        for scene in (clean, noisy, other)
+    )
+    middle = (a > 60) & (a < 200)
+    expected = 0.012 * (0.5 * 255 + np.sqrt(a[middle] * 255))
+    assert np.std((b - a)[middle] / expected) == pytest.approx(1, abs=0.06)
+    assert abs(np.corrcoef((b - a)[middle], (c - a)[middle])[0, 1]) < 0.1
+
+
+def test_the_vignette_darkens_corners_and_white_balance_scales_colours():
+    factors = sample_factors(0, "train", 6)
+    scene = dataclasses.replace(
+        factors.scene, noise=0.0, jpeg_quality=100, vignette=0.0, white_balance=np.ones(3), second_shown=0
+    )
+    darker = dataclasses.replace(scene, vignette=0.6)
+    warmer = dataclasses.replace(scene, white_balance=np.array([1.5, 1.0, 0.6]))
+    plain, dark, warm = (
+        render(dataclasses.replace(factors, scene=s), SIZE).image.astype(float)
+        for s in (scene, darker, warmer)
+    )
+    corner, middle = (slice(0, 6), slice(0, 6)), (slice(28, 36), slice(28, 36))
+    assert dark[corner].mean() < 0.85 * plain[corner].mean()
+    assert dark[middle].mean() > 0.98 * plain[middle].mean()
+    assert warm[..., 0].mean() > plain[..., 0].mean()
+    np.testing.assert_array_equal(warm[..., 1], plain[..., 1])
+    assert warm[..., 2].mean() < plain[..., 2].mean()
 
 
 def test_edges_are_smoothed():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from davae.hand.appearance import Skin
+from davae.hand.appearance import BANDS, Skin
 from davae.hand.pose import random_rotation, sample_articulation, sample_orientation, sample_wrist
 from davae.hand.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
 from davae.hand.rig import PHALANGES, resize_joints
@@ -63,10 +63,13 @@ class SceneFactors:
         root_mm: depth of the middle MCP.
         size: overall size of the hand, 1 = average adult.
         arm_angle: direction in which an arm seen end-on leaves the frame, radians.
-        key_direction, key_colour, key_width, sky_colour, ground_colour: see `davae.hand.light.Light`.
+        key_direction, key_colour, key_width, sky_colour, ground_colour, fill_direction, fill_colour: see
+            `davae.hand.light.Light`.
         wall_seed, wall_mm, wall_slope: background picture, its depth and slant.
-        exposure: brightness factor of the camera.
-        blur_px, noise, jpeg_quality, noise_seed: image quality at 320 px; quality 100 means no JPEG.
+        exposure, white_balance: brightness factor of the camera, and its factors (3,) of red, green, blue.
+        vignette: share of light that is lost in the corners of the frame.
+        blur_px, motion_px, noise, jpeg_quality, noise_seed: image quality at 320 px: blur of the lens,
+            the way (2,) that the picture moves while it is taken, noise; quality 100 means no JPEG.
         second_shown: 1 if the second hand was placed in the frame (the other side, farther away).
         second_uv, second_mm, second_articulation, second_orientation, second_wrist, second_arm_angle: as
             above, for the second hand.
@@ -83,11 +86,16 @@ class SceneFactors:
     key_width: float
     sky_colour: np.ndarray
     ground_colour: np.ndarray
+    fill_direction: np.ndarray
+    fill_colour: np.ndarray
     wall_seed: int
     wall_mm: float
     wall_slope: np.ndarray
     exposure: float
+    white_balance: np.ndarray
+    vignette: float
     blur_px: float
+    motion_px: np.ndarray
     noise: float
     jpeg_quality: int
     noise_seed: int
@@ -164,32 +172,46 @@ def _shape(rng: np.random.Generator) -> ShapeFactors:
 
 def _appearance(rng: np.random.Generator) -> Skin:
     polish = float(rng.random() < 0.12)
-    light = rng.uniform(0.02, 0.9)
     waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
+    sleeve, stripe = _cloth_colour(rng), _cloth_colour(rng)
+    band = int(rng.choice(len(BANDS), p=[0.8, 0.09, 0.11]))
+    metal = (0.62, 0.62, 0.64) if rng.random() < 0.5 else (0.72, 0.50, 0.20)
     return Skin(
-        melanin=float(0.12 + 2.5 * rng.beta(1.0, 1.3)),
+        melanin=float(0.12 + 3.6 * rng.beta(1.0, 1.4)),
         blood=float(rng.uniform(0.12, 0.55)),
         mottling=float(rng.uniform(0.02, 0.22)),
         blotches=np.concatenate([waves, rng.uniform(0, 2 * np.pi, size=(8, 1))], axis=1),
         redness=float(rng.uniform(0.05, 0.45)),
         creases=float(rng.uniform(0.35, 1.0)),
+        veins=float(max(0.0, rng.uniform(-0.4, 1.0))),
         gloss=float(rng.uniform(0.02, 0.13)),
         nail_colour=rng.uniform(0.02, 0.8, size=3),
         nail_polish=polish,
         sleeved=float(rng.random() < 0.6),
-        sleeve_colour=(light * np.exp(0.5 * rng.normal(size=3))).clip(0.01, 0.9),
-        sleeve_colour_2=(light * np.exp(0.5 * rng.normal(size=3) * float(rng.random() < 0.35))).clip(
-            0.01, 0.9
-        ),
+        sleeve_colour=sleeve,
+        sleeve_colour_2=stripe if rng.random() < 0.35 else sleeve,
         sleeve_stripe_mm=float(rng.uniform(8, 40)),
         cuff_mm=float(rng.uniform(22, 110)),
+        band=band,
+        band_mm=float(rng.uniform(14, 34)),
+        band_colour=np.array(metal) if rng.random() < 0.4 else _cloth_colour(rng),
+        ring=int(rng.integers(1, 5)) if rng.random() < 0.08 else 0,
+        ring_colour=np.array(metal),
+    )
+
+
+def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
+    """Linear RGB (3,): mostly muted, as clothes are."""
+    return (rng.uniform(0.1, 0.95) ** 2.2 * np.exp(rng.uniform(0.05, 0.6) * rng.normal(size=3))).clip(
+        0.01, 0.9
     )
 
 
 def _scene(rng: np.random.Generator) -> SceneFactors:
     focal = float(rng.uniform(260, 310))
-    distance = float(np.exp(rng.uniform(np.log(310), np.log(720))))
-    size = float(np.exp(0.07 * rng.normal()).clip(0.8, 1.25))
+    size = _overall_size(rng)
+    # Smaller hands are looked at from nearer: they cover as many pixels.
+    distance = float(size * np.exp(rng.uniform(np.log(310), np.log(720))))
     extent = 105 * size * focal / distance  # how far the hand reaches from its middle MCP, px
     room = max(18.0, 152 - 0.85 * extent)
     key = rng.normal(size=3) + np.array([0.0, -0.9, -1.0])
@@ -197,6 +219,12 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
     key_level = float(np.exp(rng.uniform(np.log(0.35), np.log(1.3))))
     ambient = float(np.exp(rng.uniform(np.log(0.18), np.log(0.8))))
     sky = ambient * np.exp(rng.normal(size=3) * 0.08 + warm * np.array([-0.6, 0, 0.6]))
+    fill = rng.normal(size=3) + np.array([0.0, 0.0, 0.5])  # beside or behind the hand more often than before
+    fill_level = key_level * rng.uniform(0.05, 0.6) * float(rng.random() < 0.6)
+    motion, heading = max(0.0, rng.uniform(-9.0, 4.5)), rng.uniform(0, 2 * np.pi)
+    # Cameras meter: they make up for half of what the light does.
+    metered = (0.7 / (0.6 * key_level + 0.7 * ambient + 0.3 * fill_level)) ** 0.5
+    balance = np.exp(0.06 * rng.normal() * np.array([1.0, 0.0, -1.0]) + 0.02 * rng.normal(size=3))
     joints = procedural_rig().joints_mm
     second_articulation, _ = sample_articulation(rng, procedural_rig(), joints, flesh_radii())
     second_orientation = random_rotation(rng)
@@ -218,13 +246,18 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
         key_width=float(np.exp(rng.uniform(np.log(0.03), np.log(0.5)))),
         sky_colour=sky,
         ground_colour=sky * rng.uniform(0.25, 0.9) * np.exp(rng.normal(size=3) * 0.1),
+        fill_direction=fill / np.linalg.norm(fill),
+        fill_colour=fill_level * np.exp(0.2 * rng.normal(size=3)),
         wall_seed=int(rng.integers(2**31)),
         wall_mm=float(np.exp(rng.uniform(np.log(450), np.log(4200)))),
         wall_slope=rng.uniform(-0.25, 0.25, size=2),
-        exposure=float(np.exp(0.28 * rng.normal() + 0.1)),
-        blur_px=float(max(0.0, rng.uniform(-0.4, 1.1))),
-        noise=float(np.exp(rng.uniform(np.log(0.002), np.log(0.022)))),
-        jpeg_quality=int(rng.integers(55, 101)),
+        exposure=float(metered * np.exp(0.26 * rng.normal() + 0.08)),
+        white_balance=balance,
+        vignette=float(max(0.0, rng.uniform(-0.3, 0.45))),
+        motion_px=motion * np.array([np.cos(heading), np.sin(heading)]),
+        blur_px=float(max(0.0, rng.uniform(-0.4, 0.85))),
+        noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.016)))),
+        jpeg_quality=int(rng.integers(55, 101)) if rng.random() < 0.7 else 100,
         noise_seed=int(rng.integers(2**31)),
         second_shown=int(second_shown),
         second_uv=second_uv,
@@ -234,3 +267,10 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
         second_wrist=sample_wrist(rng, second_orientation),
         second_arm_angle=float(rng.uniform(0, 2 * np.pi)),
     )
+
+
+def _overall_size(rng: np.random.Generator) -> float:
+    """Factor of the size of an average adult's hand: 70 % are adults, the others children from about five."""
+    if rng.random() < 0.7:
+        return float(np.exp(0.07 * rng.normal()).clip(0.82, 1.2))
+    return float(rng.uniform(0.65, 0.95))

@@ -2,9 +2,11 @@
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from davae.camera import project
 from davae.data.synthhand_factors import Factors, SceneFactors
@@ -22,6 +24,9 @@ _SHADES = 4095
 _TONES = np.rint(
     255 * to_display(1 - np.exp(-1.25 * _BRIGHTEST * (np.arange(_SHADES + 1) / _SHADES) ** 2))
 ).astype(np.uint8)
+
+# Standard deviation of the grain, grey levels per unit of `noise`, by display value.
+_NOISE = (0.5 * 255 + np.sqrt(np.arange(256) * 255.0)).astype(np.float32)
 
 FRAME_PX = 320  # the frame size that pixel factors are given for
 
@@ -109,7 +114,7 @@ def hidden_joints_mm(factors: Factors) -> np.ndarray:
     return joints + np.array([aside * max(0.0, 0.75 * joints[:, 2].max() - inward), 0.0, 0.0])
 
 
-def render(factors: Factors, size: int = FRAME_PX) -> Rendering:
+def render(factors: Factors, size: int = FRAME_PX, backgrounds: Path | None = None) -> Rendering:
     """Render one sample.
 
     If the second hand would cover as many pixels as the first it is moved out of the frame, so that the hand
@@ -118,9 +123,12 @@ def render(factors: Factors, size: int = FRAME_PX) -> Rendering:
     Args:
         factors: what to render, from `sample_factors`.
         size: side of the frame in pixels; the camera scales with it.
+        backgrounds: a folder of pictures to put behind the hand, chosen by the factors' `wall_seed`; None
+            for painted ones and the photographs that come with scikit-image.
 
     Raises:
-        ValueError: `size` is below 16.
+        FileNotFoundError: `backgrounds` does not exist or holds no picture.
+        ValueError: `size` is below 16, or a picture in `backgrounds` cannot be read.
     """
     if size < 16:
         raise ValueError(f"size is {size}, expected at least 16 pixels")
@@ -129,9 +137,15 @@ def render(factors: Factors, size: int = FRAME_PX) -> Rendering:
     K = camera_matrix(factors, size)
     first, second = hand_body(factors), second_body(factors) if scene.second_shown else None
     light = Light(
-        scene.key_direction, scene.key_colour, scene.key_width, scene.sky_colour, scene.ground_colour
+        scene.key_direction,
+        scene.key_colour,
+        scene.key_width,
+        scene.sky_colour,
+        scene.ground_colour,
+        scene.fill_direction,
+        scene.fill_colour,
     )
-    wall = Wall(backdrop(scene.wall_seed, size), scene.wall_mm, tuple(scene.wall_slope))
+    wall = Wall(backdrop(scene.wall_seed, size, backgrounds), scene.wall_mm, tuple(scene.wall_slope))
     radii = flesh_radii() * scene.size
     shown = bool(scene.second_shown)
     bodies, sides = ([first, second], [side, other]) if shown else ([first], [side])
@@ -159,32 +173,86 @@ def hand_pixels(part_mask: np.ndarray, side: str) -> np.ndarray:
 
 
 def _develop(colour: np.ndarray, factors: Factors, size: int) -> np.ndarray:
-    """Linear light to a picture (size, size, 3) uint8: exposure, blur, sensor noise, JPEG."""
+    """Linear light to a picture (size, size, 3) uint8: lens, exposure, blur, sensor noise, JPEG."""
     scene = factors.scene
     # A film-like shoulder, 1 - exp(-x), then sRGB, through a table over the square root of the light.
-    step = np.sqrt(colour)
-    step *= np.float32(_SHADES * (scene.exposure / _BRIGHTEST) ** 0.5)
+    step = np.sqrt(colour).reshape(size, -1)  # long rows: NumPy is slow along an axis of three
+    gain = np.sqrt(scene.exposure * scene.white_balance / _BRIGHTEST).astype(np.float32)
+    step *= np.tile(_SHADES * gain, size)
+    if scene.vignette > 0:
+        step *= _from_centre(size) * np.float32(-0.5 * scene.vignette) + np.float32(1)
     np.minimum(step, _SHADES, out=step)
-    picture = _TONES.take(step.astype(np.intp), mode="clip")
-    blur = scene.blur_px * size / FRAME_PX
-    if blur > 0.15:
-        # One box of the Gaussian's variance: at about a pixel the eye sees no difference, the clock does.
-        box = ImageFilter.BoxBlur(0.5 * ((1 + 12 * blur**2) ** 0.5 - 1))
-        picture = np.asarray(Image.fromarray(picture).filter(box))
-    rng = np.random.default_rng(scene.noise_seed)
-    # The sum of two even bytes, to unit variance: as good as a Gaussian here, and ten times as fast.
-    grain = rng.integers(0, 256, (2, *picture.shape), np.uint8)
-    grain = np.add(grain[0], grain[1], dtype=np.int16).astype(np.float32)
-    grain -= 255
+    picture = _TONES.take(step.astype(np.intp), mode="clip").reshape(colour.shape)
+    picture = blurred(picture, scene.blur_px * size / FRAME_PX, scene.motion_px * size / FRAME_PX)
     # Shot noise: brighter pixels vary more.
-    strength = np.sqrt(picture, dtype=np.float32)
-    strength += np.float32(0.5 * 255**0.5)
-    strength *= np.float32(scene.noise * 255**0.5 / 104.5)
-    grain *= strength
-    grain += picture
-    image = np.rint(grain, out=grain).clip(0, 255, out=grain).astype(np.uint8)
+    strength = (_NOISE * np.float32(scene.noise)).take(picture.astype(np.intp), mode="clip")
+    image = strength * _grain(scene.noise_seed, size)
+    image += picture
+    image += np.float32(0.5)
+    image = image.clip(0, 255, out=image).astype(np.uint8)
     if scene.jpeg_quality < 100:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=int(scene.jpeg_quality))
         image = np.asarray(Image.open(buffer))
     return image
+
+
+@lru_cache(maxsize=2)
+def _from_centre(size: int) -> np.ndarray:
+    """Squared distance (size, 3 size) of pixels from the middle of the frame, 1 in its corners."""
+    x = np.linspace(-1, 1, size, dtype=np.float32)
+    return (0.5 * (x**2 + x[:, None] ** 2)).repeat(3, axis=1)
+
+
+def blurred(picture: np.ndarray, sigma: float, motion: np.ndarray) -> np.ndarray:
+    """Blur (h, w, 3) uint8 by about a Gaussian of `sigma` px (below 0.9), then by motion through (2,) px."""
+    if sigma > 0.15:  # three taps along each axis, of the Gaussian's variance, in 64ths
+        side = np.uint16(round(32 * min(sigma, 0.8) ** 2))
+        picture = picture.astype(np.uint16)
+        for axis, shift in ((0, 4), (1, 8)):
+            first, second = [(slice(None),) * axis + (part,) for part in (slice(-1), slice(1, None))]
+            outer = picture * side
+            picture = picture * np.uint16(64 - 2 * side)
+            picture[second] += outer[first]
+            picture[first] += outer[second]
+            for end in (0, -1):  # the border goes on as it is
+                at = (slice(None),) * axis + (end,)
+                picture[at] += outer[at]
+            picture >>= shift
+        picture = picture.astype(np.uint8)
+    steps = int(np.ceil((np.hypot(*motion) - 1) / 2))  # on either side: a tap about every pixel
+    if steps > 0:
+        total = picture.astype(np.uint16)
+        for k in range(1, steps + 1):
+            across, down = np.rint(motion * (k / (2 * steps + 1))).astype(int)
+            total += _moved(picture, across, down)
+            total += _moved(picture, -across, -down)
+        picture = (total // np.uint16(2 * steps + 1)).astype(np.uint8)
+    return picture
+
+
+def _moved(picture: np.ndarray, across: int, down: int) -> np.ndarray:
+    """The picture moved by whole pixels; what comes in at the border is what was there."""
+    moved = picture.copy()
+    height, width = picture.shape[:2]
+    moved[max(down, 0) : height + min(down, 0), max(across, 0) : width + min(across, 0)] = picture[
+        max(-down, 0) : height + min(-down, 0), max(-across, 0) : width + min(-across, 0)
+    ]
+    return moved
+
+
+def _grain(seed: int, size: int) -> np.ndarray:
+    """Noise (size, size, 3) of unit variance: a piece, chosen by the seed, of a sheet that is made once."""
+    sheet = _grain_sheet(-(-size // 256) * 256 + 256)
+    top, left = np.random.default_rng(seed).integers(0, 256, 2)
+    return sheet[top : top + size, left : left + size]
+
+
+@lru_cache(maxsize=2)
+def _grain_sheet(side: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    # Sensors share light between colours and neighbours, so grain is mostly grey and a little soft.
+    grain = 0.9 * rng.standard_normal((side, side, 1)) + 0.45 * rng.standard_normal((side, side, 3))
+    for axis in (0, 1):
+        grain = 0.86 * grain + 0.5 * np.roll(grain, 1, axis)
+    return grain.astype(np.float32)

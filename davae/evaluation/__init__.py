@@ -3,9 +3,9 @@
 from davae.evaluation.measure import evaluate, predict
 from davae.evaluation.predictions import Predictions, load_predictions, save_predictions
 from davae.evaluation.report import format_table, protocol_scores, report, report_json
-from davae.evaluation.skin_tone import format_skin_tone, ita_degrees, skin_tone_report
+from davae.evaluation.skin_tone import format_skin_tone, skin_tone_report
 
 __all__ = [
-    "Predictions", "evaluate", "format_skin_tone", "format_table", "ita_degrees", "load_predictions",
+    "Predictions", "evaluate", "format_skin_tone", "format_table", "load_predictions",
     "predict", "protocol_scores", "report", "report_json", "save_predictions", "skin_tone_report",
 ]  # fmt: skip

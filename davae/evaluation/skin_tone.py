@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from davae.hand.appearance import ita_degrees
 from davae.metrics import bootstrap_interval
 
 # From light to dark: the class and the ITA, in degrees, above which it begins.
@@ -22,24 +23,6 @@ CLASSES = {
     "dark": -np.inf,
 }
 COLOUR_FACTOR = "appearance/mean_colour"  # of SynthHand
-
-_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
-                    [0.0193339, 0.1191920, 0.9503041]])  # fmt: skip
-_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
-
-
-def ita_degrees(colours) -> np.ndarray:
-    """Return the individual typology angle (...), degrees, of sRGB display colours (..., 3) on [0, 1].
-
-    atan2((L* - 50), b*) of CIELAB under D65. For b* > 0, which skin under any usual light has, it is the
-    arctan((L* - 50) / b*) of the literature; beyond, it goes on steadily where that jumps.
-    """
-    colours = np.asarray(colours, dtype=np.float64)
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ _TO_XYZ.T / _WHITE
-    dark = xyz <= (6 / 29) ** 3
-    _, y, z = np.moveaxis(np.where(dark, xyz / (3 * (6 / 29) ** 2) + 4 / 29, np.cbrt(xyz)), -1, 0)
-    return np.degrees(np.arctan2(116 * y - 66, 200 * (y - z)))
 
 
 def skin_tone_report(colours, errors_mm: np.ndarray, squared_errors: np.ndarray) -> dict[str, Any]:

@@ -138,10 +138,16 @@ def rest_palmar(rig: Rig) -> np.ndarray:
     return np.einsum("vi,vi->v", normals, palmar_axes)
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals (v, 3), pointing outwards for counter-clockwise faces."""
+def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Normals (3, f) of triangles, twice their area long, outwards for counter-clockwise ones."""
     a, b, c = np.ascontiguousarray(vertices.T)[:, np.ascontiguousarray(faces.T)].swapaxes(0, 1)
-    normals = incidence(faces, len(vertices), vertices.dtype) @ cross_rows(b - a, c - a).T
+    return cross_rows(b - a, c - a)
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray, across: np.ndarray | None = None) -> np.ndarray:
+    """Area-weighted unit normals (v, 3), outwards; `across` are the `face_normals`, if already known."""
+    across = face_normals(vertices, faces) if across is None else across
+    normals = incidence(faces, len(vertices), across.dtype) @ across.T
     return normals / np.sqrt(np.einsum("vi,vi->v", normals, normals)).clip(1e-12)[:, None]
 
 

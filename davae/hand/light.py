@@ -1,6 +1,6 @@
-"""Light: one soft key light and an ambient sky, and the fixed sampling patterns that gather them."""
+"""Light: a soft key light, a weaker second one, an ambient sky, and the fixed patterns that sample them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,6 +14,7 @@ class Light:
     Attributes:
         key_direction, key_colour: main light; `key_width` is the radius of its disc over its distance.
         sky_colour, ground_colour: ambient light from above and below.
+        fill_direction, fill_colour: a second light, so weak or so wide that it casts no shadow.
     """
 
     key_direction: np.ndarray
@@ -21,6 +22,8 @@ class Light:
     key_width: float
     sky_colour: np.ndarray
     ground_colour: np.ndarray
+    fill_direction: np.ndarray = field(default_factory=lambda: np.array([0.0, 0.0, -1.0]))
+    fill_colour: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
 def golden_fraction(index: np.ndarray) -> np.ndarray:

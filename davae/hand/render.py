@@ -18,17 +18,17 @@ import open3d as o3d
 
 # ruff: isort: split
 from davae.hand.appearance import Skin, Surface, shade_skin
-from davae.hand.body import Body, incidence, vertex_normals
+from davae.hand.body import Body, face_normals, incidence, vertex_normals
 from davae.hand.light import Light, disc_directions, golden_fraction, hemisphere
 from davae.hand.rig import FOREARM, FOREARM_PART, PALM_PART, SEGMENT_PARENTS, Rig, segment_parts
 from davae.hand.wall import Wall, lit_wall, pixel_rays, wall_depth
 from davae.skeleton import JOINTS, WRIST
 
 LEFT_BASE, RIGHT_BASE, PERSON = 2, 18, 1  # part ids of RHD: 0 background, 1 person, 2..17 left, 18..33 right
-_LIGHT_SAMPLES = 3
-_SKY_SAMPLES = 3
-_BLOCK = 4  # pixels a side, of the coarse look for where the bodies are
+_LIGHT_SAMPLES = 2
+_SKY_SAMPLES = 2
 _WRAP = (0.34, 0.17, 0.11)  # red light travels furthest under the skin, around what faces away
+_FILL_WRAP = 0.2
 _BLEED = (0.25, 0.0, -0.08)  # and into shadows
 
 
@@ -68,30 +68,34 @@ def cast(
             and what its ray first meets is its own body within 1.35 radii, or within 3 radii and on one of
             the two segments that meet in the joint (seen obliquely, flesh is thicker).
     """
-    mesh = _Mesh(bodies, sides)
+    mesh = _Mesh(bodies, sides, light)
     v, u = np.nonzero(_occupied(mesh, size, K))
     rays = pixel_rays(u, v, K)
-    hits = mesh.cast(rays)
-    depth, parts = np.full((size, size), np.inf, np.float32), np.zeros((size, size), np.uint8)
-    depth[v, u] = hits.distance
+    to_joints = [(body.joints_mm / body.joints_mm[:, 2:]).astype(np.float32) for body in bodies]
+    hits, *joint_hits = mesh.cast(rays, *to_joints)
+    depth = wall_depth(wall, size, float(mesh.vertices[:, 2].max()) + 25.0)
+    colour = lit_wall(wall, light, depth, K, mesh.vertices, mesh.faces)
+    parts = np.zeros((size, size), np.uint8)
     met = v[hits.found], u[hits.found]
-    parts[met] = mesh.ids[hits.nearest]
-
-    behind = wall_depth(wall, size, float(mesh.vertices[:, 2].max()) + 25.0)
-    background = lit_wall(wall, light, behind, K, mesh.blocked)
-    colour = background.copy()
-    mesh.light_up(light, hits)
-    colour[met] = mesh.shade(rig, skin, light, rays[hits.found], hits).T
-    _smooth_edges(colour, background, depth, parts, mesh, K)
-    visible = [mesh.sees(b, body.joints_mm, K, size, joint_radii_mm) for b, body in enumerate(bodies)]
-    return Raster(colour, np.where(np.isfinite(depth), depth, behind), parts, visible)
+    if len(met[0]):
+        parts[met] = mesh.ids[hits.nearest]
+        depth[met] = hits.distance[hits.found]
+        mesh.light_up(light, hits)
+        shaded = mesh.shade(rig, skin, light, rays[hits.found], hits).T
+        _paint(colour, met, shaded, depth, parts, mesh, K)
+    visible = [
+        mesh.sees(b, body.joints_mm, K, size, joint_radii_mm, found)
+        for b, (body, found) in enumerate(zip(bodies, joint_hits, strict=True))
+    ]
+    return Raster(colour, depth, parts, visible)
 
 
 @dataclass(frozen=True)
 class _Hits:
     found: np.ndarray  # (r...) bool, for all rays
     distance: np.ndarray  # (r...) mm along z, inf where nothing was met
-    corners: np.ndarray  # (n, 3) vertex indices, for the rays that met something
+    triangles: np.ndarray  # (n,) indices, for the rays that met something
+    corners: np.ndarray  # (n, 3) their vertices
     weights: np.ndarray  # (n, 3) barycentric
 
     @cached_property
@@ -101,14 +105,24 @@ class _Hits:
 
 
 class _Mesh:
-    """All bodies as one triangle soup, with what is needed to shade it."""
+    """All bodies as one triangle soup, with what is needed to shade it.
 
-    def __init__(self, bodies: list[Body], sides: list[str]):
+    Triangles that face neither the camera nor the light are left out: the surface is closed, so that a ray
+    meets others before or besides, and half the time of a picture's tracing goes into sorting triangles.
+    """
+
+    def __init__(self, bodies: list[Body], sides: list[str], light: Light):
         starts = np.cumsum([0] + [len(b.vertices_mm) for b in bodies])
         self.vertices = np.concatenate([b.vertices_mm for b in bodies])
-        self.faces = np.concatenate([b.faces + s for b, s in zip(bodies, starts, strict=False)])
+        faces = np.concatenate([b.faces + s for b, s in zip(bodies, starts, strict=False)])
         self.body = np.concatenate([np.full(len(b.vertices_mm), k) for k, b in enumerate(bodies)])
-        self.normals = vertex_normals(self.vertices, self.faces)
+        across = face_normals(self.vertices, faces)
+        self.normals = vertex_normals(self.vertices, faces, across)
+        inward = _dot(across, np.ascontiguousarray(self.vertices[faces[:, 0]].T))
+        # A wide light also reaches what looks a little away from its middle.
+        towards = _dot(across, light.key_direction.astype(np.float32)[:, None])
+        area = np.sqrt(_dot(across, across))
+        self.faces = faces[(inward < 0) | (towards > -light.key_width * area)]
         self.parts = np.concatenate([b.parts for b in bodies])
         self.ids = np.concatenate([rhd_ids(b.parts, side) for b, side in zip(bodies, sides, strict=True)])
         self.rest = np.concatenate([b.rest_mm for b in bodies])
@@ -116,16 +130,21 @@ class _Mesh:
         self.scene = o3d.t.geometry.RaycastingScene(nthreads=1)
         self.scene.add_triangles(self.vertices, self.faces.astype(np.uint32))
 
-    def cast(self, directions: np.ndarray) -> _Hits:
-        """Follow rays (..., 3) from the camera; directions with z = 1 make the distance a depth."""
-        answer = self._trace(directions)
-        distance = answer["t_hit"].numpy()
+    def cast(self, *bundles: np.ndarray) -> list[_Hits]:
+        """Follow bundles of rays (n, 3) from the camera, all at once; z = 1 makes the distance a depth."""
+        answer = self._trace(np.concatenate(bundles))
+        ends = np.cumsum([len(directions) for directions in bundles])[:-1]
+        names = ("t_hit", "primitive_ids", "primitive_uvs")
+        return [
+            self._hits(*pieces)
+            for pieces in zip(*(np.split(answer[name].numpy(), ends) for name in names), strict=True)
+        ]
+
+    def _hits(self, distance: np.ndarray, triangles: np.ndarray, uv: np.ndarray) -> _Hits:
         found = np.isfinite(distance)
-        uv = answer["primitive_uvs"].numpy()[found]
-        corners = self.faces[answer["primitive_ids"].numpy()[found]]
-        return _Hits(
-            found, distance, corners, np.stack([1 - uv[:, 0] - uv[:, 1], uv[:, 0], uv[:, 1]], axis=1)
-        )
+        triangles, (second, third) = triangles[found], uv[found].T
+        weights = np.stack([1 - second - third, second, third], axis=1)
+        return _Hits(found, distance, triangles, self.faces.take(triangles, axis=0), weights)
 
     def depths(self, directions: np.ndarray) -> np.ndarray:
         """As `cast`, the distances (...) alone: inf where nothing is met."""
@@ -137,28 +156,32 @@ class _Mesh:
         return self.scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
 
     def blocked(self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf) -> np.ndarray:
-        """Share (...) of the rays (..., samples, 3) that meet anything within `reach_mm`."""
-        rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
+        """Share (n,) of the rays from (n, 3) along (n, samples, 3) that meet anything within `reach_mm`."""
+        rays = np.empty((*directions.shape[:2], 6), np.float32)
+        rays[..., :3] = origins[:, None]
+        rays[..., 3:] = directions
         hit = self.scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.0, tfar=float(reach_mm), nthreads=1)
-        samples = np.moveaxis(hit.numpy(), -1, 0).astype(np.float32)
-        return sum(samples) / np.float32(len(samples))
+        return hit.numpy().sum(axis=1, dtype=np.float32) * np.float32(1 / directions.shape[1])
 
     def light_up(self, light: Light, hits: _Hits) -> None:
         """Gather the shares (v, 2) of key light and of sky that reach the vertices behind the hits."""
-        seen = np.zeros(len(self.vertices), np.float32)
-        seen[hits.corners] = 1
+        seen, faces = np.zeros(len(self.vertices), bool), np.zeros(len(self.faces), bool)
+        faces[hits.triangles] = True
+        faces = self.faces[faces]
+        seen[faces] = True
         chosen = np.flatnonzero(seen)
         normals = self.normals[chosen]
-        origins = (self.vertices[chosen] + 1.2 * normals)[:, None]
+        origins = self.vertices[chosen] + 1.2 * normals
         turn = golden_fraction(chosen) * np.float32(2 * np.pi)
-        aim = disc_directions(light.key_direction, light.key_width, turn, _LIGHT_SAMPLES)
-        around = hemisphere(normals, turn, _SKY_SAMPLES)
         values = np.zeros((len(seen), 3), np.float32)
-        values[chosen, 0] = 1 - self.blocked(np.broadcast_to(origins, aim.shape), aim)
-        values[chosen, 1] = 1 - self.blocked(np.broadcast_to(origins, around.shape), around, 55.0)
-        values[:, 2] = seen
+        # What faces away from the light by more than it wraps around lies in its own shadow: no ray needed.
+        lit = np.flatnonzero(normals @ light.key_direction.astype(np.float32) > -_WRAP[0])
+        aim = disc_directions(light.key_direction, light.key_width, turn[lit], _LIGHT_SAMPLES)
+        values[chosen[lit], 0] = 1 - self.blocked(origins[lit], aim)
+        values[chosen, 1] = 1 - self.blocked(origins, hemisphere(normals, turn, _SKY_SAMPLES), 55.0)
+        values[chosen, 2] = 1
         # Few rays are noisy: average over the triangles around, twice, counting only what was gathered.
-        corners = incidence(self.faces, len(seen))
+        corners = incidence(faces, len(seen))
         for _ in range(2):
             values = corners @ (corners.T @ values)
         self.received = values[:, :2] / values[:, 2:].clip(1e-6)
@@ -180,26 +203,30 @@ class _Mesh:
         shine = _dot(normal, _unit(view + to_light)).clip(0)
         shine_12 = _power_4(shine * shine * shine)
         lobe = (0.6 * shine_12 + 1.4 * _power_4(shine_12)) * key * (facing > 0)
+        # The second light has no rays of its own: what the sky does not reach, it reaches little.
+        filled = _dot(normal, light.fill_direction.astype(np.float32)[:, None])
         rim = 0.9 * _power_4(1 - _dot(normal, view).clip(0, 1)) * sky
         up = 0.5 - 0.5 * normal[1]
         open_sky = 0.15 + 0.85 * sky
-        lights = zip(light.key_colour, light.sky_colour, light.ground_colour, _WRAP, _BLEED, strict=True)
+        second = (filled + _FILL_WRAP).clip(0) * (open_sky * (1 / (1 + _FILL_WRAP)))
+        lights = (light.key_colour, light.fill_colour, light.sky_colour, light.ground_colour, _WRAP, _BLEED)
         colour = np.empty_like(albedo)
-        for k, (bright, above, below, wrap, bleed) in enumerate(
-            [float(x) for x in channel] for channel in lights
+        for k, (bright, weak, above, below, wrap, bleed) in enumerate(
+            [float(x) for x in channel] for channel in zip(*lights, strict=True)
         ):
             # Shadows are reddish at their borders: x + b x (1 - x), close to the power x^(1 - b).
             diffuse = ((facing + wrap) * (1 / (1 + wrap))).clip(0) * (key + bleed * key * (1 - key))
             ambient = (below + (above - below) * up) * (open_sky + 0.8 * bleed * open_sky * (1 - open_sky))
-            colour[k] = albedo[k] * (diffuse * bright + ambient) + gloss * (lobe * bright + rim * above)
+            colour[k] = albedo[k] * (diffuse * bright + second * weak + ambient) + gloss * (
+                lobe * bright + rim * above
+            )
         return colour
 
-    def sees(self, body: int, joints_mm, K, size: int, radii_mm: np.ndarray) -> np.ndarray:
-        """Visibility (21,) of joints, see `cast`."""
+    def sees(self, body: int, joints_mm, K, size: int, radii_mm: np.ndarray, hits: _Hits) -> np.ndarray:
+        """Visibility (21,) of joints, given what their rays met; see `cast`."""
         z = joints_mm[:, 2]
         uv = joints_mm[:, :2] / z[:, None] * K[0, 0] + K[:2, 2]
         inside = (z > 0) & np.all((uv >= -0.5) & (uv < size - 0.5), axis=1)
-        hits = self.cast((joints_mm / z[:, None]).astype(np.float32))
         first = hits.nearest
         own, beside = np.zeros((2, len(z)), bool)
         own[hits.found] = self.body[first] == body
@@ -249,59 +276,69 @@ def _power_4(x: np.ndarray) -> np.ndarray:
 
 
 def _occupied(mesh: _Mesh, size: int, K: np.ndarray) -> np.ndarray:
-    """Pixels (size, size) that may show a body, in blocks: those near a vertex or a hit of a coarse look."""
-    blocks = np.zeros(((size - 1) // _BLOCK + 1,) * 2, bool)
-    middle = np.arange(len(blocks)) * _BLOCK + _BLOCK // 2
-    middle[0], middle[-1] = 0, size - 1  # what only just enters the frame enters at its border
-    looks = pixel_rays(*np.meshgrid(middle, middle), K)[:, :, None]
-    blocks |= mesh.blocked(np.zeros_like(looks), looks) > 0
-    front = mesh.vertices[mesh.vertices[:, 2] > 30]
-    uv = np.floor((front[:, :2] * K[0, 0] / front[:, 2:] + K[:2, 2] + 0.5) / _BLOCK)
-    u, v = uv[np.all((uv >= 0) & (uv < len(blocks)), axis=1)].astype(int).T
-    blocks[v, u] = True
-    for axis in (0, 1):  # and the blocks around
-        grown = blocks.copy()
-        lower, upper = _neighbours(axis)
-        grown[lower] |= blocks[upper]
-        grown[upper] |= blocks[lower]
-        blocks = grown
-    return blocks.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:size, :size]
+    """Pixels (size, size) that may show a body: those in the box around some triangle's picture."""
+    x, y, z = mesh.vertices.T
+    if z.min() < 1:  # behind the camera, where projection means nothing
+        return np.ones((size, size), bool)
+    corners = np.ascontiguousarray(mesh.faces.T)
+    first, end = [], []
+    for along, centre in ((y, K[1, 2]), (x, K[0, 2])):
+        a, b, c = (along / z * np.float32(K[0, 0]) + np.float32(centre)).astype(np.float32)[corners]
+        first.append(np.minimum(np.minimum(a, b), c) - np.float32(0.01))
+        end.append(np.maximum(np.maximum(a, b), c) + np.float32(1.01))
+    first, end = (np.clip(np.stack(bounds), 0, size) for bounds in (first, end))
+    first, end = np.ceil(first).astype(np.intp), np.floor(end).astype(np.intp)
+    (top, left), (bottom, right) = (box[:, np.all(first < end, axis=0)] for box in (first, end))
+    # Count boxes by what changes at their corners, summed up along rows and columns.
+    wide, bins = size + 1, (size + 1) ** 2
+    change = np.bincount(np.concatenate([top * wide + left, bottom * wide + right]), minlength=bins)
+    change -= np.bincount(np.concatenate([top * wide + right, bottom * wide + left]), minlength=bins)
+    change = change.astype(np.int32).reshape(wide, wide)
+    return np.cumsum(np.cumsum(change, axis=0, dtype=np.int32), axis=1, dtype=np.int32)[:size, :size] > 0
+
+
+def _paint(colour, met, shaded, depth, parts, mesh, K) -> None:
+    """Put the bodies' pixels `met` into the picture, antialiased where depth jumps or a body ends.
+
+    There four rays are cast. One that meets a body takes the colour of that of the pixels around it whose
+    depth is closest.
+    """
+    # Work on the part of the frame where the bodies are.
+    size = len(depth)
+    row, column = (slice(max(i.min() - 2, 0), i.max() + 3) for i in met)
+    near = np.where(parts[row, column] > 0, depth[row, column], np.float32(1e4))
+    edge = np.zeros(near.shape, bool)
+    for axis in (0, 1):
+        first, second = _neighbours(axis)
+        jump = np.abs(near[first] - near[second]) > 7.0
+        edge[first] |= jump
+        edge[second] |= jump
+    v, u = np.nonzero(edge)
+    v += row.start
+    u += column.start
+    background = colour[v, u]
+    colour[met] = shaded
+    if len(v) == 0:
+        return
+    quarter = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)])
+    hit = mesh.depths(pixel_rays(u[:, None] + 0.25 * quarter[:, 0], v[:, None] + 0.25 * quarter[:, 1], K))
+    samples = background[:, None].repeat(4, axis=1)
+    pixel, corner = np.nonzero(np.isfinite(hit))
+    distance = hit[pixel, corner]
+    right, down = quarter[corner].T
+    u_here, v_here = u[pixel], v[pixel]
+    beside, below = (u_here + right).clip(0, size - 1), (v_here + down).clip(0, size - 1)
+    depths, bodies = depth.ravel(), parts.ravel()
+    around = [v_here * size + u_here, v_here * size + beside, below * size + u_here, below * size + beside]
+    best, least = around[0], np.float32(1e9)
+    for at in around:
+        gap = np.abs(depths[at] - distance) + 1e6 * (bodies[at] == 0)
+        best, least = np.where(gap < least, at, best), np.minimum(gap, least)
+    samples[pixel, corner] = colour.reshape(-1, 3)[best]
+    colour[v, u] = samples.clip(0, 4).mean(1)
 
 
 def _neighbours(axis: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Index of all but the last, and of all but the first, row (axis 0) or column (axis 1)."""
     every, but_last, but_first = slice(None), slice(None, -1), slice(1, None)
     return ((but_last, every), (but_first, every)) if axis == 0 else ((every, but_last), (every, but_first))
-
-
-def _smooth_edges(colour, background, depth, parts, mesh, K) -> None:
-    """Antialias in place, with four rays each, the pixels where depth jumps or a body ends.
-
-    A ray that meets a body takes the colour of that of the pixels around it whose depth is closest.
-    """
-    near = np.where(np.isfinite(depth), depth, np.float32(1e4))
-    edge = np.zeros(depth.shape, bool)
-    for axis in (0, 1):
-        first, second = _neighbours(axis)
-        jump = np.abs(near[first] - near[second]) > 7.0
-        jump |= (parts[first] > 0) != (parts[second] > 0)
-        edge[first] |= jump
-        edge[second] |= jump
-    v, u = np.nonzero(edge)
-    if len(v) == 0:
-        return
-    quarter = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)])
-    met = mesh.depths(pixel_rays(u[:, None] + 0.25 * quarter[:, 0], v[:, None] + 0.25 * quarter[:, 1], K))
-    samples = background[v, u][:, None].repeat(4, axis=1)
-    pixel, corner = np.nonzero(np.isfinite(met))
-    right, down = quarter[corner].T
-    last = len(depth) - 1
-    around = [
-        ((v[pixel] + y * down).clip(0, last), (u[pixel] + x * right).clip(0, last))
-        for x, y in ((0, 0), (1, 0), (0, 1), (1, 1))
-    ]
-    gap = np.abs(np.stack([near[at] for at in around]) - met[pixel, corner])
-    best = np.argmin(gap, axis=0)
-    rows, columns = (np.choose(best, [at[k] for at in around]) for k in range(2))
-    samples[pixel, corner] = colour[rows, columns]
-    colour[v, u] = samples.clip(0, 4).mean(1)

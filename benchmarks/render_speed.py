@@ -1,0 +1,133 @@
+"""CPU time of SynthHand's renderer, by stage, and images a second of the whole.
+
+    python benchmarks/render_speed.py [--images 60] [--size 320] [--workers 2] [--total 400]
+
+Times are CPU time of this process, the best of three rounds per image, so that other work on the machine
+matters little; yet processors differ, and one that is shared runs slower: every time is also given relative
+to a fixed piece of work that is measured along with it, Pillow's own PNG coding of the same three pictures.
+"""
+
+import argparse
+import functools
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import davae.data.synthhand_view as view
+import davae.hand.render as render
+from davae.data.png import encode_png
+from davae.data.rhd import encode_depth
+from davae.data.synthhand import write_dataset
+from davae.data.synthhand_factors import sample_factors
+
+ROUNDS = 3
+# What is timed on its own: owner, its function, and the stage's name. An indented stage is part of another.
+STAGES = (
+    (view, "_body", "bodies"),
+    (view, "backdrop", "backdrop"),
+    (view, "cast", "cast"),
+    (render, "_Mesh", "  normals, culling"),
+    (render, "_occupied", "  where the bodies are"),
+    (render._Mesh, "cast", "  sorting triangles, primary rays"),
+    (render, "lit_wall", "  the wall's light and shadow"),
+    (render._Mesh, "light_up", "  shadow and sky rays"),
+    (render._Mesh, "shade", "  shading"),
+    (render, "_paint", "  edges"),
+    (view, "_develop", "develop (blur, noise, JPEG)"),
+)
+
+
+class Stopwatch:
+    """CPU milliseconds by stage."""
+
+    def __init__(self):
+        self.spent: dict[str, float] = {}
+
+    def timed(self, stage: str, work: Callable):
+        """`work`, such that the time of its calls is added to `stage`."""
+
+        @functools.wraps(work, updated=())
+        def run(*args, **kwargs):
+            start = time.process_time()
+            try:
+                return work(*args, **kwargs)
+            finally:
+                self.spent[stage] = self.spent.get(stage, 0.0) + 1000 * (time.process_time() - start)
+
+        return run
+
+
+def pictures(rendering: view.Rendering) -> list[np.ndarray]:
+    return [rendering.image, encode_depth(rendering.depth_mm), rendering.part_mask]
+
+
+def code(rendering: view.Rendering) -> None:
+    for k, pixels in enumerate(pictures(rendering)):
+        encode_png(pixels, noisy=k == 0)
+
+
+def baseline(rendering: view.Rendering) -> None:
+    for pixels in pictures(rendering):
+        Image.fromarray(pixels).save(io.BytesIO(), "PNG", compress_level=1)
+
+
+def by_stage(images: int, size: int) -> dict[str, float]:
+    """Mean over images of the best of `ROUNDS` times, ms, of every stage."""
+    watch = Stopwatch()
+    for owner, name, stage in STAGES:
+        replaced = watch.timed(stage, getattr(owner, name))
+        setattr(owner, name, replaced)
+    draw = watch.timed("factors", sample_factors)
+    see = watch.timed("render", view.render)
+    write, plain = watch.timed("PNG", code), watch.timed("baseline", baseline)
+    view.render(sample_factors(0, "train", 0), size)  # builds what is built once
+    total: dict[str, float] = {}
+    for index in range(images):
+        best: dict[str, float] = {}
+        for _ in range(ROUNDS):
+            watch.spent.clear()
+            rendering = see(draw(5, "train", index), size)
+            write(rendering)
+            plain(rendering)
+            best = {k: min(v, best.get(k, np.inf)) for k, v in watch.spent.items()}
+        for stage, spent in best.items():
+            total[stage] = total.get(stage, 0.0) + spent / images
+    return total
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--images", type=int, default=60, help="images of the table by stage")
+    parser.add_argument("--size", type=int, default=320, help="side of the pictures, px")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the whole")
+    parser.add_argument("--total", type=int, default=400, help="images of the whole; 0 leaves it out")
+    arguments = parser.parse_args()
+    # First the whole: its workers import the modules anew, untouched by the stopwatch.
+    if arguments.total:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            write_dataset(
+                Path(folder) / "set", arguments.total, 0, 0, seed=5, size=arguments.size,
+                workers=arguments.workers, progress=False,
+            )  # fmt: skip
+            rate = arguments.total / (time.perf_counter() - start)
+        print(f"{arguments.total} images by {arguments.workers} workers, start included: {rate:.1f} images/s")
+    spent = by_stage(arguments.images, arguments.size)
+    plain = spent.pop("baseline")
+    print(f"{'CPU time of an image':<36}{'ms':>7}{'/ baseline':>12}")
+    for stage in ["factors", "render", *(name for _, _, name in STAGES), "PNG"]:
+        depth = "" if stage in ("factors", "render", "PNG") else "  "
+        print(f"{depth + stage:<36}{spent.get(stage, 0.0):>7.2f}{spent.get(stage, 0.0) / plain:>12.2f}")
+    whole = spent["factors"] + spent["render"] + spent["PNG"]
+    print(f"{'in all':<36}{whole:>7.2f}{whole / plain:>12.2f}")
+    print(f"{'baseline: PNG by Pillow, level 1':<36}{plain:>7.2f}{1:>12.2f}")
+
+
+if __name__ == "__main__":
+    main()

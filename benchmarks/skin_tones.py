@@ -1,0 +1,35 @@
+"""Range of skin tones that SynthHand shows: the typology angle of hands' mean colour in the picture.
+
+    python benchmarks/skin_tones.py [--samples 1000] [--size 160] [--seed 0]
+
+The colour is that of the finished picture, light and camera included, averaged over the hand's pixels.
+"""
+
+import argparse
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from davae.data.synthhand_factors import sample_factors
+from davae.data.synthhand_view import render
+from davae.hand.appearance import ita_degrees
+
+
+def main() -> None:
+    """Print quantiles of the angle, in degrees."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=160, help="side of the pictures, px")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    colours = [
+        render(sample_factors(arguments.seed, "train", index), arguments.size).mean_colour
+        for index in tqdm(range(arguments.samples))
+    ]
+    tones = ita_degrees(np.array(colours))
+    for share in (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1):
+        print(f"{share:>6.0%} of the hands are at most {np.quantile(tones, share):>6.1f}")
+
+
+if __name__ == "__main__":
+    main()
