@@ -13,7 +13,15 @@ Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
 
 
 def render(
-    out: Path, train: int, val: int, test: int, seed: int = 0, size: int = 320, workers: int = 1
+    out: Path,
+    train: int,
+    val: int,
+    test: int,
+    seed: int = 0,
+    size: int = 320,
+    workers: int = 1,
+    viewpoint: Literal["sphere", "frontal"] = "sphere",
+    backgrounds: Path | None = None,
 ) -> None:
     """Render SynthHand, hands with known factors, in RHD's format.
 
@@ -25,10 +33,12 @@ def render(
         seed: Seed of the dataset; the same seed gives the same images.
         size: Side of the square images, pixels.
         workers: Processes; the images do not depend on it.
+        viewpoint: Any, or palm or back within 60 degrees of the camera and fingers mostly up.
+        backgrounds: Folder of pictures to put behind the hands, instead of those that davae has.
     """
     from davae.data.synthhand import write_dataset
 
-    write_dataset(out, train=train, val=val, test=test, seed=seed, size=size, workers=workers)
+    write_dataset(out, train, val, test, seed, size, workers, viewpoint=viewpoint, backgrounds=backgrounds)
     print(f"rendered {train} + {val} + {test} images into {out}")
 
 

@@ -173,8 +173,8 @@ def _laptop() -> Config:
     # Found on the validation split, on two cores without bf16. A stem that takes four pixels at a stride and
     # slimmer heads beside the pose's nearly double the images a second; 112 px show more than 64 px (layer4's
     # map is 4 x 4); at alpha_pose = 1000 the cloud's gradient outweighs the joints' throughout; beta = 3 is
-    # the lower end of the paper's best ratios. Three fifths of the steps at 64 px learn as much an image as at
-    # 112 px, at half the cost; with less than two fifths left the network hardly gets used to 112 px.
+    # the lower end of the paper's best ratios. Three fifths of the steps at 64 px teach as much an image as
+    # at 112 px, at half the cost; with less than two fifths left the network hardly gets used to 112 px.
     return Config(
         preset="laptop",
         render=RenderConfig(train=8000, val=500, test=1000),

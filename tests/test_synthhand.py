@@ -315,11 +315,11 @@ def test_an_interrupted_rendering_is_finished_to_the_same_bytes(dataset, tmp_pat
     monkeypatch.setattr(synthhand, "_CHUNK", 2)
     calls = []
 
-    def interrupted(factors, size):
+    def interrupted(factors, size, backgrounds):
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return render(factors, size)
+        return render(factors, size, backgrounds)
 
     monkeypatch.setattr(synthhand, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -335,7 +335,8 @@ def test_an_interrupted_rendering_is_finished_to_the_same_bytes(dataset, tmp_pat
 
 def test_the_manifest_says_what_was_made(dataset):
     manifest = json.loads((dataset / "synthhand.json").read_text())
-    assert manifest == {"generator": synthhand.GENERATOR, "seed": SEED, "size": SIZE, **COUNTS}
+    look = {"viewpoint": "sphere", "backgrounds_sha256": None}
+    assert manifest == {"generator": synthhand.GENERATOR, "seed": SEED, "size": SIZE, **COUNTS, **look}
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"size": 64}, {"train": 6}])
@@ -344,6 +345,22 @@ def test_a_folder_made_with_other_parameters_is_refused(dataset, change):
     with pytest.raises(ValueError, match=rf"{name} is \d+ there, {value} asked for"):
         write(dataset, **change)
     assert contents(dataset) == before
+
+
+def test_viewpoint_and_backgrounds_are_part_of_what_a_dataset_is(dataset, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    Image.fromarray(np.full((40, 40, 3), (10, 200, 10), np.uint8)).save(own / "green.png")
+    green = write(tmp_path / "green", backgrounds=own)
+    image = np.asarray(Image.open(green / "training/color/00000.png")).astype(int)
+    behind = np.asarray(Image.open(green / "training/mask/00000.png")) == 0
+    assert np.median((image[..., 1] - image[..., 0])[behind]) > 20
+    with pytest.raises(ValueError, match="backgrounds_sha256 is"):
+        write(tmp_path / "green")
+    with pytest.raises(ValueError, match="viewpoint is sphere there, frontal asked for"):
+        write(dataset, viewpoint="frontal")
+    with pytest.raises(ValueError, match="unknown viewpoint 'above'"):
+        write(tmp_path / "new", viewpoint="above")
 
 
 def test_a_foreign_folder_is_refused(tmp_path):

@@ -106,9 +106,7 @@ def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tenso
     columns, rows = step.to(device)[:, :, None, None, :].unbind(-1)  # (b, 2, 1, 1) each
     grid = torch.empty(b, config.image_px, config.image_px, 2, device=device)
     torch.add(columns * line, rows * line[:, None], out=grid.permute(0, 3, 1, 2))
-    pixels = torch.empty(
-        b, 4, stored, stored, device=device
-    )  # one cast and copy for both
+    pixels = torch.empty(b, 4, stored, stored, device=device)  # one cast and copy for both
     pixels[:, :3] = raw.images.permute(0, 3, 1, 2)
     pixels[:, 3] = raw.masks
     pixels = F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)  # (b, 4, h, w)

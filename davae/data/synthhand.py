@@ -9,25 +9,29 @@ One sample is `render(sample_factors(seed, split, i))`; `dataclasses.replace` ch
 group of them, and leaves all others as they are. `davae.data.synthhand_sheets` draws contact sheets that way.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from concurrent.futures import as_completed
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from davae.data.folders import Lock, exclusive, temporary_path, worker_pool, write_atomically
+from davae.data.png import write_png
 from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
 from davae.data.synthhand_view import Rendering, render
+from davae.hand.photos import pictures
+from davae.hand.pose import VIEWPOINTS
 
 __all__ = ["GENERATOR", "MANIFEST", "Factors", "Rendering", "render", "sample_factors", "write_dataset"]
 
-GENERATOR = 5  # raised whenever the same seed would give other pictures
+GENERATOR = 6  # raised whenever the same seed would give other pictures
 MANIFEST = "synthhand.json"
 _CHUNK = 25  # samples per job, and per cached piece of annotation
 _PNG_END = b"IEND\xaeB`\x82"
@@ -42,6 +46,8 @@ def write_dataset(
     size: int = 320,
     workers: int = 1,
     progress: bool = True,
+    viewpoint: str = "sphere",
+    backgrounds: str | os.PathLike | None = None,
 ) -> Path:
     """Render SynthHand to a folder, or finish an interrupted rendering of it.
 
@@ -57,29 +63,60 @@ def write_dataset(
         size: side of the pictures, px.
         workers: processes; the result does not depend on it.
         progress: show a bar.
+        viewpoint: from where hands are seen, see `davae.hand.pose.sample_orientation`.
+        backgrounds: folder of pictures to put behind the hands instead of those that are painted or come with
+            scikit-image; part of what the dataset is, by content.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the folder holds another SynthHand (the difference is named) or foreign files.
+        FileNotFoundError: `backgrounds` does not exist or holds no picture.
+        ValueError: the folder holds another SynthHand (the difference is named) or foreign files; or a
+            picture in `backgrounds` cannot be read.
         BlockingIOError: another process is writing there.
         OSError: the disk is full; the file is named, and the same call goes on once there is room.
     """
     out = Path(out)
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
-    _check_request(counts, seed, size, workers)
+    _check_request(counts, seed, size, workers, viewpoint)
+    look = _Look(seed, size, viewpoint, None if backgrounds is None else Path(backgrounds))
     with exclusive(out) as lock:
-        _claim(out, {"generator": GENERATOR, "seed": seed, "size": size, **counts})
-        _write_dataset(out, counts, seed, size, workers, progress, lock)
+        _claim(out, {"generator": GENERATOR, **counts, **look.manifest()})
+        _write_dataset(out, counts, look, workers, progress, lock)
     return out
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What all samples of a dataset share."""
+
+    seed: int
+    size: int
+    viewpoint: str
+    backgrounds: Path | None
+
+    def manifest(self) -> dict:
+        """These as JSON; a folder of backgrounds as the hash of its pictures, wherever it lies."""
+        pictures_sha256 = None
+        if self.backgrounds is not None:
+            sha256 = hashlib.sha256()
+            for path in pictures(self.backgrounds):
+                sha256.update(path.name.encode() + path.read_bytes())
+            pictures_sha256 = sha256.hexdigest()
+        return {
+            "seed": self.seed,
+            "size": self.size,
+            "viewpoint": self.viewpoint,
+            "backgrounds_sha256": pictures_sha256,
+        }
+
+
 def _write_dataset(
-    out: Path, counts: dict[str, int], seed: int, size: int, workers: int, progress: bool, lock: Lock
+    out: Path, counts: dict[str, int], look: _Look, workers: int, progress: bool, lock: Lock
 ) -> None:
     jobs = [
-        (str(out), split, list(range(start, min(start + _CHUNK, count))), seed, size)
+        (str(out), split, list(range(start, min(start + _CHUNK, count))), look)
         for split, count in counts.items()
         for start in range(0, count, _CHUNK)
     ]
@@ -94,7 +131,9 @@ def _write_dataset(
     shutil.rmtree(out / ".partial", ignore_errors=True)
 
 
-def _check_request(counts: dict[str, int], seed: int, size: int, workers: int) -> None:
+def _check_request(counts: dict[str, int], seed: int, size: int, workers: int, viewpoint: str) -> None:
+    if viewpoint not in VIEWPOINTS:
+        raise ValueError(f"unknown viewpoint {viewpoint!r}; choose one of {', '.join(VIEWPOINTS)}")
     for name, value, least in [*((k, v, 0) for k, v in counts.items()), ("seed", seed, 0), ("size", size, 16),
                                ("workers", workers, 1)]:  # fmt: skip
         if value < least:
@@ -133,9 +172,9 @@ def _run(jobs: list[tuple], workers: int, lock: Lock):
             yield future.result()
 
 
-def _render_chunk(job: tuple[str, str, list[int], int, int]) -> int:
+def _render_chunk(job: tuple[str, str, list[int], _Look]) -> int:
     """Render the missing samples of one chunk and cache its annotation rows; returns the chunk's length."""
-    out, split, indices, seed, size = job
+    out, split, indices, look = job
     folder, cache = Path(out) / FOLDERS[split], _cache_path(Path(out), split, indices)
     for kind in ("color", "depth", "mask"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -144,8 +183,8 @@ def _render_chunk(job: tuple[str, str, list[int], int, int]) -> int:
     for index in indices:
         if have_rows and _has_images(folder, index):
             continue
-        factors = sample_factors(seed, split, index)
-        rendering = render(factors, size)
+        factors = sample_factors(look.seed, split, index, look.viewpoint)
+        rendering = render(factors, look.size, look.backgrounds)
         _write_images(folder, index, rendering)
         rows.append(_row(factors, rendering))
     if not have_rows:
@@ -172,11 +211,8 @@ def _write_images(folder: Path, index: int, rendering: Rendering) -> None:
         "mask": rendering.part_mask,
     }
     for kind, pixels in pictures.items():
-        write_atomically(folder / kind / f"{index:05d}.png", partial(_write_png, pixels))
-
-
-def _write_png(pixels: np.ndarray, path: Path) -> None:
-    Image.fromarray(pixels).save(path, "PNG", compress_level=1)  # the fastest: pictures are read only once
+        write = partial(write_png, pixels=pixels, noisy=kind == "color")
+        write_atomically(folder / kind / f"{index:05d}.png", write)
 
 
 def _finish_split(out: Path, split: str, count: int) -> None:

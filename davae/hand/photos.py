@@ -34,7 +34,7 @@ def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) 
         name = _SHIPPED[int(pick * len(_SHIPPED))]
         picture = _shipped(name)
     else:
-        paths = _pictures(Path(folder))
+        paths = pictures(Path(folder))
         picture = _read(paths[int(pick * len(paths))])
     cut = min(picture.size) * rng.uniform(0.4, 1.0)
     left, top = (rng.random() * (length - cut) for length in picture.size)
@@ -53,7 +53,12 @@ def _shipped(name: str) -> Image.Image:
 
 
 @lru_cache(maxsize=4)
-def _pictures(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
+    """Return the pictures in a folder, by name.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no picture.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected a folder of background pictures")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
