@@ -230,8 +230,12 @@ def _studio(scene: SceneFactors) -> SceneFactors:
         wall_seed=_plain_wall(),
         wall_mm=900.0,
         wall_slope=np.zeros(2),
+        fill_colour=np.zeros(3),
         exposure=1.0,
+        white_balance=np.ones(3),
+        vignette=0.0,
         blur_px=0.0,
+        motion_px=np.zeros(2),
         noise=0.001,
         jpeg_quality=100,
     )
