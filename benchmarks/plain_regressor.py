@@ -100,7 +100,7 @@ def main(
         image = batch.image.contiguous(memory_format=torch.channels_last)
         px = input_px(settings, int(elapsed / seconds * settings.steps)) if recipe == "run" else None
         if px not in (None, config.model.image_px):
-            image = F.interpolate(image, size=(px, px), mode="bilinear", antialias=True)
+            image = F.interpolate(image, size=(px, px), mode="area")
         with autocast:
             joints = model.train()(image)
         loss = pose_loss(joints, batch.joints).mean()

@@ -71,7 +71,7 @@ class DaVAE(nn.Module):
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, px, px):
             raise ValueError(f"DaVAE takes images of shape (b, 3, {px}, {px}), found {tuple(image.shape)}")
         if shrink_to_px not in (None, px):
-            image = F.interpolate(image, size=(shrink_to_px, shrink_to_px), mode="bilinear", antialias=True)
+            image = F.interpolate(image, size=(shrink_to_px, shrink_to_px), mode="area")
         return self.encoder(image)
 
     def decode(self, z: dict[str, Tensor]) -> Decoded:
