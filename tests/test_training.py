@@ -170,6 +170,7 @@ def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
         short,
         data=dataclasses.replace(short.data, image_px=128),
         model=dataclasses.replace(short.model, image_px=128),
+        train=dataclasses.replace(short.train, input_px=(64, 128)),
     )
     with pytest.raises(ValueError, match="prepared with image_px 64, this run needs 128"):
         loop.train(larger, prepared, tmp_path / "run", progress=False)
