@@ -1,5 +1,6 @@
 """The command line: one function a command, no logic of its own. `python -m davae --help`."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -28,13 +29,14 @@ def render(
     Args:
         out: Folder to write; an interrupted rendering goes on.
         train: Images of the training split.
-        val: Images of the validation split.
-        test: Images of the test split.
+        val: Images of the validation split, in the folder `validation`.
+        test: Images of the test split, in the folder `evaluation` as RHD calls it.
         seed: Seed of the dataset; the same seed gives the same images.
         size: Side of the square images, pixels.
         workers: Processes; the images do not depend on it.
         viewpoint: Any, or palm or back within 60 degrees of the camera and fingers mostly up.
-        backgrounds: Folder of pictures to put behind the hands, instead of those that davae has.
+        backgrounds: Folder of pictures to put behind the hands, instead of those that davae has; they are
+            cropped, flipped, tinted and now and then blurred.
     """
     from davae.data.synthhand import write_dataset
 
@@ -67,6 +69,9 @@ def prepare(
 
     prepare_data(dataset, root, out, DataConfig(image_px=size, crop=crop), skip_bad=skip_bad, workers=workers)
     print(f"prepared {dataset} into {out}")
+    for split, entry in json.loads((out / "manifest.json").read_text())["splits"].items():
+        count, skipped = entry["count"], len(entry["skipped"])
+        print(f"  {split}: {count} samples, {entry['with_cloud']} with a cloud, {skipped} left out")
 
 
 def train(
@@ -108,7 +113,10 @@ def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "tr
     from davae.evaluation import evaluate as evaluate_run
     from davae.evaluation import format_table
 
-    print(format_table(evaluate_run(run, data, out=out, split=split)))
+    measured = evaluate_run(run, data, out=out, split=split)
+    if measured["trained_on"] not in (None, measured["data"]):
+        print(f"note: {run} was trained on other data; its folder keeps its own report, this one is {out}")
+    print(format_table(measured))
 
 
 def notebooks(

@@ -69,7 +69,7 @@ def execute(
             )
         except papermill.PapermillExecutionError as error:
             raise NotebookError(
-                f"{source.name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}; "
+                f"{source.name}: code cell {error.exec_count} failed with {error.ename}: {error.evalue}; "
                 f"{out / source.name} shows where"
             ) from error
         done.append(out / source.name)

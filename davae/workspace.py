@@ -161,6 +161,13 @@ class Workspace:
         return figure
 
 
+SMOKE = (
+    "Preset smoke proves that everything runs. It learns next to nothing: errors near those of the constant",
+    "guesses, or above, are expected, and what it draws are no hands yet.",
+    "",
+)
+
+
 def reproduce(space: Workspace) -> str:
     """Run every stage and all notebooks; return the report: one table and the paths of what was made."""
     from davae.evaluation import format_table
@@ -173,12 +180,14 @@ def reproduce(space: Workspace) -> str:
     space.ensure_trained()
     print(f"[3/4] {steps[2]}", flush=True)
     report = space.ensure_evaluated()
+    print(f"measured: {space.run / 'metrics.json'}", flush=True)
     print(f"[4/4] {steps[3]}: {space.executed}", flush=True)
     execute(space.executed, parameters_of(space))
     figures = sorted(space.figures.glob("*.png"))
     return "\n".join(
         [
             "",
+            *(SMOKE if space.config.preset == "smoke" else ()),
             format_table(report),
             (space.run / "terms.txt").read_text(),
             "Figures:",

@@ -169,7 +169,7 @@ def test_table_holds_the_numbers_it_is_given():
     epes = [f"{found['protocols'][p]['epe_mm']:.2f}" for p in metrics.PROTOCOLS]
     assert rows["da-VAE"] == epes == rows["plain regressor"]
     assert rows["mean hand"] == ["-"] * 4 + [f"{found['mean_hand']['P5']['epe_mm']:.2f}"]
-    assert f"{found['ratios']['P1_to_mean_pose']:.3f} of the mean pose's" in text
+    assert f"{found['ratios']['P1_to_mean_pose']:.3f} times the error of the mean pose" in text
     assert text.count("AUC") == 3 * 5 + 1
 
 
@@ -315,6 +315,16 @@ def run(tmp_path, tiny, monkeypatch):
     runs.write_text(tmp_path / "run" / "config.json", config.to_json())
     runs.save_model(tmp_path / "run", model)
     return tmp_path / "run"
+
+
+def test_a_run_keeps_the_report_of_its_own_data(run, tmp_path):
+    runs.write_text(run / "identity.json", json.dumps({"data": "1" * 64, "sources": {}}))
+    with pytest.raises(ValueError, match=r"trained on data 111111111111, .* is 000000000000; name a file"):
+        evaluate(run, tmp_path, device="cpu", progress=False)
+    found = evaluate(run, tmp_path, tmp_path / "out.json", device="cpu", progress=False)
+    assert (found["trained_on"], found["data"]) == ("1" * 64, "0" * 64)
+    assert json.loads((tmp_path / "out.json").read_text()) == found
+    assert not (run / "metrics.json").exists() and not (run / "predictions.npz").exists()
 
 
 def test_evaluate_leaves_its_files_in_the_run(run, tmp_path, tiny):

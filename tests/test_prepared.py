@@ -384,7 +384,7 @@ def test_bad_samples_found_in_a_worker_stop_the_preparation(tmp_path, monkeypatc
     root = write_dataset(tmp_path / "data", 3, 1, 1, factors=False)
     mask = root / "training" / "mask" / "00001.png"
     Image.fromarray(np.ones((320, 320), np.uint8)).save(mask)
-    with pytest.raises(BadSample, match=r"00001\.png.*no pixel of a hand.*skip_bad"):
+    with pytest.raises(BadSample, match=r"00001\.png.*no pixel of a hand.*--skip-bad"):
         prepare("rhd", root, tmp_path / "out", CONFIG, workers=2, progress=False)
     out = prepare("rhd", root, tmp_path / "out", CONFIG, workers=2, skip_bad=True, progress=False)
     assert PreparedSplit.open(out, "train").ids.tolist() == [0, 2]

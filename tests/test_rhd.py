@@ -196,7 +196,7 @@ def test_a_bad_picture_is_named(pair, kind, how, message):
     if (kind, how) == ("depth", "missing"):
         assert split.record(0).depth_mm is None  # the hand can do without its cloud
         return
-    with pytest.raises(BadSample, match=rf"{kind}.00001\.png.*{message}.*skip_bad"):
+    with pytest.raises(BadSample, match=rf"{kind}.00001\.png.*{message}.*--skip-bad"):
         split.record(0)
     assert split.record(1).id == 2
 

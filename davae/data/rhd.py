@@ -243,7 +243,7 @@ class RHDSplit:
     def _png(self, kind: str, name: str, mode: str) -> NDArray[np.uint8]:
         """Decode one PNG; part ids of a mask stored in colour are equal in every channel."""
         path = self.folder / kind / name
-        advice = "copy it again from the dataset, or leave such samples out with skip_bad"
+        advice = "copy it again from the dataset, or leave such samples out (--skip-bad)"
         try:
             with Image.open(path) as image:
                 if mode == "L" and image.mode != "L":
@@ -268,9 +268,9 @@ class RHDSplit:
         try:
             values = np.asarray(self._annotations[sample][key], np.float64)
         except (KeyError, TypeError, ValueError) as error:
-            raise BadSample(f"{where}: missing or not numeric; leave it out with skip_bad") from error
+            raise BadSample(f"{where}: missing or not numeric; leave it out (--skip-bad)") from error
         if values.shape != shape:
-            raise BadSample(f"{where}: shape {values.shape}, expected {shape}; leave it out with skip_bad")
+            raise BadSample(f"{where}: shape {values.shape}, expected {shape}; leave it out (--skip-bad)")
         if not np.isfinite(values[rows]).all():
-            raise BadSample(f"{where}: holds NaN or infinity; leave the sample out with skip_bad")
+            raise BadSample(f"{where}: holds NaN or infinity; leave the sample out (--skip-bad)")
         return values[rows]

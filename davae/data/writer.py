@@ -138,7 +138,7 @@ class _Filler:
         except BadSample as error:
             raise BadSample(
                 f"{self.reader.image_path(row)}, its mask or its labels: {error}; mend the sample, or leave "
-                "such samples out with skip_bad"
+                "such samples out (--skip-bad)"
             ) from None
 
 

@@ -31,13 +31,16 @@ def evaluate(
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure a finished run on a split and leave predictions and report in its folder.
+    """Measure a finished run on a split.
+
+    Predictions and report are left in the run's folder, unless the data are not those it was trained on: then
+    the folder keeps its own report, and only `out` is written.
 
     Args:
         run: folder of a finished run.
         data_dir: folder written by `davae.data.prepared.prepare`; its training split gives
             the baselines and P4's bone length.
-        out: a second place for the report.
+        out: a second place for the report; needed where the data are not the run's own.
         split: "test", or "val" while choices are still being made; val's files carry its name.
         device: "auto" takes a GPU where there is one.
         progress: show a progress bar.
@@ -47,10 +50,17 @@ def evaluate(
 
     Raises:
         FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
-        ValueError: the model predicts values that are not finite.
+        ValueError: the model predicts values that are not finite, or `out` is needed.
     """
     model, config = runs.load_model(run)
     test, train = PreparedSplit.open(data_dir, split), PreparedSplit.open(data_dir, "train")
+    trained_on = runs.trained_on(run)
+    foreign = trained_on not in (None, test.manifest["digest"])
+    if foreign and out is None:
+        raise ValueError(
+            f"{run} was trained on data {trained_on[:12]}, {data_dir} is {test.manifest['digest'][:12]}; "
+            "name a file for the report (out), since the run's folder keeps that of its own data"
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     predictions = predict(model.to(device), test, config, device=device, progress=progress)
@@ -58,6 +68,7 @@ def evaluate(
         "split": split,
         "dataset": test.manifest["dataset"],
         "data": test.manifest["digest"],
+        "trained_on": trained_on,
         "preset": config.preset,
         "model": MODEL_NAMES[config.model.attention],
         "seed": config.train.seed,
@@ -67,9 +78,11 @@ def evaluate(
     )
     text = report_json(measured)
     suffix = "" if split == "test" else f"-{split}"
-    save_predictions(Path(run) / f"predictions{suffix}.npz", predictions)
-    beside = Path(run) / f"metrics{suffix}.json"
-    for path in {beside, Path(out or beside)}:
+    places = [] if out is None else [Path(out)]
+    if not foreign:
+        save_predictions(Path(run) / f"predictions{suffix}.npz", predictions)
+        places.append(Path(run) / f"metrics{suffix}.json")
+    for path in places:
         path.parent.mkdir(parents=True, exist_ok=True)
         runs.write_text(path, text)
     return measured

@@ -184,8 +184,8 @@ def format_table(measured: dict[str, Any], others: dict[str, dict[str, Any]] | N
     ratios = measured["ratios"]
     lines += [
         "",
-        f"P1 is {ratios['P1_to_mean_pose']:.3f} of the mean pose's, "
-        f"P5 is {ratios['P5_to_mean_hand']:.3f} of the mean hand's",
+        f"P1: {ratios['P1_to_mean_pose']:.3f} times the error of the mean pose; "
+        f"P5: {ratios['P5_to_mean_hand']:.3f} times the error of the mean hand",
         *(f"  {name}  {protocol.title}" for name, protocol in PROTOCOLS.items()),
     ]
     text = "\n".join(lines) + "\n"

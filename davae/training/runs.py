@@ -101,6 +101,12 @@ def open_run(run: Path, config: Config, identity: Identity) -> None:
         )
 
 
+def trained_on(run: Path | str) -> str | None:
+    """Return the digest of the data a run was trained on, or None where the folder does not say."""
+    path = Path(run) / "identity.json"
+    return json.loads(path.read_text())["data"] if path.exists() else None
+
+
 def is_finished(run: Path) -> bool:
     """Whether training in this folder has come to its end."""
     return (run / "model.safetensors").exists()
