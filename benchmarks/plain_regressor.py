@@ -6,8 +6,8 @@ No latent code, no decoders of cloud or image, no attention: image -> ResNet -> 
 
 It trains for the seconds that RUN took (or `--seconds`), on the same number of threads, and reports the same
 protocols on the same test split, beside the run's own (evaluate the run first). `--recipe plain` is what one
-would first write: every image at full size, the last weights tested. `--recipe run` also takes over what is
-not part of da-VAE: the run's progressive resizing, weight average and arithmetic.
+would first write, with the last weights tested. `--recipe run` also takes over what is no part of da-VAE: the
+run's weight average and arithmetic.
 """
 
 import csv
@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import tyro
 from torch import nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from davae import metrics
@@ -32,7 +31,7 @@ from davae.evaluation import format_table, protocol_scores
 from davae.losses import pose_loss
 from davae.networks.blocks import BasicBlock, initialise, residual_layer
 from davae.networks.encoder import Trunk
-from davae.training.loop import averaged, batch_indices, has_bf16, input_px
+from davae.training.loop import averaged, batch_indices, has_bf16
 from davae.training.runs import write_text
 
 
@@ -44,7 +43,9 @@ class Regressor(nn.Module):
         width = config.model.width
         self.trunk = Trunk(config.model)
         self.layer3 = residual_layer(BasicBlock, 2 * width, 4 * width, blocks=blocks[2], stride=2)
-        self.layer4 = residual_layer(BasicBlock, 4 * width, 8 * width, blocks=blocks[3], stride=2)
+        self.layer4 = residual_layer(
+            BasicBlock, 4 * width, 8 * width, blocks=blocks[3], stride=config.model.last_stride
+        )
         self.fc = nn.Linear(8 * width, 63)
         initialise(self)
         nn.init.normal_(self.fc.weight, std=0.01)
@@ -72,7 +73,7 @@ def main(
         out: JSON file to write.
         seconds: Training time, instead of the run's.
         depth: Blocks per layer: the run's, or ResNet-34's 3, 4, 6, 3.
-        recipe: Plain training, or with the run's resizing, average and arithmetic.
+        recipe: Plain training, or with the run's average and arithmetic.
         seed: Seed of weights, order and augmentation.
     """
     config = Config.from_json((like / "config.json").read_text())
@@ -97,12 +98,8 @@ def main(
         )
         indices = batch_indices(len(train), settings.batch_size, seed, step)
         batch = augment(load_batch(train, indices), config.data, torch.Generator().manual_seed(step))
-        image = batch.image.contiguous(memory_format=torch.channels_last)
-        px = input_px(settings, int(elapsed / seconds * settings.steps)) if recipe == "run" else None
-        if px not in (None, config.model.image_px):
-            image = F.interpolate(image, size=(px, px), mode="area")
         with autocast:
-            joints = model.train()(image)
+            joints = model.train()(batch.image.contiguous(memory_format=torch.channels_last))
         loss = pose_loss(joints, batch.joints).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -48,7 +48,7 @@ def prepare(
     dataset: Literal["synthhand", "rhd"],
     root: Path,
     out: Path,
-    size: int = 112,
+    size: int = 64,
     crop: Literal["plain", "rotated-camera"] = "plain",
     workers: int = 1,
     skip_bad: bool = False,
@@ -59,7 +59,7 @@ def prepare(
         dataset: Which format `root` holds.
         root: The dataset's folder.
         out: Folder to write.
-        size: Side of the network's input, pixels (64 for smoke, 112 for laptop and sweep, 256 for paper).
+        size: Side of the network's input, pixels (64 for smoke, laptop and sweep, 256 for paper).
         crop: The paper's crop, or the one exact under view normalisation.
         workers: Processes; the arrays do not depend on it.
         skip_bad: Leave bad samples out and count them, where the default is to stop at the first.

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from davae.config import PRESETS, Config, DataConfig, TrainConfig, preset
+from davae.config import PRESETS, Config, DataConfig, preset
 from davae.workspace import experiment
 
 
@@ -56,5 +56,3 @@ def test_unknown_and_missing_fields_are_named():
 def test_image_sizes_must_agree():
     with pytest.raises(ValueError, match=r"data.image_px is 128 but model.image_px is 256"):
         dataclasses.replace(preset("paper"), data=DataConfig(image_px=128))
-    with pytest.raises(ValueError, match=r"train.input_px ends with 128 but model.image_px is 256"):
-        dataclasses.replace(preset("paper"), train=TrainConfig(input_px=(256, 128)))

@@ -2,10 +2,8 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
@@ -211,19 +209,6 @@ def test_resnet34_weights_of_another_shape_are_refused_whole():
     with pytest.raises(ValueError, match=r"layer2\.0\.bn1\.bias is missing"):
         load_resnet34(meta(PAPER).encoder, state)
     assert torch.equal(before, model.encoder.trunk.conv1.weight)
-
-
-def test_the_encoder_may_look_at_a_smaller_picture():
-    model = DaVAE(preset("smoke").model).eval()
-    image = torch.rand(2, 3, 64, 64)
-    planes = [Image.fromarray(plane.numpy()).resize((32, 32), Image.Resampling.BOX)
-              for plane in image.flatten(0, 1)]  # fmt: skip
-    small = torch.from_numpy(np.stack(planes)).view(2, 3, 32, 32)  # each pixel the mean of those it covers
-    means = model.encode(image, shrink_to_px=32).means
-    for block, mean in model.encoder(small).means.items():
-        assert_close(means[block], mean, atol=1e-4, rtol=1e-3)
-    assert_close(model(image, shrink_to_px=64).pose, model(image).pose)
-    assert model(image, shrink_to_px=32).image.shape == image.shape
 
 
 def test_wrong_image_sizes_are_refused():

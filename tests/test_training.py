@@ -49,9 +49,8 @@ def settings_for(config, **train):
 @pytest.fixture(scope="module")
 def short(tiny_config):
     return settings_for(
-        tiny_config, steps=12, batch_size=8, warmup_steps=2, checkpoint_every=4, average_decay=0.9,
-        input_px=(32, 64),
-    )  # fmt: skip
+        tiny_config, steps=12, batch_size=8, warmup_steps=2, checkpoint_every=4, average_decay=0.9
+    )
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +169,6 @@ def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
         short,
         data=dataclasses.replace(short.data, image_px=128),
         model=dataclasses.replace(short.model, image_px=128),
-        train=dataclasses.replace(short.train, input_px=(64, 128)),
     )
     with pytest.raises(ValueError, match="prepared with image_px 64, this run needs 128"):
         loop.train(larger, prepared, tmp_path / "run", progress=False)
@@ -275,9 +273,3 @@ def test_schedules_start_and_end_where_they_say():
     rates = [loop.learning_rate(cosine, s) for s in range(100)]
     assert np.argmax(rates) in (9, 10) and max(rates) == pytest.approx(2e-3)
     assert rates[0] == pytest.approx(2e-4) and rates[-1] < 1e-6
-
-
-def test_input_grows_in_equal_shares_of_the_steps():
-    sizes = [loop.input_px(TrainConfig(steps=9, input_px=(32, 48, 64)), s) for s in range(9)]
-    assert sizes == [32] * 3 + [48] * 3 + [64] * 3
-    assert loop.input_px(TrainConfig(), 5) is None

@@ -45,7 +45,7 @@ def loss_curves(metrics: Mapping[str, np.ndarray]) -> Figure:
         there = np.isfinite(values)
         ax.plot(steps[there], values[there], color=colour, linewidth=0.6, alpha=0.35)
         ax.plot(steps[there], _smooth(values[there]), color=colour, linestyle=dashes, label=label)
-    ax.set(xlabel="step", ylabel="weighted term of Eq. 3", yscale="log")
+    ax.set(xlabel="step", ylabel="weighted term of Eq. 3 (nats)", yscale="log")
     ax.legend(loc="upper right", ncols=2, handlelength=1.8, columnspacing=1.0)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend above the curves
@@ -77,7 +77,7 @@ def term_bars(metrics: Mapping[str, np.ndarray]) -> Figure:
         )
         ax.bar_label(bars, [f"{float(f'{value:.3g}'):,.6g}" for value in values], fontsize=7, padding=1)
     ax.set_xticks(places, SUMMANDS.values())
-    ax.set(ylabel="weighted term of Eq. 3", yscale="log")
+    ax.set(ylabel="weighted term of Eq. 3 (nats)", yscale="log")
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.1)
     ax.grid(axis="x", visible=False)

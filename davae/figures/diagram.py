@@ -27,7 +27,7 @@ def model_diagram(config: ModelConfig) -> Figure:
     ax.set_axis_off()
     px, width = config.image_px, config.width
     map_px = math.ceil(math.ceil(px / config.stem_stride) / (4 if config.stem_pool else 2))
-    head_px = math.ceil(map_px / 4)
+    head_px = math.ceil(math.ceil(map_px / 2) / config.last_stride)
     heights = dict(zip(ROWS, (47.5, 30.0, 12.5), strict=True))
     unit = "selective-kernel" if config.attention == "sk" else "residual"
 

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from davae.config import BLOCKS, ModelConfig
 from davae.networks.blocks import initialise
@@ -56,13 +55,8 @@ class DaVAE(nn.Module):
         """Length of z."""
         return sum(self.config.latent_sizes.values())
 
-    def encode(self, image: Tensor, shrink_to_px: int | None = None) -> Posterior:
+    def encode(self, image: Tensor) -> Posterior:
         """Return q(z|x) for images on [0, 1] of shape (b, 3, h, w).
-
-        Args:
-            image: of the size that the network was built for.
-            shrink_to_px: let the encoder see the images at this side instead. Its heads pool over the whole
-                map, so any size will do; training begins small where it must be fast.
 
         Raises:
             ValueError: the images are not of the size that the network was built for.
@@ -70,8 +64,6 @@ class DaVAE(nn.Module):
         px = self.config.image_px
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, px, px):
             raise ValueError(f"DaVAE takes images of shape (b, 3, {px}, {px}), found {tuple(image.shape)}")
-        if shrink_to_px not in (None, px):
-            image = F.interpolate(image, size=(shrink_to_px, shrink_to_px), mode="area")
         return self.encoder(image)
 
     def decode(self, z: dict[str, Tensor]) -> Decoded:
@@ -82,18 +74,15 @@ class DaVAE(nn.Module):
             self.image_decoder(torch.cat([z[block] for block in BLOCKS], dim=1)),
         )
 
-    def forward(
-        self, image: Tensor, noise: Tensor | None = None, shrink_to_px: int | None = None
-    ) -> DaVAEOutput:
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> DaVAEOutput:
         """Encode, sample and decode.
 
         Args:
             image: (b, 3, h, w) on [0, 1].
             noise: (b, z) standard normal draws for z = mean + exp(logvar / 2) * noise. When absent, a model
                 in training mode draws its own and one in evaluation mode takes the mean.
-            shrink_to_px: see `encode`.
         """
-        posterior = self.encode(image, shrink_to_px)
+        posterior = self.encode(image)
         if noise is None and self.training:
             noise = torch.randn(image.shape[0], self.latents, device=image.device)
         z = posterior.means

@@ -46,12 +46,16 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig, block: str):
         super().__init__()
         channels, (third, fourth) = 2 * config.width, config.head_widths(block)
-        for name, wide, blocks in (("layer3", third, config.blocks[2]), ("layer4", fourth, config.blocks[3])):
+        layers = (
+            ("layer3", third, config.blocks[2], 2),
+            ("layer4", fourth, config.blocks[3], config.last_stride),
+        )
+        for name, wide, blocks, stride in layers:
             kind = BasicBlock
             if config.attention == "sk":
                 # max(C/16, 32) at full width, the SK paper's r = 16 and L = 32; L in proportion below it.
                 kind = partial(SelectiveKernelBlock, reduced=max(wide // 16, third // 8))
-            setattr(self, name, residual_layer(kind, channels, wide, blocks=blocks, stride=2))
+            setattr(self, name, residual_layer(kind, channels, wide, blocks=blocks, stride=stride))
             channels = wide
         self.fc = nn.Linear(channels, 2 * config.latent_sizes[block])
 

@@ -132,8 +132,7 @@ class Trainer:
         noise = torch.randn(len(indices), self.model.latents, generator=generator).to(self.device)
         self.model.train()
         with self.autocast:
-            image = batch.image.contiguous(memory_format=torch.channels_last)
-            output = self.model(image, noise, input_px(settings, step))
+            output = self.model(batch.image.contiguous(memory_format=torch.channels_last), noise)
         parts = objective(output, batch, self.config.loss)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(settings, step)
@@ -152,18 +151,13 @@ class Trainer:
         return self.model if self.average is None else self.average.module
 
     def validation_error(self) -> float:
-        """End-point error (mm) of the mean latent on the validation split, protocol P1.
-
-        At the size that the encoder was last trained on: it knows no other yet.
-        """
+        """End-point error (mm) of the mean latent on the validation split, protocol P1."""
         model, total = self.tested_model().eval(), 0.0
-        px = input_px(self.config.train, self.step - 1)
         for begin in range(0, len(self.validation), 100):
             indices = np.arange(begin, min(begin + 100, len(self.validation)))
             batch = centre(load_batch(self.validation, indices, self.device), self.config.data)
             with torch.inference_mode(), self.autocast:
-                image = batch.image.contiguous(memory_format=torch.channels_last)
-                pose = model(image, shrink_to_px=px).pose
+                pose = model(batch.image.contiguous(memory_format=torch.channels_last)).pose
             errors = torch.linalg.vector_norm(pose - batch.joints, dim=2).mean(1) * batch.scale_mm
             total += errors.sum().item()
         return total / len(self.validation)
@@ -281,12 +275,6 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
         return peak * (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return final + 0.5 * (peak - final) * (1.0 + math.cos(math.pi * done))
-
-
-def input_px(settings: TrainConfig, step: int) -> int | None:
-    """Side of the images that the encoder sees at a step (counted from 0); None for the model's own."""
-    sizes = settings.input_px
-    return sizes[step * len(sizes) // settings.steps] if sizes else None
 
 
 def pick_device(name: str) -> torch.device:
