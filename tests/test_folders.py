@@ -34,11 +34,12 @@ def contents(root: Path) -> dict[str, bytes]:
 def state(folder: Path) -> dict[Path, int]:
     """When each file was written. Files may vanish while we look."""
     found = {}
-    for path in folder.rglob("*"):
-        try:
-            found[path] = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            continue
+    for parent, _, files in os.walk(folder):  # which, unlike rglob, takes it well when a folder vanishes
+        for path in (Path(parent, name) for name in files):
+            try:
+                found[path] = path.stat().st_mtime_ns
+            except FileNotFoundError:
+                continue
     return found
 
 
