@@ -165,7 +165,7 @@ def _smoke() -> Config:
 def _laptop() -> Config:
     # Found on the validation split, at equal time on two cores without bf16, where images seen count for more
     # than pixels: 64 px and a stem with a stride of four are seen twice as fast as 112 px. layer4 keeps its
-    # size, since kernels on 2 x 2 see mostly padding; slimmer heads beside the pose's save a tenth. At
+    # size, since kernels on 2 x 2 see mostly padding; heads beside the pose's are slim to save time. At
     # alpha_pose = 1000 the cloud's gradient outweighs the joints' throughout; beta = 3 is the lower end of
     # the paper's best ratios.
     return Config(

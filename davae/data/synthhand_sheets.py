@@ -27,6 +27,7 @@ from davae.data.synthhand_factors import (
     sample_group,
 )
 from davae.data.synthhand_view import FRAME_PX, hand_pixels, render
+from davae.hand.appearance import Skin
 from davae.hand.backdrop import backdrop
 from davae.hand.pose import GESTURE_NAMES, gesture_angles
 
@@ -75,9 +76,8 @@ def gestures_sheet(seed: int) -> Sheet:
 
 def skins_sheet(seed: int) -> Sheet:
     """Eight persons' skins, fair to dark, on eight persons' flesh, thin to stout: one pose, one light."""
-    start = _start(seed)
-    skins = sorted((sample_group("appearance", seed, "val", i) for i in range(_DRAWS)), key=_melanin)
-    skins = [skins[i] for i in np.linspace(0, _DRAWS - 1, COLUMNS).astype(int)]
+    start, by_tone = _start(seed), _skins(seed)
+    skins = [by_tone[i] for i in np.linspace(0, _DRAWS - 1, COLUMNS).astype(int)]
     tiles = []
     for row, stoutness in enumerate(np.linspace(-2.2, 2.2, COLUMNS)):
         shape = sample_group("shape", seed, "val", row)
@@ -198,8 +198,10 @@ def _posed(pose: PoseFactors, gesture: str, orientation: np.ndarray) -> PoseFact
     )
 
 
-def _melanin(skin) -> float:
-    return skin.melanin
+def _skins(seed: int) -> list[Skin]:
+    """Skins of several persons, fair to dark."""
+    draws = (sample_group("appearance", seed, "val", i) for i in range(_DRAWS))
+    return sorted(draws, key=lambda skin: skin.melanin)
 
 
 def _start(seed: int) -> Factors:
@@ -207,9 +209,8 @@ def _start(seed: int) -> Factors:
     first = sample_factors(seed, "val", 0)
     pose = _posed(first.pose, "relaxed", view_from(205, 12))
     pose = replace(pose, articulation=(pose.articulation + gesture_angles("open")) / 2)
-    skins = sorted((sample_group("appearance", seed, "val", i) for i in range(_DRAWS)), key=_melanin)
     shape = replace(first.shape, coefficients=np.zeros_like(first.shape.coefficients))
-    return Factors(pose, shape, skins[_DRAWS // 3], _studio(first.scene))
+    return Factors(pose, shape, _skins(seed)[_DRAWS // 3], _studio(first.scene))
 
 
 def _studio(scene: SceneFactors) -> SceneFactors:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
+from skimage.color import rgb2lab
 
 from davae.hand.rig import FOREARM_PART, PALM_PART, PHALANGES, Rig, segment_parts
 from davae.skeleton import PARENTS
@@ -101,12 +102,8 @@ def ita_degrees(display_rgb: np.ndarray) -> np.ndarray:
 
     It is atan2(L* - 50, b*) in CIELAB (sRGB, D65), in degrees: the measure of skin tone in dermatology.
     """
-    rgb = np.asarray(display_rgb, np.float64)
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    white_y_z = linear @ np.array([[0.212671, 0.0193339], [0.715160, 0.119193], [0.072169, 0.950227]])
-    y, z = np.moveaxis(white_y_z / [1.0, 1.08883], -1, 0)
-    y, z = (np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116) for t in (y, z))
-    return np.degrees(np.arctan2(116 * y - 16 - 50, 200 * (y - z)))
+    lightness, _, b = np.moveaxis(rgb2lab(np.asarray(display_rgb, np.float64)), -1, 0)
+    return np.degrees(np.arctan2(lightness - 50, b))
 
 
 @dataclass(frozen=True)
