@@ -38,7 +38,7 @@ STAGES = (
     (render._Mesh, "light_up", "  shadow and sky rays"),
     (render._Mesh, "shade", "  shading"),
     (render, "_paint", "  edges"),
-    (view, "_develop", "develop (blur, noise, JPEG)"),
+    (view, "develop", "develop (blur, noise, JPEG)"),
 )
 
 

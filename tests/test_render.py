@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import ndimage
 
 from davae.data.synthhand_factors import sample_factors
-from davae.data.synthhand_view import blurred, camera_matrix, hand_body, render
+from davae.data.synthhand_lens import blurred
+from davae.data.synthhand_view import camera_matrix, hand_body, render
 from davae.hand.appearance import skin_colour
 from davae.hand.backdrop import backdrop, to_display, to_linear
 from davae.hand.body import Body

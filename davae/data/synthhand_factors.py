@@ -22,6 +22,7 @@ from davae.hand.rig import PHALANGES, resize_joints
 
 SPLITS = ("train", "val", "test")
 GROUPS = ("pose", "shape", "appearance", "scene")
+FRAME_PX = 320  # the frame size that pixel factors are given for
 
 
 @dataclass(frozen=True)

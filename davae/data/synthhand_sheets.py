@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from davae.data.folders import write_atomically
 from davae.data.synthhand_factors import (
+    FRAME_PX,
     GROUPS,
     Factors,
     PoseFactors,
@@ -26,7 +27,7 @@ from davae.data.synthhand_factors import (
     sample_factors,
     sample_group,
 )
-from davae.data.synthhand_view import FRAME_PX, hand_pixels, render
+from davae.data.synthhand_view import hand_pixels, render
 from davae.hand.appearance import Skin
 from davae.hand.backdrop import backdrop
 from davae.hand.pose import GESTURE_NAMES, gesture_angles
