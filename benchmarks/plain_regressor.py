@@ -6,11 +6,12 @@ No latent code, no decoders of cloud or image, no attention: image -> ResNet -> 
 
 It trains for the seconds that RUN took (or `--seconds`), on the same number of threads, and reports the same
 protocols on the same test split, beside the run's own (evaluate the run first). `--recipe plain` is what one
-would first write, with the last weights tested. `--recipe run` also takes over what is no part of da-VAE: the
-run's weight average and arithmetic.
+would first write: AdamW, with the last weights tested. `--recipe run` also takes over what is no part of
+da-VAE: the run's optimiser, weight average and arithmetic.
 """
 
 import csv
+import dataclasses
 import json
 import math
 import time
@@ -31,7 +32,7 @@ from davae.evaluation import format_table, protocol_scores
 from davae.losses import pose_loss
 from davae.networks.blocks import BasicBlock, initialise, residual_layer
 from davae.networks.encoder import Trunk
-from davae.training.loop import averaged, batch_indices, has_bf16
+from davae.training.loop import AVERAGE_EVERY, averaged, batch_indices, has_bf16, optimisers, take_step
 from davae.training.runs import write_text
 
 
@@ -73,7 +74,7 @@ def main(
         out: JSON file to write.
         seconds: Training time, instead of the run's.
         depth: Blocks per layer: the run's, or ResNet-34's 3, 4, 6, 3.
-        recipe: Plain training, or with the run's average and arithmetic.
+        recipe: Plain training, or with the run's optimiser, average and arithmetic.
         seed: Seed of weights, order and augmentation.
     """
     config = Config.from_json((like / "config.json").read_text())
@@ -85,7 +86,9 @@ def main(
     blocks = config.model.blocks if depth == "same" else (3, 4, 6, 3)
     model = Regressor(config, blocks).to(memory_format=torch.channels_last)
     peak, settings = config.train.learning_rate, config.train
-    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=settings.weight_decay, fused=True)
+    if recipe == "plain":
+        settings = dataclasses.replace(settings, optimiser="adam")
+    movers = optimisers(model, settings)
     average = averaged(model, settings.average_decay) if recipe == "run" else None
     autocast = torch.autocast("cpu", torch.bfloat16, recipe == "run" and has_bf16(torch.device("cpu")))
     began, step = time.perf_counter(), 0
@@ -93,18 +96,16 @@ def main(
     while (elapsed := time.perf_counter() - began) < seconds:
         bar.update(round(elapsed) - bar.n)
         # The schedule follows the clock: the same cosine whatever the machine does in the time.
-        optimiser.param_groups[0]["lr"] = (
-            peak * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)) * min(1, (step + 1) / 100)
-        )
+        rate = peak * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)) * min(1, (step + 1) / 100)
         indices = batch_indices(len(train), settings.batch_size, seed, step)
         batch = augment(load_batch(train, indices), config.data, torch.Generator().manual_seed(step))
         with autocast:
             joints = model.train()(batch.image.contiguous(memory_format=torch.channels_last))
         loss = pose_loss(joints, batch.joints).mean()
-        optimiser.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
-        if average is not None:
+        take_step(movers, rate)
+        if average is not None and step % AVERAGE_EVERY == 0:
             average.update_parameters(model)
         step += 1
     bar.close()

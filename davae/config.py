@@ -92,6 +92,7 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 32
+    optimiser: Literal["adam", "muon"] = "adam"  # muon: for the weight matrices; see `davae.training.muon`
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "milestones"] = "cosine"
     warmup_steps: int = 100  # linear warm-up of the cosine schedule
@@ -158,7 +159,10 @@ def _smoke() -> Config:
             image_px=64, width=8, blocks=(1, 1, 1, 1), stem_pool=False,
             pose_hidden=64, fold_grid=10, fold_hidden=32, image_width=8,
         ),
-        train=TrainConfig(steps=60, batch_size=16, learning_rate=2e-3, warmup_steps=10, checkpoint_every=20),
+        train=TrainConfig(
+            steps=60, batch_size=16, optimiser="muon", learning_rate=4e-3, warmup_steps=10,
+            checkpoint_every=20,
+        ),
     )  # fmt: skip
 
 
@@ -178,8 +182,8 @@ def _laptop() -> Config:
         ),
         loss=LossConfig(alpha_pose=100_000.0, beta_pose=3.0, beta_appearance=3.0, beta_shape=3.0),
         train=TrainConfig(
-            steps=4400, batch_size=32, learning_rate=3e-3, warmup_steps=150, weight_decay=1e-4,
-            average_decay=0.995, checkpoint_every=200,
+            steps=4400, batch_size=32, optimiser="muon", learning_rate=6e-3, warmup_steps=150,
+            weight_decay=1e-4, average_decay=0.98, checkpoint_every=200,
         ),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
@@ -24,8 +25,10 @@ from davae.data.prepared import PreparedSplit
 from davae.losses import Objective, objective
 from davae.networks import DaVAE
 from davae.training import runs
+from davae.training.muon import Muon
 
 LOG_EVERY = 10  # steps between rows of metrics.csv
+AVERAGE_EVERY = 4  # steps between updates of the weight average
 VALIDATIONS = 8  # how many times the validation error is measured in a run
 ARITHMETIC = {True: "bf16 arithmetic", False: "fp32 arithmetic (no bf16 on this processor)"}
 
@@ -83,12 +86,7 @@ class Trainer:
         self.split, self.validation = split, validation
         torch.manual_seed(config.train.seed)
         self.model = DaVAE(config.model).to(device, memory_format=torch.channels_last)
-        self.optimiser = torch.optim.AdamW(  # Adam itself where weight_decay is 0, as in `paper`
-            self.model.parameters(),
-            lr=config.train.learning_rate,
-            weight_decay=config.train.weight_decay,
-            fused=True,
-        )
+        self.optimisers = optimisers(self.model, config.train)
         self.average = averaged(self.model, config.train.average_decay)
         self.step, self.seconds = 0, 0.0
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device))
@@ -134,15 +132,13 @@ class Trainer:
         with self.autocast:
             output = self.model(batch.image.contiguous(memory_format=torch.channels_last), noise)
         parts = objective(output, batch, self.config.loss)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         parts.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
         if not (torch.isfinite(parts.total) and torch.isfinite(norm)):  # before they reach the weights
             raise TrainingDivergedError(_divergence(parts.detach(), float(norm), self.run, step))
-        self.optimiser.step()
-        if self.average is not None:
+        take_step(self.optimisers, learning_rate(settings, step))
+        if self.average is not None and step % AVERAGE_EVERY == 0:
             self.average.update_parameters(self.model)
         return parts.detach()
 
@@ -184,7 +180,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "average": None if self.average is None else self.average.state_dict(),
         }
 
@@ -192,9 +188,30 @@ class Trainer:
         """Continue from a resume point."""
         self.step, self.seconds = state["step"], state["seconds"]
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def optimisers(model: torch.nn.Module, settings: TrainConfig) -> list[Optimizer]:
+    """Return what moves a model's weights: AdamW alone, or Muon for all matrices and AdamW for the rest.
+
+    AdamW is Adam itself where weight_decay is 0, as in `paper`.
+    """
+    matrices = [p for p in model.parameters() if p.ndim > 1 and settings.optimiser == "muon"]
+    taken = set(map(id, matrices))
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    adam = torch.optim.AdamW(rest, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    return [adam, Muon(matrices, settings.learning_rate)] if matrices else [adam]
+
+
+def take_step(optimisers: list[Optimizer], rate: float) -> None:
+    """Let each optimiser step at this learning rate."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.step()
 
 
 def averaged(model: torch.nn.Module, decay: float) -> AveragedModel | None:

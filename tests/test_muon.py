@@ -1,0 +1,72 @@
+"""Muon: against the singular value decomposition, against PyTorch's own, and on convolutions."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from davae.training.muon import ITERATIONS, QUINTIC, Muon, as_matrix, orthogonalise
+
+
+@given(
+    n=st.integers(1, 40),
+    m=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+    scale=st.sampled_from([1e-6, 1, 1e6]),
+)
+def test_orthogonal_step_keeps_singular_vectors_and_evens_out_values(n, m, seed, scale):
+    """Against the iteration's definition, applied to the singular values one by one, in double precision."""
+    matrix = torch.randn(n, m, generator=torch.Generator().manual_seed(seed))
+    u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / s.square().sum().sqrt()
+    a, b, c = QUINTIC
+    for _ in range(ITERATIONS):
+        s = a * s + b * s**3 + c * s**5
+    found = orthogonalise(scale * matrix)
+    assert_close(found, ((u * s) @ vh).float(), rtol=0, atol=2e-3)
+    assert found.shape == matrix.shape
+
+
+def test_singular_values_that_matter_come_near_one():
+    matrix = torch.randn(64, 576, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, 576)
+    before, after = torch.linalg.svdvals(matrix), torch.linalg.svdvals(orthogonalise(matrix))
+    assert before.max() / before.min() > 2
+    assert after.min() > 0.6 and after.max() < 1.25
+    assert torch.isfinite(orthogonalise(torch.zeros(3, 5))).all()
+
+
+def test_steps_equal_those_of_pytorchs_own():
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(24, 48))
+    theirs = torch.nn.Parameter(weight.detach().clone())
+    ours = Muon([weight], lr=0.02)
+    oracle = torch.optim.Muon(
+        [theirs], lr=0.02, weight_decay=0.0, ns_steps=ITERATIONS, adjust_lr_fn="match_rms_adamw"
+    )
+    start = weight.detach().clone()
+    for _ in range(4):
+        weight.grad = torch.randn(24, 48)
+        theirs.grad = weight.grad.clone()
+        ours.step()
+        oracle.step()
+    moved = (weight - start).abs().mean()
+    assert (weight - theirs).abs().mean() < 0.02 * moved  # theirs iterates in bf16
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Conv2d(6, 10, 3), torch.nn.ConvTranspose2d(6, 10, 4)])
+def test_a_convolution_steps_as_the_matrix_it_is_in_either_memory_layout(layer):
+    generator = torch.Generator().manual_seed(1)
+    gradient = torch.randn(layer.weight.shape, generator=generator)
+    moves = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        weight = torch.nn.Parameter(layer.weight.detach().clone(memory_format=layout))
+        weight.grad = gradient.clone(memory_format=layout)
+        before = weight.detach().clone()
+        Muon([weight], lr=1.0).step()
+        moves.append(before - weight.detach())
+    assert_close(moves[0], moves[1])
+    as_columns = gradient.flatten(1)  # the order of a matrix's columns does not matter to its directions
+    expected = orthogonalise(as_columns) * 0.2 * max(as_columns.shape) ** 0.5
+    assert_close(moves[0].flatten(1), expected, rtol=1e-3, atol=1e-3)
+    assert as_matrix(gradient).shape == as_columns.shape
