@@ -6,8 +6,8 @@ No latent code, no decoders of cloud or image, no attention: image -> ResNet -> 
 
 It trains for the seconds that RUN took (or `--seconds`), on the same number of threads, and reports the same
 protocols on the same test split, beside the run's own (evaluate the run first). `--recipe plain` is what one
-would first write: AdamW, with the last weights tested. `--recipe run` also takes over what is no part of
-da-VAE: the run's optimiser, weight average and arithmetic.
+would first write: AdamW (3e-3, batches of 32), with the last weights tested. `--recipe run` also takes over
+what is no part of da-VAE: the run's optimiser, batch, weight average and arithmetic.
 """
 
 import csv
@@ -85,9 +85,10 @@ def main(
     torch.manual_seed(seed)
     blocks = config.model.blocks if depth == "same" else (3, 4, 6, 3)
     model = Regressor(config, blocks).to(memory_format=torch.channels_last)
-    peak, settings = config.train.learning_rate, config.train
+    settings = config.train
     if recipe == "plain":
-        settings = dataclasses.replace(settings, optimiser="adam")
+        settings = dataclasses.replace(settings, optimiser="adam", learning_rate=3e-3, batch_size=32)
+    peak = settings.learning_rate
     movers = optimisers(model, settings)
     average = averaged(model, settings.average_decay) if recipe == "run" else None
     autocast = torch.autocast("cpu", torch.bfloat16, recipe == "run" and has_bf16(torch.device("cpu")))
