@@ -163,12 +163,10 @@ def main() -> None:
     depths, gestures = np.array(depths), np.array(gestures)
     print(f"{len(depths)} poses: {100 * np.mean(depths > LIMIT_MM):.1f} % deeper than {LIMIT_MM:g} mm, "
           f"median {np.median(depths):.2f} mm, worst {depths.max():.2f} mm")  # fmt: skip
-    shares = [-np.mean(depths[gestures == g] > LIMIT_MM) for g in range(len(GESTURE_NAMES))]
-    for gesture in np.argsort(shares):
-        own = depths[gestures == gesture]
-        if len(own):
-            print(f"  {GESTURE_NAMES[gesture]:15s}{len(own):4d} poses {100 * np.mean(own > LIMIT_MM):5.1f} % "
-                  f"median {np.median(own):5.2f} worst {own.max():5.2f} mm")  # fmt: skip
+    by_gesture = {gesture: depths[gestures == gesture] for gesture in np.unique(gestures)}
+    for gesture, own in sorted(by_gesture.items(), key=lambda entry: -np.mean(entry[1] > LIMIT_MM)):
+        print(f"  {GESTURE_NAMES[gesture]:15s}{len(own):4d} poses {100 * np.mean(own > LIMIT_MM):5.1f} % "
+              f"median {np.median(own):5.2f} worst {own.max():5.2f} mm")  # fmt: skip
     if options.picture:
         draw(rig, meshes, options.seed, options.picture)
 

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from davae.evaluation import evaluate
+from davae.hand.pose import ANGLES
+from davae.hand.procedural import procedural_rig
 from davae.training.loop import train
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -41,3 +44,43 @@ def test_private_memory_counts_children_and_passes_the_status_on():
     done = subprocess.run(command, capture_output=True, text=True)
     peak = float(done.stdout.rsplit("memory:", 1)[1].split()[0])
     assert done.returncode == 3 and 64 < peak < 128
+
+
+def run_main(name, *arguments):
+    """The benchmark's output, from a process of its own, as a user would see it."""
+    command = [sys.executable, FOLDER / f"{name}.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_volume_and_winding_of_a_closed_mesh():
+    bench = load("self_penetration")
+    corners = np.array([[0, 0, 0], [2, 0, 0], [0, 3, 0], [0, 0, 4]], float)
+    faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    assert bench.volume_mm3(corners, faces) == pytest.approx(2 * 3 * 4 / 6)
+    inside_and_out = np.array([[0.3, 0.3, 0.3], [2.0, 2.0, 2.0], [0.3, 0.3, -1.0]])
+    assert bench.winding(corners, faces, inside_and_out).tolist() == [1, 0, 0]
+    cap, apex = bench.fan(faces[:3], corners)  # one side taken away, and closed again
+    closed = np.concatenate([corners, [apex]]), np.concatenate([faces[:3], cap])
+    assert bench.volume_mm3(*closed) == pytest.approx(4.0)
+
+
+def test_penetration_is_found_where_there_is_some_and_nowhere_else():
+    bench, rig = load("self_penetration"), procedural_rig()
+    open_hand, through_the_palm = np.zeros(ANGLES), np.zeros(ANGLES)
+    through_the_palm[[0, 2, 3]] = 1.5, 2.4, 1.2  # an index finger bent further than any bends
+    assert bench.penetration_mm(rig, bench.posed(rig, open_hand)).max() == 0
+    assert bench.penetration_mm(rig, bench.posed(rig, through_the_palm)).max() > bench.LIMIT_MM
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("self_penetration", ("--poses", "5"), "5 poses: "),
+        ("skin_tones", ("--samples", "3", "--size", "32"), "of the hands are at most"),
+        ("render_speed", ("--images", "1", "--total", "2", "--size", "32", "--workers", "1"), "images/s"),
+    ],
+)
+def test_benchmarks_of_the_renderer_print_their_tables(name, arguments, says):
+    assert says in run_main(name, *arguments)

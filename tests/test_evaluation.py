@@ -52,6 +52,7 @@ def predictions(count: int = 12, **changes) -> Predictions:
         "chamfer_mm": rng.uniform(5, 9, count).astype(np.float32),
         "psnr_db": rng.uniform(20, 30, count).astype(np.float32),
         "psnr_hand_db": rng.uniform(15, 20, count).astype(np.float32),
+        "psnr_grey_db": rng.uniform(10, 15, count).astype(np.float32),
     }
     return Predictions(**(arrays | changes))
 
@@ -182,7 +183,7 @@ def test_ita_of_known_colours_falls_into_del_binos_classes():
                         [60, 40, 30]]) / 255  # fmt: skip
     lightness, _, b = rgb2lab(colours).T
     np.testing.assert_allclose(ita_degrees(colours), np.degrees(np.arctan((lightness - 50) / b)), atol=0.05)
-    found = skin_tone_report(colours, np.ones(6), np.ones(6))
+    found = skin_tone_report(colours, np.ones(6), np.ones(6), np.ones(6))
     assert [values["n"] for values in found["classes"].values()] == [1] * 6
 
 
@@ -194,26 +195,30 @@ def greys(*ita_deg: float) -> np.ndarray:
 
 def test_errors_by_skin_tone_by_hand():
     colours = greys(60, 50, 48, 20, -20, -45)
-    found = skin_tone_report(colours, np.array([10.0, 20, 30, 40, 50, 60]), np.arange(1.0, 7))
+    left, grey = np.arange(1.0, 7), np.array([10.0, 2, 12, 8, 5, 24])
+    found = skin_tone_report(colours, np.array([10.0, 20, 30, 40, 50, 60]), left, grey)
     assert (found["epe_mm"], found["squared_error"]) == (35.0, 3.5)
     classes = found["classes"]
     assert [values["n"] for values in classes.values()] == [1, 2, 0, 1, 1, 1]
     assert classes["light"]["epe_mm"] == 25.0 and classes["light"]["epe_mm_ratio"] == 25 / 35
     assert classes["light"]["epe_mm_interval"] == [20.0, 30.0]
     assert classes["dark"]["squared_error"] == 6.0 and classes["dark"]["squared_error_ratio"] == 6 / 3.5
-    assert classes["intermediate"]["epe_mm"] is classes["intermediate"]["squared_error_ratio"] is None
+    assert classes["very light"]["share_of_grey"] == 0.1 and classes["light"]["share_of_grey"] == 5 / 14
+    assert found["share_of_grey"] == pytest.approx(21 / 61)
+    absent = classes["intermediate"]
+    assert absent["epe_mm"] is absent["squared_error_ratio"] is absent["share_of_grey"] is None
     json.loads(json.dumps(found, allow_nan=False))
 
 
 def test_a_hand_without_a_pixel_has_no_tone():
     colours = np.concatenate([greys(60, 20), np.zeros((1, 3))])
-    found = skin_tone_report(colours, np.array([10.0, 20, 1000]), np.ones(3))
+    found = skin_tone_report(colours, np.array([10.0, 20, 1000]), np.ones(3), np.ones(3))
     assert found["epe_mm"] == 15.0 and sum(values["n"] for values in found["classes"].values()) == 2
 
 
 def test_unequal_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"colours \(2, 3\), errors_mm \(3,\)"):
-        skin_tone_report(greys(1, 2), np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match=r"colours are \(2, 3\) and the errors \[3, 3, 3\] long"):
+        skin_tone_report(greys(1, 2), np.ones(3), np.ones(3), np.ones(3))
 
 
 def test_skin_tone_is_reported_and_printed():
@@ -227,6 +232,7 @@ def test_skin_tone_is_reported_and_printed():
     rows = {line[:12].strip(): line for line in text.splitlines()}
     for name, values in found["skin_tone"]["classes"].items():
         assert f"{values['epe_mm']:.2f}" in rows[name] and f"{values['epe_mm_ratio']:.2f}" in rows[name]
+        assert rows[name].endswith(f"{values['share_of_grey']:.0%}")
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -234,7 +240,9 @@ def test_without_factors_the_report_says_why_there_are_no_tones():
     found = measured()
     assert list(found["skin_tone"]) == ["absent"] and "no factor" in found["skin_tone"]["absent"]
     assert "errors by skin tone: unknown" in format_table(found)
-    del found["skin_tone"]  # as reports of earlier versions
+    found["skin_tone"] = {"epe_mm": 1.0, "classes": {}}  # as in reports of earlier versions
+    assert "skin tone" not in format_table(found)
+    del found["skin_tone"]  # of yet earlier ones
     assert "skin tone" not in format_table(found)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from davae.config import BLOCKS, Config
-from davae.data.augment import Batch, centre, load_batch
+from davae.data.augment import MID_GREY, Batch, centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.predictions import Predictions, save_predictions
 from davae.evaluation.report import report, report_json
@@ -144,6 +144,7 @@ def _measure(model: DaVAE, output: DaVAEOutput, batch: Batch, noise: Tensor) -> 
     rows["chamfer_mm"] = torch.where(batch.has_cloud, chamfer, torch.nan)
     squared = (output.image - batch.target).square().mean(dim=1, keepdim=True)
     rows["psnr_db"] = _psnr_db(squared.mean(dim=(1, 2, 3)))
+    rows["psnr_grey_db"] = _psnr_db((batch.target - MID_GREY).square().mean(dim=(1, 2, 3)))
     on_hand = (squared * batch.mask).sum(dim=(1, 2, 3)) / batch.mask.sum(dim=(1, 2, 3)).clamp(min=1.0)
     has_hand = batch.has_mask & batch.mask.flatten(1).any(dim=1)
     rows["psnr_hand_db"] = torch.where(has_hand, _psnr_db(on_hand), torch.nan)

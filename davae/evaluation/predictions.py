@@ -9,6 +9,7 @@ One row per image, in the order of the prepared split:
     term_T                (n,)  unweighted reconstruction term T (pose, cloud, image) of one seeded draw of z
     chamfer_mm            (n,)  Chamfer distance of the clouds, NaN without a true cloud
     psnr_db, psnr_hand_db (n,)  of the whole image, and of the hand's pixels (NaN without a mask)
+    psnr_grey_db          (n,)  of a picture all in mid-grey, which is what drawing no hand at all would reach
 """
 
 import dataclasses
@@ -39,6 +40,7 @@ class Predictions:
     chamfer_mm: np.ndarray
     psnr_db: np.ndarray
     psnr_hand_db: np.ndarray
+    psnr_grey_db: np.ndarray
 
     @property
     def pose_mm(self) -> np.ndarray:

@@ -7,8 +7,9 @@
     ratios                          P1 over the mean pose's, P5 over the mean hand's
     cloud, image                    chamfer_mm; psnr_db, psnr_hand_db, squared_error (on [0, 1], against the
                                     hand over grey, mean over all pixels); each with its interval
-    skin_tone                       epe_mm (P1), squared_error, and for each of `classes` n, both, and their
-                                    ratios; or `absent`, the reason (see `davae.evaluation.skin_tone`)
+    skin_tone                       epe_mm (P1), squared_error, share_of_grey; for each of `classes` n, all
+                                    three, and ratios of the first two; or `absent`, the reason (see
+                                    `davae.evaluation.skin_tone`)
     latent.B                        of block B: kl (nats, summed over dimensions), kl_mean_per_dim,
                                     kl_per_dim, active_units
     terms, elbo                     as the objective defines them, with unit weights (compare paper Table 2)
@@ -68,12 +69,15 @@ def report(
 
     protocols, constant = score(p.pose), score(mean_pose(train_joints))
     hand = score(procrustes_mean_hand(train_joints), ("P5",))
-    # The PSNR is of the whole picture: no mask takes part.
-    squared_errors = 10 ** (-p.psnr_db.astype(np.float64) / 10)
+    # These PSNRs are of the whole picture: no mask takes part.
+    squared_errors, grey_errors = (
+        10 ** (-psnr.astype(np.float64) / 10) for psnr in (p.psnr_db, p.psnr_grey_db)
+    )
     if colours is None:
         skin_tone = {"absent": f"unknown, since this dataset has no factor {COLOUR_FACTOR}"}
     else:
-        skin_tone = skin_tone_report(colours, endpoint_error(p.pose_mm, p.joints_mm).mean(1), squared_errors)
+        errors_mm = endpoint_error(p.pose_mm, p.joints_mm).mean(1)
+        skin_tone = skin_tone_report(colours, errors_mm, squared_errors, grey_errors)
     latent = {block: _latent(p.means[block], p.logvars[block]) for block in BLOCKS}
     terms = {term: float(p.terms[term].mean(dtype=np.float64)) for term in TERMS}
     return {
@@ -189,6 +193,7 @@ def format_table(measured: dict[str, Any], others: dict[str, dict[str, Any]] | N
         *(f"  {name}  {protocol.title}" for name, protocol in PROTOCOLS.items()),
     ]
     text = "\n".join(lines) + "\n"
-    if "skin_tone" in measured:  # reports of earlier versions have none
-        text += "\n" + format_skin_tone(measured["skin_tone"])
+    tones = measured.get("skin_tone", {})
+    if "absent" in tones or "share_of_grey" in tones:  # reports of earlier versions lack one or both
+        text += "\n" + format_skin_tone(tones)
     return text

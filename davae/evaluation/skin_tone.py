@@ -25,8 +25,14 @@ CLASSES = {
 COLOUR_FACTOR = "appearance/mean_colour"  # of SynthHand
 
 
-def skin_tone_report(colours, errors_mm: np.ndarray, squared_errors: np.ndarray) -> dict[str, Any]:
+def skin_tone_report(
+    colours, errors_mm: np.ndarray, squared_errors: np.ndarray, grey_errors: np.ndarray
+) -> dict[str, Any]:
     """Return both errors over all images and by class of skin tone, with their ratios to those over all.
+
+    A picture's error grows with the square of the hand's contrast to the grey around it, so that hands far
+    from grey would have the larger error if all were drawn equally well. So the share of a plain grey
+    picture's error that is left is given, too.
 
     Args:
         colours: (n, 3) mean colour of each hand in its picture, sRGB on [0, 1]; zeros for a hand of which not
@@ -34,20 +40,22 @@ def skin_tone_report(colours, errors_mm: np.ndarray, squared_errors: np.ndarray)
         errors_mm: (n,) mean joint error of each hand.
         squared_errors: (n,) mean squared error of each picture on [0, 1] against its target, the hand over
             grey, over all pixels: no mask chooses among them.
+        grey_errors: (n,) the same of a picture that is grey all over.
 
     Raises:
         ValueError: lengths that differ.
     """
     colours = np.asarray(colours)
-    if not (colours.shape == (len(errors_mm), 3) and len(errors_mm) == len(squared_errors)):
-        raise ValueError(
-            f"colours {colours.shape}, errors_mm {np.shape(errors_mm)} and squared_errors "
-            f"{np.shape(squared_errors)} must be (n, 3), (n,) and (n,)"
-        )
+    n = len(colours)
+    lengths = [len(errors_mm), len(squared_errors), len(grey_errors)]
+    if colours.shape != (n, 3) or set(lengths) != {n}:
+        raise ValueError(f"colours are {colours.shape} and the errors {lengths} long, expected (n, 3) and n")
     seen = colours.any(axis=1)
     errors = {"epe_mm": np.asarray(errors_mm, float)[seen]}
     errors["squared_error"] = np.asarray(squared_errors, float)[seen]
     overall = {name: float(values.mean()) for name, values in errors.items()}
+    grey = np.asarray(grey_errors, float)[seen]
+    overall["share_of_grey"] = overall["squared_error"] / float(grey.mean())
     lower = np.array(list(CLASSES.values()))
     member = np.argmax(ita_degrees(colours[seen])[:, None] > lower, axis=1)
     classes = {}
@@ -61,6 +69,8 @@ def skin_tone_report(colours, errors_mm: np.ndarray, squared_errors: np.ndarray)
                 f"{error}_interval": list(bootstrap_interval(values[own])) if own.any() else None,
                 f"{error}_ratio": None if mean is None else mean / overall[error],
             }
+        share = classes[name]["squared_error"] / float(grey[own].mean()) if own.any() else None
+        classes[name]["share_of_grey"] = share
     return {**overall, "classes": classes}
 
 
@@ -70,7 +80,7 @@ def format_skin_tone(found: dict[str, Any]) -> str:
         return f"errors by skin tone: {found['absent']}\n"
     lines = [
         "errors by skin tone (ITA of the hand's mean colour), and their ratios to the mean over all hands",
-        f"{'':<13}{'ITA':>13}{'n':>7}{'EPE P1 mm':>12}{'ratio':>7}{'picture':>10}{'ratio':>7}",
+        f"{'':<13}{'ITA':>13}{'n':>7}{'EPE P1 mm':>12}{'ratio':>7}{'picture':>10}{'ratio':>7}{'left':>7}",
     ]
     upper = None
     for name, values in found["classes"].items():
@@ -81,12 +91,17 @@ def format_skin_tone(found: dict[str, Any]) -> str:
         if values["n"]:
             cells = f"{values['epe_mm']:>12.2f}{values['epe_mm_ratio']:>7.2f}"
             cells += f"{values['squared_error']:>10.4f}{values['squared_error_ratio']:>7.2f}"
+            cells += f"{values['share_of_grey']:>7.0%}"
         else:
-            cells = f"{'-':>12}{'-':>7}{'-':>10}{'-':>7}"
+            cells = f"{'-':>12}{'-':>7}{'-':>10}{'-':>7}{'-':>7}"
         lines.append(f"{name:<13}{angle:>13}{values['n']:>7}{cells}")
     total = sum(values["n"] for values in found["classes"].values())
     lines.append(
         f"{'all':<13}{'':>13}{total:>7}{found['epe_mm']:>12.2f}{'':>7}{found['squared_error']:>10.4f}"
+        f"{'':>7}{found['share_of_grey']:>7.0%}"
     )
-    lines.append("(picture: mean squared error over all pixels, on [0, 1], of the hand over grey)")
+    lines += [
+        "(picture: mean squared error over all pixels, on [0, 1], of the hand over grey; left: its share of the",
+        "error of a picture that is grey all over, which is larger for the lightest and the darkest hands)",
+    ]
     return "\n".join(lines) + "\n"
