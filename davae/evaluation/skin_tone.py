@@ -101,7 +101,7 @@ def format_skin_tone(found: dict[str, Any]) -> str:
         f"{'':>7}{found['share_of_grey']:>7.0%}"
     )
     lines += [
-        "(picture: mean squared error over all pixels, on [0, 1], of the hand over grey; left: its share of the",
-        "error of a picture that is grey all over, which is larger for the lightest and the darkest hands)",
+        "(picture: mean squared error over all pixels, on [0, 1], of the hand over grey; left: its share of",
+        "the error of a picture that is all grey, which is larger for the lightest and the darkest hands)",
     ]
     return "\n".join(lines) + "\n"
