@@ -153,6 +153,12 @@ def test_fingerprint_sees_code_but_not_comments_or_docstrings():
     assert runs.code_digest(plain) != runs.code_digest(plain.replace("+ 1", "+ 2"))
 
 
+def test_fingerprint_covers_all_that_moves_the_weights():
+    sources = runs.Identity.of("digest").sources
+    assert {"losses.py", "data/augment.py", "training/loop.py", "training/muon.py"} <= sources.keys()
+    assert {"networks/encoder.py", "networks/decoders.py", "networks/blocks.py"} <= sources.keys()
+
+
 def test_missing_and_unfinished_runs_say_what_to_do(tmp_path, short):
     with pytest.raises(FileNotFoundError, match="no run here"):
         runs.load_model(tmp_path / "nowhere")
@@ -262,6 +268,22 @@ def test_every_epoch_shows_every_sample_once():
     assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
     assert list(seen[:20]) != list(seen[20:])
     assert len(set(loop.batch_indices(7, 16, 0, 2))) == 7  # a batch may be larger than a small split
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_every_weight_has_one_optimiser_and_steps_at_the_rate_it_is_told(kind, tiny_config):
+    model = DaVAE(tiny_config.model)
+    found = loop.optimisers(model, TrainConfig(optimiser=kind))
+    held = [p for optimiser in found for group in optimiser.param_groups for p in group["params"]]
+    assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
+    assert len(found) == {"adam": 1, "muon": 2}[kind]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    before = [p.detach().clone() for p in held]
+    loop.take_step(found, 0.0)
+    assert all(map(torch.equal, held, before))
+    loop.take_step(found, 1e-3)
+    assert not any(map(torch.equal, held, before))
 
 
 def test_schedules_start_and_end_where_they_say():

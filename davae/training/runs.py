@@ -31,7 +31,7 @@ from davae.data.folders import write_atomically
 from davae.networks import DaVAE
 
 # Sources that decide what a given config and dataset train to.
-_SHAPING_SOURCES = ("losses.py", "networks/*.py", "data/augment.py", "training/loop.py")
+_SHAPING_SOURCES = ("losses.py", "networks/*.py", "data/augment.py", "training/loop.py", "training/muon.py")
 
 
 class RunMismatchError(ValueError):
