@@ -10,6 +10,9 @@ import tyro
 
 from davae.notebooks import NotebookError
 
+ABOUT = (
+    "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
+)
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
 
 
@@ -188,7 +191,7 @@ def main() -> None:
     commands = (render, prepare, train, evaluate, notebooks, reproduce, summary)
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {command.__name__: command for command in commands}, prog="davae", description=__doc__
+            {command.__name__: command for command in commands}, prog="davae", description=ABOUT
         )
     except (ValueError, OSError, FloatingPointError, NotebookError) as error:
         if os.environ.get("DAVAE_DEBUG"):

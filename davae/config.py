@@ -97,9 +97,11 @@ class TrainConfig:
     schedule: Literal["cosine", "milestones"] = "cosine"
     warmup_steps: int = 100  # linear warm-up of the cosine schedule
     final_learning_rate: float = 1e-7
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # of what AdamW moves; Muon has none
     clip_norm: float = 0.0  # 0 = no clipping
-    average_decay: float = 0.0  # exponential moving average of the weights used at test; 0 = none
+    average_decay: float = (
+        0.0  # moving average of the weights, used at test, per update (each fourth step); 0 = none
+    )
     checkpoint_every: int = 200  # steps between resume points
     seed: int = 0
 

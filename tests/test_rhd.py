@@ -152,8 +152,10 @@ def test_a_validation_folder_is_used_where_there_is_one(tree):
 
 
 def test_a_wrong_root_or_split_is_explained(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder 'training'.*RHD_published_v2"):
+    with pytest.raises(FileNotFoundError, match=r"no folder 'training' in it.*RHD_published_v2"):
         rhd.RHDSplit(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder.*RHD_published_v2"):
+        rhd.RHDSplit(tmp_path / "nowhere", "train")
     (tmp_path / "training").mkdir()
     with pytest.raises(FileNotFoundError, match=r"anno_training\.pickle"):
         rhd.RHDSplit(tmp_path, "train")

@@ -23,8 +23,8 @@ def read_manifest(data_dir: str | os.PathLike) -> dict[str, Any]:
     path = Path(data_dir) / FILE_NAME
     if not path.exists():
         raise FileNotFoundError(
-            f"{path}: missing, so nothing is prepared there; run `davae prepare` with this folder as its "
-            "output first (`davae prepare --help`), or davae.data.prepared.prepare from Python"
+            f"{path}: missing, so nothing is prepared there; run `python -m davae prepare` with this "
+            "folder as its output first (`python -m davae prepare --help`)"
         )
     try:
         return json.loads(path.read_text())

@@ -163,7 +163,7 @@ class PreparedSplit:
         folder = Path(data_dir) / split
         manifest = read_manifest(data_dir)
         entry = manifest["splits"][split]
-        advice = f"delete {data_dir} and run `davae prepare` again"
+        advice = f"delete {data_dir} and run `python -m davae prepare` again"
         arrays = {}
         for name, expected in entry["arrays"].items():
             path = folder / f"{name}.npy"

@@ -178,8 +178,9 @@ class RHDSplit:
             name = FOLDERS["train"]
         folder = Path(root) / name
         if not folder.is_dir():
+            found = f"no folder {name!r} in it" if Path(root).is_dir() else "no such folder"
             raise FileNotFoundError(
-                f"{root}: no folder {name!r}; give the folder that holds 'training' and 'evaluation' "
+                f"{root}: {found}; give the folder that holds 'training' and 'evaluation' "
                 "(RHD_published_v2 of the download, or where SynthHand was written)"
             )
         return folder, folder / f"anno_{name}.pickle"

@@ -122,7 +122,10 @@ def _write_dataset(
     ]
     jobs = [job for job in jobs if not _is_done(*job[:3])]
     with tqdm(
-        total=sum(len(job[2]) for job in jobs), desc="SynthHand", unit="image", disable=not progress
+        total=sum(len(job[2]) for job in jobs),
+        desc="SynthHand",
+        unit="image",
+        disable=not (progress and jobs),
     ) as bar:
         for rendered in _run(jobs, workers, lock):
             bar.update(rendered)
