@@ -99,9 +99,7 @@ class TrainConfig:
     final_learning_rate: float = 1e-7
     weight_decay: float = 0.0  # of what AdamW moves; Muon has none
     clip_norm: float = 0.0  # 0 = no clipping
-    average_decay: float = (
-        0.0  # moving average of the weights, used at test, per update (each fourth step); 0 = none
-    )
+    average_decay: float = 0.0  # of the weights' moving average, used at test, each fourth step; 0 = none
     checkpoint_every: int = 200  # steps between resume points
     seed: int = 0
 

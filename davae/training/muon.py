@@ -17,7 +17,7 @@ ITERATIONS = 3  # 5 are customary; here they cost more time than they save steps
 
 
 class Muon(Optimizer):
-    """Muon with Nesterov momentum, for weights whose first axis is the output's.
+    """Muon with Nesterov momentum, for weights of two and more axes; a matrix's rows are the first axis.
 
     Steps have the size of AdamW's (root mean square 0.2, Liu et al. 2025), so that one learning rate serves
     both.
@@ -42,7 +42,7 @@ class Muon(Optimizer):
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """Lay out a weight (out, in, ...) as a matrix (out, ... x in), which copies no channels-last memory."""
+    """Lay out a weight (n, m, ...) as a matrix (n, ... x m), which copies no channels-last memory."""
     return weight.movedim(1, -1).flatten(1)
 
 
