@@ -143,7 +143,6 @@ def test_the_published_set_gets_a_fixed_hold_out(tmp_path):
     assert val.ids.tolist() == [0, 40, 80]
     assert sorted([*train.ids, *val.ids]) == list(range(100)) and len(train) == 97
     assert test.ids.tolist() == [0, 1, 2, 3]
-    np.testing.assert_array_equal(train.rows, train.ids)
 
 
 def test_a_validation_folder_is_used_where_there_is_one(tree):

@@ -18,16 +18,18 @@ from davae import __version__
 from davae.config import DataConfig
 from davae.data.folders import exclusive
 from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
+from davae.data.readers import check_dataset
 from davae.data.sample import stored_points, stored_px
-from davae.data.writer import READERS, Job, write_split
+from davae.data.writer import Job, write_split
 
 
 def prepare(
-    dataset: Literal["synthhand", "rhd"],
+    dataset: str,
     root: str | os.PathLike,
     out: str | os.PathLike,
     config: DataConfig,
     *,
+    options: dict[str, str] | None = None,
     skip_bad: bool = False,
     workers: int = 1,
     progress: bool = True,
@@ -38,11 +40,12 @@ def prepare(
     `if __name__ == "__main__":`, since worker processes start afresh.
 
     Args:
-        dataset: which reader.
+        dataset: which reader, a name in `davae.data.readers.READERS`.
         root: folder of the dataset.
         out: folder to write.
         config: crop, image size, smallest scale and number of cloud points; the rotation range, for which
             there is always room, does not matter here.
+        options: of the reader, such as STB's rig.
         skip_bad: leave unusable samples out, listed in the manifest, instead of stopping at the first.
         workers: processes; 1 works in this one.
         progress: show bars.
@@ -54,12 +57,12 @@ def prepare(
         BlockingIOError: another process is writing to `out`.
         OSError: the disk is full; the file is named, and the same call goes on once there is room.
     """
-    if dataset not in READERS:
-        raise ValueError(f"unknown dataset {dataset!r}; choose one of {', '.join(READERS)}")
+    check_dataset(dataset)
     root, out = Path(root), Path(out)
     settings = {
         "format": FORMAT,
         "dataset": dataset,
+        "options": options or {},
         "root": root.resolve().name,  # a name only: manifests may be published
         "image_px": config.image_px,
         "crop": config.crop,
@@ -67,7 +70,7 @@ def prepare(
         "stored_px": stored_px(config),
         "stored_points": stored_points(config),
     }
-    jobs = [Job(dataset, root, split, config, skip_bad) for split in SPLITS]
+    jobs = [Job(dataset, root, split, config, skip_bad, options or {}) for split in SPLITS]
     if (out / FILE_NAME).exists():
         _refuse_if_different(out, settings, jobs)
         return out

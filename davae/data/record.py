@@ -27,6 +27,8 @@ class HandRecord:
         K: (3, 3) float64 camera.
         side: which hand it is.
         id: number of the sample in its split.
+        points_mm: (p, 3) float32 measured points of this hand in the camera frame, where depth comes
+            from another camera than the picture; else None, and points follow from depth and mask.
     """
 
     image: NDArray[np.uint8]
@@ -38,6 +40,7 @@ class HandRecord:
     K: NDArray[np.float64]
     side: Literal["left", "right"]
     id: int
+    points_mm: NDArray[np.float32] | None = None
 
 
 def mirror(record: HandRecord) -> HandRecord:
@@ -47,14 +50,16 @@ def mirror(record: HandRecord) -> HandRecord:
     """
     width = record.image.shape[1]
     uv = record.uv_px.copy()
+    flip_x = np.array([-1, 1, 1], np.float32)
     uv[:, 0] = width - 1 - uv[:, 0]
     return replace(
         record,
         image=record.image[:, ::-1],
         hand_mask=None if record.hand_mask is None else record.hand_mask[:, ::-1],
         depth_mm=None if record.depth_mm is None else record.depth_mm[:, ::-1],
-        joints_mm=record.joints_mm * np.array([-1, 1, 1], np.float32),
+        joints_mm=record.joints_mm * flip_x,
         uv_px=uv,
         K=mirror_camera(record.K, width),
         side="right" if record.side == "left" else "left",
+        points_mm=None if record.points_mm is None else record.points_mm * flip_x,
     )

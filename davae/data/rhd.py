@@ -147,8 +147,6 @@ class RHDSplit:
         folder: the split's folder.
         annotation_path: its pickle.
         ids: (n,) int64, ascending.
-        rows: (n,) int64, position of each id among all ids of the folder: the row of `factors.npz`.
-        folder_count: number of ids in the folder.
     """
 
     def __init__(self, root: str | os.PathLike, split: Literal["train", "val", "test"]):
@@ -164,8 +162,7 @@ class RHDSplit:
         keep = np.ones(len(every_id), bool)
         if split != "test" and not (Path(root) / FOLDERS["val"]).is_dir():
             keep = (every_id % HOLD_OUT_EVERY == 0) == (split == "val")
-        self.folder_count = len(every_id)
-        self.ids, self.rows = every_id[keep], np.flatnonzero(keep)
+        self.ids, self._kept = every_id[keep], keep
         self._size: tuple[int, int] | None = None
 
     @staticmethod
@@ -184,6 +181,11 @@ class RHDSplit:
                 "(RHD_published_v2 of the download, or where SynthHand was written)"
             )
         return folder, folder / f"anno_{name}.pickle"
+
+    @classmethod
+    def label_files(cls, root: str | os.PathLike, split: str) -> list[Path]:
+        """Return the annotation file of a split; raises as the constructor does."""
+        return [cls.locate(root, split)[1]]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -240,6 +242,25 @@ class RHDSplit:
             side=side,
             id=sample,
         )
+
+    def factors(self) -> dict[str, NDArray]:
+        """Return SynthHand's generative factors, (n, ...) each; nothing for RHD itself.
+
+        Raises:
+            ValueError: a factor does not have one row for every sample of the folder.
+        """
+        source = self.folder / "factors.npz"
+        if not source.exists():
+            return {}
+        with np.load(source, allow_pickle=False) as file:
+            factors = {key: file[key] for key in file.files}
+        for key, values in factors.items():
+            if values.shape[:1] != self._kept.shape:
+                raise ValueError(
+                    f"{source}: {key!r} has shape {values.shape}, expected one row for each of the "
+                    f"{len(self._kept)} samples; render the split again"
+                )
+        return {key: rows[self._kept] for key, rows in factors.items()}
 
     def _png(self, kind: str, name: str, mode: str) -> NDArray[np.uint8]:
         """Decode one PNG; part ids of a mask stored in colour are equal in every channel."""

@@ -146,14 +146,17 @@ def _crop(
 def _hand_points(
     record: HandRecord, mask: NDArray[np.bool_] | None, root_mm: NDArray, points: int
 ) -> NDArray | None:
-    """Draw `points` of the hand's visible surface, or None where there is no depth to draw from.
+    """Draw `points` of the hand's visible surface, or None where none were measured.
 
     The draw depends on the sample's id alone. Fewer measured points than asked for are repeated, each
     equally often up to one.
     """
-    if mask is None or record.depth_mm is None:
+    if record.points_mm is not None:
+        measured = record.points_mm.astype(np.float64)
+    elif mask is not None and record.depth_mm is not None:
+        measured = depth_to_points(record.depth_mm, mask, record.K)
+    else:
         return None
-    measured = depth_to_points(record.depth_mm, mask, record.K)
     measured = measured[(np.abs(measured - root_mm) < CLOUD_REACH_MM).all(axis=1)]
     if len(measured) == 0:
         return None

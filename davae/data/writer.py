@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from tqdm.auto import tqdm
 from davae.config import DataConfig
 from davae.data.folders import Lock, allocate, naming_a_full_disk, worker_pool
 from davae.data.manifest import sha256, write_json
+from davae.data.readers import READERS, Reader
 from davae.data.record import BadSample
-from davae.data.rhd import RHDSplit
 from davae.data.sample import make_row, row_layout
 
-READERS = {"synthhand": RHDSplit, "rhd": RHDSplit}
 CHUNK = 32  # rows a worker writes at a time
 
 
@@ -32,14 +31,15 @@ class Job:
     split: str
     config: DataConfig
     skip_bad: bool
+    options: dict[str, str] = field(default_factory=dict)  # of the reader
 
-    def reader(self) -> RHDSplit:
+    def reader(self) -> Reader:
         """Open the split on disk."""
-        return READERS[self.dataset](self.root, self.split)
+        return READERS[self.dataset](self.root, self.split, **self.options)
 
     def annotations_sha256(self) -> str:
-        """Return the checksum of the split's annotation file, which stands for its content."""
-        return sha256(READERS[self.dataset].locate(self.root, self.split)[1])
+        """Return the checksum of the split's annotation files, which stands for its content."""
+        return sha256(*READERS[self.dataset].label_files(self.root, self.split))
 
 
 def write_split(
@@ -110,7 +110,7 @@ def _new_array(path: Path, dtype: str | np.dtype, shape: tuple[int, ...]) -> NDA
 class _Filler:
     """Converts samples and writes them to their rows; each process has one."""
 
-    def __init__(self, job: Job, reader: RHDSplit, folder: Path):
+    def __init__(self, job: Job, reader: Reader, folder: Path):
         self.job, self.reader = job, reader
         self.arrays = {name: open_memmap(folder / f"{name}.npy", "r+") for name in row_layout(job.config)}
 
@@ -154,9 +154,7 @@ def _fill_in_worker(start: int, stop: int) -> dict[int, str]:
     return _filler.fill(start, stop)
 
 
-def _fill(
-    job: Job, reader: RHDSplit, folder: Path, workers: int, progress: bool, lock: Lock
-) -> dict[int, str]:
+def _fill(job: Job, reader: Reader, folder: Path, workers: int, progress: bool, lock: Lock) -> dict[int, str]:
     """Fill every row of the arrays in `folder`; return {row: reason} of those left out."""
     chunks = [(start, min(start + CHUNK, len(reader))) for start in range(0, len(reader), CHUNK)]
     skipped: dict[int, str] = {}
@@ -187,23 +185,11 @@ def _keep_rows(folder: Path, layout: dict, kept: NDArray) -> None:
         os.replace(shorter, path)
 
 
-def _copy_factors(reader: RHDSplit, folder: Path, kept: NDArray) -> str | None:
-    """Copy SynthHand's generative factors of the kept samples; return their checksum, None for other data.
-
-    Raises:
-        ValueError: a factor does not have one row for every sample of the dataset's folder.
-    """
-    source = reader.folder / "factors.npz"
-    if not source.exists():
+def _copy_factors(reader: Reader, folder: Path, kept: NDArray) -> str | None:
+    """Copy SynthHand's generative factors of the kept samples; return their checksum, None for other data."""
+    factors = reader.factors()
+    if not factors:
         return None
-    with np.load(source, allow_pickle=False) as file:
-        factors = {key: file[key] for key in file.files}
-    for key, values in factors.items():
-        if values.shape[:1] != (reader.folder_count,):
-            raise ValueError(
-                f"{source}: {key!r} has shape {values.shape}, expected one row for each of the "
-                f"{reader.folder_count} samples; render the split again"
-            )
     with naming_a_full_disk(folder / "factors.npz"):
-        np.savez(folder / "factors.npz", **{key: rows[reader.rows[kept]] for key, rows in factors.items()})
+        np.savez(folder / "factors.npz", **{key: rows[kept] for key, rows in factors.items()})
     return sha256(folder / "factors.npz")
