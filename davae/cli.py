@@ -13,6 +13,7 @@ from davae.notebooks import NotebookError
 ABOUT = (
     "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
 )
+Mask = Literal["none", "truth", "network"]
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
 
 
@@ -84,6 +85,7 @@ def train(
     seed: int = 0,
     model: Literal["da", "na"] = "da",
     crop: Literal["plain", "rotated-camera"] = "plain",
+    mask: Mask = "none",
 ) -> None:
     """Train a model; an interrupted run is resumed, a finished one is loaded.
 
@@ -94,14 +96,59 @@ def train(
         seed: Seed of initial weights, order, augmentation and latent noise.
         model: da-VAE, or na-VAE without attention.
         crop: The crop that the data was prepared with.
+        mask: What the network sees: the crop as photographed, or the hand over grey by its true mask, or by
+            the mask that `predict-masks` stored.
     """
     from davae.training import loop, runs
     from davae.workspace import experiment
 
     finished = runs.is_finished(run)
-    loop.train(experiment(preset, seed=seed, model=model, crop=crop), data, run)
+    loop.train(experiment(preset, seed=seed, model=model, crop=crop, mask=mask), data, run)
     print(f"{'found finished' if finished else 'trained'}: {run}")
     print((run / "terms.txt").read_text(), end="")
+
+
+def train_mask(
+    preset: Preset,
+    data: Path,
+    run: Path,
+    seed: int = 0,
+    crop: Literal["plain", "rotated-camera"] = "plain",
+) -> None:
+    """Train a hand mask network and measure it; an interrupted run is resumed, a finished one is loaded.
+
+    It learns from a dataset that has masks. `predict-masks` then applies it, to that dataset or another.
+
+    Args:
+        preset: Size and schedule.
+        data: Folder written by `prepare`.
+        run: The run's folder.
+        seed: Seed of initial weights, order and augmentation.
+        crop: The crop that the data was prepared with.
+    """
+    from davae.evaluation import evaluate_masks, format_masks
+    from davae.training import masks, runs
+    from davae.workspace import mask_experiment
+
+    finished = runs.is_finished(run)
+    masks.train_mask(mask_experiment(preset, seed=seed, crop=crop), data, run)
+    print(f"{'found finished' if finished else 'trained'}: {run}")
+    print(format_masks(evaluate_masks(run, data)), end="")
+
+
+def predict_masks(mask_run: Path, data: Path) -> None:
+    """Predict the hand mask of every prepared sample and store it beside it, for `train --mask network`.
+
+    The data need no masks of their own: a network trained on SynthHand, RHD or FreiHAND serves STB, if both
+    were prepared with the same size and crop. Masks by another network are replaced, those by the same kept.
+
+    Args:
+        mask_run: Folder of a finished run of `train-mask`.
+        data: Folder written by `prepare`.
+    """
+    from davae.evaluation import predict_masks as predict
+
+    print(f"{'predicted' if predict(mask_run, data) else 'found predicted'}: {data}")
 
 
 def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "train"] = "test") -> None:
@@ -129,6 +176,7 @@ def notebooks(
     model: Literal["da", "na"] = "da",
     dataset: Literal["synthhand", "rhd"] = "synthhand",
     root: str = "",
+    mask: Mask = "none",
     only: str = "",
 ) -> None:
     """Execute the notebooks through papermill; data and runs that they need are made first.
@@ -140,12 +188,13 @@ def notebooks(
         model: da-VAE, or na-VAE without attention.
         dataset: SynthHand, rendered here, or a copy of RHD on disk.
         root: Folder of RHD_published_v2, where the dataset is rhd.
+        mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask.
         only: Run just the notebooks whose name contains this.
     """
     from davae.notebooks import execute
     from davae.workspace import Workspace, parameters_of
 
-    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root)
+    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, mask=mask)
     space.ensure_trained()
     for path in execute(out, parameters_of(space), only=only):
         print(path)
@@ -157,6 +206,7 @@ def reproduce(
     model: Literal["da", "na"] = "da",
     dataset: Literal["synthhand", "rhd"] = "synthhand",
     root: str = "",
+    mask: Mask = "none",
 ) -> None:
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
 
@@ -166,11 +216,12 @@ def reproduce(
         model: da-VAE, or na-VAE without attention.
         dataset: SynthHand, rendered here, or a copy of RHD on disk.
         root: Folder of RHD_published_v2, where the dataset is rhd.
+        mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask.
     """
     from davae.workspace import Workspace
     from davae.workspace import reproduce as run_all
 
-    print(run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root)))
+    print(run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, mask=mask)))
 
 
 def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None:
@@ -188,10 +239,14 @@ def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None
 
 def main() -> None:
     """Run the command line; expected errors are told without a traceback (DAVAE_DEBUG=1 shows it)."""
-    commands = (render, prepare, train, evaluate, notebooks, reproduce, summary)
+    commands = (
+        render, prepare, train_mask, predict_masks, train, evaluate, notebooks, reproduce, summary
+    )  # fmt: skip
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {command.__name__: command for command in commands}, prog="davae", description=ABOUT
+            {command.__name__.replace("_", "-"): command for command in commands},
+            prog="davae",
+            description=ABOUT,
         )
     except (ValueError, OSError, FloatingPointError, NotebookError) as error:
         if os.environ.get("DAVAE_DEBUG"):
