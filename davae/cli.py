@@ -84,6 +84,7 @@ def train(
     seed: int = 0,
     model: Literal["da", "na"] = "da",
     crop: Literal["plain", "rotated-camera"] = "plain",
+    init: Path | None = None,
 ) -> None:
     """Train a model; an interrupted run is resumed, a finished one is loaded.
 
@@ -94,12 +95,13 @@ def train(
         seed: Seed of initial weights, order, augmentation and latent noise.
         model: da-VAE, or na-VAE without attention.
         crop: The crop that the data was prepared with.
+        init: Finished run whose weights to begin with, such as one on RHD before STB.
     """
     from davae.training import loop, runs
     from davae.workspace import experiment
 
     finished = runs.is_finished(run)
-    loop.train(experiment(preset, seed=seed, model=model, crop=crop), data, run)
+    loop.train(experiment(preset, seed=seed, model=model, crop=crop), data, run, init=init)
     print(f"{'found finished' if finished else 'trained'}: {run}")
     print((run / "terms.txt").read_text(), end="")
 

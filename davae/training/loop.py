@@ -6,6 +6,7 @@ thread count, bit for bit the run that was not.
 """
 
 import csv
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -38,7 +39,13 @@ class TrainingDivergedError(FloatingPointError):
 
 
 def train(
-    config: Config, data: Path | str, run: Path | str, *, device: str = "auto", progress: bool = True
+    config: Config,
+    data: Path | str,
+    run: Path | str,
+    *,
+    init: Path | str | None = None,
+    device: str = "auto",
+    progress: bool = True,
 ) -> Path:
     """Train one model, or go on with it, or find it finished.
 
@@ -46,6 +53,7 @@ def train(
         config: the experiment.
         data: folder written by `davae.data.prepared.prepare`.
         run: the run's folder; see `davae.training.runs`.
+        init: a finished run to take the first weights from, instead of random ones (RHD first, then STB).
         device: "auto" takes a GPU where there is one.
         progress: show a progress bar.
 
@@ -54,7 +62,8 @@ def train(
 
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
-        ValueError: the data was prepared for another image size or crop.
+        ValueError: the data was prepared for another image size or crop, or `init` is another network.
+        FileNotFoundError: nothing is prepared in `data`, or `init` is no finished run.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
@@ -67,25 +76,51 @@ def train(
                 "prepare into another folder with that, or change the run's config"
             )
     with exclusive(run):
-        runs.open_run(run, config, runs.Identity.of(split.manifest["digest"]))
+        first = None if init is None else initial_weights(init, config)
+        runs.open_run(run, config, runs.Identity.of(split.manifest["digest"], init))
         if not runs.is_finished(run):
-            trainer = Trainer(config, split, validation, run, pick_device(device))
+            trainer = Trainer(config, split, validation, run, pick_device(device), first)
             trainer.fit(progress)
             runs.save_model(run, trainer.tested_model())
         (run / "resume.pt").unlink(missing_ok=True)
     return run
 
 
+def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
+    """Return the weights of a finished run, for a run of `config` to begin with.
+
+    Raises:
+        FileNotFoundError: no finished run there.
+        ValueError: its network is another one.
+    """
+    model, found = runs.load_model(init)
+    unlike = runs.differences(*(dataclasses.asdict(c.model) for c in (found, config)), "model")
+    if unlike:
+        raise ValueError(
+            f"{init}: is a run of another network: {'; '.join(unlike)}. Begin with one of the same preset "
+            "and model"
+        )
+    return model.state_dict()
+
+
 class Trainer:
     """Model, optimiser, weight average and log of one run, at one step."""
 
     def __init__(
-        self, config: Config, split: PreparedSplit, validation: PreparedSplit, run: Path, device: torch.device
+        self,
+        config: Config,
+        split: PreparedSplit,
+        validation: PreparedSplit,
+        run: Path,
+        device: torch.device,
+        first_weights: dict[str, Tensor] | None = None,
     ):
         self.config, self.run, self.device = config, run, device
         self.split, self.validation = split, validation
         torch.manual_seed(config.train.seed)
         self.model = DaVAE(config.model).to(device, memory_format=torch.channels_last)
+        if first_weights is not None:
+            self.model.load_state_dict(first_weights)
         self.optimisers = optimisers(self.model, config.train)
         self.average = averaged(self.model, config.train.average_decay)
         self.step, self.seconds = 0, 0.0

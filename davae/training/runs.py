@@ -44,15 +44,15 @@ class Identity:
 
     data: str  # digest of the prepared data's manifest
     sources: dict[str, str]  # file -> digest of its code
+    init: str | None = None  # digest of the weights it began with, where they were not drawn
 
     @classmethod
-    def of(cls, data_digest: str) -> "Identity":
-        """Return the identity of a run started now on data with this digest."""
+    def of(cls, data_digest: str, init: Path | str | None = None) -> "Identity":
+        """Return the identity of a run started now, on data with this digest, from run `init`'s weights."""
         package = Path(__file__).parents[1]
         files = sorted(path for pattern in _SHAPING_SOURCES for path in package.glob(pattern))
-        return cls(
-            data_digest, {f.relative_to(package).as_posix(): code_digest(f.read_text()) for f in files}
-        )
+        sources = {f.relative_to(package).as_posix(): code_digest(f.read_text()) for f in files}
+        return cls(data_digest, sources, None if init is None else weights_digest(init))
 
 
 def code_digest(source: str) -> str:
@@ -86,17 +86,19 @@ def open_run(run: Path, config: Config, identity: Identity) -> None:
         write_text(identity_file, json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
         return
     found = Identity(**json.loads(identity_file.read_text()))
-    differences = _differences(json.loads(config_file.read_text()), json.loads(config.to_json()), "config")
+    unlike = differences(json.loads(config_file.read_text()), json.loads(config.to_json()), "config")
     if found.data != identity.data:
-        differences.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
-    differences += [
+        unlike.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
+    if found.init != identity.init:
+        unlike.append(f"weights to begin with: the run has {found.init!r}, asked for {identity.init!r}")
+    unlike += [
         f"code of davae/{name} has changed since"
         for name in sorted(found.sources.keys() | identity.sources.keys())
         if found.sources.get(name) != identity.sources.get(name)
     ]
-    if differences:
+    if unlike:
         raise RunMismatchError(
-            f"{run} holds another experiment:\n  " + "\n  ".join(differences) + "\n"
+            f"{run} holds another experiment:\n  " + "\n  ".join(unlike) + "\n"
             "Choose another --run folder, or delete this one to train anew."
         )
 
@@ -105,6 +107,19 @@ def trained_on(run: Path | str) -> str | None:
     """Return the digest of the data a run was trained on, or None where the folder does not say."""
     path = Path(run) / "identity.json"
     return json.loads(path.read_text())["data"] if path.exists() else None
+
+
+def weights_digest(run: Path | str) -> str:
+    """Return a checksum of a finished run's weights.
+
+    Raises:
+        FileNotFoundError: there is no finished run.
+    """
+    path = Path(run) / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing, so {run} is no finished run; train it to its end first")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def is_finished(run: Path) -> bool:
@@ -178,12 +193,13 @@ def environment() -> str:
     return "".join(f"{name} {value}\n" for name, value in lines.items())
 
 
-def _differences(found: Any, asked: Any, where: str) -> list[str]:
+def differences(found: Any, asked: Any, where: str) -> list[str]:
+    """Return a line for every field in which two configs, as plain dicts, differ."""
     if isinstance(found, dict) and isinstance(asked, dict):
         names = list(asked) + [name for name in found if name not in asked]
         return [
             line
             for name in names
-            for line in _differences(found.get(name), asked.get(name), f"{where}.{name}")
+            for line in differences(found.get(name), asked.get(name), f"{where}.{name}")
         ]
     return [] if found == asked else [f"{where}: the run has {found!r}, asked for {asked!r}"]
