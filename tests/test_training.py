@@ -154,9 +154,8 @@ def test_a_run_may_begin_with_the_weights_of_another(finished, short, prepared, 
     for name, value in first.named_parameters():
         assert_close(after.get_parameter(name), value, atol=1e-6, rtol=0)
     assert (random.encoder.trunk.conv1.weight - after.encoder.trunk.conv1.weight).abs().max() > 0.01
-    with pytest.raises(
-        runs.RunMismatchError, match="weights to begin with: the run has [0-9a-f]+, asked for None"
-    ):
+    message = r"weights to begin with: the run has '[0-9a-f]+', asked for None"
+    with pytest.raises(runs.RunMismatchError, match=message):
         loop.train(still, prepared, tmp_path / "moved", progress=False)
     assert (
         loop.train(still, prepared, tmp_path / "moved", init=finished, progress=False) == tmp_path / "moved"
