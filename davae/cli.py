@@ -86,6 +86,7 @@ def train(
     model: Literal["da", "na"] = "da",
     crop: Literal["plain", "rotated-camera"] = "plain",
     mask: Mask = "none",
+    init: Path | None = None,
 ) -> None:
     """Train a model; an interrupted run is resumed, a finished one is loaded.
 
@@ -98,12 +99,14 @@ def train(
         crop: The crop that the data was prepared with.
         mask: What the network sees: the crop as photographed, or the hand over grey by its true mask, or by
             the mask that `predict-masks` stored.
+        init: Finished run whose weights to begin with, such as one on RHD before STB.
     """
     from davae.training import loop, runs
     from davae.workspace import experiment
 
     finished = runs.is_finished(run)
-    loop.train(experiment(preset, seed=seed, model=model, crop=crop, mask=mask), data, run)
+    config = experiment(preset, seed=seed, model=model, crop=crop, mask=mask)
+    loop.train(config, data, run, init=init)
     print(f"{'found finished' if finished else 'trained'}: {run}")
     print((run / "terms.txt").read_text(), end="")
 

@@ -146,6 +146,33 @@ def test_other_code_or_data_is_refused(finished, short, prepared, tmp_path):
     assert "prepared data: the run has ffffffffffff" in str(caught.value)
 
 
+def test_a_run_may_begin_with_the_weights_of_another(finished, short, prepared, tmp_path):
+    still = settings_for(short, learning_rate=1e-12, average_decay=0.0, seed=5)
+    moved = loop.train(still, prepared, tmp_path / "moved", init=finished, progress=False)
+    drawn = loop.train(still, prepared, tmp_path / "drawn", progress=False)
+    (first, _), (after, _), (random, _) = (runs.load_model(run) for run in (finished, moved, drawn))
+    for name, value in first.named_parameters():
+        assert_close(after.get_parameter(name), value, atol=1e-6, rtol=0)
+    assert (random.encoder.trunk.conv1.weight - after.encoder.trunk.conv1.weight).abs().max() > 0.01
+    message = r"weights to begin with: the run has '[0-9a-f]+', asked for None"
+    with pytest.raises(runs.RunMismatchError, match=message):
+        loop.train(still, prepared, tmp_path / "moved", progress=False)
+    assert (
+        loop.train(still, prepared, tmp_path / "moved", init=finished, progress=False) == tmp_path / "moved"
+    )
+
+
+def test_a_run_cannot_begin_with_another_network_or_an_unfinished_run(finished, short, prepared, tmp_path):
+    other = dataclasses.replace(short, model=dataclasses.replace(short.model, attention="none"))
+    with pytest.raises(
+        ValueError, match=r"another network: model\.attention: the run has 'sk', asked for 'none'"
+    ):
+        loop.train(other, prepared, tmp_path / "run", init=finished, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        loop.train(short, prepared, tmp_path / "run", init=tmp_path / "nothing", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_fingerprint_sees_code_but_not_comments_or_docstrings():
     plain = 'def f(x):\n    """Doc."""\n    return x + 1\n'
     same = '"""Module."""\n\n\ndef f(x):  # comment\n    """Other words."""\n    return (x + 1)\n'

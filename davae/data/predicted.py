@@ -3,7 +3,7 @@
 The masks are soft, uint8 with 255 for certainly the hand, and as large as the stored crops. The JSON file
 names the network that made them; it is written last, so that masks without it are nobody's and are not read.
 
-    network   sha256 of the mask network's weights
+    network   digest of the mask network's weights
     config    its `davae.config.MaskConfig`
     run       name of its run's folder
     iou       what it reached on its own test split, None where it was not measured
@@ -101,7 +101,7 @@ def write_predicted(
             path = predicted_path(data_dir, split)
             os.replace(temporary_path(path), path)
         arrays = {split: sha256(predicted_path(data_dir, split)) for split in SPLITS}
-        digest = hashlib.sha256(" ".join(arrays.values()).encode()).hexdigest()
+        digest = hashlib.sha256(" ".join(arrays.values()).encode()).hexdigest()[:16]
         content = about | {"data": manifest["digest"], "digest": digest, "arrays": arrays}
         write_json(data_dir / FILE_NAME, content)
 

@@ -2,8 +2,9 @@
 
 `prepare` decodes each PNG once and writes `OUT/{train,val,test}/NAME.npy` and `OUT/manifest.json`;
 `PreparedSplit.open` maps them, so that private memory does not grow with the dataset. A split is written to
-a temporary folder and renamed when complete: a kill at any moment leaves finished splits and a leftover that
-the next call clears away.
+a temporary folder and renamed when complete: a kill at any moment leaves finished splits and one that the
+next call completes. Rows are in the order of their ids, but that the place of a sample left out is taken by
+one from the end.
 """
 
 import os

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from davae.config import MaskConfig
 from davae.data.augment import centre, load_batch
-from davae.data.manifest import SPLITS, sha256
+from davae.data.manifest import SPLITS
 from davae.data.predicted import read_mask_network, write_predicted
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.report import report_json
@@ -154,7 +154,7 @@ def predict_masks(
     """
     mask_run = Path(mask_run)
     network, config = runs.load_mask_network(mask_run)
-    weights = sha256(mask_run / "model.safetensors")
+    weights = runs.weights_digest(mask_run)
     if (found := read_mask_network(data_dir)) is not None and found["network"] == weights:
         return False
     device = pick_device(device)

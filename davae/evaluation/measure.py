@@ -99,8 +99,8 @@ def _check_same_network(trained: str, found: str, data_dir: Path | str) -> None:
     """Raise ValueError if a model is to be tested on masks of another network than it was trained on."""
     if trained != found:
         raise ValueError(
-            f"the masks in {data_dir} are those of mask network {found[:12]}, the run was trained on those "
-            f"of {trained[:12]}; predict them by that one: `{COMMAND} {data_dir}`"
+            f"the masks in {data_dir} are those of mask network {found}, the run was trained on those "
+            f"of {trained}; predict them by that one: `{COMMAND} {data_dir}`"
         )
 
 

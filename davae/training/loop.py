@@ -5,11 +5,13 @@ Every random draw of step t (which samples, augmentation, latent noise) comes fr
 thread count, bit for bit the run that was not.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from davae.config import Config
 from davae.data.augment import augment, centre, load_batch
@@ -29,7 +31,13 @@ from davae.training.trainer import (
 
 
 def train(
-    config: Config, data: Path | str, run: Path | str, *, device: str = "auto", progress: bool = True
+    config: Config,
+    data: Path | str,
+    run: Path | str,
+    *,
+    init: Path | str | None = None,
+    device: str = "auto",
+    progress: bool = True,
 ) -> Path:
     """Train one model, or go on with it, or find it finished.
 
@@ -37,6 +45,7 @@ def train(
         config: the experiment.
         data: folder written by `davae.data.prepared.prepare`.
         run: the run's folder; see `davae.training.runs`.
+        init: a finished run to take the first weights from, instead of random ones (RHD first, then STB).
         device: "auto" takes a GPU where there is one.
         progress: show a progress bar.
 
@@ -46,7 +55,8 @@ def train(
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
         ValueError: the data was prepared for another image size or crop, or lacks the masks that the config
-            asks for.
+            asks for, or `init` is another network.
+        FileNotFoundError: nothing is prepared in `data`, or `init` is no finished run.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
@@ -56,20 +66,50 @@ def train(
     for part in (split, validation):
         part.check_masks(config.data.mask)
     masks = split.mask_network if config.data.mask == "network" else None
-    identity = runs.Identity.of(split.manifest["digest"], masks=masks)
-    device = pick_device(device)
-    return finish(run, config, identity, lambda: Trainer(config, split, validation, run, device), progress)
+    first = None if init is None else initial_weights(init, config)
+    identity = runs.Identity.of(split.manifest["digest"], init, masks=masks)
+
+    def start() -> Trainer:
+        return Trainer(config, split, validation, run, pick_device(device), first)
+
+    return finish(run, config, identity, start, progress)
+
+
+def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
+    """Return the weights of a finished run, for a run of `config` to begin with.
+
+    Raises:
+        FileNotFoundError: no finished run there.
+        ValueError: its network is another one.
+    """
+    model, found = runs.load_model(init)
+    unlike = runs.differences(*(dataclasses.asdict(c.model) for c in (found, config)), "model")
+    if unlike:
+        raise ValueError(
+            f"{init}: is a run of another network: {'; '.join(unlike)}. Begin with one of the same preset "
+            "and model"
+        )
+    return model.state_dict()
 
 
 class Trainer(ResumableTrainer):
     """da-VAE on its way through the steps of Eq. 3."""
 
     def __init__(
-        self, config: Config, split: PreparedSplit, validation: PreparedSplit, run: Path, device: torch.device
+        self,
+        config: Config,
+        split: PreparedSplit,
+        validation: PreparedSplit,
+        run: Path,
+        device: torch.device,
+        first_weights: dict[str, Tensor] | None = None,
     ):
         self.config, self.split, self.validation = config, split, validation
         torch.manual_seed(config.train.seed)
-        super().__init__(DaVAE(config.model), config.train, run, device)
+        model = DaVAE(config.model)
+        if first_weights is not None:
+            model.load_state_dict(first_weights)
+        super().__init__(model, config.train, run, device)
 
     def fit(self, progress: bool = True) -> None:
         """Train to the last step and write terms.txt."""

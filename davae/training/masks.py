@@ -111,7 +111,7 @@ def train_mask(
                 f"{data}: {part.name} has no masks to learn from; train on a set that has them (synthhand, "
                 "rhd, freihand), then let `python -m davae predict-masks` carry the network over to this one"
             )
-    identity = runs.Identity.of(split.manifest["digest"], "mask")
+    identity = runs.Identity.of(split.manifest["digest"], network="mask")
     device = pick_device(device)
     return finish(
         run, config, identity, lambda: MaskTrainer(config, split, validation, run, device), progress

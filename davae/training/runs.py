@@ -57,13 +57,16 @@ class Identity:
 
     data: str  # digest of the prepared data's manifest
     sources: dict[str, str]  # file -> digest of its code
-    predicted_masks: str = ""  # digest of those the input is seen through
-    mask_network: str = ""  # sha256 of the weights that made them
+    init: str | None = None  # digest of the weights it began with, where they were not drawn
+    masks: str | None = None  # digest of the predicted masks that its input is seen through, if it is
+    mask_network: str | None = None  # digest of the weights that made them
 
     @classmethod
     def of(
         cls,
         data_digest: str,
+        init: Path | str | None = None,
+        *,
         network: Literal["da-VAE", "mask"] = "da-VAE",
         masks: Mapping[str, Any] | None = None,
     ) -> "Identity":
@@ -71,15 +74,16 @@ class Identity:
 
         Args:
             data_digest: of the prepared data.
+            init: the run whose weights it begins with.
             network: which kind is trained.
             masks: `PreparedSplit.mask_network`, where the input is seen through predicted masks.
         """
         package = Path(__file__).parents[1]
-        sources = {
-            name: code_digest((package / name).read_text()) for name in sorted(_SHAPING_SOURCES[network])
-        }
-        used = {} if masks is None else {"predicted_masks": masks["digest"], "mask_network": masks["network"]}
-        return cls(data_digest, sources, **used)
+        files = sorted(path for pattern in _SHAPING_SOURCES[network] for path in package.glob(pattern))
+        sources = {f.relative_to(package).as_posix(): code_digest(f.read_text()) for f in files}
+        begun = None if init is None else weights_digest(init)
+        masks = masks or {}
+        return cls(data_digest, sources, begun, masks.get("digest"), masks.get("network"))
 
 
 def code_digest(source: str) -> str:
@@ -113,22 +117,21 @@ def open_run(run: Path, config: Config | MaskConfig, identity: Identity) -> None
         write_text(identity_file, json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
         return
     found = Identity(**json.loads(identity_file.read_text()))
-    differences = _differences(json.loads(config_file.read_text()), json.loads(config.to_json()), "config")
+    unlike = differences(json.loads(config_file.read_text()), json.loads(config.to_json()), "config")
     if found.data != identity.data:
-        differences.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
-    if found.predicted_masks != identity.predicted_masks:
-        differences.append(
-            f"predicted masks: the run has {found.predicted_masks[:12]!r}, "
-            f"asked for {identity.predicted_masks[:12]!r}"
-        )
-    differences += [
+        unlike.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
+    if found.init != identity.init:
+        unlike.append(f"weights to begin with: the run has {found.init!r}, asked for {identity.init!r}")
+    if found.masks != identity.masks:
+        unlike.append(f"predicted masks: the run has {found.masks!r}, asked for {identity.masks!r}")
+    unlike += [
         f"code of davae/{name} has changed since"
         for name in sorted(found.sources.keys() | identity.sources.keys())
         if found.sources.get(name) != identity.sources.get(name)
     ]
-    if differences:
+    if unlike:
         raise RunMismatchError(
-            f"{run} holds another experiment:\n  " + "\n  ".join(differences) + "\n"
+            f"{run} holds another experiment:\n  " + "\n  ".join(unlike) + "\n"
             "Choose another --run folder, or delete this one to train anew."
         )
 
@@ -137,6 +140,19 @@ def identity_of(run: Path | str) -> Identity | None:
     """Return what a run was trained on, or None where the folder does not say."""
     path = Path(run) / "identity.json"
     return Identity(**json.loads(path.read_text())) if path.exists() else None
+
+
+def weights_digest(run: Path | str) -> str:
+    """Return a checksum of a finished run's weights.
+
+    Raises:
+        FileNotFoundError: there is no finished run.
+    """
+    path = Path(run) / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing, so {run} is no finished run; train it to its end first")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def is_finished(run: Path) -> bool:
@@ -221,12 +237,13 @@ def environment() -> str:
     return "".join(f"{name} {value}\n" for name, value in lines.items())
 
 
-def _differences(found: Any, asked: Any, where: str) -> list[str]:
+def differences(found: Any, asked: Any, where: str) -> list[str]:
+    """Return a line for every field in which two configs, as plain dicts, differ."""
     if isinstance(found, dict) and isinstance(asked, dict):
         names = list(asked) + [name for name in found if name not in asked]
         return [
             line
             for name in names
-            for line in _differences(found.get(name), asked.get(name), f"{where}.{name}")
+            for line in differences(found.get(name), asked.get(name), f"{where}.{name}")
         ]
     return [] if found == asked else [f"{where}: the run has {found!r}, asked for {asked!r}"]
