@@ -145,6 +145,22 @@ def test_iou_is_that_of_sets_of_pixels():
     assert found[0] == 1 and found[1] == 0
 
 
+def test_probability_is_the_mean_over_quarter_turns():
+    class Left(torch.nn.Module):
+        """Says hand, all but surely, of the left half of what it is shown."""
+
+        def forward(self, image):
+            logits = torch.full((len(image), 1, *(side // 2 for side in image.shape[2:])), -20.0)
+            logits[..., : logits.shape[3] // 2] = 20.0
+            return logits
+
+    found = predict_probability(Left(), torch.rand(1, 3, 16, 16))[0, 0]
+    torch.testing.assert_close(found[2:6, 2:6], torch.full((4, 4), 0.5))
+    torch.testing.assert_close(found, torch.rot90(found))
+    once = predict_probability(Left(), torch.rand(1, 3, 16, 16), 1)[0, 0]
+    assert once[:, :7].min() > 0.99 and once[:, 9:].max() < 0.01
+
+
 # Training
 
 

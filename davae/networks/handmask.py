@@ -27,7 +27,11 @@ class ResNet(Trunk):
 
 
 class HandMaskNet(nn.Module):
-    """ResNet-34 and a light decoder (our choice): from the coarsest map on, enlarge and add the next."""
+    """ResNet-34 and a light decoder (our choice): from the coarsest map on, enlarge and add the next.
+
+    The middle of a crop shows the hand, so colours are taken relative to the mean colour there: what looks
+    like it is then known from the first layer on.
+    """
 
     def __init__(self, config: MaskConfig):
         super().__init__()
@@ -42,7 +46,10 @@ class HandMaskNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images on [0, 1] (b, 3, h, w) of any size to logits (b, 1, h / 2, w / 2), rounded up."""
-        *finer, x = (lateral(m) for lateral, m in zip(self.lateral, self.encoder(image), strict=True))
+        top, left = (side // 2 - max(1, side // 20) for side in image.shape[2:])
+        middle = image[:, :, top:-top, left:-left].mean(dim=(2, 3), keepdim=True)
+        maps = self.encoder(image - middle + 0.5)
+        *finer, x = (lateral(m) for lateral, m in zip(self.lateral, maps, strict=True))
         for skip in reversed(finer):
             x = skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
         return full_precision(self.logit, self.smooth(x))
