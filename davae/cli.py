@@ -14,6 +14,7 @@ ABOUT = (
     "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
 )
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
+WristRule = Annotated[str | None, tyro.conf.arg(metavar="{ring,middle,knuckles,palm}")]
 
 
 def render(
@@ -48,11 +49,13 @@ def render(
 
 
 def prepare(
-    dataset: Literal["synthhand", "rhd"],
+    dataset: Literal["synthhand", "rhd", "stb", "freihand"],
     root: Path,
     out: Path,
     size: int = 64,
     crop: Literal["plain", "rotated-camera"] = "plain",
+    rig: Literal["sk", "bb"] | None = None,
+    wrist: WristRule = None,
     workers: int = 1,
     skip_bad: bool = False,
 ) -> None:
@@ -64,13 +67,19 @@ def prepare(
         out: Folder to write.
         size: Side of the network's input, pixels (64 for smoke, laptop and sweep, 256 for paper).
         crop: The paper's crop, or the one exact under view normalisation.
+        rig: Of STB alone: sk, colour pictures with a cloud from the depth camera (where nothing is said), or
+            bb, both pictures of the stereo camera, without a cloud.
+        wrist: Of STB alone, whose joint 0 is the palm's centre: the rule that makes a wrist of it; ring where
+            nothing is said, palm to leave it.
         workers: Processes; the arrays do not depend on it.
         skip_bad: Leave bad samples out and count them, where the default is to stop at the first.
     """
     from davae.config import DataConfig
     from davae.data.prepared import prepare as prepare_data
 
-    prepare_data(dataset, root, out, DataConfig(image_px=size, crop=crop), skip_bad=skip_bad, workers=workers)
+    config = DataConfig(image_px=size, crop=crop)
+    options = {name: value for name, value in (("rig", rig), ("wrist", wrist)) if value is not None}
+    prepare_data(dataset, root, out, config, options=options, skip_bad=skip_bad, workers=workers)
     print(f"prepared {dataset} into {out}")
     for split, entry in json.loads((out / "manifest.json").read_text())["splits"].items():
         count, skipped = entry["count"], len(entry["skipped"])
