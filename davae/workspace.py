@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from davae.config import Config, preset
+from davae.data.readers import check_dataset
 
 VARIANTS = {"da": "sk", "na": "none"}  # --model: da-VAE, or na-VAE without attention (paper 4.4)
 
@@ -39,19 +40,21 @@ def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plai
 class Workspace:
     """Where an experiment's files live below `home`, and the stages that make them.
 
-    With `dataset="rhd"`, `root` is the folder of RHD_published_v2 and nothing is rendered.
+    SynthHand is rendered; of any other dataset, `root` is the folder on disk. `rig` is STB's.
     """
 
     config: Config
     home: Path
     dataset: str = "synthhand"
     root: str = ""
+    rig: str = "sk"
 
     def __post_init__(self):
-        if self.dataset not in ("synthhand", "rhd"):
-            raise ValueError(f"unknown dataset {self.dataset!r}; choose synthhand or rhd")
-        if self.dataset == "rhd" and not self.root:
-            raise ValueError("dataset is rhd but root is empty; set root to the folder of RHD_published_v2")
+        check_dataset(self.dataset)
+        if self.dataset != "synthhand" and not self.root:
+            raise ValueError(
+                f"dataset is {self.dataset} but root is empty; set root to its folder (see data/README.md)"
+            )
 
     @classmethod
     def of(
@@ -63,15 +66,25 @@ class Workspace:
         home: str = "",
         dataset: str = "synthhand",
         root: str = "",
+        rig: str = "sk",
     ) -> "Workspace":
         """Return the workspace of a preset, below `home` or, where that is empty, the project's folder."""
         config = experiment(name, seed=seed, model=model)
         home = Path(home).resolve() if home else project_folder()  # notebooks run in a folder of their own
-        return cls(config, home, dataset, str(Path(root).resolve()) if root else "")
+        return cls(config, home, dataset, str(Path(root).resolve()) if root else "", rig)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What the dataset's reader is told."""
+        return {"rig": self.rig} if self.dataset == "stb" else {}
+
+    @property
+    def _data_name(self) -> str:
+        return "-".join((self.dataset, *self.options.values()))
 
     @property
     def rendered(self) -> Path:
-        """The dataset in RHD's format."""
+        """The dataset as it lies on disk."""
         if self.dataset != "synthhand":
             return Path(self.root)
         from davae.data.synthhand import GENERATOR  # another generator makes other images: another folder
@@ -83,7 +96,7 @@ class Workspace:
     @property
     def prepared(self) -> Path:
         """The prepared arrays."""
-        name = self.rendered.name if self.dataset == "synthhand" else self.dataset
+        name = self.rendered.name if self.dataset == "synthhand" else self._data_name
         data = self.config.data
         return self.home / "data" / "prepared" / f"{name}-{data.image_px}px-{data.crop}"
 
@@ -91,7 +104,7 @@ class Workspace:
     def run(self) -> Path:
         """The run's folder."""
         variant = {attention: model for model, attention in VARIANTS.items()}[self.config.model.attention]
-        data = "" if self.dataset == "synthhand" else f"-{self.dataset}"
+        data = "" if self.dataset == "synthhand" else f"-{self._data_name}"
         return (
             self.home
             / "outputs"
@@ -133,7 +146,15 @@ class Workspace:
 
         workers = workers or os.cpu_count() or 1
         root = self.ensure_rendered(workers)
-        return prepare(self.dataset, root, self.prepared, self.config.data, skip_bad=True, workers=workers)
+        return prepare(
+            self.dataset,
+            root,
+            self.prepared,
+            self.config.data,
+            options=self.options,
+            skip_bad=True,
+            workers=workers,
+        )
 
     def ensure_trained(self) -> Path:
         """Train the run where it is not finished yet."""
@@ -207,6 +228,7 @@ def parameters_of(space: Workspace) -> dict[str, Any]:
         "model": variant,
         "dataset": space.dataset,
         "root": space.root,
+        "rig": space.rig,
         "home": str(space.home),
     }
 
