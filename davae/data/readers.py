@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from davae.data.freihand import FreiHANDSplit
 from davae.data.record import HandRecord
 from davae.data.rhd import RHDSplit
 
@@ -38,7 +39,7 @@ class Reader(Protocol):
         """Return the files whose content stands for the split's in a manifest."""
 
 
-READERS: dict[str, type[Reader]] = {"synthhand": RHDSplit, "rhd": RHDSplit}
+READERS: dict[str, type[Reader]] = {"synthhand": RHDSplit, "rhd": RHDSplit, "freihand": FreiHANDSplit}
 
 
 def check_dataset(dataset: str) -> None:
