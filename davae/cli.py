@@ -13,6 +13,7 @@ from davae.notebooks import NotebookError
 ABOUT = (
     "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
 )
+Dataset = Literal["synthhand", "rhd", "stb", "freihand"]
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
 WristRule = Annotated[str | None, tyro.conf.arg(metavar="{ring,middle,knuckles,palm}")]
 
@@ -49,7 +50,7 @@ def render(
 
 
 def prepare(
-    dataset: Literal["synthhand", "rhd", "stb", "freihand"],
+    dataset: Dataset,
     root: Path,
     out: Path,
     size: int = 64,
@@ -138,8 +139,9 @@ def notebooks(
     out: Path,
     seed: int = 0,
     model: Literal["da", "na"] = "da",
-    dataset: Literal["synthhand", "rhd"] = "synthhand",
+    dataset: Dataset = "synthhand",
     root: str = "",
+    rig: Literal["sk", "bb"] = "sk",
     only: str = "",
 ) -> None:
     """Execute the notebooks through papermill; data and runs that they need are made first.
@@ -149,14 +151,15 @@ def notebooks(
         out: Folder of the executed copies.
         seed: Training seed.
         model: da-VAE, or na-VAE without attention.
-        dataset: SynthHand, rendered here, or a copy of RHD on disk.
-        root: Folder of RHD_published_v2, where the dataset is rhd.
+        dataset: SynthHand, rendered here, or a dataset on disk.
+        root: Folder of the dataset, where it is not SynthHand.
+        rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
         only: Run just the notebooks whose name contains this.
     """
     from davae.notebooks import execute
     from davae.workspace import Workspace, parameters_of
 
-    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root)
+    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig)
     space.ensure_trained()
     for path in execute(out, parameters_of(space), only=only):
         print(path)
@@ -166,8 +169,9 @@ def reproduce(
     preset: Preset = "laptop",
     seed: int = 0,
     model: Literal["da", "na"] = "da",
-    dataset: Literal["synthhand", "rhd"] = "synthhand",
+    dataset: Dataset = "synthhand",
     root: str = "",
+    rig: Literal["sk", "bb"] = "sk",
 ) -> None:
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
 
@@ -175,13 +179,14 @@ def reproduce(
         preset: smoke for a look (minutes), laptop for results (under half an hour on two cores).
         seed: Training seed.
         model: da-VAE, or na-VAE without attention.
-        dataset: SynthHand, rendered here, or a copy of RHD on disk.
-        root: Folder of RHD_published_v2, where the dataset is rhd.
+        dataset: SynthHand, rendered here, or a dataset on disk.
+        root: Folder of the dataset, where it is not SynthHand.
+        rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
     """
     from davae.workspace import Workspace
     from davae.workspace import reproduce as run_all
 
-    print(run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root)))
+    print(run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig)))
 
 
 def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None:
