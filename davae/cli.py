@@ -13,47 +13,57 @@ from davae.notebooks import NotebookError
 ABOUT = (
     "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
 )
-Mask = Literal["none", "truth", "network"]
+Dataset = Literal["synthhand", "rhd", "stb", "freihand"]
+Mask = Annotated[str, tyro.conf.arg(metavar="{none,truth,network}")]
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
+Form = Annotated[Dataset, tyro.conf.arg(name="as")]
+WristRule = Annotated[str | None, tyro.conf.arg(metavar="{ring,middle,knuckles,palm}")]
 
 
 def render(
     out: Path,
     train: int,
-    val: int,
     test: int,
+    val: int | None = None,
+    form: Form = "synthhand",
     seed: int = 0,
-    size: int = 320,
+    size: int | None = None,
     workers: int = 1,
-    viewpoint: Literal["sphere", "frontal"] = "sphere",
+    viewpoint: Literal["sphere", "frontal"] | None = None,
     backgrounds: Path | None = None,
 ) -> None:
-    """Render SynthHand, hands with known factors, in RHD's format.
+    """Render SynthHand, hands with known factors, in RHD's format or exactly as another set was published.
 
     Args:
         out: Folder to write; an interrupted rendering goes on.
-        train: Images of the training split.
-        val: Images of the validation split, in the folder `validation`.
-        test: Images of the test split, in the folder `evaluation` as RHD calls it.
+        train: Images of the training split; of STB, frames of its ten training sequences together.
+        test: Images of the test split, in the folder `evaluation` as RHD calls it; of STB, frames of B1.
+        val: Images of the validation split, in the folder `validation`; only SynthHand's own form has one.
+        form: The folder's form: RHD's with `validation` and factors besides, or that of a published set.
         seed: Seed of the dataset; the same seed gives the same images.
-        size: Side of the square images, pixels.
+        size: Side of the square images, pixels, 320 where nothing is said; published sets have their own.
         workers: Processes; the images do not depend on it.
-        viewpoint: Any, or palm or back within 60 degrees of the camera and fingers mostly up.
+        viewpoint: Any (sphere, where nothing is said), or palm or back within 60 degrees of the camera and
+            fingers mostly up.
         backgrounds: Folder of pictures to put behind the hands, instead of those that davae has; they are
             cropped, flipped, tinted and now and then blurred.
     """
-    from davae.data.synthhand import write_dataset
+    from davae.data.synthhand_forms import write_as
 
-    write_dataset(out, train, val, test, seed, size, workers, viewpoint=viewpoint, backgrounds=backgrounds)
-    print(f"rendered {train} + {val} + {test} images into {out}")
+    choices = {"val": val, "size": size, "viewpoint": viewpoint, "backgrounds": backgrounds}
+    write_as(form, out, train, test, seed, workers, **choices)
+    counts = " + ".join(str(count) for count in (train, val, test) if count is not None)
+    print(f"rendered {counts} images, in the form of {form}, into {out}")
 
 
 def prepare(
-    dataset: Literal["synthhand", "rhd"],
+    dataset: Dataset,
     root: Path,
     out: Path,
     size: int = 64,
     crop: Literal["plain", "rotated-camera"] = "plain",
+    rig: Literal["sk", "bb"] | None = None,
+    wrist: WristRule = None,
     workers: int = 1,
     skip_bad: bool = False,
 ) -> None:
@@ -65,13 +75,19 @@ def prepare(
         out: Folder to write.
         size: Side of the network's input, pixels (64 for smoke, laptop and sweep, 256 for paper).
         crop: The paper's crop, or the one exact under view normalisation.
+        rig: Of STB alone: sk, colour pictures with a cloud from the depth camera (where nothing is said), or
+            bb, both pictures of the stereo camera, without a cloud.
+        wrist: Of STB alone, whose joint 0 is the palm's centre: the rule that makes a wrist of it; ring where
+            nothing is said, palm to leave it.
         workers: Processes; the arrays do not depend on it.
         skip_bad: Leave bad samples out and count them, where the default is to stop at the first.
     """
     from davae.config import DataConfig
     from davae.data.prepared import prepare as prepare_data
 
-    prepare_data(dataset, root, out, DataConfig(image_px=size, crop=crop), skip_bad=skip_bad, workers=workers)
+    config = DataConfig(image_px=size, crop=crop)
+    options = {name: value for name, value in (("rig", rig), ("wrist", wrist)) if value is not None}
+    prepare_data(dataset, root, out, config, options=options, skip_bad=skip_bad, workers=workers)
     print(f"prepared {dataset} into {out}")
     for split, entry in json.loads((out / "manifest.json").read_text())["splits"].items():
         count, skipped = entry["count"], len(entry["skipped"])
@@ -85,7 +101,7 @@ def train(
     seed: int = 0,
     model: Literal["da", "na"] = "da",
     crop: Literal["plain", "rotated-camera"] = "plain",
-    mask: Mask = "none",
+    mask: Mask = "",
     init: Path | None = None,
 ) -> None:
     """Train a model; an interrupted run is resumed, a finished one is loaded.
@@ -98,7 +114,7 @@ def train(
         model: da-VAE, or na-VAE without attention.
         crop: The crop that the data was prepared with.
         mask: What the network sees: the crop as photographed, or the hand over grey by its true mask, or by
-            the mask that `predict-masks` stored.
+            the mask that `predict-masks` stored. Where nothing is said, the preset decides.
         init: Finished run whose weights to begin with, such as one on RHD before STB.
     """
     from davae.training import loop, runs
@@ -177,9 +193,10 @@ def notebooks(
     out: Path,
     seed: int = 0,
     model: Literal["da", "na"] = "da",
-    dataset: Literal["synthhand", "rhd"] = "synthhand",
+    dataset: Dataset = "synthhand",
     root: str = "",
-    mask: Mask = "none",
+    rig: Literal["sk", "bb"] = "sk",
+    mask: Mask = "",
     only: str = "",
 ) -> None:
     """Execute the notebooks through papermill; data and runs that they need are made first.
@@ -189,15 +206,17 @@ def notebooks(
         out: Folder of the executed copies.
         seed: Training seed.
         model: da-VAE, or na-VAE without attention.
-        dataset: SynthHand, rendered here, or a copy of RHD on disk.
-        root: Folder of RHD_published_v2, where the dataset is rhd.
-        mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask.
+        dataset: SynthHand, rendered here, or a dataset on disk.
+        root: Folder of the dataset, where it is not SynthHand.
+        rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
+        mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask;
+            where nothing is said, the preset decides.
         only: Run just the notebooks whose name contains this.
     """
     from davae.notebooks import execute
     from davae.workspace import Workspace, parameters_of
 
-    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, mask=mask)
+    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig, mask=mask)
     space.ensure_trained()
     for path in execute(out, parameters_of(space), only=only):
         print(path)
@@ -207,9 +226,10 @@ def reproduce(
     preset: Preset = "laptop",
     seed: int = 0,
     model: Literal["da", "na"] = "da",
-    dataset: Literal["synthhand", "rhd"] = "synthhand",
+    dataset: Dataset = "synthhand",
     root: str = "",
-    mask: Mask = "none",
+    rig: Literal["sk", "bb"] = "sk",
+    mask: Mask = "",
 ) -> None:
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
 
@@ -217,14 +237,18 @@ def reproduce(
         preset: smoke for a look (minutes), laptop for results (under half an hour on two cores).
         seed: Training seed.
         model: da-VAE, or na-VAE without attention.
-        dataset: SynthHand, rendered here, or a copy of RHD on disk.
-        root: Folder of RHD_published_v2, where the dataset is rhd.
-        mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask.
+        dataset: SynthHand, rendered here, or a dataset on disk.
+        root: Folder of the dataset, where it is not SynthHand.
+        rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
+        mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask;
+            where nothing is said, the preset decides.
     """
     from davae.workspace import Workspace
     from davae.workspace import reproduce as run_all
 
-    print(run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, mask=mask)))
+    print(
+        run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig, mask=mask))
+    )
 
 
 def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None:

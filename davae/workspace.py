@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from davae.config import Config, MaskConfig, mask_preset, preset
+from davae.data.readers import check_dataset
 
 VARIANTS = {"da": "sk", "na": "none"}  # --model: da-VAE, or na-VAE without attention (paper 4.4)
 
@@ -21,15 +22,21 @@ VARIANTS = {"da": "sk", "na": "none"}  # --model: da-VAE, or na-VAE without atte
 MASKS = ("none", "truth", "network")
 
 
-def experiment(
-    name: str, *, seed: int = 0, model: str = "da", crop: str = "plain", mask: str = "none"
-) -> Config:
+def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plain", mask: str = "") -> Config:
     """Return a preset with a training seed, a variant of the network, its data's crop and its input's mask.
+
+    Args:
+        name: the preset.
+        seed: of the training.
+        model: "da" or "na".
+        crop: of its data.
+        mask: what its input is seen through, see `DataConfig`; empty for what the preset says.
 
     Raises:
         ValueError: unknown preset, model or mask.
     """
     config = preset(name)
+    mask = mask or config.data.mask
     if mask not in MASKS:
         raise ValueError(f"unknown mask {mask!r}; choose one of {', '.join(MASKS)}")
     if model not in VARIANTS:
@@ -60,19 +67,21 @@ def mask_experiment(name: str, *, seed: int = 0, crop: str = "plain") -> MaskCon
 class Workspace:
     """Where an experiment's files live below `home`, and the stages that make them.
 
-    With `dataset="rhd"`, `root` is the folder of RHD_published_v2 and nothing is rendered.
+    SynthHand is rendered; of any other dataset, `root` is the folder on disk. `rig` is STB's.
     """
 
     config: Config
     home: Path
     dataset: str = "synthhand"
     root: str = ""
+    rig: str = "sk"
 
     def __post_init__(self):
-        if self.dataset not in ("synthhand", "rhd"):
-            raise ValueError(f"unknown dataset {self.dataset!r}; choose synthhand or rhd")
-        if self.dataset == "rhd" and not self.root:
-            raise ValueError("dataset is rhd but root is empty; set root to the folder of RHD_published_v2")
+        check_dataset(self.dataset)
+        if self.dataset != "synthhand" and not self.root:
+            raise ValueError(
+                f"dataset is {self.dataset} but root is empty; set root to its folder (see data/README.md)"
+            )
 
     @classmethod
     def of(
@@ -84,16 +93,26 @@ class Workspace:
         home: str = "",
         dataset: str = "synthhand",
         root: str = "",
-        mask: str = "none",
+        rig: str = "sk",
+        mask: str = "",
     ) -> "Workspace":
         """Return the workspace of a preset, below `home` or, where that is empty, the project's folder."""
         config = experiment(name, seed=seed, model=model, mask=mask)
         home = Path(home).resolve() if home else project_folder()  # notebooks run in a folder of their own
-        return cls(config, home, dataset, str(Path(root).resolve()) if root else "")
+        return cls(config, home, dataset, str(Path(root).resolve()) if root else "", rig)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What the dataset's reader is told."""
+        return {"rig": self.rig} if self.dataset == "stb" else {}
+
+    @property
+    def _data_name(self) -> str:
+        return "-".join((self.dataset, *self.options.values()))
 
     @property
     def rendered(self) -> Path:
-        """The dataset in RHD's format."""
+        """The dataset as it lies on disk."""
         if self.dataset != "synthhand":
             return Path(self.root)
         from davae.data.synthhand import GENERATOR  # another generator makes other images: another folder
@@ -105,7 +124,7 @@ class Workspace:
     @property
     def prepared(self) -> Path:
         """The prepared arrays."""
-        name = self.rendered.name if self.dataset == "synthhand" else self.dataset
+        name = self.rendered.name if self.dataset == "synthhand" else self._data_name
         data = self.config.data
         return self.home / "data" / "prepared" / f"{name}-{data.image_px}px-{data.crop}"
 
@@ -113,8 +132,9 @@ class Workspace:
     def run(self) -> Path:
         """The run's folder."""
         variant = {attention: model for model, attention in VARIANTS.items()}[self.config.model.attention]
-        data = "" if self.dataset == "synthhand" else f"-{self.dataset}"
-        mask = "" if self.config.data.mask == "none" else f"-{self.config.data.mask}-mask"
+        data = "" if self.dataset == "synthhand" else f"-{self._data_name}"
+        mask = self.config.data.mask
+        mask = "" if mask == preset(self.config.preset).data.mask else f"-{mask}-mask"
         name = f"{self.config.preset}{data}-{variant}-seed{self.config.train.seed}{mask}"
         return self.home / "outputs" / "runs" / name
 
@@ -157,14 +177,30 @@ class Workspace:
 
         workers = workers or os.cpu_count() or 1
         root = self.ensure_rendered(workers)
-        return prepare(self.dataset, root, self.prepared, self.config.data, skip_bad=True, workers=workers)
+        return prepare(
+            self.dataset,
+            root,
+            self.prepared,
+            self.config.data,
+            options=self.options,
+            skip_bad=True,
+            workers=workers,
+        )
 
     def ensure_masks(self) -> Path:
-        """Train and measure the mask network and predict all masks, where that is not done yet."""
+        """Train and measure the mask network and predict all masks, where that is not done yet.
+
+        A dataset without masks, as STB is, is served by a network that learnt from SynthHand.
+        """
+        from davae.data.manifest import read_manifest
         from davae.evaluation import evaluate_masks, predict_masks
         from davae.training.masks import train_mask
 
         data = self.ensure_prepared()
+        if not read_manifest(data)["splits"]["train"]["with_mask"]:
+            teacher = dataclasses.replace(self, dataset="synthhand", root="").ensure_masks()
+            predict_masks(teacher, data)
+            return teacher
         config = mask_experiment(self.config.preset, crop=self.config.data.crop)
         train_mask(config, data, self.mask_run)
         if not (self.mask_run / "metrics.json").exists():
@@ -241,16 +277,16 @@ def reproduce(space: Workspace) -> str:
 def parameters_of(space: Workspace) -> dict[str, Any]:
     """The notebook parameters that lead a notebook to this workspace."""
     variant = {attention: model for model, attention in VARIANTS.items()}[space.config.model.attention]
-    parameters = {
+    return {
         "preset": space.config.preset,
         "seed": space.config.train.seed,
         "model": variant,
+        "mask": space.config.data.mask,
         "dataset": space.dataset,
         "root": space.root,
+        "rig": space.rig,
         "home": str(space.home),
     }
-    # Left out where it is the notebooks' own default.
-    return parameters if space.config.data.mask == "none" else parameters | {"mask": space.config.data.mask}
 
 
 def project_folder() -> Path:

@@ -20,7 +20,7 @@ from davae.config import DataConfig
 from davae.data.folders import exclusive
 from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
 from davae.data.predicted import COMMAND, open_predicted, read_mask_network
-from davae.data.readers import check_dataset
+from davae.data.readers import complete_options
 from davae.data.sample import stored_points, stored_px
 from davae.data.writer import Job, write_split
 
@@ -55,16 +55,16 @@ def prepare(
     Raises:
         BadSample: a sample is unusable and `skip_bad` is off; the message names its file.
         FileNotFoundError: the dataset is not there.
-        ValueError: unknown dataset, or `out` was prepared otherwise; every difference is named.
+        ValueError: unknown dataset or option, or `out` was prepared otherwise; every difference is named.
         BlockingIOError: another process is writing to `out`.
         OSError: the disk is full; the file is named, and the same call goes on once there is room.
     """
-    check_dataset(dataset)
+    options = complete_options(dataset, options)
     root, out = Path(root), Path(out)
     settings = {
         "format": FORMAT,
         "dataset": dataset,
-        "options": options or {},
+        "options": options,
         "root": root.resolve().name,  # a name only: manifests may be published
         "image_px": config.image_px,
         "crop": config.crop,
@@ -72,7 +72,7 @@ def prepare(
         "stored_px": stored_px(config),
         "stored_points": stored_points(config),
     }
-    jobs = [Job(dataset, root, split, config, skip_bad, options or {}) for split in SPLITS]
+    jobs = [Job(dataset, root, split, config, skip_bad, options) for split in SPLITS]
     if (out / FILE_NAME).exists():
         _refuse_if_different(out, settings, jobs)
         return out

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from davae.data.folders import write_atomically
+from davae.data.pictures import check_size, read_picture
 from davae.data.record import BadSample, HandRecord
 from davae.skeleton import JOINTS, RHD_ORDER
 
@@ -262,26 +263,10 @@ class RHDSplit:
                 )
         return {key: rows[self._kept] for key, rows in factors.items()}
 
-    def _png(self, kind: str, name: str, mode: str) -> NDArray[np.uint8]:
-        """Decode one PNG; part ids of a mask stored in colour are equal in every channel."""
+    def _png(self, kind: str, name: str, mode: Literal["RGB", "L"]) -> NDArray[np.uint8]:
         path = self.folder / kind / name
-        advice = "copy it again from the dataset, or leave such samples out (--skip-bad)"
-        try:
-            with Image.open(path) as image:
-                if mode == "L" and image.mode != "L":
-                    pixels = np.asarray(image.convert("RGB"))[..., 0]  # a grey conversion could round ids
-                else:
-                    pixels = np.asarray(image.convert(mode))
-        except FileNotFoundError:
-            raise BadSample(f"{path}: missing; {advice}") from None
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to report a damaged PNG
-            raise BadSample(f"{path}: cannot be decoded ({error}); {advice}") from error
-        if pixels.shape[:2] != self.size:
-            found, expected = pixels.shape[:2], self.size
-            raise BadSample(
-                f"{path}: is {found[1]}x{found[0]} pixels where the split's images are "
-                f"{expected[1]}x{expected[0]}; {advice}"
-            )
+        pixels = read_picture(path, mode)
+        check_size(path, pixels, self.size)  # known once a picture of the folder can be read
         return pixels
 
     def _label(self, sample: int, key: str, shape: tuple[int, int], rows: slice) -> NDArray[np.float64]:

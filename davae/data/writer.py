@@ -45,7 +45,7 @@ class Job:
 
     def annotations_sha256(self) -> str:
         """Return the checksum of the split's annotation files, which stands for its content."""
-        return sha256(*READERS[self.dataset].label_files(self.root, self.split))
+        return sha256(*READERS[self.dataset].label_files(self.root, self.split, **self.options))
 
 
 def write_split(
