@@ -433,8 +433,8 @@ def test_changed_annotations_and_other_datasets_are_refused(tmp_path):
     out = prepare("synthhand", root, tmp_path / "out", CONFIG, progress=False)
     with pytest.raises(ValueError, match="dataset is 'synthhand', asked for 'rhd'"):
         prepare("rhd", root, out, CONFIG, progress=False)
-    with pytest.raises(ValueError, match="unknown dataset 'freihand'"):
-        prepare("freihand", root, out, CONFIG, progress=False)
+    with pytest.raises(ValueError, match="unknown dataset 'interhand'"):
+        prepare("interhand", root, out, CONFIG, progress=False)
     path = root / "evaluation" / "anno_evaluation.pickle"
     annotations = load_annotations(path)
     annotations[0]["xyz"] += np.float32(0.001)

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from davae.data.freihand import FreiHANDSplit
 from davae.data.record import HandRecord
 from davae.data.rhd import RHDSplit
 from davae.data.stb import STBSplit
@@ -39,7 +40,12 @@ class Reader(Protocol):
         """Return the files whose content stands for the split's in a manifest."""
 
 
-READERS: dict[str, type[Reader]] = {"synthhand": RHDSplit, "rhd": RHDSplit, "stb": STBSplit}
+READERS: dict[str, type[Reader]] = {
+    "synthhand": RHDSplit,
+    "rhd": RHDSplit,
+    "stb": STBSplit,
+    "freihand": FreiHANDSplit,
+}
 
 # What a reader can be told beside the folder and the split, and what it does otherwise.
 OPTIONS: dict[str, dict[str, str]] = {"stb": {"rig": "sk", "wrist": "ring"}}

@@ -13,10 +13,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -82,7 +84,7 @@ def write_dataset(
     _check_request(counts, seed, size, workers, viewpoint)
     look = _Look(seed, size, viewpoint, None if backgrounds is None else Path(backgrounds))
     with exclusive(out) as lock:
-        _claim(out, {"generator": GENERATOR, **counts, **look.manifest()})
+        claim(out, {"generator": GENERATOR, **counts, **look.manifest()})
         _write_dataset(out, counts, look, workers, progress, lock)
     return out
 
@@ -127,7 +129,7 @@ def _write_dataset(
         unit="image",
         disable=not (progress and jobs),
     ) as bar:
-        for rendered in _run(jobs, workers, lock):
+        for rendered in run_jobs(_render_chunk, jobs, workers, lock):
             bar.update(rendered)
     for split, count in counts.items():
         _finish_split(out, split, count)
@@ -143,7 +145,7 @@ def _check_request(counts: dict[str, int], seed: int, size: int, workers: int, v
             raise ValueError(f"{name} is {value}, expected {least} or more")
 
 
-def _claim(out: Path, manifest: dict) -> None:
+def claim(out: Path, manifest: dict) -> None:
     """Write the manifest of a new folder, or check that an old one asks for the same dataset."""
     path = out / MANIFEST
     if path.exists():
@@ -165,13 +167,13 @@ def _claim(out: Path, manifest: dict) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=2) + "\n"))
 
 
-def _run(jobs: list[tuple], workers: int, lock: Lock):
-    """Run the jobs here or in a pool; yields the number of samples of each finished job."""
+def run_jobs(work: Callable[[tuple], Any], jobs: list[tuple], workers: int, lock: Lock) -> Iterator[Any]:
+    """Do `work` on each job, here or in a pool; yields what it returns, in the order in which jobs finish."""
     if workers == 1 or len(jobs) <= 1:
-        yield from map(_render_chunk, jobs)
+        yield from map(work, jobs)
         return
     with worker_pool(min(workers, len(jobs)), lock) as pool:
-        for future in as_completed([pool.submit(_render_chunk, job) for job in jobs]):
+        for future in as_completed([pool.submit(work, job) for job in jobs]):
             yield future.result()
 
 

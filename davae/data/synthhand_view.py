@@ -101,7 +101,12 @@ def hidden_joints_mm(factors: Factors) -> np.ndarray:
     return joints + np.array([aside * max(0.0, 0.75 * joints[:, 2].max() - inward), 0.0, 0.0])
 
 
-def render(factors: Factors, size: int = FRAME_PX, backgrounds: Path | None = None) -> Rendering:
+def render(
+    factors: Factors,
+    size: int = FRAME_PX,
+    backgrounds: Path | None = None,
+    picture: np.ndarray | None = None,
+) -> Rendering:
     """Render one sample.
 
     If the second hand would cover as many pixels as the first it is moved out of the frame, so that the hand
@@ -112,6 +117,7 @@ def render(factors: Factors, size: int = FRAME_PX, backgrounds: Path | None = No
         size: side of the frame in pixels; the camera scales with it.
         backgrounds: a folder of pictures to put behind the hand, chosen by the factors' `wall_seed`; None
             for painted ones and the photographs that come with scikit-image.
+        picture: (size, size, 3) linear reflectance to put behind the hand instead of any of those.
 
     Raises:
         FileNotFoundError: `backgrounds` does not exist or holds no picture.
@@ -132,7 +138,9 @@ def render(factors: Factors, size: int = FRAME_PX, backgrounds: Path | None = No
         scene.fill_direction,
         scene.fill_colour,
     )
-    wall = Wall(backdrop(scene.wall_seed, size, backgrounds), scene.wall_mm, tuple(scene.wall_slope))
+    if picture is None:
+        picture = backdrop(scene.wall_seed, size, backgrounds)
+    wall = Wall(picture, scene.wall_mm, tuple(scene.wall_slope))
     radii = flesh_radii() * scene.size
     shown = bool(scene.second_shown)
     bodies, sides = ([first, second], [side, other]) if shown else ([first], [side])

@@ -1,6 +1,7 @@
 """Open a dataset as the doctor needs it: every part that can be read, and a finding for each that cannot."""
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from davae.data import rhd, stb
+from davae.data import freihand, rhd, stb
 from davae.data.doctor.findings import Finding
 from davae.data.doctor.parts import Hands, Part, Pictures
 from davae.data.pictures import read_picture
@@ -35,7 +36,7 @@ def open_parts(dataset: str, root: Path) -> Opened:
     check_dataset(dataset)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give the folder that {dataset} was unpacked to")
-    return {"rhd": _rhd, "synthhand": _synthhand, "stb": _stb}[dataset](root)
+    return {"rhd": _rhd, "synthhand": _synthhand, "stb": _stb, "freihand": _freihand}[dataset](root)
 
 
 def _views(dataset: str, root: Path, splits: Iterable[str], **options) -> dict[int, tuple[Reader, int]]:
@@ -279,3 +280,57 @@ def _swapper(root: Path, rig: str) -> Callable[[HandRecord], HandRecord]:
         return replace(record, points_mm=stb.hand_points(depth, record.uv_px, record.visible))
 
     return swapped
+
+
+# FreiHAND
+
+
+def _freihand(root: Path) -> Opened:
+    parts, findings = [], []
+    for split, due in freihand.PUBLISHED.items():
+        name = freihand.FOLDERS[split]
+        folder = root / name
+        if not (folder / "rgb").is_dir():
+            findings.append(_missing(root, f"{name}/rgb", f"{name}/rgb"))
+            continue
+        try:
+            xyz_path, K_path = freihand.FreiHANDSplit.label_files(root, split)
+            joints_m = freihand.load_labels(xyz_path, (JOINTS, 3))
+            K = freihand.load_labels(K_path, (3, 3))
+        except (ValueError, OSError) as error:
+            findings.append(Finding("ERROR", str(error), "without its labels nothing of it could be checked"))
+            continue
+        if len(K) != len(joints_m):
+            what = f"{K_path}: has {len(K):,} entries where {xyz_path.name} has {len(joints_m):,}"
+            findings.append(Finding("ERROR", what, "unpack both again, from the same archive"))
+        frames = np.arange(min(len(joints_m), len(K)))
+        images = np.arange(len(frames) * _versions(folder / "rgb", len(frames), freihand.VERSIONS[split]))
+        size = (freihand.SIZE_PX, freihand.SIZE_PX)
+        pictures = [Pictures(folder / "rgb", "", 8, ".jpg", images, size, "FreiHAND's are")]
+        if split == "train":  # evaluation has no masks
+            pictures.append(Pictures(folder / "mask", "", 8, ".jpg", frames, size, "FreiHAND's are"))
+        all_seen = np.ones((len(frames), JOINTS), bool)
+        hands = Hands(frames, np.zeros(len(frames), bool), 1000 * joints_m[frames], None, all_seen, K[frames])
+        parts.append(
+            Part(
+                name=name,
+                split=name,
+                labels=f"{xyz_path}, {K_path.name}",
+                sample="frame",
+                due=due,
+                due_is="FreiHAND as published",
+                short=PART_OF_IT,
+                unit="metres",
+                ids=frames,
+                pictures=tuple(pictures),
+                hands=hands,
+                views=_views("freihand", root, ("train", "val") if split == "train" else (split,)),
+            )
+        )
+    return parts, findings
+
+
+def _versions(folder: Path, frames: int, published: int) -> int:
+    """Return how many images of each frame should be there, to judge by those that are."""
+    there = sum(entry.name.endswith(".jpg") for entry in os.scandir(folder))
+    return min(max(1, -(-there // max(frames, 1))), published)
