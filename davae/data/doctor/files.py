@@ -34,34 +34,29 @@ def check_counts(parts: list[Part]) -> Check:
             found.append(f"{count:,}")
         else:
             found.append(f"{count:,} of {part.due:,}")
-            findings += _shortage(part, count)
+            findings += _shortage(part)
         gaps = missing_between(part.ids)
         if len(gaps):
-            findings.append(
-                Finding(
-                    "ERROR",
-                    f"{part.labels}: {counted(len(gaps), part.sample)} missing between the others (numbers "
-                    f"run from 0 to {part.ids[-1]})",
-                    "the labels were cut or edited: copy this file again from the dataset",
-                    tuple(f"{part.sample} {number}" for number in gaps),
-                )
-            )
-    total = sum(len(part.ids) for part in parts)
+            what = f"{part.sample} ids are missing in the middle"
+            detail = f"{len(gaps):,} of the numbers 0 to {part.ids[-1]:,}"
+            advice = "labels were cut or edited: copy this file again from the dataset"
+            examples = tuple(f"{part.sample} {number}" for number in gaps)
+            findings.append(Finding("ERROR", part.labels, what, detail, advice, examples))
     if len(found) > 3:  # sequences by the dozen
-        due = sum(part.due or 0 for part in parts)
+        total, due = sum(len(part.ids) for part in parts), sum(part.due or 0 for part in parts)
         found = [f"{total:,} of {due:,}"]
     return Check("samples", counted(len(parts), "label file"), "; ".join(found), tuple(findings))
 
 
-def _shortage(part: Part, count: int) -> list[Finding]:
-    if count == part.due:
-        return []
-    if count > part.due:
-        what = f"{part.labels}: labels {count:,} {part.sample}s, more than the {part.due:,} of {part.due_is}"
-        return [Finding("warning", what, "make sure that no other dataset was mixed in")]
-    short = part.short
-    what = f"{part.name}: {count:,} of {part.due:,} {part.sample}s: a part of {part.due_is}"
-    return [Finding(short.level, what, short.advice)]
+def _shortage(part: Part) -> list[Finding]:
+    count, due = len(part.ids), part.due
+    detail = f"{count:,} of {due:,} {part.sample}s"
+    if count > due:
+        advice = "make sure that no other dataset was mixed in"
+        return [Finding("warning", part.labels, f"more labels than {part.due_is}", detail, advice)]
+    if count < due:
+        return [Finding(part.short.level, part.name, part.short.what, detail, part.short.advice)]
+    return []
 
 
 def missing_between(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -98,8 +93,9 @@ def check_pictures(parts: list[Part], progress: bool = True) -> Check:
                     other_size.append(f"{path}: {size[1]}x{size[0]}")
             damaged += len(broken) + len(other_size)
             if broken:
-                what = f"{pictures.folder}: {counted(len(broken), 'picture')} damaged or truncated"
-                findings.append(Finding("ERROR", what, _COPY, tuple(broken)))
+                what = "pictures are damaged or truncated"
+                detail = f"{len(broken):,} of {counted(len(present), 'file')}"
+                findings.append(Finding("ERROR", str(pictures.folder), what, detail, _COPY, tuple(broken)))
             findings += _wrong_sizes(pictures, sizes, other_size, len(present))
     found = (
         ", ".join(f"{n:,} {word}" for n, word in ((absent, "missing"), (damaged, "bad")) if n) or "all whole"
@@ -113,28 +109,25 @@ def _inventory(pictures: Pictures, findings: list[Finding]) -> tuple[list[str], 
     try:
         names = {entry.name for entry in os.scandir(pictures.folder)}
     except (FileNotFoundError, NotADirectoryError):
-        due = counted(len(expected), "picture")
-        what = f"{pictures.folder}: no such folder, but the labels speak of {due} in it"
-        findings.append(Finding("ERROR", what, "unpack the dataset again: this folder belongs to it"))
+        what, detail = "no such folder", f"labels ask for {counted(len(expected), 'picture')} in it"
+        advice = "unpack the dataset again: this folder belongs to it"
+        findings.append(Finding("ERROR", str(pictures.folder), what, detail, advice))
         return expected, []
-    missing = [name for name in expected if name not in names]
-    if missing:
-        what = (
-            f"{pictures.folder}: {counted(len(missing), 'labelled picture')} missing (labels without images)"
-        )
-        findings.append(
-            Finding("ERROR", what, _COPY, tuple(f"{pictures.folder / name}: missing" for name in missing))
-        )
     pattern = re.compile(rf"{re.escape(pictures.prefix)}\d+{re.escape(pictures.suffix)}")
+    missing = [name for name in expected if name not in names]
     surplus = sorted({name for name in names if pattern.fullmatch(name)}.difference(expected))
-    if surplus:
-        what = (
-            f"{pictures.folder}: {counted(len(surplus), 'picture')} without a label (images without labels)"
-        )
-        advice = "labels and pictures are not of one release, or the label file was cut: copy both again"
-        findings.append(
-            Finding("ERROR", what, advice, tuple(str(pictures.folder / name) for name in surplus))
-        )
+    for which, what, advice in (
+        (missing, "labels without images", _COPY),
+        (
+            surplus,
+            "images without labels",
+            "labels and pictures are not of one release, or the label file was cut: copy both again",
+        ),
+    ):
+        if which:
+            where, detail = str(pictures.folder), counted(len(which), "picture")
+            paths = tuple(str(pictures.folder / name) for name in which)
+            findings.append(Finding("ERROR", where, what, detail, advice, paths))
     return missing, [pictures.folder / name for name in expected if name in names]
 
 
@@ -142,14 +135,12 @@ def _wrong_sizes(pictures: Pictures, sizes: Counter, examples: list[str], presen
     if not examples:
         return []
     height, width = pictures.size
+    advice = _COPY
     if len(examples) == present and len(sizes) == 1:
-        which = f"all {present:,} pictures have the wrong image size"
         advice = "labels, cameras and masks belong to the original size: use the pictures as published"
-    else:
-        which = f"{counted(len(examples), 'picture')} of the wrong image size"
-        advice = _COPY
-    what = f"{pictures.folder}: {which}; {pictures.size_is} {width}x{height}"
-    return [Finding("ERROR", what, advice, tuple(examples))]
+    detail = f"{len(examples):,} of {counted(present, 'file')}; {width}x{height} are due"
+    where = str(pictures.folder)
+    return [Finding("ERROR", where, "pictures have the wrong image size", detail, advice, tuple(examples))]
 
 
 def _peek_all(paths: list[Path]) -> Iterator[tuple[Path, tuple[int, int] | None, str | None]]:

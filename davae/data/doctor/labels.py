@@ -1,7 +1,6 @@
 """Checks of labels alone, all of them at once: numbers, cameras, lengths of bones, left and right."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from davae.camera import Array
 from davae.data.doctor.findings import Check, Finding, by_share, counted
@@ -28,18 +27,16 @@ def check_labels(parts: list[Part]) -> Check:
         finite = hands.finite()
         behind = finite & (hands.joints_mm[..., 2] <= 0).any(1)
         for rows, what in (
-            (~finite, "hold NaN or infinity, or lack a field or its shape"),
-            (behind, "have a joint behind the camera (z is not positive)"),
+            (~finite, "labels hold NaN or infinity, or lack a field or its shape"),
+            (behind, "a joint lies behind the camera (z is not positive)"),
         ):
             samples = np.unique(hands.samples[rows])
             bad += len(samples)
             if len(samples):
-                level = by_share(len(samples), len(part.ids))
-                what = f"{part.labels}: labels of {counted(len(samples), part.sample)} {what}"
-                advice = (
-                    "copy the label file again; if it stays so, leave them out with --skip-bad in `prepare`"
-                )
-                findings.append(Finding(level, what, advice, _named(part, samples)))
+                level, detail = by_share(len(samples), len(part.ids)), counted(len(samples), part.sample)
+                advice = "copy the label file again; if it stays so, `prepare --skip-bad` leaves them out"
+                examples = tuple(f"{part.sample} {sample}" for sample in samples)
+                findings.append(Finding(level, part.labels, what, detail, advice, examples))
     total = sum(len(part.hands) for part in parts)
     return Check(
         "labels", counted(total, "hand"), f"{bad:,} unusable" if bad else "all finite", tuple(findings)
@@ -125,24 +122,24 @@ def _explain(part: Part, hands: Hands, error: Array, of: int) -> list[Finding]:
                 continue
         contradictory.append(name)
     findings = []
-    for examples, what, advice in (
+    for examples, what, detail, advice in (
         (
             wrong_K,
-            f"wrong K: {counted(len(wrong_K), 'hand')} would be met by another camera "
-            f"({' and '.join(sorted(words))} disagree)",
-            "K of these samples is not that of their pictures: were those resized or cropped, or K edited?",
+            "wrong K, another camera fits joints and pixels",
+            f"{counted(len(wrong_K), 'hand')}; {' and '.join(sorted(words))} disagree",
+            "K is not that of the pictures: were those resized or cropped, or K edited?",
         ),
         (
             contradictory,
-            f"3D joints and pixels of {counted(len(contradictory), 'hand')} contradict each other, whatever "
-            "the camera",
-            "xyz or uv were edited or mixed up between samples",
+            "3D joints and pixels contradict each other, whatever the camera",
+            counted(len(contradictory), "hand"),
+            "xyz or uv were edited, or mixed up between samples or hands?",
         ),
     ):
         if examples:
-            advice += "; copy the label file again from the dataset"
+            advice += " Copy the label file again from the dataset"
             level = by_share(len(examples), of)
-            findings.append(Finding(level, f"{part.labels}: {what}", advice, tuple(examples)))
+            findings.append(Finding(level, part.labels, what, detail, advice, tuple(examples)))
     return findings
 
 
@@ -154,16 +151,14 @@ def _outside(part: Part, hands: Hands) -> list[Finding]:
     out = share < IN_FRAME_SHARE
     if not out.any():
         return []
-    what = (
-        f"{part.labels}: the joints of {counted(int(out.sum()), 'hand')} do not project into their picture, "
-        f"{width}x{height}: wrong K, or joints of another camera"
-    )
+    what = "joints do not project into their picture: wrong K, or joints of another camera"
+    detail = f"{int(out.sum()):,} of {counted(len(hands), 'hand')}; pictures are {width}x{height}"
     advice = "labels, cameras and pictures must be of one release: copy the label files again"
-    order = np.argsort(share[out], kind="stable")
     examples = tuple(
-        f"{part.sample} {hands.samples[out][i]}: {share[out][i]:.0%} of its joints inside" for i in order
+        f"{part.sample} {hands.samples[row]}: {share[row]:.0%} of its joints inside"
+        for row in np.argsort(share, kind="stable")[: out.sum()]
     )
-    return [Finding(by_share(int(out.sum()), len(hands)), what, advice, examples)]
+    return [Finding(by_share(int(out.sum()), len(hands)), part.labels, what, detail, advice, examples)]
 
 
 def check_bones(parts: list[Part]) -> Check:
@@ -180,22 +175,23 @@ def check_bones(parts: list[Part]) -> Check:
         advice = "copy the label file again from the dataset, not from a copy that someone converted"
         if odd.mean() > 0.5:
             found = found_unit(median, part.unit)
-            what = f"{part.labels}: labels are in {found} where {part.unit} are due"
+            what = f"labels are in {found} where {part.unit} are due"
             if found is None:
-                what = f"{part.labels}: lengths are in no known unit"
-            what += f" (middle finger, knuckle to tip: median {median:.4g} mm as read, human 65..120 mm)"
-            findings.append(Finding("ERROR", what, advice))
+                what = "lengths of bones are in no known unit"
+            detail = f"middle finger, knuckle to tip, {median:.4g} mm as read; adults have 65..120"
+            findings.append(Finding("ERROR", part.labels, what, detail, advice))
         elif odd.any():
-            what = f"{part.labels}: {counted(int(odd.sum()), 'hand')} of no human size; a unit mixed up?"
+            what = "hands of no human size: a unit mixed up?"
             examples = tuple(
                 f"{part.sample} {sample}: middle finger {mm:.4g} mm"
                 for sample, mm in zip(hands.samples[odd], length[odd], strict=True)
             )
-            findings.append(Finding(by_share(int(odd.sum()), len(hands)), what, advice, examples))
+            level, detail = by_share(int(odd.sum()), len(hands)), counted(int(odd.sum()), "hand")
+            findings.append(Finding(level, part.labels, what, detail, advice, examples))
         elif not ADULT_FINGER_MM[0] < median < ADULT_FINGER_MM[1]:
-            what = f"{part.name}: hands are of unusual size: middle finger {median:.0f} mm, adults 65..120"
+            detail = f"middle finger {median:.0f} mm, adults 65..120"
             advice = "fine for children and drawn figures; otherwise doubt the labels"
-            findings.append(Finding("warning", what, advice))
+            findings.append(Finding("warning", part.name, "hands are of unusual size", detail, advice))
     found = f"middle finger {min(medians):.4g}..{max(medians):.4g} mm" if medians else "nothing to measure"
     total = sum(len(part.hands) for part in parts)
     return Check("bone lengths", counted(total, "hand"), found, tuple(findings))
@@ -218,33 +214,34 @@ def found_unit(median_mm: float, due: str) -> str | None:
 def check_chirality(parts: list[Part]) -> Check:
     """Compare the labelled side with how hands bend: fingers and thumb go towards the palm.
 
-    Of one stretched hand this says little, of many hands enough.
+    Of one stretched hand this says little, of many hands enough; parts with few are judged together.
     """
-    findings, shares, clear_hands = [], [], 0
+    bends: dict[tuple[bool, str], list[Array]] = {}
     for part in parts:
+        hands = _sound(part.hands, in_front=False)
+        bend = bend_mm(hands.joints_mm)
         for left in (True, False):
-            hands = _sound(part.hands, in_front=False)
-            hands = hands[hands.left == left]
-            bend = bend_mm(hands.joints_mm) * (-1 if left else 1)
-            clear = np.abs(bend) > CLEAR_MM
-            clear_hands += int(clear.sum())
-            if clear.sum() < CLEAR_HANDS:
-                continue
-            share = float((bend[clear] > 0).mean())
-            shares.append(share)
-            if share < 0.5:
-                side, other = ("left", "right") if left else ("right", "left")
-                what = (
-                    f"{part.labels}: left and right look swapped: {1 - share:.0%} of {clear.sum():,} hands "
-                    f"labelled {side} bend as {other} hands do"
-                )
-                advice = (
-                    "were joints mirrored (x negated), or the rows of the two hands exchanged? "
-                    "Copy the label file again from the dataset"
-                )
-                findings.append(Finding("ERROR", what, advice))
-    found = f"{np.mean(shares):.0%} bend as their side does" if shares else "too few bent hands to tell"
-    return Check("left or right", counted(clear_hands, "bent hand"), found, tuple(findings))
+            own = bend[(hands.left == left) & (np.abs(bend) > CLEAR_MM)]
+            where = part.labels if len(own) >= CLEAR_HANDS else part.alike
+            bends.setdefault((left, where), []).append(-own if left else own)
+    findings, right_way, judged = [], 0, 0
+    for (left, where), pieces in bends.items():
+        bend = np.concatenate(pieces)
+        if len(bend) < CLEAR_HANDS:
+            continue
+        as_labelled = int((bend > 0).sum())
+        right_way, judged = right_way + as_labelled, judged + len(bend)
+        if as_labelled < len(bend) / 2:
+            side, other = ("left", "right") if left else ("right", "left")
+            what = f"left and right look swapped: hands labelled {side} bend as {other} hands do"
+            detail = f"{1 - as_labelled / len(bend):.0%} of {len(bend):,} hands"
+            advice = (
+                "were joints mirrored (x negated), or the rows of the two hands exchanged? Copy the "
+                "label file again from the dataset"
+            )
+            findings.append(Finding("ERROR", where, what, detail, advice))
+    found = f"{right_way / judged:.1%} bend as their side does" if judged else "too few to tell"
+    return Check("left or right", counted(judged, "bent hand"), found, tuple(findings))
 
 
 def bend_mm(joints_mm: Array) -> Array:
@@ -267,7 +264,3 @@ def _sound(hands: Hands, in_front: bool = True) -> Hands:
     if in_front:
         good &= (hands.joints_mm[..., 2] > 0).all(1)
     return hands[good]
-
-
-def _named(part: Part, samples: NDArray) -> tuple[str, ...]:
-    return tuple(f"{part.sample} {sample}" for sample in samples)

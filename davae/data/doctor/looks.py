@@ -1,7 +1,6 @@
-"""Checks of decoded samples: do picture, mask, depth and labels show the same hand?"""
+"""Decode samples, many at a time, and measure how picture, mask, depth and labels of each agree."""
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from davae.camera import Array, depth_to_points, project
-from davae.data.doctor.findings import Check, Finding, by_share, counted
 from davae.data.doctor.parts import Part
 from davae.data.record import BadSample, HandRecord
 from davae.data.rhd import LEFT_IDS, RIGHT_IDS
@@ -23,7 +21,6 @@ BEHIND_MM = (-20.0, 60.0)
 ENOUGH = 4  # joints that a verdict on one sample needs
 MISSED_SHARE = 0.5  # of its joints; a sample of which more miss mask or depth is a suspect
 POINT_REACH_PX = 4.0  # around a joint's pixel, where depth comes as points from another camera
-FIT_SAMPLES = 5  # fewer masks than these tell nothing of a camera
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,16 @@ class Look:
         return str(self.part.image_path(self.sample))
 
     @property
+    def depth_name(self) -> str:
+        """The sample's depth file."""
+        return str(self.part.depth_path(self.sample))
+
+    @property
+    def decided(self) -> bool:
+        """Whether enough joints lie on part ids to tell sides by them."""
+        return self.votes is not None and sum(self.votes) >= ENOUGH
+
+    @property
     def mask_share(self) -> float | None:
         """The share of visible joints on the hand's mask, or None if too few tell."""
         if self.on_mask is None or np.isfinite(self.on_mask).sum() < ENOUGH:
@@ -74,10 +81,10 @@ class Look:
         """Return how far mask, depth and side speak against the labels, and which of them most; 0 if none."""
         shares = {"mask": self.mask_share, "depth": fitting_share(self.behind_mm)}
         against = {name: 1 - share for name, share in shares.items() if share is not None}
-        if self.votes is not None and self.votes[1] > self.votes[0]:
+        if self.decided and self.votes[1] > self.votes[0]:
             against["side"] = 1.0
         worst = max(against, key=against.get, default="")
-        return sum(against.values()), f"{worst} disagrees"
+        return sum(against.values()), f"{worst} off"
 
 
 def choose(parts: list[Part], count: int | None, seed: int) -> list[tuple[Part, int]]:
@@ -115,7 +122,7 @@ def look(part: Part, sample: int) -> Look:
         rows, columns = np.nonzero(record.hand_mask)
         measured["mask_pixels"] = len(rows)
         measured["on_mask"] = np.where(in_frame, record.hand_mask[pixels[:, 1], pixels[:, 0]], np.nan)
-        if len(rows) and in_frame.all():
+        if len(rows):
             measured["mask_box"] = _box(np.stack([columns, rows], axis=1))
             measured["joint_box"] = _box(project(record.joints_mm, record.K))
     measured["cloud_points"] = _cloud_points(record)
@@ -183,190 +190,9 @@ def _votes(part: Part, sample: int, ids: NDArray[np.uint8]) -> tuple[int, int]:
     return own, other
 
 
-# What all looks together tell
-
-
-def check_decoding(looks: list[Look], of: int) -> Check:
-    """List the samples that cannot be decoded."""
-    bad = [look.bad for look in looks if look.bad]
-    findings = []
-    if bad:
-        what = f"{counted(len(bad), 'sample')} cannot be read"
-        findings.append(Finding("ERROR", what, "see each file's message", tuple(bad)))
-    return Check(
-        "decoding", f"{len(looks):,} of {of:,}", f"{len(bad):,} bad" if bad else "all read", tuple(findings)
-    )
-
-
-def check_masks(looks: list[Look]) -> Check | None:
-    """Ask whether visible joints lie on the hand's mask; None if no sample has one."""
-    seen = [look for look in looks if look.mask_share is not None]
-    if not any(look.on_mask is not None for look in looks):
-        return None
-    shares = np.array([look.mask_share for look in seen])
-    findings = []
-    for part, own in _by_part(seen):
-        share = np.array([look.mask_share for look in own])
-        missed = share < MISSED_SHARE
-        if missed.any():
-            words = _mask_words(own)
-            what = (
-                f"{part.name}: joints of {counted(int(missed.sum()), 'sample')} do not lie on the hand's mask"
-            )
-            if words:
-                what += f": wrong K? {words}"
-            examples = tuple(
-                f"{own[i].name}: {share[i]:.0%} of its joints on the mask"
-                for i in np.argsort(share, kind="stable") if missed[i]
-            )  # fmt: skip
-            advice = f"labels ({part.labels}) and masks must be of one release: copy both again"
-            findings.append(Finding(by_share(int(missed.sum()), len(own)), what, advice, examples))
-    found = f"median {np.median(shares):.0%} of joints on the mask" if len(shares) else "no joint on a mask"
-    return Check("masks", counted(len(seen), "sample"), found, tuple(findings))
-
-
-def _mask_words(looks: list[Look]) -> str:
-    """Say how cameras would have to change for the joints to cover the masks, where many would alike."""
-    pairs = [(look.mask_box, look.joint_box) for look in looks if look.mask_box is not None]
-    if len(pairs) < FIT_SAMPLES:
-        return ""
-    mask, joint = (np.array(boxes) for boxes in zip(*pairs, strict=True))
-    zoom = np.median(mask[:, 2:] / np.maximum(joint[:, 2:], 1e-6))
-    shift = np.median(mask[:, :2] - joint[:, :2], axis=0)
-    said = []
-    if not 0.75 < zoom < 1.35:
-        said.append(f"the masks suggest a focal length about {zoom:.1f} times as long")
-    if np.abs(shift).max() > np.median(mask[:, 2:]) / 2:
-        said.append(f"they lie ({shift[0]:+.0f}, {shift[1]:+.0f}) px off, which suggests the principal point")
-    return "; ".join(said)
-
-
-def check_sides(looks: list[Look]) -> Check | None:
-    """Compare left and right of labels with the part ids under their pixels; None if there are none."""
-    voting = [look for look in looks if look.votes is not None and sum(look.votes) >= ENOUGH]
-    if not any(look.votes is not None for look in looks):
-        return None
-    findings = []
-    total = np.array([look.votes for look in voting]).reshape(-1, 2).sum(0)
-    for part, own in _by_part(voting):
-        swapped = [look for look in own if look.votes[1] > look.votes[0]]
-        if not swapped:
-            continue
-        what = (
-            f"{part.labels}: left and right look swapped in {len(swapped):,} of {counted(len(own), 'sample')}"
-        )
-        advice = (
-            "rows 0..20 of xyz and uv_vis are the left hand, part ids 2..17 of masks, too; "
-            "copy labels and masks again from the dataset"
-        )
-        examples = tuple(
-            f"{look.name}: {look.votes[1]} of {sum(look.votes)} joints on the other hand's part ids"
-            for look in swapped
-        )
-        findings.append(Finding(by_share(len(swapped), len(own)), what, advice, examples))
-    share = total[0] / max(total.sum(), 1)
-    return Check(
-        "sides by mask", counted(len(voting), "sample"), f"{share:.1%} on their own hand", tuple(findings)
-    )
-
-
-def check_depth(looks: list[Look]) -> Check | None:
-    """Ask whether visible joints lie just behind the measured surface; None if no sample has depth."""
-    with_depth = [look for look in looks if look.behind_mm is not None]
-    if not with_depth:
-        return None
-    findings, every = [], []
-    judged = [
-        look
-        for look in with_depth
-        if fitting_share(look.behind_mm) is not None or fitting_share(look.behind_swapped_mm)
-    ]
-    for part, own in _by_part(judged):
-        swapped, off = [], []
-        for look in own:
-            plain, turned = fitting_share(look.behind_mm) or 0.0, fitting_share(look.behind_swapped_mm) or 0.0
-            if plain >= MISSED_SHARE:
-                continue
-            (swapped if turned >= 0.75 else off).append(look)
-        for group, what, advice in (
-            (
-                swapped,
-                "high and low byte of depth look swapped",
-                "exchange red and green of these files, or copy depth again from the dataset (programs that "
-                "read BGR and write RGB do this)",
-            ),
-            (
-                off,
-                "joints are not where depth was measured",
-                "depth and labels must be of one release and unconverted: copy depth again",
-            ),
-        ):
-            if group:
-                what = f"{part.name}: {what}, {len(group):,} of {counted(len(own), 'sample')}"
-                examples = tuple(_depth_words(look) for look in group)
-                findings.append(Finding(by_share(len(group), len(own)), what, advice, examples))
-    every = np.concatenate([look.behind_mm for look in with_depth]) if with_depth else np.zeros(0)
-    every = every[np.isfinite(every)]
-    found = "no joint met a measured point"
-    if len(every):
-        low, middle, high = np.percentile(every, [5, 50, 95])
-        found = f"joints {middle:.0f} mm behind the surface (5..95%: {low:.0f}..{high:.0f})"
-    return Check("depth", counted(len(with_depth), "sample"), found, tuple(findings))
-
-
 def fitting_share(behind_mm: Array | None) -> float | None:
     """Return the share of joints that lie where flesh puts them, or None if too few met a measurement."""
     if behind_mm is None or np.isfinite(behind_mm).sum() < ENOUGH:
         return None
     seen = behind_mm[np.isfinite(behind_mm)]
     return float(((seen > BEHIND_MM[0]) & (seen < BEHIND_MM[1])).mean())
-
-
-def _depth_words(look: Look) -> str:
-    seen = look.behind_mm[np.isfinite(look.behind_mm)]
-    if not len(seen):
-        return f"{look.name}: no measured point near its joints"
-    return f"{look.name}: joints {np.median(seen):.0f} mm behind the measured surface"
-
-
-def check_use(parts: list[Part], looks: list[Look], of: int) -> Check:
-    """List the samples that training leaves out by rule: no visible joint, no pixel, no measured point.
-
-    Labels without a visible joint of either hand are found among all samples, the rest among those looked at.
-    """
-    seen = {(look.part.name, look.sample) for look in looks}
-    unseen = [
-        Look(part, int(sample))
-        for part in parts
-        for sample in np.setdiff1d(part.ids, part.hands.samples)
-        if int(sample) in part.views and (part.name, int(sample)) not in seen
-    ]
-    rules: list[tuple[str, Callable[[Look], bool]]] = [
-        ("no visible joint", lambda look: look.visible == 0),
-        ("an empty mask", lambda look: look.mask_pixels == 0),
-        ("an empty cloud", lambda look: look.cloud_points == 0 and look.mask_pixels != 0),
-    ]
-    read = [look for look in looks if look.bad is None]
-    findings, found = [], []
-    for words, rule in rules:
-        hit = [look for look in [*read, *unseen] if rule(look)]
-        if not hit:
-            continue
-        found.append(f"{len(hit):,} with {words}")
-        for part, own in _by_part(hit):
-            level = "ERROR" if len(own) > len(part.views) / 2 else "note"
-            what = f"{part.name}: {counted(len(own), part.sample)} with {words}"
-            advice = "no accident but most of them: see the other checks"
-            if level == "note":
-                advice = "`prepare --skip-bad` leaves them out of training and lists them; nothing to do here"
-            ids = tuple(f"id {look.sample}: {look.name}" for look in own)
-            findings.append(Finding(level, what, advice, ids))
-    looked_at = f"{len(read):,} of {of:,}"
-    return Check("usable hands", looked_at, "; ".join(found) or "all", tuple(findings))
-
-
-def _by_part(looks: list[Look]) -> list[tuple[Part, list[Look]]]:
-    groups: dict[str, list[Look]] = {}
-    for look in looks:
-        groups.setdefault(look.part.name, []).append(look)
-    return [(own[0].part, own) for own in groups.values()]

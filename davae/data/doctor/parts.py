@@ -24,7 +24,6 @@ class Pictures:
         suffix: .png or .jpg.
         numbers: (n,) int64, those that should be there, by the labels.
         size: (height, width) that all should have.
-        size_is: why, as part of a message.
     """
 
     folder: Path
@@ -33,7 +32,6 @@ class Pictures:
     suffix: str
     numbers: NDArray[np.int64]
     size: tuple[int, int]
-    size_is: str
 
     def name(self, number: int) -> str:
         """Return a file's name."""
@@ -89,16 +87,19 @@ class Part:
         name: as messages call it.
         split: "training", "validation" or "evaluation".
         labels: the file of the labels, as messages call it.
+        alike: these and all label files of the same kind, as messages call them.
         sample: what one entry of it is called.
         due: how many samples there should be, or None where nothing says it.
         due_is: who says so.
-        short: what it means if there are fewer, a `Finding` without its `what`.
+        short: what it means if there are fewer, a `Finding` without place and numbers.
         unit: of lengths in the label file.
         ids: (n,) int64, ascending: numbers of the labelled samples.
         pictures: what should lie beside the labels.
         hands: the labels, as far as they can be told.
         views: id -> reader and index, of every sample that can be decoded.
         part_ids: gives the mask (h, w) of RHD's part ids of a sample; None where there are none.
+        visibility: whether the labels say which joints are visible.
+        depth_path: gives the depth file of a sample; None where there is no depth.
         swapped: gives a record as if the two bytes of its depth file were the other way round; None where
             there is no depth.
     """
@@ -106,6 +107,7 @@ class Part:
     name: str
     split: str
     labels: str
+    alike: str
     sample: str
     due: int | None
     due_is: str
@@ -115,8 +117,17 @@ class Part:
     pictures: tuple[Pictures, ...]
     hands: Hands
     views: dict[int, tuple[Reader, int]] = field(repr=False)
+    visibility: bool = True
     part_ids: Callable[[int], NDArray[np.uint8]] | None = None
+    depth_path: Callable[[int], Path] | None = None
     swapped: Callable[[HandRecord], HandRecord] | None = None
+
+    def hand_name(self, row: int) -> str:
+        """Return what messages call one of `hands`: its sample, and its side if there are both."""
+        hands = self.hands
+        side = "left" if hands.left[row] else "right"
+        name = f"{self.sample} {hands.samples[row]}"
+        return name if hands.left.all() or not hands.left.any() else f"{name}, {side} hand"
 
     def record(self, sample: int) -> HandRecord:
         """Decode one of `views`; raises `BadSample`."""
