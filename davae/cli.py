@@ -14,38 +14,45 @@ ABOUT = (
     "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
 )
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
+Form = Annotated[Literal["synthhand", "rhd", "stb", "freihand"], tyro.conf.arg(name="as")]
+Form = Annotated[Literal["synthhand", "rhd", "stb", "freihand"], tyro.conf.arg(name="as")]
 WristRule = Annotated[str | None, tyro.conf.arg(metavar="{ring,middle,knuckles,palm}")]
 
 
 def render(
     out: Path,
     train: int,
-    val: int,
     test: int,
+    val: int | None = None,
+    form: Form = "synthhand",
     seed: int = 0,
-    size: int = 320,
+    size: int | None = None,
     workers: int = 1,
-    viewpoint: Literal["sphere", "frontal"] = "sphere",
+    viewpoint: Literal["sphere", "frontal"] | None = None,
     backgrounds: Path | None = None,
 ) -> None:
-    """Render SynthHand, hands with known factors, in RHD's format.
+    """Render SynthHand, hands with known factors, in RHD's format or exactly as another set was published.
 
     Args:
         out: Folder to write; an interrupted rendering goes on.
-        train: Images of the training split.
-        val: Images of the validation split, in the folder `validation`.
-        test: Images of the test split, in the folder `evaluation` as RHD calls it.
+        train: Images of the training split; of STB, frames of its ten training sequences together.
+        test: Images of the test split, in the folder `evaluation` as RHD calls it; of STB, frames of B1.
+        val: Images of the validation split, in the folder `validation`; only SynthHand's own form has one.
+        form: The folder's form: RHD's with `validation` and factors besides, or that of a published set.
         seed: Seed of the dataset; the same seed gives the same images.
-        size: Side of the square images, pixels.
+        size: Side of the square images, pixels, 320 where nothing is said; published sets have their own.
         workers: Processes; the images do not depend on it.
-        viewpoint: Any, or palm or back within 60 degrees of the camera and fingers mostly up.
+        viewpoint: Any (sphere, where nothing is said), or palm or back within 60 degrees of the camera and
+            fingers mostly up.
         backgrounds: Folder of pictures to put behind the hands, instead of those that davae has; they are
             cropped, flipped, tinted and now and then blurred.
     """
-    from davae.data.synthhand import write_dataset
+    from davae.data.synthhand_forms import write_as
 
-    write_dataset(out, train, val, test, seed, size, workers, viewpoint=viewpoint, backgrounds=backgrounds)
-    print(f"rendered {train} + {val} + {test} images into {out}")
+    choices = {"val": val, "size": size, "viewpoint": viewpoint, "backgrounds": backgrounds}
+    write_as(form, out, train, test, seed, workers, **choices)
+    counts = " + ".join(str(count) for count in (train, val, test) if count is not None)
+    print(f"rendered {counts} images, in the form of {form}, into {out}")
 
 
 def prepare(

@@ -57,6 +57,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> P
 
 
 @pytest.fixture(scope="session")
+def stb_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered set in STB's form, which no test changes: 11 frames to train on and 2 to test, of seed 4."""
+    from davae.data.synthhand_stb import write_stb
+
+    return write_stb(tmp_path_factory.mktemp("stb") / "set", train=11, test=2, seed=4, progress=False)
+
+
+@pytest.fixture(scope="session")
 def require() -> Callable[[object, str], None]:
     """A check of prerequisites: `require(condition, reason)` skips the test, or fails it where CI=true.
 

@@ -88,7 +88,6 @@ class STBSplit:
             ValueError: unknown split, rig or rule, or labels that are damaged.
             FileNotFoundError: the root is not laid out as STB, or lacks the labels of a sequence.
         """
-        check_rule(wrist)
         paths = self.label_files(root, split, rig, wrist)
         self.folder, self.rig, self._wrist = Path(root) / "images", rig, wrist
         self._paths = dict(zip(_sequences(split), paths, strict=True))
@@ -110,6 +109,7 @@ class STBSplit:
         cls, root: str | os.PathLike, split: str, rig: str = "sk", wrist: str = DEFAULT_RULE
     ) -> list[Path]:
         """Return the label files of a split's sequences; raises as the constructor does."""
+        check_rule(wrist)
         if rig not in VIEWS:
             raise ValueError(f"unknown rig {rig!r}; choose one of {', '.join(VIEWS)}")
         for name in ("labels", "images"):

@@ -3,7 +3,7 @@
 `write_dataset` fills a folder that `davae.data.rhd` reads like the real thing, with a `validation` split
 besides, plus `factors.npz` per split: every factor as an array `group/name`, row by row with the ids, and
 `appearance/mean_colour`, the rendered hand's mean display colour. Sample i of a split depends only on
-(seed, split, i).
+(seed, split, i). `write_rhd` fills one as RHD was published, with no more than that has.
 
 One sample is `render(sample_factors(seed, split, i))`; `dataclasses.replace` changes any factor, or a whole
 group of them, and leaves all others as they are. `davae.data.synthhand_sheets` draws contact sheets that way.
@@ -26,12 +26,21 @@ from tqdm.auto import tqdm
 from davae.data.folders import Lock, exclusive, temporary_path, worker_pool, write_atomically
 from davae.data.png import write_png
 from davae.data.rhd import FOLDERS, encode_depth, write_annotations
-from davae.data.synthhand_factors import SPLITS, Factors, sample_factors
+from davae.data.synthhand_factors import FRAME_PX, SPLITS, Factors, sample_factors
 from davae.data.synthhand_view import Rendering, render
 from davae.hand.photos import pictures
 from davae.hand.pose import VIEWPOINTS
 
-__all__ = ["GENERATOR", "MANIFEST", "Factors", "Rendering", "render", "sample_factors", "write_dataset"]
+__all__ = [
+    "GENERATOR",
+    "MANIFEST",
+    "Factors",
+    "Rendering",
+    "render",
+    "sample_factors",
+    "write_dataset",
+    "write_rhd",
+]
 
 GENERATOR = 6  # raised whenever the same seed would give other pictures
 MANIFEST = "synthhand.json"
@@ -79,14 +88,28 @@ def write_dataset(
         BlockingIOError: another process is writing there.
         OSError: the disk is full; the file is named, and the same call goes on once there is room.
     """
-    out = Path(out)
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
-    _check_request(counts, seed, size, workers, viewpoint)
     look = _Look(seed, size, viewpoint, None if backgrounds is None else Path(backgrounds))
-    with exclusive(out) as lock:
-        claim(out, {"generator": GENERATOR, **counts, **look.manifest()})
-        _write_dataset(out, counts, look, workers, progress, lock)
-    return out
+    return _write(Path(out), counts, look, workers, progress)
+
+
+def write_rhd(
+    out: str | os.PathLike,
+    train: int,
+    test: int,
+    seed: int,
+    workers: int = 1,
+    progress: bool = True,
+    viewpoint: str = "sphere",
+    backgrounds: str | os.PathLike | None = None,
+) -> Path:
+    """Render SynthHand as RHD was published: what `write_dataset` does, without `validation` and factors.
+
+    Pictures have 320 px, and pixels in the labels four significant digits, as the published ones seem to have
+    (a few hundredths of a pixel). Arguments, resuming and errors are those of `write_dataset`.
+    """
+    look = _Look(seed, FRAME_PX, viewpoint, None if backgrounds is None else Path(backgrounds), as_rhd=True)
+    return _write(Path(out), {"train": train, "test": test}, look, workers, progress)
 
 
 @dataclass(frozen=True)
@@ -97,24 +120,38 @@ class _Look:
     size: int
     viewpoint: str
     backgrounds: Path | None
+    as_rhd: bool = False
 
     def manifest(self) -> dict:
-        """These as JSON; a folder of backgrounds as the hash of its pictures, wherever it lies."""
-        pictures_sha256 = None
-        if self.backgrounds is not None:
-            sha256 = hashlib.sha256()
-            for path in pictures(self.backgrounds):
-                sha256.update(path.name.encode() + path.read_bytes())
-            pictures_sha256 = sha256.hexdigest()
+        """These as JSON."""
         return {
             "seed": self.seed,
             "size": self.size,
             "viewpoint": self.viewpoint,
-            "backgrounds_sha256": pictures_sha256,
+            "backgrounds_sha256": backgrounds_sha256(self.backgrounds),
+            **({"form": "rhd"} if self.as_rhd else {}),
         }
 
 
-def _write_dataset(
+def backgrounds_sha256(backgrounds: Path | None) -> str | None:
+    """Return the hash of a folder's pictures, which stands for it wherever it lies; None for no folder."""
+    if backgrounds is None:
+        return None
+    sha256 = hashlib.sha256()
+    for path in pictures(backgrounds):
+        sha256.update(path.name.encode() + path.read_bytes())
+    return sha256.hexdigest()
+
+
+def _write(out: Path, counts: dict[str, int], look: _Look, workers: int, progress: bool) -> Path:
+    _check_request(counts, look.seed, look.size, workers, look.viewpoint)
+    with exclusive(out) as lock:
+        claim(out, {"generator": GENERATOR, **counts, **look.manifest()})
+        _write_splits(out, counts, look, workers, progress, lock)
+    return out
+
+
+def _write_splits(
     out: Path, counts: dict[str, int], look: _Look, workers: int, progress: bool, lock: Lock
 ) -> None:
     jobs = [
@@ -132,7 +169,7 @@ def _write_dataset(
         for rendered in run_jobs(_render_chunk, jobs, workers, lock):
             bar.update(rendered)
     for split, count in counts.items():
-        _finish_split(out, split, count)
+        _finish_split(out, split, count, look.as_rhd)
     shutil.rmtree(out / ".partial", ignore_errors=True)
 
 
@@ -220,7 +257,7 @@ def _write_images(folder: Path, index: int, rendering: Rendering) -> None:
         write_atomically(folder / kind / f"{index:05d}.png", write)
 
 
-def _finish_split(out: Path, split: str, count: int) -> None:
+def _finish_split(out: Path, split: str, count: int, as_rhd: bool) -> None:
     """Gather the cached rows into `factors.npz` and the annotation pickle, the mark of a finished split."""
     annotation = _annotation_path(out, split)
     if annotation.exists():
@@ -232,10 +269,20 @@ def _finish_split(out: Path, split: str, count: int) -> None:
             chunks.append(dict(chunk))
     rows = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
     labels = {name: rows.pop(name) for name in ("xyz", "uv_vis", "K") if name in rows}
-    _write_npz(annotation.parent / "factors.npz", rows)
+    if not as_rhd:
+        _write_npz(annotation.parent / "factors.npz", rows)
+    elif labels:
+        labels["uv_vis"] = _four_digits(labels["uv_vis"])
     write_annotations(
         annotation, {i: {name: values[i] for name, values in labels.items()} for i in range(count)}
     )
+
+
+def _four_digits(values: np.ndarray) -> np.ndarray:
+    """Round to four significant digits."""
+    leading = np.floor(np.log10(np.maximum(np.abs(values, dtype=np.float64), 1e-3)))
+    step = 10.0 ** (leading - 3)
+    return (np.rint(values / step) * step).astype(values.dtype)
 
 
 def _is_done(out: str, split: str, indices: list[int]) -> bool:
@@ -244,16 +291,17 @@ def _is_done(out: str, split: str, indices: list[int]) -> bool:
 
 
 def _has_images(folder: Path, index: int) -> bool:
-    """Whether all three pictures of a sample are there and end as PNGs do."""
-    for kind in ("color", "depth", "mask"):
-        try:
-            with open(folder / kind / f"{index:05d}.png", "rb") as file:
-                file.seek(-len(_PNG_END), os.SEEK_END)
-                if file.read() != _PNG_END:
-                    return False
-        except OSError:  # missing, or shorter than any PNG
-            return False
-    return True
+    return all(is_whole_png(folder / kind / f"{index:05d}.png") for kind in ("color", "depth", "mask"))
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a picture is there and ends as PNGs do."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return file.read() == _PNG_END
+    except OSError:  # missing, or shorter than any PNG
+        return False
 
 
 def _annotation_path(out: Path, split: str) -> Path:

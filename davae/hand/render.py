@@ -225,7 +225,7 @@ class _Mesh:
     def sees(self, body: int, joints_mm, K, size: int, radii_mm: np.ndarray, hits: _Hits) -> np.ndarray:
         """Visibility (21,) of joints, given what their rays met; see `cast`."""
         z = joints_mm[:, 2]
-        uv = joints_mm[:, :2] / z[:, None] * K[0, 0] + K[:2, 2]
+        uv = joints_mm[:, :2] / z[:, None] * K[[0, 1], [0, 1]] + K[:2, 2]
         inside = (z > 0) & np.all((uv >= -0.5) & (uv < size - 0.5), axis=1)
         first = hits.nearest
         own, beside = np.zeros((2, len(z)), bool)
@@ -282,8 +282,8 @@ def _occupied(mesh: _Mesh, size: int, K: np.ndarray) -> np.ndarray:
         return np.ones((size, size), bool)
     corners = np.ascontiguousarray(mesh.faces.T)
     first, end = [], []
-    for along, centre in ((y, K[1, 2]), (x, K[0, 2])):
-        a, b, c = (along / z * np.float32(K[0, 0]) + np.float32(centre)).astype(np.float32)[corners]
+    for along, focal, centre in ((y, K[1, 1], K[1, 2]), (x, K[0, 0], K[0, 2])):
+        a, b, c = (along / z * np.float32(focal) + np.float32(centre)).astype(np.float32)[corners]
         first.append(np.minimum(np.minimum(a, b), c) - np.float32(0.01))
         end.append(np.maximum(np.maximum(a, b), c) + np.float32(1.01))
     first, end = (np.clip(np.stack(bounds), 0, size) for bounds in (first, end))

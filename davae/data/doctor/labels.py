@@ -112,7 +112,7 @@ def _explain(part: Part, hands: Hands, error: Array, of: int) -> list[Finding]:
     wrong_K, contradictory, words = [], [], set()
     for row in np.argsort(-error):
         seen = hands.visible[row]
-        name = f"{part.sample} {hands.samples[row]}: off by up to {error[row]:.1f} px"
+        name = f"{part.hand_name(hands, row)}: off by up to {error[row]:.1f} px"
         if seen.sum() >= 4:
             fitted, left_over = fit_camera(hands.joints_mm[row][seen], hands.uv_px[row][seen])
             said = camera_difference(hands.K[row], fitted)
@@ -155,7 +155,7 @@ def _outside(part: Part, hands: Hands) -> list[Finding]:
     detail = f"{int(out.sum()):,} of {counted(len(hands), 'hand')}; pictures are {width}x{height}"
     advice = "labels, cameras and pictures must be of one release: copy the label files again"
     examples = tuple(
-        f"{part.sample} {hands.samples[row]}: {share[row]:.0%} of its joints inside"
+        f"{part.hand_name(hands, row)}: {share[row]:.0%} of its joints inside"
         for row in np.argsort(share, kind="stable")[: out.sum()]
     )
     return [Finding(by_share(int(out.sum()), len(hands)), part.labels, what, detail, advice, examples)]
@@ -183,8 +183,8 @@ def check_bones(parts: list[Part]) -> Check:
         elif odd.any():
             what = "hands of no human size: a unit mixed up?"
             examples = tuple(
-                f"{part.sample} {sample}: middle finger {mm:.4g} mm"
-                for sample, mm in zip(hands.samples[odd], length[odd], strict=True)
+                f"{part.hand_name(hands, row)}: middle finger {length[row]:.4g} mm"
+                for row in np.flatnonzero(odd)
             )
             level, detail = by_share(int(odd.sum()), len(hands)), counted(int(odd.sum()), "hand")
             findings.append(Finding(level, part.labels, what, detail, advice, examples))

@@ -122,12 +122,12 @@ class Part:
     depth_path: Callable[[int], Path] | None = None
     swapped: Callable[[HandRecord], HandRecord] | None = None
 
-    def hand_name(self, row: int) -> str:
-        """Return what messages call one of `hands`: its sample, and its side if there are both."""
-        hands = self.hands
-        side = "left" if hands.left[row] else "right"
+    def hand_name(self, hands: Hands, row: int) -> str:
+        """Return what messages call one of its hands: the sample, and the side where it may be either."""
         name = f"{self.sample} {hands.samples[row]}"
-        return name if hands.left.all() or not hands.left.any() else f"{name}, {side} hand"
+        if self.hands.left.all() or not self.hands.left.any():
+            return name
+        return f"{name}, {'left' if hands.left[row] else 'right'} hand"
 
     def record(self, sample: int) -> HandRecord:
         """Decode one of `views`; raises `BadSample`."""
