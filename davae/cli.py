@@ -94,6 +94,40 @@ def prepare(
         print(f"  {split}: {count} samples, {entry['with_cloud']} with a cloud, {skipped} left out")
 
 
+def check_data(
+    dataset: Literal["synthhand", "rhd", "stb", "freihand"],
+    root: Path,
+    full: bool = False,
+    sheet: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Check a dataset on disk: what is there, and whether pictures, labels and depth agree.
+
+    Each problem is told with its file and what to do. Exit status 0 says that the set can be used, 1 that it
+    cannot.
+
+    Args:
+        dataset: Which format `root` holds.
+        root: The dataset's folder.
+        full: Decode every picture, where the default is all labels, all files' ends and 1,000 pictures.
+        sheet: PNG to write, a contact sheet with joints and masks drawn over pictures; by default
+            outputs/check/DATASET.png.
+        seed: Of the choice of pictures.
+    """
+    from davae.data.doctor import examine, sights
+    from davae.data.folders import write_atomically
+    from davae.figures import check_sheet
+
+    diagnosis = examine(dataset, root, full=full, seed=seed)
+    print(diagnosis.format())
+    if shown := sights(diagnosis, seed=seed):
+        path = sheet or Path("outputs") / "check" / f"{dataset}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: check_sheet(shown).savefig(temporary, format="png", dpi=180))
+        print(f"contact sheet: {path}")
+    sys.exit(0 if diagnosis.usable else 1)
+
+
 def train(
     preset: Preset,
     data: Path,
@@ -267,7 +301,7 @@ def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None
 def main() -> None:
     """Run the command line; expected errors are told without a traceback (DAVAE_DEBUG=1 shows it)."""
     commands = (
-        render, prepare, train_mask, predict_masks, train, evaluate, notebooks, reproduce, summary
+        render, check_data, prepare, train_mask, predict_masks, train, evaluate, notebooks, reproduce, summary
     )  # fmt: skip
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -29,6 +29,8 @@ from davae.data.rhd import HOLD_OUT_EVERY
 from davae.skeleton import JOINTS
 
 FOLDERS = {"train": "training", "val": "training", "test": "evaluation"}
+PUBLISHED = {"train": 32560, "test": 3960}  # frames of the published set
+VERSIONS = {"train": 4, "test": 1}  # images of a frame
 SIZE_PX = 224
 MASK_THRESHOLD = 127  # half way: JPEG turns 0 and 255 into values near them
 _IMAGE_NAME = re.compile(r"(\d{8})\.jpg")
@@ -59,8 +61,8 @@ class FreiHANDSplit:
         xyz_path, K_path = self.label_files(root, split)
         self.folder = Path(root) / FOLDERS[split]
         self._xyz_path, self._K_path = xyz_path, K_path
-        self._joints_m = _load_labels(xyz_path, (JOINTS, 3)).astype(np.float32)
-        self._K = _load_labels(K_path, (3, 3))
+        self._joints_m = load_labels(xyz_path, (JOINTS, 3)).astype(np.float32)
+        self._K = load_labels(K_path, (3, 3))
         self.frames = len(self._joints_m)
         if len(self._K) != self.frames:
             raise ValueError(
@@ -162,7 +164,7 @@ class FreiHANDSplit:
         )
 
 
-def _load_labels(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
+def load_labels(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
     """Read a JSON list of equally shaped entries as (n, *shape). Numbers that are not finite are let through.
 
     Raises:

@@ -22,6 +22,8 @@ from davae.data.record import BadSample, HandRecord
 from davae.skeleton import JOINTS, RHD_ORDER
 
 FOLDERS = {"train": "training", "val": "validation", "test": "evaluation"}
+PUBLISHED = {"train": 41258, "test": 2728}  # samples of the published set
+SIZE_PX = 320  # of its pictures, in both directions
 HOLD_OUT_EVERY = 40  # validation of a set that has none: every 40th id of training
 LEFT_IDS = (2, 17)
 RIGHT_IDS = (18, 33)

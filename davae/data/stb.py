@@ -188,21 +188,33 @@ class STBSplit:
             )
 
     def _cloud(self, frame: Frame, uv: Array, visible: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-        """Measure the hand's points (p, 3) in the colour camera's frame, or None without a depth picture.
-
-        The hand is what lies within WINDOW_MM of the depth camera and, seen by the colour camera, inside the
-        square crop around its joints. The set has no masks; this is what the pipeline did that the paper most
-        likely used.
-        """
+        """Return `hand_points` of a frame, or None without a depth picture."""
         path = self._path(frame._replace(view="SK_depth"))
         if not path.exists() or not visible.any():
             return None
-        depth = decode_depth(read_picture(path, "RGB", SIZE))
-        near, far = WINDOW_MM
-        points = depth_to_colour(depth_to_points(depth, (depth >= near) & (depth <= far), K_DEPTH))
-        centre, half = hand_crop(uv, visible)
-        inside = np.all(np.abs(project(points, K_COLOUR) - centre) <= half, axis=1)
-        return points[inside].astype(np.float32)
+        return hand_points(decode_depth(read_picture(path, "RGB", SIZE)), uv, visible)
+
+
+def hand_points(depth_mm: NDArray, uv_px: NDArray, visible: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Measure a hand by SK's depth camera.
+
+    The hand is what lies within WINDOW_MM of that camera and, seen by the colour camera, inside the square
+    crop around its joints. The set has no masks; this is what the pipeline did that the paper most likely
+    used.
+
+    Args:
+        depth_mm: (480, 640) picture of the depth camera.
+        uv_px: (21, 2) joints in the colour picture.
+        visible: (21,) bool, at least one True.
+
+    Returns:
+        (p, 3) points in mm in the colour camera's frame; p may be 0.
+    """
+    near, far = WINDOW_MM
+    points = depth_to_colour(depth_to_points(depth_mm, (depth_mm >= near) & (depth_mm <= far), K_DEPTH))
+    centre, half = hand_crop(uv_px, visible)
+    inside = np.all(np.abs(project(points, K_COLOUR) - centre) <= half, axis=1)
+    return points[inside].astype(np.float32)
 
 
 def _sequences(split: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from davae.camera import project
 from davae.data.folders import Lock, exclusive, write_atomically
-from davae.data.freihand import FOLDERS, SIZE_PX
+from davae.data.freihand import FOLDERS, SIZE_PX, VERSIONS
 from davae.data.synthhand import GENERATOR, claim, run_jobs
 from davae.data.synthhand_factors import FRAME_PX, GROUPS, SPLITS, Factors, sample_factors
 from davae.data.synthhand_view import camera_matrix, hand_body, hand_pixels, render
@@ -25,7 +25,6 @@ from davae.hand.backdrop import to_linear
 from davae.skeleton import REFERENCE_BONE
 
 EDITION = 1  # raised whenever the same seed would give other pictures though SynthHand's would not change
-VERSIONS = {"train": 4, "test": 1}  # images of a frame
 FOCAL_PX = (380.0, 530.0)  # of published cameras, whose principal point is the middle, (112, 112)
 REACH_PX = (60.0, 95.0)  # how far an open hand reaches from its middle MCP
 _REACH_MM = 105.0  # the same, of an average adult

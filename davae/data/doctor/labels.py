@@ -1,0 +1,266 @@
+"""Checks of labels alone, all of them at once: numbers, cameras, lengths of bones, left and right."""
+
+import numpy as np
+
+from davae.camera import Array
+from davae.data.doctor.findings import Check, Finding, by_share, counted
+from davae.data.doctor.parts import Hands, Part
+
+EXACT_PX = 1.0  # labels are rounded to four digits, which moves a projection by a tenth of this
+FOCAL_TOLERANCE, CENTRE_TOLERANCE_PX = 0.005, 1.0  # below this a fitted camera agrees with the labelled one
+IN_FRAME_SHARE = 0.6  # of the joints of the median hand, where pixels follow from K
+
+MIDDLE_FINGER = (9, 10, 11, 12)
+FINGER_MM = (40.0, 160.0)  # middle finger, knuckle to tip: whatever lies outside was not measured in mm
+ADULT_FINGER_MM = (65.0, 120.0)  # where the median of a population of adults lies
+MM_IN = {"metres": 1000.0, "decimetres": 100.0, "centimetres": 10.0, "millimetres": 1.0}
+
+CLEAR_MM = 25.0  # a hand bent less than this says nothing about its side
+CLEAR_HANDS = 5  # fewer of these say nothing about a dataset's
+
+
+def check_labels(parts: list[Part]) -> Check:
+    """Find labels that are absent, misshapen or not finite, and joints behind the camera."""
+    findings, bad = [], 0
+    for part in parts:
+        hands = part.hands
+        finite = hands.finite()
+        behind = finite & (hands.joints_mm[..., 2] <= 0).any(1)
+        for rows, what in (
+            (~finite, "labels hold NaN or infinity, or lack a field or its shape"),
+            (behind, "a joint lies behind the camera (z is not positive)"),
+        ):
+            samples = np.unique(hands.samples[rows])
+            bad += len(samples)
+            if len(samples):
+                level, detail = by_share(len(samples), len(part.ids)), counted(len(samples), part.sample)
+                advice = "copy the label file again; if it stays so, `prepare --skip-bad` leaves them out"
+                examples = tuple(f"{part.sample} {sample}" for sample in samples)
+                findings.append(Finding(level, part.labels, what, detail, advice, examples))
+    total = sum(len(part.hands) for part in parts)
+    return Check(
+        "labels", counted(total, "hand"), f"{bad:,} unusable" if bad else "all finite", tuple(findings)
+    )
+
+
+def check_camera(parts: list[Part]) -> Check:
+    """Project joints by K: do they meet the labelled pixels, or at least the picture?
+
+    Where they miss, a camera is fitted to joints and pixels: if one exists the labels are plausible and K is
+    not, and the difference says which of its numbers.
+    """
+    findings, errors = [], []
+    for part in parts:
+        hands = _sound(part.hands)
+        if not len(hands):
+            continue
+        if hands.uv_px is None:
+            findings += _outside(part, hands)
+        else:
+            error = reprojection_error_px(hands)
+            errors.append(error)
+            if (error > EXACT_PX).any():
+                findings += _explain(part, hands[error > EXACT_PX], error[error > EXACT_PX], len(hands))
+    if errors:
+        every = np.concatenate(errors)
+        low, high = np.percentile(every, [50, 99])
+        found = f"K joints - pixels: median {low:.2f}, 99% {high:.2f}, worst {every.max():.2f} px"
+    else:
+        found = "joints in the picture" if not findings else "joints outside the picture"
+    total = sum(len(part.hands) for part in parts)
+    return Check("camera K", counted(total, "hand"), found, tuple(findings))
+
+
+def reprojection_error_px(hands: Hands) -> Array:
+    """Return the largest distance (n,) between labelled and projected pixels of a hand's visible joints."""
+    distance = np.linalg.norm(hands.projected() - hands.uv_px, axis=-1)
+    return np.where(hands.visible, distance, 0.0).max(axis=1)
+
+
+def fit_camera(joints_mm: Array, uv_px: Array) -> tuple[Array, float]:
+    """Fit u = fx x/z + cx and v = fy y/z + cy to one hand.
+
+    Args:
+        joints_mm: (n, 3) in the camera frame.
+        uv_px: (n, 2).
+
+    Returns:
+        (fx, fy, cx, cy), and the largest remaining distance in px.
+    """
+    rays = joints_mm[:, :2] / joints_mm[:, 2:]
+    fitted, left_over = np.zeros((2, 2)), np.zeros_like(uv_px)
+    for axis in range(2):
+        design = np.stack([rays[:, axis], np.ones(len(rays))], axis=1)
+        fitted[:, axis] = np.linalg.lstsq(design, uv_px[:, axis], rcond=None)[0]
+        left_over[:, axis] = design @ fitted[:, axis] - uv_px[:, axis]
+    return fitted.ravel(), float(np.linalg.norm(left_over, axis=1).max())
+
+
+def camera_difference(K: Array, fitted: Array) -> list[str]:
+    """Name the numbers of K (3, 3) that disagree with a fitted (fx, fy, cx, cy)."""
+    said = []
+    (fx, fy, cx, cy), (gx, gy, dx, dy) = (K[0, 0], K[1, 1], K[0, 2], K[1, 2]), fitted
+    if max(abs(gx / fx - 1), abs(gy / fy - 1)) > FOCAL_TOLERANCE:
+        said.append(f"the focal length is {fx:.1f}, {fy:.1f}, the labels fit {gx:.1f}, {gy:.1f}")
+    if max(abs(dx - cx), abs(dy - cy)) > CENTRE_TOLERANCE_PX:
+        said.append(f"the principal point is ({cx:.1f}, {cy:.1f}), the labels fit ({dx:.1f}, {dy:.1f})")
+    return said
+
+
+def _explain(part: Part, hands: Hands, error: Array, of: int) -> list[Finding]:
+    """Sort hands that K does not project onto their pixels by whether another K would."""
+    wrong_K, contradictory, words = [], [], set()
+    for row in np.argsort(-error):
+        seen = hands.visible[row]
+        name = f"{part.hand_name(hands, row)}: off by up to {error[row]:.1f} px"
+        if seen.sum() >= 4:
+            fitted, left_over = fit_camera(hands.joints_mm[row][seen], hands.uv_px[row][seen])
+            said = camera_difference(hands.K[row], fitted)
+            if left_over < EXACT_PX and said:
+                wrong_K.append(f"{name}; {' and '.join(said)}")
+                words |= {text.split(" is ")[0].removeprefix("the ") for text in said}
+                continue
+        contradictory.append(name)
+    findings = []
+    for examples, what, detail, advice in (
+        (
+            wrong_K,
+            "wrong K, another camera fits joints and pixels",
+            f"{counted(len(wrong_K), 'hand')}; {' and '.join(sorted(words))} disagree",
+            "K is not that of the pictures: were those resized or cropped, or K edited?",
+        ),
+        (
+            contradictory,
+            "3D joints and pixels contradict each other, whatever the camera",
+            counted(len(contradictory), "hand"),
+            "xyz or uv were edited, or mixed up between samples or hands?",
+        ),
+    ):
+        if examples:
+            advice += " Copy the label file again from the dataset"
+            level = by_share(len(examples), of)
+            findings.append(Finding(level, part.labels, what, detail, advice, tuple(examples)))
+    return findings
+
+
+def _outside(part: Part, hands: Hands) -> list[Finding]:
+    """Where pixels are not labelled: a camera that puts hands outside the picture is wrong."""
+    height, width = part.pictures[0].size
+    u, v = np.moveaxis(hands.projected(), -1, 0)
+    share = ((u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)).mean(1)
+    out = share < IN_FRAME_SHARE
+    if not out.any():
+        return []
+    what = "joints do not project into their picture: wrong K, or joints of another camera"
+    detail = f"{int(out.sum()):,} of {counted(len(hands), 'hand')}; pictures are {width}x{height}"
+    advice = "labels, cameras and pictures must be of one release: copy the label files again"
+    examples = tuple(
+        f"{part.hand_name(hands, row)}: {share[row]:.0%} of its joints inside"
+        for row in np.argsort(share, kind="stable")[: out.sum()]
+    )
+    return [Finding(by_share(int(out.sum()), len(hands)), part.labels, what, detail, advice, examples)]
+
+
+def check_bones(parts: list[Part]) -> Check:
+    """Compare the middle finger's length with those of humans: wrong units show at once."""
+    findings, medians = [], []
+    for part in parts:
+        hands = _sound(part.hands, in_front=False)
+        if not len(hands):
+            continue
+        length = finger_length_mm(hands.joints_mm)
+        median = float(np.median(length))
+        medians.append(median)
+        odd = (length < FINGER_MM[0]) | (length > FINGER_MM[1])
+        advice = "copy the label file again from the dataset, not from a copy that someone converted"
+        if odd.mean() > 0.5:
+            found = found_unit(median, part.unit)
+            what = f"labels are in {found} where {part.unit} are due"
+            if found is None:
+                what = "lengths of bones are in no known unit"
+            detail = f"middle finger, knuckle to tip, {median:.4g} mm as read; adults have 65..120"
+            findings.append(Finding("ERROR", part.labels, what, detail, advice))
+        elif odd.any():
+            what = "hands of no human size: a unit mixed up?"
+            examples = tuple(
+                f"{part.hand_name(hands, row)}: middle finger {length[row]:.4g} mm"
+                for row in np.flatnonzero(odd)
+            )
+            level, detail = by_share(int(odd.sum()), len(hands)), counted(int(odd.sum()), "hand")
+            findings.append(Finding(level, part.labels, what, detail, advice, examples))
+        elif not ADULT_FINGER_MM[0] < median < ADULT_FINGER_MM[1]:
+            detail = f"middle finger {median:.0f} mm, adults 65..120"
+            advice = "fine for children and drawn figures; otherwise doubt the labels"
+            findings.append(Finding("warning", part.name, "hands are of unusual size", detail, advice))
+    found = f"middle finger {min(medians):.4g}..{max(medians):.4g} mm" if medians else "nothing to measure"
+    total = sum(len(part.hands) for part in parts)
+    return Check("bone lengths", counted(total, "hand"), found, tuple(findings))
+
+
+def finger_length_mm(joints_mm: Array) -> Array:
+    """Return the middle finger's length (n,) from knuckle to tip of joints (n, 21, 3)."""
+    return np.linalg.norm(np.diff(joints_mm[:, list(MIDDLE_FINGER)], axis=1), axis=-1).sum(1)
+
+
+def found_unit(median_mm: float, due: str) -> str | None:
+    """Return the unit in which lengths were stored that came out as `median_mm` when read as `due`."""
+    stored = median_mm / MM_IN[due]
+    for unit, mm in MM_IN.items():
+        if FINGER_MM[0] < stored * mm < FINGER_MM[1]:
+            return unit
+    return None
+
+
+def check_chirality(parts: list[Part]) -> Check:
+    """Compare the labelled side with how hands bend: fingers and thumb go towards the palm.
+
+    Of one stretched hand this says little, of many hands enough; parts with few are judged together.
+    """
+    bends: dict[tuple[bool, str], list[Array]] = {}
+    for part in parts:
+        hands = _sound(part.hands, in_front=False)
+        bend = bend_mm(hands.joints_mm)
+        for left in (True, False):
+            own = bend[(hands.left == left) & (np.abs(bend) > CLEAR_MM)]
+            where = part.labels if len(own) >= CLEAR_HANDS else part.alike
+            bends.setdefault((left, where), []).append(-own if left else own)
+    findings, right_way, judged = [], 0, 0
+    for (left, where), pieces in bends.items():
+        bend = np.concatenate(pieces)
+        if len(bend) < CLEAR_HANDS:
+            continue
+        as_labelled = int((bend > 0).sum())
+        right_way, judged = right_way + as_labelled, judged + len(bend)
+        if as_labelled < len(bend) / 2:
+            side, other = ("left", "right") if left else ("right", "left")
+            what = f"left and right look swapped: hands labelled {side} bend as {other} hands do"
+            detail = f"{1 - as_labelled / len(bend):.0%} of {len(bend):,} hands"
+            advice = (
+                "were joints mirrored (x negated), or the rows of the two hands exchanged? Copy the "
+                "label file again from the dataset"
+            )
+            findings.append(Finding("ERROR", where, what, detail, advice))
+    found = f"{right_way / judged:.1%} bend as their side does" if judged else "too few to tell"
+    return Check("left or right", counted(judged, "bent hand"), found, tuple(findings))
+
+
+def bend_mm(joints_mm: Array) -> Array:
+    """Return how far (n,) thumb and fingers reach out of the palm's plane, positive for right hands.
+
+    The normal (index MCP - wrist) x (little MCP - wrist) looks out of a right palm; in its mirror image, a
+    left hand, it looks out of the back.
+    """
+    wrist = joints_mm[:, 0]
+    normal = np.cross(joints_mm[:, 5] - wrist, joints_mm[:, 17] - wrist)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    fingers = (joints_mm[:, [8, 12, 16, 20]] - joints_mm[:, [5, 9, 13, 17]]).mean(1)
+    thumb = joints_mm[:, 4] - wrist
+    return ((fingers + thumb) * normal).sum(1)
+
+
+def _sound(hands: Hands, in_front: bool = True) -> Hands:
+    """Keep the hands whose labels can be computed with."""
+    good = hands.finite()
+    if in_front:
+        good &= (hands.joints_mm[..., 2] > 0).all(1)
+    return hands[good]

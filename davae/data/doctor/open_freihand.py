@@ -1,0 +1,67 @@
+"""Open FreiHAND for the doctor."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from davae.data import freihand
+from davae.data.doctor.findings import Finding
+from davae.data.doctor.opening import AS_PUBLISHED, PART_OF_IT, Opened, missing, unreadable, views
+from davae.data.doctor.parts import Hands, Part, Pictures
+from davae.skeleton import JOINTS
+
+
+def open_freihand(root: Path) -> Opened:
+    """Open both folders; a sample of the labels is a frame, of which training has several images."""
+    parts, findings = [], []
+    for split, due in freihand.PUBLISHED.items():
+        name = freihand.FOLDERS[split]
+        folder = root / name
+        if not (folder / "rgb").is_dir():
+            findings.append(missing(root, f"{name}/rgb"))
+            continue
+        try:
+            xyz_path, K_path = freihand.FreiHANDSplit.label_files(root, split)
+            joints_m = freihand.load_labels(xyz_path, (JOINTS, 3))
+            K = freihand.load_labels(K_path, (3, 3))
+        except (ValueError, OSError) as error:
+            findings.append(unreadable(root / f"{name}_xyz.json", error))
+            continue
+        if len(K) != len(joints_m):
+            what = "not as many cameras as joints"
+            detail = f"{len(K):,} entries; {xyz_path.name} has {len(joints_m):,}"
+            detail, advice = f"{len(K):,} for {len(joints_m):,}", "unpack both again, from one archive"
+            findings.append(Finding("ERROR", str(K_path), what, detail, advice))
+        frames = np.arange(min(len(joints_m), len(K)))
+        images = np.arange(len(frames) * _versions(folder / "rgb", len(frames), freihand.VERSIONS[split]))
+        size = (freihand.SIZE_PX, freihand.SIZE_PX)
+        pictures = [Pictures(folder / "rgb", "", 8, ".jpg", images, size)]
+        if split == "train":  # evaluation has no masks
+            pictures.append(Pictures(folder / "mask", "", 8, ".jpg", frames, size))
+        seen, left = np.ones((len(frames), JOINTS), bool), np.zeros(len(frames), bool)
+        parts.append(
+            Part(
+                name=name,
+                split=name,
+                labels=f"{xyz_path} and {K_path.name}",
+                alike="*_xyz.json",
+                sample="frame",
+                due=due,
+                due_is=AS_PUBLISHED,
+                short=PART_OF_IT,
+                unit="metres",
+                ids=frames,
+                pictures=tuple(pictures),
+                hands=Hands(frames, left, 1000 * joints_m[frames], None, seen, K[frames]),
+                views=views("freihand", root, ("train", "val") if split == "train" else (split,)),
+                visibility=False,
+            )
+        )
+    return parts, findings
+
+
+def _versions(folder: Path, frames: int, published: int) -> int:
+    """Return how many images of each frame should be there, to judge by those that are."""
+    there = sum(entry.name.endswith(".jpg") for entry in os.scandir(folder))
+    return min(max(1, -(-there // max(frames, 1))), published)

@@ -1,0 +1,80 @@
+"""The data doctor's contact sheet: labels and masks over the pictures they belong to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from davae.data.doctor.sights import Sight
+from davae.figures.hands import draw_hand
+from davae.figures.style import new_figure, same_length, show_image, styled
+
+MASK_COLOUR = "#56b4e9"
+PROJECTED_COLOUR = "#d6322d"
+SHEET_WIDTH_IN = 9.0
+ROOM = 0.8  # half side of a tile over the extent of the joints in it
+LEAST_HALF_PX = 32.0
+
+
+@styled
+def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
+    """Return a contact sheet of hands cut out of their pictures, with everything that is known drawn on.
+
+    Skeletons are the labelled pixels, hollow where a joint is not visible; crosses are the 3D joints through
+    the camera, which should lie on them; a tint marks the mask.
+
+    Args:
+        sights: what to draw, at least one.
+        columns: pictures in a row.
+    """
+    count = same_length(sights=sights)
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    width_in = max(SHEET_WIDTH_IN * columns / 6, 3.5)
+    figure = new_figure(rows * (width_in / columns + 0.2) + 0.3, width_in)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    for index, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if index >= count:
+            continue
+        sight = sights[index]
+        show_image(ax, sight.image)
+        if sight.mask is not None:
+            _tint(ax, sight.mask)
+        draw_hand(ax, sight.uv_px, visible=sight.visible, linewidth=1.0)
+        ax.scatter(*sight.projected_px.T, s=9, marker="x", c=PROJECTED_COLOUR, linewidths=0.5, zorder=5)
+        _look_at_hand(ax, sight.uv_px, sight.image.shape[:2])
+        ax.set_title(sight.title, fontsize=6.5, pad=2)
+    marks = [
+        Line2D([], [], color="#009e73", marker="o", markersize=4, label="labels (hollow: hidden)"),
+        Line2D([], [], color=PROJECTED_COLOUR, marker="x", linestyle="", markersize=4, label="K · 3D joints"),
+        Patch(facecolor=MASK_COLOUR, alpha=0.5, label="the hand's mask, or its measured points"),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _tint(ax: Axes, mask) -> None:
+    mask = np.asarray(mask, bool)
+    layer = np.zeros((*mask.shape, 4))
+    layer[mask] = (*to_rgb(MASK_COLOUR), 0.18)
+    ax.imshow(layer)
+    if mask.any() and not mask.all():
+        ax.contour(mask, levels=[0.5], colors=MASK_COLOUR, linewidths=0.6)
+
+
+def _look_at_hand(ax: Axes, uv: np.ndarray, size: tuple[int, int]) -> None:
+    """Show a square around the labelled joints, moved into the picture where it fits."""
+    height, width = size
+    inside = uv[((uv >= -0.5) & (uv < [width - 0.5, height - 0.5])).all(1)]
+    if not len(inside):
+        inside = np.array([[0.0, 0.0], [width - 1.0, height - 1.0]])
+    low, high = inside.min(0), inside.max(0)
+    half = min(max(ROOM * (high - low).max(), LEAST_HALF_PX), min(height, width) / 2)
+    u, v = np.clip((low + high) / 2, half - 0.5, np.array([width, height]) - half - 0.5)
+    ax.set(xlim=(u - half, u + half), ylim=(v + half, v - half))
