@@ -24,6 +24,7 @@ from davae.networks import HandMaskNet
 from davae.training import loop, runs
 from davae.training.masks import enlarge, mask_iou, mask_loss, predict_probability, train_mask
 from davae.training.trainer import optimisers, take_step
+from davae.workspace import Workspace, parameters_of
 
 SCRIPT = """
 import os, signal, sys
@@ -361,6 +362,31 @@ def test_missing_masks_name_the_command(prepared, tiny_config, tmp_path):
     with pytest.raises(ValueError, match=r"davae predict-masks --mask-run RUN --data"):
         loop.train(config, prepared, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_workspace_makes_the_masks_it_needs(tmp_path, monkeypatch, tiny_config):
+    def space(mask, seed=0):
+        return Workspace.of("smoke", home=str(tmp_path), mask=mask, seed=seed)
+
+    names = [space(mask).run.name for mask in ("none", "truth", "network")]
+    assert names == ["smoke-da-seed0", "smoke-da-seed0-truth-mask", "smoke-da-seed0-network-mask"]
+    assert space("network", seed=3).mask_run == space("none").mask_run  # it belongs to the data
+    assert [parameters_of(space(mask))["mask"] for mask in ("none", "truth")] == ["none", "truth"]
+    with pytest.raises(ValueError, match="unknown mask 'thick'; choose one of none, truth, network"):
+        space("thick")
+
+    masked = dataclasses.replace(tiny_config, data=dataclasses.replace(tiny_config.data, mask="network"))
+    masked = dataclasses.replace(masked, render=dataclasses.replace(masked.render, train=6, val=2, test=2))
+    home = Workspace(masked, tmp_path)
+    small = dataclasses.replace(mask_preset("smoke").train, steps=2, batch_size=4)
+    monkeypatch.setattr("davae.workspace.mask_preset", lambda name: MaskConfig(
+        mask_preset("smoke").data, 8, (1, 1, 1, 1), stem_pool=False, decoder=8, train=small))  # fmt: skip
+    run = home.ensure_trained()
+    assert runs.identity_of(run).mask_network == runs.weights_digest(home.mask_run)
+    assert (home.mask_run / "metrics.json").exists()
+    before = (home.mask_run / "metrics.json").stat().st_mtime_ns
+    assert home.ensure_trained() == run and home.ensure_evaluated()["mask"] == "network"
+    assert (home.mask_run / "metrics.json").stat().st_mtime_ns == before
 
 
 # The report

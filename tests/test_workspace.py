@@ -117,6 +117,11 @@ def test_reproduce_reuses_finished_work(home):
     [
         (("train", "--preset", "huge", "--data", "x", "--run", "y"), "unknown preset 'huge'"),
         (("train", "--preset", "smoke", "--data", "nowhere", "--run", "y"), "nothing is prepared there"),
+        (("train-mask", "--preset", "smoke", "--data", "nowhere", "--run", "y"), "nothing is prepared there"),
+        (
+            ("predict-masks", "--mask-run", "nowhere", "--data", "x"),
+            "python -m davae train-mask --run nowhere",
+        ),
         (("evaluate", "--run", "nowhere", "--data", "x", "--out", "z.json"), "no run here"),
         (("prepare", "--dataset", "rhd", "--root", "nowhere", "--out", "y"), "nowhere"),
     ],
