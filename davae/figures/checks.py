@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from davae.data.doctor.labels import EXACT_PX
 from davae.data.doctor.sights import Sight
 from davae.figures.hands import draw_hand
 from davae.figures.style import new_figure, same_length, show_image, styled
@@ -25,7 +26,7 @@ def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
     """Return a contact sheet of hands cut out of their pictures, with everything that is known drawn on.
 
     Skeletons are the labelled pixels, hollow where a joint is not visible; crosses are the 3D joints through
-    the camera, which should lie on them; a tint marks the mask.
+    the camera, drawn where they miss their pixels; a tint marks the mask.
 
     Args:
         sights: what to draw, at least one.
@@ -46,13 +47,22 @@ def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
         show_image(ax, sight.image)
         if sight.mask is not None:
             _tint(ax, sight.mask)
-        draw_hand(ax, sight.uv_px, visible=sight.visible, linewidth=1.0)
-        ax.scatter(*sight.projected_px.T, s=9, marker="x", c=PROJECTED_COLOUR, linewidths=0.5, zorder=5)
+        draw_hand(ax, sight.uv_px, visible=sight.visible, linewidth=1.2)
+        off = np.linalg.norm(sight.projected_px - sight.uv_px, axis=1) > EXACT_PX
+        ax.scatter(*sight.projected_px[off].T, s=9, marker="x", c=PROJECTED_COLOUR, linewidths=0.5, zorder=5)
         _look_at_hand(ax, sight.uv_px, sight.image.shape[:2])
         ax.set_title(sight.title, fontsize=6.5, pad=2)
     marks = [
         Line2D([], [], color="#009e73", marker="o", markersize=4, label="labels (hollow: hidden)"),
-        Line2D([], [], color=PROJECTED_COLOUR, marker="x", linestyle="", markersize=4, label="K · 3D joints"),
+        Line2D(
+            [],
+            [],
+            color=PROJECTED_COLOUR,
+            marker="x",
+            linestyle="",
+            markersize=4,
+            label="K · 3D joints, where they miss",
+        ),
         Patch(facecolor=MASK_COLOUR, alpha=0.5, label="the hand's mask, or its measured points"),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
