@@ -72,8 +72,8 @@ class Look:
 
     @property
     def mask_share(self) -> float | None:
-        """The share of visible joints on the hand's mask, or None if too few tell."""
-        if self.on_mask is None or np.isfinite(self.on_mask).sum() < ENOUGH:
+        """The share of visible joints on the hand's mask; None if it is empty or too few joints tell."""
+        if not self.mask_pixels or np.isfinite(self.on_mask).sum() < ENOUGH:
             return None
         return float(np.nanmean(self.on_mask))
 
