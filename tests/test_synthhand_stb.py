@@ -1,6 +1,7 @@
 """SynthHand in STB's form: four cameras that see one hand, labels that hit it, the same bytes every time."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from davae.data.prepared import PreparedSplit, prepare
 from davae.data.stb import SEQUENCES, STBSplit, frame_of
 from davae.data.stb_cameras import K_BB, K_COLOUR, SIZE
 from davae.data.stb_labels import load_labels, wrist_to_palm, write_labels
-from davae.data.synthhand_stb import VIEWS, write_stb
+from davae.data.synthhand import GENERATOR
+from davae.data.synthhand_stb import EDITION, VIEWS, write_stb
 from davae.data.synthhand_stb_view import COLOUR_TO_LEFT, draw, draw_views, frame_scene
 from davae.hand.body import Body
 from davae.hand.render import Wall
@@ -60,6 +62,12 @@ def test_the_tree_is_stbs(stb_set):
     for sequence, count in frames.items():
         for rig in ("BB", "SK"):
             assert load_labels(stb_set / "labels" / f"{sequence}_{rig}.mat").shape == (count, 21, 3)
+
+
+def test_the_manifest_says_what_was_made(stb_set):
+    manifest = json.loads((stb_set / "synthhand.json").read_text())
+    look = {"seed": SEED, "viewpoint": "sphere", "backgrounds_sha256": None}
+    assert manifest == {"generator": GENERATOR, "form": "stb", "edition": EDITION, **COUNTS, **look}
 
 
 def test_hands_stand_in_the_window_and_the_background_behind_it(stb_set):

@@ -68,7 +68,7 @@ def write_stb(
     with exclusive(out) as lock:
         request = {"train": train, "test": test, "seed": seed, "viewpoint": viewpoint}
         look = {"backgrounds_sha256": backgrounds_sha256(backgrounds)}
-        claim(out, {"generator": GENERATOR, "stb": EDITION, **request, **look})
+        claim(out, {"generator": GENERATOR, "form": "stb", "edition": EDITION, **request, **look})
         _write(out, frames, (seed, viewpoint, backgrounds), workers, progress, lock)
     return out
 
