@@ -32,8 +32,8 @@ from davae.evaluation import format_table, protocol_scores
 from davae.losses import pose_loss
 from davae.networks.blocks import BasicBlock, initialise, residual_layer
 from davae.networks.encoder import Trunk
-from davae.training.loop import AVERAGE_EVERY, averaged, batch_indices, has_bf16, optimisers, take_step
 from davae.training.runs import write_text
+from davae.training.trainer import AVERAGE_EVERY, averaged, batch_indices, has_bf16, optimisers, take_step
 
 
 class Regressor(nn.Module):

@@ -13,9 +13,10 @@ from davae.notebooks import NotebookError
 ABOUT = (
     "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
 )
+Dataset = Literal["synthhand", "rhd", "stb", "freihand"]
+Mask = Annotated[str, tyro.conf.arg(metavar="{none,truth,network}")]
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
-Form = Annotated[Literal["synthhand", "rhd", "stb", "freihand"], tyro.conf.arg(name="as")]
-Form = Annotated[Literal["synthhand", "rhd", "stb", "freihand"], tyro.conf.arg(name="as")]
+Form = Annotated[Dataset, tyro.conf.arg(name="as")]
 WristRule = Annotated[str | None, tyro.conf.arg(metavar="{ring,middle,knuckles,palm}")]
 
 
@@ -56,7 +57,7 @@ def render(
 
 
 def prepare(
-    dataset: Literal["synthhand", "rhd", "stb", "freihand"],
+    dataset: Dataset,
     root: Path,
     out: Path,
     size: int = 64,
@@ -134,6 +135,8 @@ def train(
     seed: int = 0,
     model: Literal["da", "na"] = "da",
     crop: Literal["plain", "rotated-camera"] = "plain",
+    mask: Mask = "",
+    init: Path | None = None,
 ) -> None:
     """Train a model; an interrupted run is resumed, a finished one is loaded.
 
@@ -144,14 +147,61 @@ def train(
         seed: Seed of initial weights, order, augmentation and latent noise.
         model: da-VAE, or na-VAE without attention.
         crop: The crop that the data was prepared with.
+        mask: What the network sees: the crop as photographed, or the hand over grey by its true mask, or by
+            the mask that `predict-masks` stored. Where nothing is said, the preset decides.
+        init: Finished run whose weights to begin with, such as one on RHD before STB.
     """
     from davae.training import loop, runs
     from davae.workspace import experiment
 
     finished = runs.is_finished(run)
-    loop.train(experiment(preset, seed=seed, model=model, crop=crop), data, run)
+    config = experiment(preset, seed=seed, model=model, crop=crop, mask=mask)
+    loop.train(config, data, run, init=init)
     print(f"{'found finished' if finished else 'trained'}: {run}")
     print((run / "terms.txt").read_text(), end="")
+
+
+def train_mask(
+    preset: Preset,
+    data: Path,
+    run: Path,
+    seed: int = 0,
+    crop: Literal["plain", "rotated-camera"] = "plain",
+) -> None:
+    """Train a hand mask network and measure it; an interrupted run is resumed, a finished one is loaded.
+
+    It learns from a dataset that has masks. `predict-masks` then applies it, to that dataset or another.
+
+    Args:
+        preset: Size and schedule.
+        data: Folder written by `prepare`.
+        run: The run's folder.
+        seed: Seed of initial weights, order and augmentation.
+        crop: The crop that the data was prepared with.
+    """
+    from davae.evaluation import evaluate_masks, format_masks
+    from davae.training import masks, runs
+    from davae.workspace import mask_experiment
+
+    finished = runs.is_finished(run)
+    masks.train_mask(mask_experiment(preset, seed=seed, crop=crop), data, run)
+    print(f"{'found finished' if finished else 'trained'}: {run}")
+    print(format_masks(evaluate_masks(run, data)), end="")
+
+
+def predict_masks(mask_run: Path, data: Path) -> None:
+    """Predict the hand mask of every prepared sample and store it beside it, for `train --mask network`.
+
+    The data need no masks of their own: a network trained on SynthHand, RHD or FreiHAND serves STB, if both
+    were prepared with the same size and crop. Masks by another network are replaced, those by the same kept.
+
+    Args:
+        mask_run: Folder of a finished run of `train-mask`.
+        data: Folder written by `prepare`.
+    """
+    from davae.evaluation import predict_masks as predict
+
+    print(f"{'predicted' if predict(mask_run, data) else 'found predicted'}: {data}")
 
 
 def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "train"] = "test") -> None:
@@ -177,8 +227,10 @@ def notebooks(
     out: Path,
     seed: int = 0,
     model: Literal["da", "na"] = "da",
-    dataset: Literal["synthhand", "rhd"] = "synthhand",
+    dataset: Dataset = "synthhand",
     root: str = "",
+    rig: Literal["sk", "bb"] = "sk",
+    mask: Mask = "",
     only: str = "",
 ) -> None:
     """Execute the notebooks through papermill; data and runs that they need are made first.
@@ -188,14 +240,17 @@ def notebooks(
         out: Folder of the executed copies.
         seed: Training seed.
         model: da-VAE, or na-VAE without attention.
-        dataset: SynthHand, rendered here, or a copy of RHD on disk.
-        root: Folder of RHD_published_v2, where the dataset is rhd.
+        dataset: SynthHand, rendered here, or a dataset on disk.
+        root: Folder of the dataset, where it is not SynthHand.
+        rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
+        mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask;
+            where nothing is said, the preset decides.
         only: Run just the notebooks whose name contains this.
     """
     from davae.notebooks import execute
     from davae.workspace import Workspace, parameters_of
 
-    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root)
+    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig, mask=mask)
     space.ensure_trained()
     for path in execute(out, parameters_of(space), only=only):
         print(path)
@@ -205,8 +260,10 @@ def reproduce(
     preset: Preset = "laptop",
     seed: int = 0,
     model: Literal["da", "na"] = "da",
-    dataset: Literal["synthhand", "rhd"] = "synthhand",
+    dataset: Dataset = "synthhand",
     root: str = "",
+    rig: Literal["sk", "bb"] = "sk",
+    mask: Mask = "",
 ) -> None:
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
 
@@ -214,13 +271,18 @@ def reproduce(
         preset: smoke for a look (minutes), laptop for results (under half an hour on two cores).
         seed: Training seed.
         model: da-VAE, or na-VAE without attention.
-        dataset: SynthHand, rendered here, or a copy of RHD on disk.
-        root: Folder of RHD_published_v2, where the dataset is rhd.
+        dataset: SynthHand, rendered here, or a dataset on disk.
+        root: Folder of the dataset, where it is not SynthHand.
+        rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
+        mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask;
+            where nothing is said, the preset decides.
     """
     from davae.workspace import Workspace
     from davae.workspace import reproduce as run_all
 
-    print(run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root)))
+    print(
+        run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig, mask=mask))
+    )
 
 
 def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None:
@@ -238,7 +300,9 @@ def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None
 
 def main() -> None:
     """Run the command line; expected errors are told without a traceback (DAVAE_DEBUG=1 shows it)."""
-    commands = (render, prepare, check_data, train, evaluate, notebooks, reproduce, summary)
+    commands = (
+        render, check_data, prepare, train_mask, predict_masks, train, evaluate, notebooks, reproduce, summary
+    )  # fmt: skip
     try:
         tyro.extras.subcommand_cli_from_dict(
             {command.__name__.replace("_", "-"): command for command in commands},

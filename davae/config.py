@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning (facts: dims 24, 16, 8)
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
@@ -37,6 +37,7 @@ class DataConfig:
     scale_min: float = 0.8  # augmentation: hand scale U[scale_min, 1]
     rotation: float = math.pi  # augmentation: in-plane rotation U[-rotation, rotation], radians
     cloud_points: int = 2048  # target points drawn per step
+    mask: Literal["none", "truth", "network"] = "none"  # by which the input is laid over grey
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,21 @@ class TrainConfig:
     seed: int = 0
 
 
+class Saved:
+    """A dataclass with a JSON round trip."""
+
+    def to_json(self) -> str:
+        """Return the config as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Rebuild a config from `to_json`'s text; unknown or missing fields are errors."""
+        return _build(cls, json.loads(text), "config")
+
+
 @dataclass(frozen=True)
-class Config:
+class Config(Saved):
     """One experiment."""
 
     preset: str = "paper"
@@ -122,14 +136,18 @@ class Config:
                 f"{self.model.image_px}; the network must be built for the images it is given"
             )
 
-    def to_json(self) -> str:
-        """Return the config as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> "Config":
-        """Rebuild a config from `to_json`'s text; unknown or missing fields are errors."""
-        return _build(cls, json.loads(text), "config")
+@dataclass(frozen=True)
+class MaskConfig(Saved):
+    """One hand mask network (paper 3.2); no part of `Config`, which names its masks by their digest."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    width: int = 64  # of the ResNet, as `ModelConfig`
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    stem_stride: int = 2
+    stem_pool: bool = True
+    decoder: int = 64  # channels of the decoder
+    train: TrainConfig = field(default_factory=TrainConfig)
 
 
 def _build(cls: type, values: dict[str, Any], where: str):
@@ -217,3 +235,16 @@ def preset(name: str) -> Config:
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]()
+
+
+def mask_preset(name: str) -> MaskConfig:
+    """Return the mask network of the named preset's data, which sweep shares with laptop."""
+    data = preset(name).data
+    if name == "paper":  # about 20 epochs of RHD
+        return MaskConfig(data, train=TrainConfig(steps=25_000, average_decay=0.999, checkpoint_every=1000))
+    steps = 60 if name == "smoke" else 2000
+    train = TrainConfig(
+        steps=steps, optimiser="muon", learning_rate=8e-3, warmup_steps=steps // 25, weight_decay=1e-4,
+        average_decay=0.98, checkpoint_every=max(20, steps // 20),
+    )  # fmt: skip
+    return MaskConfig(data, width=16, blocks=(1, 1, 1, 1), stem_pool=False, decoder=16, train=train)

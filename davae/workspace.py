@@ -1,6 +1,6 @@
 """From nothing to figures: the stages of a reproduction, each of which finds its own finished work.
 
-    render -> prepare -> train -> evaluate -> notebooks
+    render -> prepare -> (masks) -> train -> evaluate -> notebooks
 
 The command line, the notebooks and `make reproduce` all go through these stages, so a notebook opened alone
 makes what it misses, and one opened after `make reproduce` finds everything there.
@@ -13,24 +13,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from davae.config import Config, preset
+from davae.config import Config, MaskConfig, mask_preset, preset
+from davae.data.readers import check_dataset
 
 VARIANTS = {"da": "sk", "na": "none"}  # --model: da-VAE, or na-VAE without attention (paper 4.4)
 
 
-def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plain") -> Config:
-    """Return a preset with a training seed, a variant of the network and the crop of its data.
+MASKS = ("none", "truth", "network")
+
+
+def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plain", mask: str = "") -> Config:
+    """Return a preset with a training seed, a variant of the network, its data's crop and its input's mask.
+
+    Args:
+        name: the preset.
+        seed: of the training.
+        model: "da" or "na".
+        crop: of its data.
+        mask: what its input is seen through, see `DataConfig`; empty for what the preset says.
 
     Raises:
-        ValueError: unknown preset or model.
+        ValueError: unknown preset, model or mask.
     """
     config = preset(name)
+    mask = mask or config.data.mask
+    if mask not in MASKS:
+        raise ValueError(f"unknown mask {mask!r}; choose one of {', '.join(MASKS)}")
     if model not in VARIANTS:
         raise ValueError(f"unknown model {model!r}; choose one of {', '.join(VARIANTS)}")
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, crop=crop),
+        data=dataclasses.replace(config.data, crop=crop, mask=mask),
         model=dataclasses.replace(config.model, attention=VARIANTS[model]),
+        train=dataclasses.replace(config.train, seed=seed),
+    )
+
+
+def mask_experiment(name: str, *, seed: int = 0, crop: str = "plain") -> MaskConfig:
+    """Return the mask network of a preset with a training seed and the crop of its data.
+
+    Raises:
+        ValueError: unknown preset.
+    """
+    config = mask_preset(name)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, crop=crop),
         train=dataclasses.replace(config.train, seed=seed),
     )
 
@@ -39,19 +67,21 @@ def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plai
 class Workspace:
     """Where an experiment's files live below `home`, and the stages that make them.
 
-    With `dataset="rhd"`, `root` is the folder of RHD_published_v2 and nothing is rendered.
+    SynthHand is rendered; of any other dataset, `root` is the folder on disk. `rig` is STB's.
     """
 
     config: Config
     home: Path
     dataset: str = "synthhand"
     root: str = ""
+    rig: str = "sk"
 
     def __post_init__(self):
-        if self.dataset not in ("synthhand", "rhd"):
-            raise ValueError(f"unknown dataset {self.dataset!r}; choose synthhand or rhd")
-        if self.dataset == "rhd" and not self.root:
-            raise ValueError("dataset is rhd but root is empty; set root to the folder of RHD_published_v2")
+        check_dataset(self.dataset)
+        if self.dataset != "synthhand" and not self.root:
+            raise ValueError(
+                f"dataset is {self.dataset} but root is empty; set root to its folder (see data/README.md)"
+            )
 
     @classmethod
     def of(
@@ -63,15 +93,26 @@ class Workspace:
         home: str = "",
         dataset: str = "synthhand",
         root: str = "",
+        rig: str = "sk",
+        mask: str = "",
     ) -> "Workspace":
         """Return the workspace of a preset, below `home` or, where that is empty, the project's folder."""
-        config = experiment(name, seed=seed, model=model)
+        config = experiment(name, seed=seed, model=model, mask=mask)
         home = Path(home).resolve() if home else project_folder()  # notebooks run in a folder of their own
-        return cls(config, home, dataset, str(Path(root).resolve()) if root else "")
+        return cls(config, home, dataset, str(Path(root).resolve()) if root else "", rig)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What the dataset's reader is told."""
+        return {"rig": self.rig} if self.dataset == "stb" else {}
+
+    @property
+    def _data_name(self) -> str:
+        return "-".join((self.dataset, *self.options.values()))
 
     @property
     def rendered(self) -> Path:
-        """The dataset in RHD's format."""
+        """The dataset as it lies on disk."""
         if self.dataset != "synthhand":
             return Path(self.root)
         from davae.data.synthhand import GENERATOR  # another generator makes other images: another folder
@@ -83,7 +124,7 @@ class Workspace:
     @property
     def prepared(self) -> Path:
         """The prepared arrays."""
-        name = self.rendered.name if self.dataset == "synthhand" else self.dataset
+        name = self.rendered.name if self.dataset == "synthhand" else self._data_name
         data = self.config.data
         return self.home / "data" / "prepared" / f"{name}-{data.image_px}px-{data.crop}"
 
@@ -91,13 +132,16 @@ class Workspace:
     def run(self) -> Path:
         """The run's folder."""
         variant = {attention: model for model, attention in VARIANTS.items()}[self.config.model.attention]
-        data = "" if self.dataset == "synthhand" else f"-{self.dataset}"
-        return (
-            self.home
-            / "outputs"
-            / "runs"
-            / f"{self.config.preset}{data}-{variant}-seed{self.config.train.seed}"
-        )
+        data = "" if self.dataset == "synthhand" else f"-{self._data_name}"
+        mask = self.config.data.mask
+        mask = "" if mask == preset(self.config.preset).data.mask else f"-{mask}-mask"
+        name = f"{self.config.preset}{data}-{variant}-seed{self.config.train.seed}{mask}"
+        return self.home / "outputs" / "runs" / name
+
+    @property
+    def mask_run(self) -> Path:
+        """The mask network's folder; it belongs to the data, and every preset and seed on them shares it."""
+        return self.home / "outputs" / "runs" / f"mask-{self.prepared.name}"
 
     @property
     def figures(self) -> Path:
@@ -133,13 +177,45 @@ class Workspace:
 
         workers = workers or os.cpu_count() or 1
         root = self.ensure_rendered(workers)
-        return prepare(self.dataset, root, self.prepared, self.config.data, skip_bad=True, workers=workers)
+        return prepare(
+            self.dataset,
+            root,
+            self.prepared,
+            self.config.data,
+            options=self.options,
+            skip_bad=True,
+            workers=workers,
+        )
+
+    def ensure_masks(self) -> Path:
+        """Train and measure the mask network and predict all masks, where that is not done yet.
+
+        A dataset without masks, as STB is, is served by a network that learnt from SynthHand.
+        """
+        from davae.data.manifest import read_manifest
+        from davae.evaluation import evaluate_masks, predict_masks
+        from davae.training.masks import train_mask
+
+        data = self.ensure_prepared()
+        if not read_manifest(data)["splits"]["train"]["with_mask"]:
+            teacher = dataclasses.replace(self, dataset="synthhand", root="").ensure_masks()
+            predict_masks(teacher, data)
+            return teacher
+        config = mask_experiment(self.config.preset, crop=self.config.data.crop)
+        train_mask(config, data, self.mask_run)
+        if not (self.mask_run / "metrics.json").exists():
+            evaluate_masks(self.mask_run, data)
+        predict_masks(self.mask_run, data)
+        return self.mask_run
 
     def ensure_trained(self) -> Path:
-        """Train the run where it is not finished yet."""
+        """Train the run where it is not finished yet, the mask network before it where it is needed."""
         from davae.training.loop import train
 
-        return train(self.config, self.ensure_prepared(), self.run)
+        data = self.ensure_prepared()
+        if self.config.data.mask == "network":
+            self.ensure_masks()
+        return train(self.config, data, self.run)
 
     def ensure_evaluated(self) -> dict[str, Any]:
         """Evaluate the run on the test split: metrics.json and predictions.npz, unless they are there."""
@@ -205,8 +281,10 @@ def parameters_of(space: Workspace) -> dict[str, Any]:
         "preset": space.config.preset,
         "seed": space.config.train.seed,
         "model": variant,
+        "mask": space.config.data.mask,
         "dataset": space.dataset,
         "root": space.root,
+        "rig": space.rig,
         "home": str(space.home),
     }
 

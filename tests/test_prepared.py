@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rhd_fixture import open_hand_mm, random_scene, rotation, write_dataset
+from scipy import ndimage
 
 from davae import camera
 from davae.config import DataConfig
@@ -66,6 +67,24 @@ def test_the_stored_side_has_the_margin_and_the_parity(image_px, scale_min):
 
 
 # -- resampling -------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.2, 1.0), st.floats(-40, 90), st.floats(-40, 90), st.integers(8, 60))
+def test_enlarging_is_bilinear_and_grey_beyond_the_frame(scale, left, top, out_px):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    to_source = np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]])
+    rows, columns = np.mgrid[:out_px, :out_px]
+    padded = np.pad(image.astype(float), ((99, 99), (99, 99), (0, 0)), constant_values=PADDING)
+    at = [99 + top + scale * rows, 99 + left + scale * columns]
+    expected = np.stack(
+        [ndimage.map_coordinates(padded[..., c], at, order=1, mode="nearest") for c in range(3)], -1
+    )
+    warped = warp_image(image, np.linalg.inv(to_source), out_px)
+    inside = [(a >= 99) & (a <= 98 + size) for a, size in zip(at, image.shape[:2], strict=True)]
+    far = [(a < 98) | (a > 99 + size) for a, size in zip(at, image.shape[:2], strict=True)]
+    assert np.abs(warped - expected)[inside[0] & inside[1]].max(initial=0) <= 1.5
+    assert (warped[far[0] | far[1]] == PADDING).all()
 
 
 def test_shrinking_averages_areas():
@@ -343,12 +362,13 @@ def test_the_manifest_tells_what_was_made_without_local_paths(root, folder, tmp_
     assert json.loads((again / "manifest.json").read_text()) == manifest
 
 
-def test_the_arrays_do_not_depend_on_the_number_of_workers(root, folder, tmp_path, monkeypatch):
+def test_the_arrays_do_not_depend_on_the_number_of_workers(root, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "CHUNK", 2)
-    two = prepare("synthhand", root, tmp_path / "two", CONFIG, workers=2, progress=False)
-    assert json.loads((two / "manifest.json").read_text()) == json.loads(
-        (folder / "manifest.json").read_text()
+    one, two = (
+        prepare("synthhand", root, tmp_path / str(workers), CONFIG, workers=workers, progress=False)
+        for workers in (1, 2)
     )
+    assert (one / "manifest.json").read_text() == (two / "manifest.json").read_text()
 
 
 def test_factors_follow_their_samples(tmp_path):
@@ -358,11 +378,11 @@ def test_factors_follow_their_samples(tmp_path):
         prepare("synthhand", root, tmp_path / "out", CONFIG, progress=False)
     out = prepare("synthhand", root, tmp_path / "out", CONFIG, skip_bad=True, progress=False)
     split = PreparedSplit.open(out, "train")
-    assert split.ids.tolist() == [0, 1, 3, 4]
+    assert split.ids.tolist() == [0, 1, 4, 3]  # the last sample takes the place of the one left out
     np.testing.assert_array_equal(split.factors["scene/light"], split.ids)
     np.testing.assert_array_equal(split.factors["pose/angles"][:, 1], split.ids + 0.5)
     np.testing.assert_array_equal(
-        split.images[2], make_row(RHDSplit(root, "train").record(3), CONFIG)["images"]
+        split.images[2], make_row(RHDSplit(root, "train").record(4), CONFIG)["images"]
     )
     entry = split.manifest["splits"]["train"]
     assert list(entry["skipped"]) == ["2"] and entry["skipped"]["2"].startswith("training")
@@ -464,6 +484,64 @@ def test_an_interrupted_preparation_resumes_at_its_split(tmp_path):
     assert PreparedSplit.open(out, "train").images.shape[1] == stored_px(DataConfig(image_px=16))
 
 
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def test_an_interrupted_split_goes_on_at_its_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "CHUNK", 2)
+    root, out = write_dataset(tmp_path / "data", 7, 1, 1), tmp_path / "out"
+    whole = prepare("synthhand", root, tmp_path / "whole", CONFIG, progress=False)
+    convert, rows = writer._Filler.convert, []
+
+    def counted(self, row):
+        rows.append(row)
+        if len(rows) == 6:
+            raise Killed
+        return convert(self, row)
+
+    monkeypatch.setattr(writer._Filler, "convert", counted)
+    with pytest.raises(Killed):
+        prepare("synthhand", root, out, CONFIG, progress=False)
+    rows[:] = [None] * 10
+    images = np.lib.format.open_memmap(out / ".train.partial" / "images.npy", "r+")
+    images[3, 0, 0] ^= 255  # as a page that never reached the disk
+    del images
+    prepare("synthhand", root, out, CONFIG, progress=False)
+    assert rows[10:] == [2, 3, 4, 5, 6, 0, 0]  # the damaged chunk and what was missing; val and test
+    assert (out / "manifest.json").read_text() == (whole / "manifest.json").read_text()
+    verify(out)
+
+
+def test_what_was_done_before_a_bad_sample_is_kept_when_it_is_to_be_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "CHUNK", 2)
+    root, out = write_dataset(tmp_path / "data", 6, 1, 1, factors=False), tmp_path / "out"
+    (root / "training" / "color" / "00004.png").unlink()
+    with pytest.raises(BadSample):
+        prepare("rhd", root, out, CONFIG, progress=False)
+    rows, convert = [], writer._Filler.convert
+    monkeypatch.setattr(writer._Filler, "convert", lambda self, row: rows.append(row) or convert(self, row))
+    prepare("rhd", root, out, CONFIG, skip_bad=True, progress=False)
+    assert rows == [4, 5, 0, 0]
+    assert PreparedSplit.open(out, "train").ids.tolist() == [0, 1, 2, 3, 5]
+    verify(out)
+
+
+@pytest.mark.parametrize("bad", [[0], [8], [0, 1, 8], [7, 8], [2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6, 7]])
+def test_places_of_skipped_samples_are_filled_from_the_end(tmp_path, monkeypatch, bad):
+    monkeypatch.setattr(writer, "CHUNK", 2)
+    root = write_dataset(tmp_path / "data", 9, 1, 1)
+    for sample in bad:
+        (root / "training" / "mask" / f"{sample:05d}.png").unlink()
+    out = prepare("synthhand", root, tmp_path / "out", CONFIG, skip_bad=True, progress=False)
+    split, reader = PreparedSplit.open(out, "train"), RHDSplit(root, "train")
+    assert sorted(split.ids) == [sample for sample in range(9) if sample not in bad]
+    for row, sample in enumerate(split.ids):
+        for name, value in make_row(reader.record(int(sample)), CONFIG).items():
+            np.testing.assert_array_equal(getattr(split, name)[row], value)
+    verify(out)
+
+
 def test_a_kill_while_outdated_arrays_are_deleted_does_no_harm(tmp_path, monkeypatch):
     root = write_dataset(tmp_path / "data", 1, 1, 1)
     out = prepare("synthhand", root, tmp_path / "out", CONFIG, progress=False)
@@ -506,7 +584,7 @@ def test_opening_checks_the_files_against_the_manifest(tmp_path):
     np.save(out / "train" / "joints.npy", np.zeros((3, 21, 3), np.float32))
     with pytest.raises(ValueError, match=r"joints\.npy: holds float32 of shape \[3, 21, 3\].*\[2, 21, 3\]"):
         PreparedSplit.open(out, "train")
-    with pytest.raises(ValueError, match=r"joints\.npy: missing, or changed"):
+    with pytest.raises(ValueError, match=r"joints\.npy: changed since"):
         verify(out)
     (out / "val" / "images.npy").write_bytes(b"")
     with pytest.raises(ValueError, match=r"images\.npy: damaged"):

@@ -29,7 +29,7 @@ ORDER = (
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}
-CORE_LINES = 1200  # lines that hold something: blank ones cost a reader nothing
+CORE_LINES = 1250  # lines that hold something: blank ones cost a reader nothing
 # Heavy packages that only these files, or all files of these folders, may know: the rest runs without them.
 ONLY_IN = {
     "open3d": ("hand/render.py", "figures"),

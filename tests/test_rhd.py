@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from rhd_fixture import Scene, random_scene, write_dataset, write_split
 
+from davae.camera import project
 from davae.data import rhd
 from davae.data.record import BadSample, mirror
 from davae.skeleton import RHD_ORDER
@@ -84,6 +85,22 @@ def test_joints_are_turned_from_tip_first_to_root_first(tree):
     np.testing.assert_allclose(joints_m[9], own[12], atol=1e-6)  # middle MCP
     np.testing.assert_allclose(joints_m[10], own[11], atol=1e-6)  # middle PIP
     np.testing.assert_allclose(joints_m[RHD_ORDER], own, atol=1e-6)
+
+
+def test_a_published_label_lands_on_its_published_pixel(tmp_path):
+    """A wrist of the published set: metres, f = 299, c = 160 and pixels as its annotation prints them."""
+    scene = random_scene(0, side="left", other_hand=False)
+    write_split(tmp_path, "training", {111: scene})
+    path = tmp_path / "training" / "anno_training.pickle"
+    labels = rhd.load_annotations(path)
+    labels[111]["xyz"][0] = (0.1179, -0.1182, 0.4110)
+    labels[111]["uv_vis"][0] = (245.8, 73.98, 1)
+    labels[111]["K"] = np.array([[299, 0, 160], [0, 299, 160], [0, 0, 1]], np.float32)
+    rhd.write_annotations(path, labels)
+    record = rhd.RHDSplit(tmp_path, "train").record(0)
+    np.testing.assert_allclose(record.joints_mm[0], (117.9, -118.2, 411.0), atol=1e-3)
+    np.testing.assert_allclose(project(record.joints_mm, record.K)[0], (245.77, 74.01), atol=0.005)
+    np.testing.assert_allclose(record.uv_px[0], (245.77, 74.01), atol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import open3d as o3d
 import pytest
 from PIL import Image
 
 from davae import cli
+from davae.camera import depth_to_points, project
 from davae.data.manifest import read_manifest
 from davae.data.rhd import RHDSplit, load_annotations
 from davae.data.synthhand import write_dataset, write_rhd
+from davae.data.synthhand_factors import sample_factors
 from davae.data.synthhand_forms import FORMS, write_as
+from davae.data.synthhand_view import hand_body, render
+from davae.skeleton import RHD_ORDER
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,28 @@ def test_its_pictures_are_those_of_synthhands_own_form(rhd_set, tmp_path):
         assert (own / name).read_bytes() == (rhd_set / name).read_bytes()
     with pytest.raises(ValueError, match="form is rhd there, None asked for"):
         write_dataset(rhd_set, train=2, val=0, test=1, seed=6, progress=False)
+
+
+@pytest.mark.parametrize(("split", "index"), [("train", 0), ("val", 0), ("test", 0)])
+def test_rhds_labels_and_depth_agree_with_what_was_rendered(rhd_set, split, index):
+    reader = RHDSplit(rhd_set, split)
+    record = reader.record(index)
+    factors = sample_factors(6, "train" if split == "val" else split, int(reader.ids[index]))
+    rendering, body = render(factors), hand_body(factors)
+    own = slice(0, 21) if record.side == "left" else slice(21, 42)
+    drawn = rendering.uv_vis[own, :2][RHD_ORDER]
+    assert record.side == rendering.side
+    assert np.abs(record.uv_px - drawn).max() < 0.2
+    assert np.abs(project(record.joints_mm, record.K) - drawn).max() < 0.2
+    # Measured points lie on this hand's surface, and never on the other hand's.
+    points = depth_to_points(record.depth_mm, record.hand_mask, record.K)
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(body.vertices_mm.astype(np.float32), body.faces.astype(np.uint32))
+    off_mm = scene.compute_distance(points.astype(np.float32)).numpy()
+    assert len(points) > 100 and off_mm.max() < 1
+    assert set(np.unique(rendering.part_mask[record.hand_mask])) <= set(
+        range(2, 18) if record.side == "left" else range(18, 34)
+    )
 
 
 def test_its_validation_is_held_out_by_the_reader(rhd_set):

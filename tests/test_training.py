@@ -18,7 +18,7 @@ from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
 from davae.losses import objective
 from davae.networks import DaVAE
-from davae.training import loop, runs
+from davae.training import loop, runs, trainer
 
 SCRIPT = """
 import os, signal, sys
@@ -146,6 +146,33 @@ def test_other_code_or_data_is_refused(finished, short, prepared, tmp_path):
     assert "prepared data: the run has ffffffffffff" in str(caught.value)
 
 
+def test_a_run_may_begin_with_the_weights_of_another(finished, short, prepared, tmp_path):
+    still = settings_for(short, learning_rate=1e-12, average_decay=0.0, seed=5)
+    moved = loop.train(still, prepared, tmp_path / "moved", init=finished, progress=False)
+    drawn = loop.train(still, prepared, tmp_path / "drawn", progress=False)
+    (first, _), (after, _), (random, _) = (runs.load_model(run) for run in (finished, moved, drawn))
+    for name, value in first.named_parameters():
+        assert_close(after.get_parameter(name), value, atol=1e-6, rtol=0)
+    assert (random.encoder.trunk.conv1.weight - after.encoder.trunk.conv1.weight).abs().max() > 0.01
+    message = r"weights to begin with: the run has '[0-9a-f]+', asked for None"
+    with pytest.raises(runs.RunMismatchError, match=message):
+        loop.train(still, prepared, tmp_path / "moved", progress=False)
+    assert (
+        loop.train(still, prepared, tmp_path / "moved", init=finished, progress=False) == tmp_path / "moved"
+    )
+
+
+def test_a_run_cannot_begin_with_another_network_or_an_unfinished_run(finished, short, prepared, tmp_path):
+    other = dataclasses.replace(short, model=dataclasses.replace(short.model, attention="none"))
+    with pytest.raises(
+        ValueError, match=r"another network: model\.attention: the run has 'sk', asked for 'none'"
+    ):
+        loop.train(other, prepared, tmp_path / "run", init=finished, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        loop.train(short, prepared, tmp_path / "run", init=tmp_path / "nothing", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_fingerprint_sees_code_but_not_comments_or_docstrings():
     plain = 'def f(x):\n    """Doc."""\n    return x + 1\n'
     same = '"""Module."""\n\n\ndef f(x):  # comment\n    """Other words."""\n    return (x + 1)\n'
@@ -155,7 +182,8 @@ def test_fingerprint_sees_code_but_not_comments_or_docstrings():
 
 def test_fingerprint_covers_all_that_moves_the_weights():
     sources = runs.Identity.of("digest").sources
-    assert {"losses.py", "data/augment.py", "training/loop.py", "training/muon.py"} <= sources.keys()
+    assert {"losses.py", "data/augment.py", "training/loop.py", "training/trainer.py"} <= sources.keys()
+    assert "training/muon.py" in sources
     assert {"networks/encoder.py", "networks/decoders.py", "networks/blocks.py"} <= sources.keys()
 
 
@@ -189,7 +217,7 @@ def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(short, prepared, tmp_path):
     broken = dataclasses.replace(short, loss=dataclasses.replace(short.loss, alpha_cloud=float("inf")))
-    with pytest.raises(loop.TrainingDivergedError, match=r"step 0: alpha_cloud, gradient norm not finite"):
+    with pytest.raises(trainer.TrainingDivergedError, match=r"step 0: alpha_cloud, gradient norm not finite"):
         loop.train(broken, prepared, tmp_path / "run", progress=False)
     assert not runs.is_finished(tmp_path / "run")
 
@@ -205,7 +233,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(short, prepared
         return parts._replace(total=parts.total + corner) if call() == 6 else parts
 
     monkeypatch.setattr(loop, "objective", steep)
-    with pytest.raises(loop.TrainingDivergedError, match="step 5: gradient norm not finite"):
+    with pytest.raises(trainer.TrainingDivergedError, match="step 5: gradient norm not finite"):
         loop.train(short, prepared, run, progress=False)
     state = runs.load_resume_point(run)
     assert state["step"] == 4
@@ -221,7 +249,7 @@ def test_two_trainings_in_one_folder_are_refused(short, prepared, tmp_path):
 
 def test_the_average_soon_forgets_its_first_weights():
     layer = torch.nn.Linear(1, 1, bias=False)
-    average = loop.averaged(layer, 0.99)
+    average = trainer.averaged(layer, 0.99)
     seen = []
     for value in range(30):
         torch.nn.init.constant_(layer.weight, float(value))
@@ -229,7 +257,7 @@ def test_the_average_soon_forgets_its_first_weights():
         seen.append(average.module.weight.item())
     assert seen[0] == 0 and seen[1] == pytest.approx(1 - 2 / 11)
     assert seen[-1] > 20  # a plain decay of 0.99 would still be below 4
-    assert loop.averaged(layer, 0.0) is None
+    assert trainer.averaged(layer, 0.0) is None
 
 
 def test_loss_falls_on_one_batch(tiny_config, prepared):
@@ -264,34 +292,34 @@ def test_bf16_path_runs_and_stays_near_fp32(tiny_config, prepared):
 
 
 def test_every_epoch_shows_every_sample_once():
-    seen = np.concatenate([loop.batch_indices(20, 5, seed=3, step=s) for s in range(8)])
+    seen = np.concatenate([trainer.batch_indices(20, 5, seed=3, step=s) for s in range(8)])
     assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
     assert list(seen[:20]) != list(seen[20:])
-    assert len(set(loop.batch_indices(7, 16, 0, 2))) == 7  # a batch may be larger than a small split
+    assert len(set(trainer.batch_indices(7, 16, 0, 2))) == 7  # a batch may be larger than a small split
 
 
 @pytest.mark.parametrize("kind", ["adam", "muon"])
 def test_every_weight_has_one_optimiser_and_steps_at_the_rate_it_is_told(kind, tiny_config):
     model = DaVAE(tiny_config.model)
-    found = loop.optimisers(model, TrainConfig(optimiser=kind))
+    found = trainer.optimisers(model, TrainConfig(optimiser=kind))
     held = [p for optimiser in found for group in optimiser.param_groups for p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
     assert len(found) == {"adam": 1, "muon": 2}[kind]
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     before = [p.detach().clone() for p in held]
-    loop.take_step(found, 0.0)
+    trainer.take_step(found, 0.0)
     assert all(map(torch.equal, held, before))
-    loop.take_step(found, 1e-3)
+    trainer.take_step(found, 1e-3)
     assert not any(map(torch.equal, held, before))
 
 
 def test_schedules_start_and_end_where_they_say():
     milestones = TrainConfig(steps=100, schedule="milestones", learning_rate=1e-3, final_learning_rate=1e-7)
-    rates = [loop.learning_rate(milestones, s) for s in range(100)]
+    rates = [trainer.learning_rate(milestones, s) for s in range(100)]
     assert np.allclose(sorted(set(np.round(np.log10(rates), 6))), [-7, -6, -5, -4, -3])
     assert rates == sorted(rates, reverse=True)
     cosine = TrainConfig(steps=100, warmup_steps=10, learning_rate=2e-3)
-    rates = [loop.learning_rate(cosine, s) for s in range(100)]
+    rates = [trainer.learning_rate(cosine, s) for s in range(100)]
     assert np.argmax(rates) in (9, 10) and max(rates) == pytest.approx(2e-3)
     assert rates[0] == pytest.approx(2e-4) and rates[-1] < 1e-6

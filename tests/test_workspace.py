@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from davae import notebooks
+from davae.data.synthhand_forms import write_as
 from davae.workspace import Workspace, parameters_of
 
 EXECUTED = sorted(path.name for path in notebooks.notebook_folder().glob("[0-9]*.ipynb"))
@@ -48,6 +49,22 @@ def test_every_notebook_runs_from_nothing_and_leaves_its_figures(home):
         assert sum("image/png" in o.get("data", {}) for o in outputs) >= 6
     assert len(list(home.figures.glob("*.png"))) >= 12
     assert (home.run / "predictions.npz").exists()
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "rig"), [("rhd", "sk"), ("stb", "sk"), ("stb", "bb"), ("freihand", "sk")]
+)
+def test_the_same_notebooks_run_on_every_dataset(dataset, rig, tmp_path, stb_set):
+    root = stb_set if dataset == "stb" else write_as(dataset, tmp_path / "set", 12, 4, 0, 1, progress=False)
+    space = Workspace.of("smoke", home=str(tmp_path / "home"), dataset=dataset, root=str(root))
+    executed = notebooks.execute(space.executed, parameters_of(space), progress=False)
+    assert [path.name for path in executed] == EXECUTED
+    assert len(list(space.figures.glob("*.png"))) >= 12
+    report = json.loads((space.run / "metrics.json").read_text())
+    assert report["dataset"] == dataset and report["n"] == (2 if dataset == "stb" else 4)
+    assert (report["cloud"]["chamfer_mm"] is None) == (dataset == "freihand")
 
 
 @pytest.mark.slow

@@ -30,14 +30,20 @@ class RawBatch(NamedTuple):
     has_cloud: Tensor  # (b,) bool
     has_mask: Tensor  # (b,) bool
     scale_mm: Tensor  # (b,)
+    predicted_masks: Tensor | None = None  # (b, s, s) uint8, soft; None where none were predicted
 
 
 class Batch(NamedTuple):
-    """What a network is trained on. A sample without mask has mask 1 everywhere and target = image."""
+    """What a network is trained on.
 
-    image: Tensor  # (b, 3, h, w) in [0, 1], the crop as photographed: the network's input
+    `DataConfig.mask` says what the input is: "none", the crop as photographed; "truth" or "network", the hand
+    over mid-grey, by the true or the predicted mask. The target is the hand by its true mask; a sample that
+    has none is masked by the predicted one under "network", and not at all else.
+    """
+
+    image: Tensor  # (b, 3, h, w) in [0, 1], the network's input
     target: Tensor  # (b, 3, h, w), the hand over mid-grey: what the image decoder should return
-    mask: Tensor  # (b, 1, h, w) in [0, 1]
+    mask: Tensor  # (b, 1, h, w) in [0, 1], that of the target
     joints: Tensor  # (b, 21, 3) normalised
     cloud: Tensor  # (b, p, 3) normalised; zeros where has_cloud is False
     has_cloud: Tensor  # (b,) bool
@@ -54,7 +60,9 @@ def load_batch(split: PreparedSplit, indices: np.ndarray, device: torch.device |
     ascending = np.argsort(indices, kind="stable")
     restore = np.argsort(ascending)
 
-    def rows(array: np.ndarray) -> Tensor:
+    def rows(array: np.ndarray | None) -> Tensor | None:
+        if array is None:
+            return None
         return torch.from_numpy(np.asarray(array)[indices[ascending]][restore]).to(device)
 
     return RawBatch(*(rows(getattr(split, name)) for name in RawBatch._fields))
@@ -74,7 +82,8 @@ def augment(raw: RawBatch, config: DataConfig, generator: torch.Generator) -> Ba
         generator: source of every draw, on the CPU, so that runs on any device see the same batches.
 
     Raises:
-        ValueError: the stored crops have no margin for `config`.
+        ValueError: the stored crops have no margin for `config`, or there are no predicted masks though it
+            asks for them.
     """
     b, stored_points = raw.clouds.shape[:2]
     angle = config.rotation * (2 * torch.rand(b, generator=generator) - 1)
@@ -88,7 +97,7 @@ def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tenso
     """Turn image, joints and cloud by `angle` (b,) radians and scale the image by `scale` (b,).
 
     Raises:
-        ValueError: the stored crops have no margin for `config`.
+        ValueError: as `augment`.
     """
     b, stored = raw.images.shape[:2]
     device = raw.images.device
@@ -106,13 +115,15 @@ def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tenso
     columns, rows = step.to(device)[:, :, None, None, :].unbind(-1)  # (b, 2, 1, 1) each
     grid = torch.empty(b, config.image_px, config.image_px, 2, device=device)
     torch.add(columns * line, rows * line[:, None], out=grid.permute(0, 3, 1, 2))
-    pixels = torch.empty(b, 4, stored, stored, device=device)  # one cast and copy for both
+    masks = _masks(raw, config)
+    pixels = torch.empty(b, 3 + len(masks), stored, stored, device=device)  # one cast and copy for all
     pixels[:, :3] = raw.images.permute(0, 3, 1, 2)
-    pixels[:, 3] = raw.masks
-    pixels = F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)  # (b, 4, h, w)
+    for channel, mask in enumerate(masks, start=3):
+        pixels[:, channel] = mask
+    pixels = F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)  # (b, 4 or 5, h, w)
 
     turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T
-    return _batch(raw, pixels, raw.joints @ turn, raw.clouds @ turn)
+    return _batch(raw, config, pixels, raw.joints @ turn, raw.clouds @ turn)
 
 
 def centre(raw: RawBatch, config: DataConfig) -> Batch:
@@ -121,10 +132,16 @@ def centre(raw: RawBatch, config: DataConfig) -> Batch:
     _check_margin(stored, config)
     start = (stored - config.image_px) // 2
     window = slice(start, start + config.image_px)
-    pixels = torch.cat([raw.images[:, window, window], raw.masks[:, window, window, None]], dim=-1)
+    layers = [raw.images, *(mask[..., None] for mask in _masks(raw, config))]
+    pixels = torch.cat([layer[:, window, window] for layer in layers], dim=-1)
     first = torch.zeros(len(raw.clouds), 1, dtype=torch.long, device=raw.clouds.device)
     cloud = _draw_points(raw.clouds, first, config.cloud_points)
-    return _batch(raw, pixels.permute(0, 3, 1, 2).float(), raw.joints, cloud)
+    return _batch(raw, config, pixels.permute(0, 3, 1, 2).float(), raw.joints, cloud)
+
+
+def over_grey(image: Tensor, mask: Tensor) -> Tensor:
+    """Lay images (b, 3, h, w) over mid-grey by masks (b, 1, h, w) in [0, 1]."""
+    return torch.lerp(image.new_tensor(MID_GREY), image, mask)  # mask * image + (1 - mask) * grey
 
 
 def _check_margin(stored: int, config: DataConfig) -> None:
@@ -143,10 +160,26 @@ def _draw_points(clouds: Tensor, first: Tensor, points: int) -> Tensor:
     return clouds.gather(1, chosen[..., None].expand(-1, -1, 3))
 
 
-def _batch(raw: RawBatch, pixels: Tensor, joints: Tensor, cloud: Tensor) -> Batch:
-    """Assemble a batch from colour and mask (b, 4, h, w) in 0..255."""
+def _masks(raw: RawBatch, config: DataConfig) -> list[Tensor]:
+    """Return the masks (b, s, s) that go with the image: the true one and, if it is used, the predicted."""
+    if config.mask != "network":
+        return [raw.masks]
+    if raw.predicted_masks is None:
+        raise ValueError(
+            "mask is 'network', but these samples have no predicted masks (`davae predict-masks`)"
+        )
+    return [raw.masks, raw.predicted_masks]
+
+
+def _batch(raw: RawBatch, config: DataConfig, pixels: Tensor, joints: Tensor, cloud: Tensor) -> Batch:
+    """Assemble a batch from colour and `_masks` (b, 4 or 5, h, w) in 0..255."""
     pixels = pixels / 255
-    image, mask = pixels[:, :3], pixels[:, 3:]
-    mask = torch.where(raw.has_mask[:, None, None, None], mask, torch.ones((), device=mask.device))
-    target = torch.lerp(image.new_tensor(MID_GREY), image, mask)  # mask * image + (1 - mask) * grey
+    image, mask, predicted = pixels[:, :3], pixels[:, 3:4], pixels[:, 4:]
+    other = predicted if config.mask == "network" else torch.ones((), device=mask.device)
+    mask = torch.where(raw.has_mask[:, None, None, None], mask, other)
+    target = over_grey(image, mask)
+    if config.mask == "network":
+        image = over_grey(image, predicted)
+    elif config.mask == "truth":
+        image = target
     return Batch(image, target, mask, joints, cloud, raw.has_cloud, raw.has_mask, raw.scale_mm)

@@ -2,8 +2,9 @@
 
 `prepare` decodes each PNG once and writes `OUT/{train,val,test}/NAME.npy` and `OUT/manifest.json`;
 `PreparedSplit.open` maps them, so that private memory does not grow with the dataset. A split is written to
-a temporary folder and renamed when complete: a kill at any moment leaves finished splits and a leftover that
-the next call clears away.
+a temporary folder and renamed when complete: a kill at any moment leaves finished splits and one that the
+next call completes. Rows are in the order of their ids, but that the place of a sample left out is taken by
+one from the end.
 """
 
 import os
@@ -18,6 +19,7 @@ from davae import __version__
 from davae.config import DataConfig
 from davae.data.folders import exclusive
 from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
+from davae.data.predicted import COMMAND, open_predicted, read_mask_network
 from davae.data.readers import complete_options
 from davae.data.sample import stored_points, stored_px
 from davae.data.writer import Job, write_split
@@ -134,6 +136,8 @@ class PreparedSplit:
         factors: SynthHand's generative factors, each with first axis n; empty for other datasets.
         manifest: the preparation's manifest.
         name: "train", "val" or "test".
+        predicted_masks: (n, s, s) uint8, soft, by the mask network; None where none were predicted.
+        mask_network: which network that was, as `davae.data.predicted` says; None likewise.
     """
 
     images: NDArray[np.uint8]
@@ -152,6 +156,8 @@ class PreparedSplit:
     factors: dict[str, NDArray]
     manifest: dict[str, Any]
     name: str
+    predicted_masks: NDArray[np.uint8] | None = None
+    mask_network: dict[str, Any] | None = None
 
     @classmethod
     def open(cls, data_dir: str | os.PathLike, split: Literal["train", "val", "test"]) -> "PreparedSplit":
@@ -188,10 +194,33 @@ class PreparedSplit:
                 raise FileNotFoundError(f"{folder / 'factors.npz'}: missing; {advice}")
             with np.load(folder / "factors.npz", allow_pickle=False) as file:
                 factors = {key: file[key] for key in file.files}
-        return cls(**arrays, factors=factors, manifest=manifest, name=split)
+        predicted, network = None, read_mask_network(data_dir)
+        if network is not None:
+            predicted = open_predicted(data_dir, split, arrays["masks"].shape)
+        return cls(
+            **arrays,
+            factors=factors,
+            manifest=manifest,
+            name=split,
+            predicted_masks=predicted,
+            mask_network=network,
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def check_masks(self, mask: str) -> None:
+        """Raise ValueError where the masks that `DataConfig.mask` asks for are missing, saying what to do."""
+        if mask == "network" and self.predicted_masks is None:
+            raise ValueError(
+                f"{self.name}: mask is 'network', but no masks were predicted for this data; run "
+                f"`{COMMAND} DATA` with a mask network trained by `python -m davae train-mask`"
+            )
+        if mask == "truth" and not self.has_mask.any():
+            raise ValueError(
+                f"{self.name}: mask is 'truth', but this dataset has no masks; use 'network' with masks "
+                f"predicted by a network that was trained on another set, `{COMMAND} DATA`"
+            )
 
     def camera_frame_mm(self, joints: NDArray, index: int | NDArray) -> NDArray:
         """Return normalised points (..., p, 3) of samples `index` (...) in mm in the (mirrored) camera."""

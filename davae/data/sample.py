@@ -171,6 +171,8 @@ def warp_image(image: NDArray[np.uint8], to_crop: Array, out_px: int) -> NDArray
     k x k bilinear samples spread over its area, so that fine texture is averaged and does not alias.
     """
     to_source = np.linalg.inv(to_crop)
+    if _only_enlarges(to_source):
+        return _enlarge(image, to_source, out_px)
     middle = (out_px - 1) / 2
     corners = np.array([[middle, middle], [middle + 1, middle], [middle, middle + 1]])
     origin, right, down = apply_homography(to_source, corners)
@@ -183,6 +185,33 @@ def warp_mask(mask: NDArray[np.bool_], to_crop: Array, out_px: int) -> NDArray[n
     """Resample a mask (h, w) as its image, by nearest pixel, to (out_px, out_px) of 0 and 255."""
     pixels = np.where(mask, np.uint8(255), np.uint8(0))
     return _transform(pixels, np.linalg.inv(to_crop), out_px, 1, Image.Resampling.NEAREST, 0)
+
+
+def _only_enlarges(to_source: Array) -> bool:
+    """Whether a homography enlarges and shifts alone, as that of the plain crop does for most hands."""
+    scale = to_source[0, 0]
+    return scale <= 1 and np.allclose(to_source[:2, :2], scale * np.eye(2)) and not to_source[2, :2].any()
+
+
+def _enlarge(image: NDArray[np.uint8], to_source: Array, out_px: int) -> NDArray[np.uint8]:
+    """Cut a square out of an image and enlarge it: bilinear, at twice the speed of a general warp."""
+    scale = to_source[0, 0]
+    left, top = to_source[:2, 2] + (1 - scale) / 2  # borders of pixels: ours begin at -0.5, Pillow's at 0
+    side = scale * out_px
+    x0, y0, canvas_px = math.floor(left) - 1, math.floor(top) - 1, math.ceil(side) + 4
+    canvas = np.full((canvas_px, canvas_px, 3), PADDING, np.uint8)
+    v0, v1, v = _overlap(y0, canvas_px, image.shape[0])
+    u0, u1, u = _overlap(x0, canvas_px, image.shape[1])
+    canvas[v, u] = image[v0:v1, u0:u1]
+    box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
+    return np.array(Image.fromarray(canvas).resize((out_px, out_px), Image.Resampling.BILINEAR, box))
+
+
+def _overlap(first: int, length: int, size: int) -> tuple[int, int, slice]:
+    """Return which part of a frame's side a window covers, and the part of the window that it fills."""
+    begin = min(max(first, 0), size)
+    end = min(max(first + length, begin), size)
+    return begin, end, slice(begin - first, end - first) if begin < end else slice(0, 0)
 
 
 def _transform(

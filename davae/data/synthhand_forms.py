@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from davae.data.synthhand import write_dataset, write_rhd
+from davae.data.synthhand_freihand import write_freihand
 from davae.data.synthhand_stb import write_stb
 
 FORMS: dict[str, Callable[..., Path]] = {
     "synthhand": write_dataset,
     "rhd": write_rhd,
     "stb": write_stb,
+    "freihand": write_freihand,
 }
 
 _WHY_NOT = {

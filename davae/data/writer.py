@@ -1,4 +1,8 @@
-"""Write one prepared split: every row into arrays mapped from disk, by one process or several."""
+"""Write one prepared split: every row into arrays mapped from disk, by one process or several.
+
+Rows are filled in chunks. What is known of a finished chunk, its checksums above all, is noted beside the
+arrays: a preparation that was killed goes on from there, and takes over no chunk whose bytes have changed.
+"""
 
 import json
 import os
@@ -8,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from davae.config import DataConfig
 from davae.data.folders import Lock, allocate, naming_a_full_disk, worker_pool
-from davae.data.manifest import sha256, write_json
+from davae.data.manifest import array_sha256, rows_sha256, sha256, write_json
 from davae.data.readers import READERS, Reader
 from davae.data.record import BadSample
 from davae.data.sample import make_row, row_layout
 
-CHUNK = 32  # rows a worker writes at a time
+CHUNK = 32  # rows a worker writes at a time, and that have a checksum of their own
+_NOTES = ".chunks"  # folder of what is known of finished chunks, until the split is complete
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def write_split(
     """Write `out`/SPLIT, a folder locked by `lock`, and return its entry for the manifest.
 
     The folder appears complete or not at all. One that is complete and was made from the same annotations
-    with the same settings is taken as it is: an interrupted preparation resumes at the split it was in.
+    with the same settings is taken as it is; of one that was interrupted the finished chunks are.
 
     Raises:
         BadSample: a sample is unusable and `job.skip_bad` is off, or no sample is usable.
@@ -66,56 +72,96 @@ def write_split(
         # Part of an unfinished preparation with other settings; renamed, so that no half of it can stay.
         shutil.rmtree(partial, ignore_errors=True)
         os.replace(final, partial)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
 
-    reader = job.reader()
-    layout = row_layout(job.config)
-    for name, (shape, dtype) in layout.items():
-        _new_array(partial / f"{name}.npy", dtype, (len(reader), *shape))
-    skipped = _fill(job, reader, partial, workers, progress, lock)
-    kept = np.delete(np.arange(len(reader)), sorted(skipped))
+    reader, layout = job.reader(), row_layout(job.config)
+    _open_arrays(partial, layout, len(reader), made_with)
+    chunks = _fill(job, reader, partial, workers, progress, lock)
+    skipped = {row: reason for chunk in chunks for row, reason in chunk.skipped.items()}
+    kept = _close_gaps(len(reader), sorted(skipped))
     if len(kept) == 0:
         raise BadSample(f"{reader.folder}: none of its {len(reader)} samples can be used")
-    if skipped:
-        _keep_rows(partial, layout, kept)
-    factors = _copy_factors(reader, partial, kept)
-
     arrays = {}
-    for name, (shape, dtype) in tqdm(layout.items(), desc=f"checksums {job.split}", disable=not progress):
-        checksum = sha256(partial / f"{name}.npy")
-        arrays[name] = {"shape": [len(kept), *shape], "dtype": dtype, "sha256": checksum}
+    for name, (shape, dtype) in layout.items():
+        sums = [chunk.sha256[name] for chunk in chunks]
+        if skipped:
+            sums = _keep_rows(partial / f"{name}.npy", kept, sums)
+        arrays[name] = {"shape": [len(kept), *shape], "dtype": dtype, "sha256": array_sha256(sums)}
     entry = {
         "count": len(kept),
         "with_cloud": int(np.load(partial / "has_cloud.npy").sum()),
         "with_mask": int(np.load(partial / "has_mask.npy").sum()),
         "skipped": {str(reader.ids[row]): reason for row, reason in sorted(skipped.items())},
+        "rows_per_checksum": CHUNK,
         "arrays": arrays,
-        "factors_sha256": factors,
+        "factors_sha256": _copy_factors(reader, partial, kept),
         "made_with": made_with,
     }
+    shutil.rmtree(partial / _NOTES)
     write_json(partial / "split.json", entry)
     os.replace(partial, final)
     return entry
 
 
-def _new_array(path: Path, dtype: str | np.dtype, shape: tuple[int, ...]) -> NDArray:
-    """Map a new array of zeros from disk, with room for all of it."""
-    with naming_a_full_disk(path):
-        array = open_memmap(path, "w+", dtype, shape)
-    allocate(path)
-    return array
+def _open_arrays(folder: Path, layout: dict, rows: int, made_with: dict[str, Any]) -> None:
+    """Make the folder's arrays, unless they are there from an interrupted preparation of the same rows.
+
+    Whether bad samples are left out makes no difference to the others, so it may have changed in between.
+    """
+    same = {name: value for name, value in made_with.items() if name != "skip_bad"}
+    notes = folder / _NOTES
+    expected = {name: ((rows, *shape), np.dtype(dtype)) for name, (shape, dtype) in layout.items()}
+    started = notes / "made_with.json"
+    if started.exists() and json.loads(started.read_text()) == same:
+        found = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in layout}
+        if {name: (array.shape, array.dtype) for name, array in found.items()} == expected:
+            return
+    shutil.rmtree(folder, ignore_errors=True)
+    notes.mkdir(parents=True)
+    for name, (shape, dtype) in expected.items():
+        path = folder / f"{name}.npy"
+        with naming_a_full_disk(path):
+            open_memmap(path, "w+", dtype, shape)
+        allocate(path)
+    write_json(started, same)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What is known of a finished chunk: {row: reason} of the samples left out, {array: checksum}."""
+
+    skipped: dict[int, str]
+    sha256: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"skipped": {str(row): reason for row, reason in self.skipped.items()}, "sha256": self.sha256}
+
+    @classmethod
+    def read(cls, path: Path) -> "_Chunk | None":
+        """Return the note of an earlier call, or None."""
+        if not path.exists():
+            return None
+        found = json.loads(path.read_text())
+        return cls({int(row): reason for row, reason in found["skipped"].items()}, found["sha256"])
 
 
 class _Filler:
     """Converts samples and writes them to their rows; each process has one."""
 
     def __init__(self, job: Job, reader: Reader, folder: Path):
-        self.job, self.reader = job, reader
+        self.job, self.reader, self.notes = job, reader, folder / _NOTES
         self.arrays = {name: open_memmap(folder / f"{name}.npy", "r+") for name in row_layout(job.config)}
 
-    def fill(self, start: int, stop: int) -> dict[int, str]:
-        """Fill rows [start, stop); return {row: reason} of those left out."""
+    def fill(self, start: int, stop: int) -> _Chunk:
+        """Fill rows [start, stop), unless that was done already."""
+        note = self.notes / f"{start}.json"
+        found = _Chunk.read(note)
+        # A skipped sample is met again where it should stop the preparation, as it did not before.
+        if (
+            found is not None
+            and (self.job.skip_bad or not found.skipped)
+            and found.sha256 == self.checksums(start, stop)
+        ):
+            return found
         skipped = {}
         for row in range(start, stop):
             try:
@@ -128,7 +174,13 @@ class _Filler:
                 continue
             for name, value in values.items():
                 self.arrays[name][row] = value
-        return skipped
+        chunk = _Chunk(skipped, self.checksums(start, stop))
+        write_json(note, chunk.to_json())
+        return chunk
+
+    def checksums(self, start: int, stop: int) -> dict[str, str]:
+        """Return the checksum of rows [start, stop) of each array."""
+        return {name: rows_sha256(array, start, stop) for name, array in self.arrays.items()}
 
     def convert(self, row: int) -> dict[str, NDArray]:
         """Decode and convert one sample, naming its file if it is bad."""
@@ -150,39 +202,59 @@ def _start_worker(job: Job, folder: Path) -> None:
     _filler = _Filler(job, job.reader(), folder)
 
 
-def _fill_in_worker(start: int, stop: int) -> dict[int, str]:
+def _fill_in_worker(start: int, stop: int) -> _Chunk:
     return _filler.fill(start, stop)
 
 
-def _fill(job: Job, reader: Reader, folder: Path, workers: int, progress: bool, lock: Lock) -> dict[int, str]:
-    """Fill every row of the arrays in `folder`; return {row: reason} of those left out."""
-    chunks = [(start, min(start + CHUNK, len(reader))) for start in range(0, len(reader), CHUNK)]
-    skipped: dict[int, str] = {}
+def _fill(job: Job, reader: Reader, folder: Path, workers: int, progress: bool, lock: Lock) -> list[_Chunk]:
+    """Fill every row of the arrays in `folder`; return what is known of each chunk, in order."""
+    spans = [(start, min(start + CHUNK, len(reader))) for start in range(0, len(reader), CHUNK)]
+    chunks = []
     with tqdm(total=len(reader), desc=f"prepare {job.split}", unit="img", disable=not progress) as bar:
-        if workers <= 1 or len(chunks) <= 1:
+        if workers <= 1 or len(spans) <= 1:
             filler = _Filler(job, reader, folder)
-            for start, stop in chunks:
-                skipped |= filler.fill(start, stop)
+            for start, stop in spans:
+                chunks.append(filler.fill(start, stop))
                 bar.update(stop - start)
-            return skipped
-        with worker_pool(min(workers, len(chunks)), lock, _start_worker, (job, folder)) as pool:
-            futures = [pool.submit(_fill_in_worker, start, stop) for start, stop in chunks]
-            for (start, stop), future in zip(chunks, futures, strict=True):
-                skipped |= future.result()
+            return chunks
+        with worker_pool(min(workers, len(spans)), lock, _start_worker, (job, folder)) as pool:
+            futures = [pool.submit(_fill_in_worker, start, stop) for start, stop in spans]
+            for (start, stop), future in zip(spans, futures, strict=True):
+                chunks.append(future.result())
                 bar.update(stop - start)
-    return skipped
+    return chunks
 
 
-def _keep_rows(folder: Path, layout: dict, kept: NDArray) -> None:
-    """Rewrite each array with the rows `kept`, a chunk at a time."""
-    for name in layout:
-        path, shorter = folder / f"{name}.npy", folder / f"{name}.short"
-        source = np.load(path, mmap_mode="r")
-        target = _new_array(shorter, source.dtype, (len(kept), *source.shape[1:]))
-        for start in range(0, len(kept), CHUNK):
-            target[start : start + CHUNK] = source[kept[start : start + CHUNK]]
-        target.flush()
-        os.replace(shorter, path)
+def _close_gaps(rows: int, skipped: list[int]) -> NDArray[np.int64]:
+    """Return which row goes to each place so that the places of skipped rows are filled from the end.
+
+    To move all later rows up would be to rewrite tens of gigabytes for one sample left out.
+    """
+    count = rows - len(skipped)
+    kept = np.arange(count)
+    gaps = [row for row in skipped if row < count]
+    kept[gaps] = np.setdiff1d(np.arange(count, rows), skipped)
+    return kept
+
+
+def _keep_rows(path: Path, kept: NDArray[np.int64], sums: list[str]) -> list[str]:
+    """Move the rows `kept` to the front of an array's file and cut the rest off; return its new checksums."""
+    array = open_memmap(path, "r+")
+    moved = np.flatnonzero(kept != np.arange(len(kept)))
+    for row in moved:
+        array[row] = array[kept[row]]
+    changed = {*(moved // CHUNK), (len(kept) - 1) // CHUNK}
+    sums = sums[: -(-len(kept) // CHUNK)]
+    for chunk in changed:
+        sums[chunk] = rows_sha256(array, chunk * CHUNK, min((chunk + 1) * CHUNK, len(kept)))
+    header = npy.header_data_from_array_1_0(array[: len(kept)])
+    offset, size = array.offset, array[: len(kept)].nbytes
+    del array
+    with path.open("r+b") as file:
+        npy.write_array_header_1_0(file, header)
+        assert file.tell() == offset, "NumPy reserves room in the header for counts of any length"
+        file.truncate(offset + size)
+    return sums
 
 
 def _copy_factors(reader: Reader, folder: Path, kept: NDArray) -> str | None:

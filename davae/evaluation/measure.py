@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from davae.config import BLOCKS, Config
 from davae.data.augment import MID_GREY, Batch, centre, load_batch
+from davae.data.predicted import COMMAND
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.predictions import Predictions, save_predictions
 from davae.evaluation.report import report, report_json
@@ -50,11 +51,16 @@ def evaluate(
 
     Raises:
         FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
-        ValueError: the model predicts values that are not finite, or `out` is needed.
+        ValueError: the model predicts values that are not finite, or `out` is needed, or the data lack the
+            masks that the model's input is seen through.
     """
     model, config = runs.load_model(run)
     test, train = PreparedSplit.open(data_dir, split), PreparedSplit.open(data_dir, "train")
-    trained_on = runs.trained_on(run)
+    identity = runs.identity_of(run)
+    trained_on = None if identity is None else identity.data
+    test.check_masks(config.data.mask)
+    if config.data.mask == "network" and identity is not None:
+        _check_same_network(identity.mask_network, test.mask_network["network"], data_dir)
     foreign = trained_on not in (None, test.manifest["digest"])
     if foreign and out is None:
         raise ValueError(
@@ -71,6 +77,7 @@ def evaluate(
         "trained_on": trained_on,
         "preset": config.preset,
         "model": MODEL_NAMES[config.model.attention],
+        "mask": config.data.mask,
         "seed": config.train.seed,
     }
     measured = about | report(
@@ -86,6 +93,15 @@ def evaluate(
         path.parent.mkdir(parents=True, exist_ok=True)
         runs.write_text(path, text)
     return measured
+
+
+def _check_same_network(trained: str, found: str, data_dir: Path | str) -> None:
+    """Raise ValueError if a model is to be tested on masks of another network than it was trained on."""
+    if trained != found:
+        raise ValueError(
+            f"the masks in {data_dir} are those of mask network {found}, the run was trained on those "
+            f"of {trained}; predict them by that one: `{COMMAND} {data_dir}`"
+        )
 
 
 def predict(

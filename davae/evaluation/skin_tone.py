@@ -25,6 +25,17 @@ CLASSES = {
 COLOUR_FACTOR = "appearance/mean_colour"  # of SynthHand
 
 
+def skin_tone_classes(colours) -> np.ndarray:
+    """Return for each mean colour (n, 3), sRGB on [0, 1], the index (n,) of its class in `CLASSES`.
+
+    A hand of which not one pixel shows, whose colour is all zeros, is of no class: -1.
+    """
+    colours = np.asarray(colours)
+    lower = np.array(list(CLASSES.values()))
+    member = np.argmax(ita_degrees(colours)[:, None] > lower, axis=1)
+    return np.where(colours.any(axis=1), member, -1)
+
+
 def skin_tone_report(
     colours, errors_mm: np.ndarray, squared_errors: np.ndarray, grey_errors: np.ndarray
 ) -> dict[str, Any]:
@@ -56,8 +67,7 @@ def skin_tone_report(
     overall = {name: float(values.mean()) for name, values in errors.items()}
     grey = np.asarray(grey_errors, float)[seen]
     overall["share_of_grey"] = overall["squared_error"] / float(grey.mean())
-    lower = np.array(list(CLASSES.values()))
-    member = np.argmax(ita_degrees(colours[seen])[:, None] > lower, axis=1)
+    member = skin_tone_classes(colours[seen])
     classes = {}
     for index, name in enumerate(CLASSES):
         own = member == index

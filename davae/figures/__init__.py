@@ -5,6 +5,7 @@ from davae.figures.clouds import cloud_figure, draw_cloud, plotly_hand, reconstr
 from davae.figures.curves import draw_pck, error_by_joint, kl_bars, loss_curves, pck_curves, term_bars
 from davae.figures.diagram import model_diagram
 from davae.figures.hands import best_median_worst, compare_3d, draw_hand, hand_3d, hands_grid
+from davae.figures.masks import iou_histogram, mask_comparison
 from davae.figures.statistics import (
     bone_length_histogram,
     factor_histograms,
@@ -16,8 +17,8 @@ from davae.figures.style import new_axes, new_figure, styled, use_style
 
 __all__ = [
     "best_median_worst", "bone_length_histogram", "check_sheet", "cloud_figure", "compare_3d", "draw_cloud",
-    "draw_hand",
-    "draw_pck", "error_by_joint", "factor_histograms", "hand_3d", "hands_grid", "kl_bars", "loss_curves",
-    "model_diagram", "new_axes", "new_figure", "palm_normal", "pck_curves", "plotly_hand", "reconstructions",
+    "draw_hand", "draw_pck", "error_by_joint", "factor_histograms", "hand_3d", "hands_grid", "iou_histogram",
+    "kl_bars", "loss_curves", "mask_comparison", "model_diagram", "new_axes", "new_figure", "palm_normal",
+    "pck_curves", "plotly_hand", "reconstructions",
     "skin_tone_histogram", "styled", "term_bars", "use_style", "viewpoint_scatter",
 ]  # fmt: skip

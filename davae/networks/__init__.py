@@ -2,8 +2,10 @@
 
 from davae.networks.davae import DaVAE, DaVAEOutput, Decoded
 from davae.networks.encoder import Posterior, load_resnet34
+from davae.networks.handmask import HandMaskNet
 from davae.networks.summary import Part, format_summary, summarise
 
 __all__ = [
-    "DaVAE", "DaVAEOutput", "Decoded", "Part", "Posterior", "format_summary", "load_resnet34", "summarise",
+    "DaVAE", "DaVAEOutput", "Decoded", "HandMaskNet", "Part", "Posterior", "format_summary",
+    "load_resnet34", "summarise",
 ]  # fmt: skip

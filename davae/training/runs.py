@@ -1,13 +1,17 @@
 """The folder a run leaves behind, what identifies it, and how it is opened again.
 
     config.json          the `Config`, complete
-    identity.json        digest of the prepared data, fingerprint of the sources that shape the result
+    identity.json        digest of the prepared data, fingerprint of the sources that shape the result, and
+                         which predicted masks the input was seen through, if any
     environment.txt      versions, processor, threads, arithmetic
     metrics.csv          one row every few steps: each term, unweighted and weighted, and validation error
     terms.txt            each weighted term at the start and at the end of training
     resume.pt            everything needed to go on; only while unfinished
     model.safetensors    the weights used at test; its presence means that the run is finished
     predictions.npz, metrics.json   written by `davae evaluate`
+
+A mask network's run is the same without terms.txt and predictions.npz, and its metrics.json is the report of
+`davae train-mask`.
 
 A folder belongs to one config, one dataset and one version of the code. Asking for a finished run loads it,
 for an interrupted one resumes it, for any other refuses and names the difference.
@@ -19,19 +23,28 @@ import hashlib
 import json
 import platform
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from davae.config import Config
+from davae.config import Config, MaskConfig
 from davae.data.folders import write_atomically
-from davae.networks import DaVAE
+from davae.networks import DaVAE, HandMaskNet
 
 # Sources that decide what a given config and dataset train to.
-_SHAPING_SOURCES = ("losses.py", "networks/*.py", "data/augment.py", "training/loop.py", "training/muon.py")
+_SHARED_SOURCES = (
+    "networks/blocks.py", "networks/encoder.py", "data/augment.py", "training/trainer.py", "training/muon.py"
+)  # fmt: skip
+_SHAPING_SOURCES = {
+    "da-VAE": (
+        *_SHARED_SOURCES, "losses.py", "networks/davae.py", "networks/decoders.py", "training/loop.py"
+    ),
+    "mask": (*_SHARED_SOURCES, "networks/handmask.py", "training/masks.py"),
+}  # fmt: skip
 
 
 class RunMismatchError(ValueError):
@@ -44,15 +57,33 @@ class Identity:
 
     data: str  # digest of the prepared data's manifest
     sources: dict[str, str]  # file -> digest of its code
+    init: str | None = None  # digest of the weights it began with, where they were not drawn
+    masks: str | None = None  # digest of the predicted masks that its input is seen through, if it is
+    mask_network: str | None = None  # digest of the weights that made them
 
     @classmethod
-    def of(cls, data_digest: str) -> "Identity":
-        """Return the identity of a run started now on data with this digest."""
+    def of(
+        cls,
+        data_digest: str,
+        init: Path | str | None = None,
+        *,
+        network: Literal["da-VAE", "mask"] = "da-VAE",
+        masks: Mapping[str, Any] | None = None,
+    ) -> "Identity":
+        """Return the identity of a run started now.
+
+        Args:
+            data_digest: of the prepared data.
+            init: the run whose weights it begins with.
+            network: which kind is trained.
+            masks: `PreparedSplit.mask_network`, where the input is seen through predicted masks.
+        """
         package = Path(__file__).parents[1]
-        files = sorted(path for pattern in _SHAPING_SOURCES for path in package.glob(pattern))
-        return cls(
-            data_digest, {f.relative_to(package).as_posix(): code_digest(f.read_text()) for f in files}
-        )
+        files = sorted(path for pattern in _SHAPING_SOURCES[network] for path in package.glob(pattern))
+        sources = {f.relative_to(package).as_posix(): code_digest(f.read_text()) for f in files}
+        begun = None if init is None else weights_digest(init)
+        masks = masks or {}
+        return cls(data_digest, sources, begun, masks.get("digest"), masks.get("network"))
 
 
 def code_digest(source: str) -> str:
@@ -67,7 +98,7 @@ def code_digest(source: str) -> str:
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
-def open_run(run: Path, config: Config, identity: Identity) -> None:
+def open_run(run: Path, config: Config | MaskConfig, identity: Identity) -> None:
     """Claim folder `run` for this experiment: create it, or check that it is already this experiment's.
 
     Raises:
@@ -86,25 +117,42 @@ def open_run(run: Path, config: Config, identity: Identity) -> None:
         write_text(identity_file, json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
         return
     found = Identity(**json.loads(identity_file.read_text()))
-    differences = _differences(json.loads(config_file.read_text()), json.loads(config.to_json()), "config")
+    unlike = differences(json.loads(config_file.read_text()), json.loads(config.to_json()), "config")
     if found.data != identity.data:
-        differences.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
-    differences += [
+        unlike.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
+    if found.init != identity.init:
+        unlike.append(f"weights to begin with: the run has {found.init!r}, asked for {identity.init!r}")
+    if found.masks != identity.masks:
+        unlike.append(f"predicted masks: the run has {found.masks!r}, asked for {identity.masks!r}")
+    unlike += [
         f"code of davae/{name} has changed since"
         for name in sorted(found.sources.keys() | identity.sources.keys())
         if found.sources.get(name) != identity.sources.get(name)
     ]
-    if differences:
+    if unlike:
         raise RunMismatchError(
-            f"{run} holds another experiment:\n  " + "\n  ".join(differences) + "\n"
+            f"{run} holds another experiment:\n  " + "\n  ".join(unlike) + "\n"
             "Choose another --run folder, or delete this one to train anew."
         )
 
 
-def trained_on(run: Path | str) -> str | None:
-    """Return the digest of the data a run was trained on, or None where the folder does not say."""
+def identity_of(run: Path | str) -> Identity | None:
+    """Return what a run was trained on, or None where the folder does not say."""
     path = Path(run) / "identity.json"
-    return json.loads(path.read_text())["data"] if path.exists() else None
+    return Identity(**json.loads(path.read_text())) if path.exists() else None
+
+
+def weights_digest(run: Path | str) -> str:
+    """Return a checksum of a finished run's weights.
+
+    Raises:
+        FileNotFoundError: there is no finished run.
+    """
+    path = Path(run) / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing, so {run} is no finished run; train it to its end first")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def is_finished(run: Path) -> bool:
@@ -122,18 +170,29 @@ def load_model(run: Path | str) -> tuple[DaVAE, Config]:
         FileNotFoundError: there is no such run, or it is not finished.
         ValueError: the weights are damaged or do not fit the config.
     """
-    run = Path(run)
+    return _load(Path(run), Config, lambda config: DaVAE(config.model), "train")
+
+
+def load_mask_network(run: Path | str) -> tuple[HandMaskNet, MaskConfig]:
+    """Open a finished run of `davae train-mask`; as `load_model`, and the network is frozen."""
+    network, config = _load(Path(run), MaskConfig, HandMaskNet, "train-mask")
+    return network.requires_grad_(False), config
+
+
+def _load(run: Path, kind: type, build: Callable[[Any], torch.nn.Module], command: str) -> tuple[Any, Any]:
+    """Open a finished run of a `kind` of config, trained by `davae COMMAND`."""
     if not (run / "config.json").exists():
         raise FileNotFoundError(
-            f"{run}: no config.json, so no run here. Train one with `python -m davae train --run {run} ...`"
+            f"{run}: no config.json, so no run here. Train one with "
+            f"`python -m davae {command} --run {run} ...`"
         )
-    config = Config.from_json((run / "config.json").read_text())
+    config = kind.from_json((run / "config.json").read_text())
     if not is_finished(run):
         raise FileNotFoundError(
-            f"{run}: training is not finished (no model.safetensors). Repeat the `python -m davae train` "
+            f"{run}: training is not finished (no model.safetensors). Repeat the `python -m davae {command}` "
             "command that started it: it goes on where it stopped"
         )
-    model = DaVAE(config.model)
+    model = build(config)
     try:
         model.load_state_dict(load_file(run / "model.safetensors"))
     except (SafetensorError, RuntimeError) as error:
@@ -143,7 +202,7 @@ def load_model(run: Path | str) -> tuple[DaVAE, Config]:
     return model.eval(), config
 
 
-def save_model(run: Path, model: DaVAE) -> None:
+def save_model(run: Path, model: torch.nn.Module) -> None:
     """Write the weights used at test, which marks the run as finished."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomically(run / "model.safetensors", lambda path: save_file(state, path))
@@ -178,12 +237,13 @@ def environment() -> str:
     return "".join(f"{name} {value}\n" for name, value in lines.items())
 
 
-def _differences(found: Any, asked: Any, where: str) -> list[str]:
+def differences(found: Any, asked: Any, where: str) -> list[str]:
+    """Return a line for every field in which two configs, as plain dicts, differ."""
     if isinstance(found, dict) and isinstance(asked, dict):
         names = list(asked) + [name for name in found if name not in asked]
         return [
             line
             for name in names
-            for line in _differences(found.get(name), asked.get(name), f"{where}.{name}")
+            for line in differences(found.get(name), asked.get(name), f"{where}.{name}")
         ]
     return [] if found == asked else [f"{where}: the run has {found!r}, asked for {asked!r}"]

@@ -1,0 +1,55 @@
+"""The hand mask network (paper 3.2): which pixels of a crop belong to the hand in its middle."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from davae.config import MaskConfig
+from davae.networks.blocks import BasicBlock, conv3x3, full_precision, initialise, residual_layer
+from davae.networks.encoder import Trunk
+
+
+class ResNet(Trunk):
+    """ResNet-34 without its classifier, under torchvision's names: an image to maps of five sizes."""
+
+    def __init__(self, config: MaskConfig):
+        super().__init__(config)
+        _, _, third, fourth = config.blocks
+        self.layer3 = residual_layer(BasicBlock, 2 * config.width, 4 * config.width, blocks=third, stride=2)
+        self.layer4 = residual_layer(BasicBlock, 4 * config.width, 8 * config.width, blocks=fourth, stride=2)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Map images on [0, 1] (b, 3, h, w) to the stem's map, at half their side, and each layer's."""
+        maps = [self.relu(self.bn1(self.conv1(2.0 * image - 1.0)))]
+        x = self.maxpool(maps[0])
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            maps.append(x := layer(x))
+        return maps
+
+
+class HandMaskNet(nn.Module):
+    """ResNet-34 and a light decoder (our choice): from the coarsest map on, enlarge and add the next.
+
+    The middle of a crop shows the hand, so colours are taken relative to the mean colour there: what looks
+    like it is then known from the first layer on.
+    """
+
+    def __init__(self, config: MaskConfig):
+        super().__init__()
+        self.encoder = ResNet(config)
+        channels = [config.width * factor for factor in (1, 1, 2, 4, 8)]
+        self.lateral = nn.ModuleList(nn.Conv2d(c, config.decoder, 1) for c in channels)
+        self.smooth = nn.Sequential(
+            conv3x3(config.decoder, config.decoder), nn.BatchNorm2d(config.decoder), nn.ReLU(inplace=True)
+        )
+        self.logit = nn.Conv2d(config.decoder, 1, 1)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images on [0, 1] (b, 3, h, w) of any size to logits (b, 1, h / 2, w / 2), rounded up."""
+        top, left = (side // 2 - max(1, side // 20) for side in image.shape[2:])
+        middle = image[:, :, top:-top, left:-left].mean(dim=(2, 3), keepdim=True)
+        maps = self.encoder(image - middle + 0.5)
+        *finer, x = (lateral(m) for lateral, m in zip(self.lateral, maps, strict=True))
+        for skip in reversed(finer):
+            x = skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
+        return full_precision(self.logit, self.smooth(x))
