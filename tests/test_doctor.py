@@ -230,11 +230,21 @@ def stb_missing_sequence(root):
     (root / "labels" / "B1Random_BB.mat").unlink()
 
 
-def freihand_longer_focal(root):
+def edit_freihand_cameras(root, change):
     path = root / "training_K.json"
-    K = np.array(json.loads(path.read_text()))
-    K[:, :2, :2] *= 3
-    path.write_text(json.dumps(K.tolist()))
+    path.write_text(json.dumps([change(np.array(K)).tolist() for K in json.loads(path.read_text())]))
+
+
+def freihand_longer_focal(root):
+    edit_freihand_cameras(root, lambda K: K * (1 + 2 * np.diag([1, 1, 0])))
+
+
+def freihand_shorter_focal(root):
+    edit_freihand_cameras(root, lambda K: K * (1 - 0.5 * np.diag([1, 1, 0])))
+
+
+def freihand_moved_centre(root):
+    edit_freihand_cameras(root, lambda K: K - np.array([[0, 0, 62], [0, 0, 0], [0, 0, 0]]))
 
 
 def freihand_millimetres(root):
@@ -287,6 +297,8 @@ DAMAGE = [
     ("stb", stb_empty_mat, "layout", ["labels/B3Random_SK.mat: empty"]),
     ("stb", stb_missing_sequence, "layout", ["labels/B1Random_BB.mat: missing split", "evaluation"]),
     ("freihand", freihand_longer_focal, "camera K", ["wrong K", "training_K.json", "frame"]),
+    ("freihand", freihand_shorter_focal, "masks", ["wrong K", "training_K.json", "focal length about 2"]),
+    ("freihand", freihand_moved_centre, "masks", ["wrong K", "px aside: the principal point disagrees"]),
     ("freihand", freihand_millimetres, "bone lengths", ["labels are in millimetres where metres are due"]),
     ("freihand", freihand_missing_pictures, "picture files", ["rgb/00000023.jpg", "mask/00000003.jpg"]),
     ("freihand", freihand_truncated, "picture files", ["truncated", "evaluation/rgb/00000001.jpg"]),

@@ -23,7 +23,7 @@ MISSED_SHARE = 0.5  # of its joints; a sample of which more miss mask or depth i
 POINT_REACH_PX = 4.0  # around a joint's pixel, where depth comes as points from another camera
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Look:
     """What one decoded sample tells; fields that its dataset has no files for are None or NaN.
 

@@ -14,7 +14,7 @@ from davae.data.record import BadSample, HandRecord
 WORST = 1 / 3  # of the sheet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Sight:
     """One picture of the contact sheet, with what is drawn on it.
 
