@@ -5,7 +5,7 @@
 The tree is made of links to the pictures of a rendered folder, some hundred of which are enough, numbered on
 until there are as many as RHD has. `prepare` runs in a process of its own, is killed (SIGKILL) once a third
 of the training images are done, and is started again; images a second are over both processes, their starts
-included. Then one epoch of batches is loaded and augmented. At the size of the paper the arrays take 39 GB;
+included. Then one epoch of batches is loaded and augmented. At the size of the paper the arrays take 38 GB;
 nothing is left of them unless --keep is given.
 """
 

@@ -219,6 +219,7 @@ def _paper() -> Config:
     return Config(
         preset="paper",
         render=RenderConfig(train=41258, val=500, test=2728),
+        data=DataConfig(mask="network"),
         train=TrainConfig(steps=128_932, schedule="milestones", warmup_steps=0, checkpoint_every=1000),
     )
 
@@ -239,7 +240,7 @@ def preset(name: str) -> Config:
 
 def mask_preset(name: str) -> MaskConfig:
     """Return the mask network of the named preset's data, which sweep shares with laptop."""
-    data = preset(name).data
+    data = dataclasses.replace(preset(name).data, mask="none")  # it sees the crop as photographed
     if name == "paper":  # about 20 epochs of RHD
         return MaskConfig(data, train=TrainConfig(steps=25_000, average_decay=0.999, checkpoint_every=1000))
     # At 64 px steps count for more than images: batches of 16 learn more in a minute than ones of 8 or 32.

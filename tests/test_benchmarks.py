@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rhd_fixture import write_dataset
 
 from davae.evaluation import evaluate
 from davae.hand.pose import ANGLES
@@ -52,6 +53,31 @@ def run_main(name, *arguments):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_full_size_links_as_many_samples_as_it_is_told_and_survives_its_kill(tmp_path):
+    root, out = write_dataset(tmp_path / "data", 3, 1, 1, factors=False), tmp_path / "out"
+    arguments = (
+        "--root",
+        root,
+        "--out",
+        out,
+        "--train",
+        "96",
+        "--test",
+        "5",
+        "--size",
+        "32",
+        "--workers",
+        "1",
+    )
+    said = run_main("full_size", *map(str, arguments))
+    assert "prepare, 32 px, 1 workers: 101 images in" in said and "data path, 32 px:" in said
+    assert not out.exists() and len(list((root / "training" / "color").iterdir())) == 3
+    out.mkdir()
+    command = [sys.executable, FOLDER / "full_size.py", *arguments]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and "exists; name a new folder" in refused.stderr
 
 
 def test_volume_and_winding_of_a_closed_mesh():

@@ -3,20 +3,27 @@
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import freihand_fixture
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
-from rhd_fixture import open_hand_mm, write_dataset
+from rhd_fixture import open_hand_mm, random_scene, write_dataset, write_split
 
+from davae import cli
 from davae.camera import project
 from davae.data import doctor, rhd, stb
+from davae.data.doctor import files, labels
+from davae.data.doctor.findings import Check, Finding, by_share, format_checks
 from davae.data.stb_cameras import K_DEPTH, encode_depth
-from davae.data.stb_labels import wrist_to_palm, write_labels
+from davae.data.stb_labels import load_labels, wrist_to_palm, write_labels
 from davae.data.synthhand import write_dataset as render_dataset
+from davae.figures import check_sheet
 
 TRAIN, TEST = 8, 4  # samples of the RHD tree
 
@@ -92,8 +99,6 @@ def edit_rhd(root: Path, change: Callable[[int, dict], dict | None], folder: str
 
 
 def edit_stb(root: Path, change: Callable[[np.ndarray], np.ndarray], rig: str = "SK") -> None:
-    from davae.data.stb_labels import load_labels
-
     for path in (root / "labels").glob(f"*_{rig}.mat"):
         write_labels(path, change(load_labels(path)))
 
@@ -225,11 +230,21 @@ def stb_missing_sequence(root):
     (root / "labels" / "B1Random_BB.mat").unlink()
 
 
-def freihand_longer_focal(root):
+def edit_freihand_cameras(root, change):
     path = root / "training_K.json"
-    K = np.array(json.loads(path.read_text()))
-    K[:, :2, :2] *= 3
-    path.write_text(json.dumps(K.tolist()))
+    path.write_text(json.dumps([change(np.array(K)).tolist() for K in json.loads(path.read_text())]))
+
+
+def freihand_longer_focal(root):
+    edit_freihand_cameras(root, lambda K: K * (1 + 2 * np.diag([1, 1, 0])))
+
+
+def freihand_shorter_focal(root):
+    edit_freihand_cameras(root, lambda K: K * (1 - 0.5 * np.diag([1, 1, 0])))
+
+
+def freihand_moved_centre(root):
+    edit_freihand_cameras(root, lambda K: K - np.array([[0, 0, 62], [0, 0, 0], [0, 0, 0]]))
 
 
 def freihand_millimetres(root):
@@ -282,6 +297,8 @@ DAMAGE = [
     ("stb", stb_empty_mat, "layout", ["labels/B3Random_SK.mat: empty"]),
     ("stb", stb_missing_sequence, "layout", ["labels/B1Random_BB.mat: missing split", "evaluation"]),
     ("freihand", freihand_longer_focal, "camera K", ["wrong K", "training_K.json", "frame"]),
+    ("freihand", freihand_shorter_focal, "masks", ["wrong K", "training_K.json", "focal length about 2"]),
+    ("freihand", freihand_moved_centre, "masks", ["wrong K", "px aside: the principal point disagrees"]),
     ("freihand", freihand_millimetres, "bone lengths", ["labels are in millimetres where metres are due"]),
     ("freihand", freihand_missing_pictures, "picture files", ["rgb/00000023.jpg", "mask/00000003.jpg"]),
     ("freihand", freihand_truncated, "picture files", ["truncated", "evaluation/rgb/00000001.jpg"]),
@@ -301,3 +318,240 @@ def test_damage_is_found_and_named(fresh, dataset, damage, check, words):
     for word in words:
         assert word in text, text
     assert str(root) not in text.split("\n", 1)[1]  # files are named from the dataset's folder on
+
+
+# -- beyond single damages --------------------------------------------------------------------------------
+
+
+def test_one_damage_does_not_hide_another(fresh):
+    root = fresh("rhd")
+    for damage in (missing_split, swapped_depth, truncated, longer_focal, not_a_number, missing_pictures):
+        damage(root)
+    diagnosis, text = examine("rhd", root)
+    for words in (
+        "missing split",
+        "truncated",
+        "wrong K",
+        "hold NaN",
+        SWAPPED_DEPTH,
+        "labels without images",
+    ):
+        assert words in text, text
+    assert len(diagnosis.checks) == 12  # none was left out
+
+
+def test_unusable_labels_of_one_part_leave_the_others_checked(fresh):
+    root = fresh("rhd")
+    foreign_class(root)
+    diagnosis, text = examine("rhd", root)
+    assert "4 of 2,728" in text and verdicts(diagnosis)["camera K"] == "ok"
+    assert f"{3 * TEST} files" in text
+
+
+def test_samples_that_cannot_be_used_are_listed_by_rule_and_are_no_error(tmp_path):
+    scenes = {i: random_scene(i) for i in range(8)}
+    scenes[2].visible = np.zeros(42)
+    write_split(tmp_path, "training", scenes)
+    write_split(tmp_path, "evaluation", {i: random_scene(20 + i) for i in range(3)})
+    mask = tmp_path / "training" / "mask" / "00004.png"
+    Image.fromarray(np.asarray(Image.open(mask)) * 0).save(mask)
+    depth = tmp_path / "training" / "depth" / "00006.png"
+    Image.fromarray(rhd.encode_depth(np.zeros((320, 320)))).save(depth)
+    diagnosis, text = examine("rhd", tmp_path)
+    assert diagnosis.usable, text
+    (use,) = (check for check in diagnosis.checks if check.name == "usable hands")
+    listed = {finding.what: finding.examples for finding in use.findings}
+    assert "sample 2: " in listed["hands with no visible joint"][0]
+    assert [example[:9] for example in listed["hands with an empty mask"]] == ["sample 4:"]
+    assert [example[:9] for example in listed["hands with an empty cloud"]] == ["sample 6:"]
+    assert "1 with an empty mask" in use.found
+
+
+def test_a_hand_without_a_visible_joint_is_found_though_it_was_not_looked_at(trees, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "SAMPLE", 2)
+    root = shutil.copytree(trees("rhd"), tmp_path / "rhd")
+    hidden = np.float32([1, 1, 0])
+    edit_rhd(root, lambda i, a: a | {"uv_vis": a["uv_vis"] * hidden} if i in (1, 5) else a)
+    diagnosis, text = examine("rhd", root)
+    assert diagnosis.checks[-1].looked_at == f"2 of {TRAIN + TEST}"
+    assert "sample 1: training/color/00001.png" in text and "sample 5: training/color/00005.png" in text
+
+
+def test_full_decodes_what_a_sample_misses(fresh, monkeypatch):
+    root = fresh("rhd")
+    path = root / "training" / "color" / "00007.png"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)  # its end is whole
+    path.write_bytes(data)
+    chosen = {}
+    for seed in range(20):
+        monkeypatch.setattr(doctor, "SAMPLE", 3)
+        diagnosis, _ = examine("rhd", root, seed=seed)
+        chosen[seed] = [(look.part.name, look.sample) for look in diagnosis.looks]
+        if ("training", 7) not in chosen[seed]:
+            break
+    assert diagnosis.usable and {part for part, _ in chosen[seed]} == {"training", "evaluation"}
+    again, _ = examine("rhd", root, seed=seed)
+    assert [(look.part.name, look.sample) for look in again.looks] == chosen[seed]
+    diagnosis, text = examine("rhd", root, full=True)
+    assert not diagnosis.usable and "color/00007.png: cannot be decoded" in text
+
+
+def test_an_unfinished_rendering_is_told(fresh):
+    root = fresh("synthhand")
+    manifest = json.loads((root / "synthhand.json").read_text())
+    (root / "synthhand.json").write_text(json.dumps(manifest | {"train": 9}))
+    diagnosis, text = examine("synthhand", root)
+    assert not diagnosis.usable and "fewer samples than synthhand.json says (6 of 9 samples)" in text
+    (root / "synthhand.json").unlink()
+    diagnosis, text = examine("synthhand", root)
+    assert not diagnosis.usable and "synthhand.json: missing" in text
+
+
+def test_a_root_one_folder_too_high_is_noticed(trees, tmp_path):
+    shutil.copytree(trees("rhd"), tmp_path / "download" / "RHD_published_v2")
+    diagnosis, text = examine("rhd", tmp_path / "download")
+    assert not diagnosis.usable and "did you mean --root" in text and "RHD_published_v2?" in text
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        doctor.examine("rhd", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="unknown dataset 'coco'"):
+        doctor.examine("coco", tmp_path)
+
+
+def test_one_rig_of_stb_alone_is_a_note(fresh):
+    root = fresh("stb")
+    for path in (root / "labels").glob("*_BB.mat"):
+        path.unlink()
+    diagnosis, text = examine("stb", root)
+    assert diagnosis.usable and "no labels of the rig bb" in text
+
+
+# -- single functions -------------------------------------------------------------------------------------
+
+
+@given(
+    focal=st.tuples(st.floats(100, 900), st.floats(100, 900)),
+    centre=st.tuples(st.floats(-50, 400), st.floats(-50, 400)),
+    seed=st.integers(0, 99),
+)
+def test_a_camera_is_recovered_from_joints_and_pixels(focal, centre, seed):
+    joints = random_scene(seed, other_hand=False).hands.popitem()[1]
+    K = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
+    fitted, left_over = labels.fit_camera(joints, project(joints, K))
+    np.testing.assert_allclose(fitted, [*focal, *centre], rtol=1e-6, atol=1e-6)
+    assert left_over < 1e-6 and labels.camera_difference(K, fitted) == []
+    K[0, 2] += 5
+    (words,) = labels.camera_difference(K, fitted)
+    assert words.startswith("the principal point")
+
+
+@given(st.integers(0, 99))
+def test_a_mirrored_hand_bends_as_the_other_side_does(seed):
+    scene = random_scene(seed, side="right", other_hand=False)
+    right = scene.hands["right"][None]
+    bend = labels.bend_mm(right)
+    assert bend[0] > 20  # the fixture's hand bends a little towards the camera that its palm looks at
+    np.testing.assert_allclose(labels.bend_mm(right * [-1, 1, 1]), -bend, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("median_mm", "due", "found"),
+    [
+        (0.09, "millimetres", "metres"),
+        (9.0, "millimetres", "centimetres"),
+        (90_000.0, "metres", "millimetres"),
+        (9_000.0, "metres", "centimetres"),
+        (90.0, "millimetres", "millimetres"),
+        (1e9, "metres", None),
+    ],
+)
+def test_units_are_told_by_a_finger(median_mm, due, found):
+    assert labels.found_unit(median_mm, due) == found
+
+
+def test_ends_and_sizes_of_files_are_read(tmp_path):
+    whole, cut, page, empty, photo = (
+        tmp_path / name for name in ("a.png", "b.png", "c.png", "d.png", "e.jpg")
+    )
+    Image.new("RGB", (40, 30), "red").save(whole)
+    Image.new("RGB", (50, 20), "red").save(photo)
+    assert files.peek(whole) == ((30, 40), None) and files.peek(photo) == ((20, 50), None)
+    data = whole.read_bytes()
+    cut.write_bytes(data[:-1])
+    page.write_bytes(b"<html>404</html>")
+    empty.write_bytes(b"")
+    problems = [files.peek(path)[1] for path in (cut, page, empty, tmp_path / "none.png")]
+    for problem, word in zip(problems, ("truncated", "no PNG", "empty", "cannot be read"), strict=True):
+        assert word in problem
+    whole.write_bytes(data + b"a program's remark")  # harmless: the picture is whole
+    assert files.peek(whole)[1] is None
+
+
+def test_gaps_between_numbers():
+    assert files.missing_between(np.array([0, 1, 4])).tolist() == [2, 3]
+    assert (
+        files.missing_between(np.arange(3)).tolist() == files.missing_between(np.zeros(0, int)).tolist() == []
+    )
+
+
+def test_few_outliers_are_a_warning_and_many_an_error():
+    assert (by_share(1, 100), by_share(2, 100), by_share(1, 8)) == ("warning", "ERROR", "ERROR")
+
+
+def test_what_occurs_in_many_places_is_said_once():
+    findings = tuple(
+        Finding("ERROR", f"file{i}", "is odd", f"by {i}", "mend it", (f"sample {i}",)) for i in range(9)
+    )
+    text = format_checks(
+        [Check("oddity", "9 files", "9 odd", findings), Check("peace", "9 files", "all even")]
+    )
+    assert text.count("is odd") == text.count("mend it") == 1
+    assert "is odd, in 9 places" in text and "and 4 more places" in text and "sample 4" in text
+    assert text.splitlines()[2].endswith("ERROR") and text.splitlines()[3].endswith("ok")
+    (line,) = (
+        row for row in format_checks([Check("a", "b", "c", findings[:1])]).splitlines() if "odd" in row
+    )
+    assert line == "ERROR: file0: is odd (by 0)"
+
+
+# -- contact sheet and command ----------------------------------------------------------------------------
+
+
+def test_the_sheet_shows_the_worst_first_and_every_split(fresh):
+    root = fresh("rhd")
+    longer_focal(root)
+    diagnosis, _ = examine("rhd", root)
+    shown = doctor.sights(diagnosis, count=7)
+    assert len(shown) == 7 and shown[0].title.startswith("training/00002")
+    assert "px" in shown[0].title and not any("px" in sight.title for sight in shown[1:])
+    assert {sight.title.split("/")[0] for sight in shown} == {"training", "evaluation"}
+    assert np.abs(shown[0].projected_px - shown[0].uv_px).max() > 5
+    figure = check_sheet(shown)
+    pictures = [ax for ax in figure.axes if ax.images]
+    assert len(pictures) == 7
+    drawn = [len(ax.collections) for ax in pictures]
+    assert drawn[0] > max(drawn[1:])  # where 3D joints miss their pixels they are drawn too
+
+
+def test_measured_points_stand_in_for_a_mask(trees):
+    diagnosis, _ = examine("stb", trees("stb"))
+    masks = {sight.title.split("/")[1].rpartition("_")[0]: sight.mask for sight in doctor.sights(diagnosis)}
+    assert masks["SK_color"].sum() > 500 and masks["BB_left"] is None
+
+
+@pytest.mark.parametrize(("damage", "status"), [(None, 0), (missing_split, 1)])
+def test_the_command_says_by_its_status_whether_a_set_can_be_used(
+    fresh, tmp_path, monkeypatch, capsys, damage, status
+):
+    root = fresh("rhd")
+    if damage:
+        damage(root)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["davae", "check-data", "--dataset", "rhd", "--root", str(root)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == status
+    out = capsys.readouterr().out
+    assert "verdict" in out and f"contact sheet: {Path('outputs', 'check', 'rhd.png')}" in out
+    with Image.open(tmp_path / "outputs" / "check" / "rhd.png") as sheet:
+        assert sheet.width > 1000

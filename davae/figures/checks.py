@@ -4,14 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from davae.data.doctor.labels import EXACT_PX
 from davae.data.doctor.sights import Sight
 from davae.figures.hands import draw_hand
 from davae.figures.style import new_figure, same_length, show_image, styled
+from davae.skeleton import BONES
 
 MASK_COLOUR = "#56b4e9"
 PROJECTED_COLOUR = "#d6322d"
@@ -25,7 +28,7 @@ def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
     """Return a contact sheet of hands cut out of their pictures, with everything that is known drawn on.
 
     Skeletons are the labelled pixels, hollow where a joint is not visible; crosses are the 3D joints through
-    the camera, which should lie on them; a tint marks the mask.
+    the camera, drawn where they miss their pixels; a tint marks the mask.
 
     Args:
         sights: what to draw, at least one.
@@ -46,13 +49,17 @@ def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
         show_image(ax, sight.image)
         if sight.mask is not None:
             _tint(ax, sight.mask)
-        draw_hand(ax, sight.uv_px, visible=sight.visible, linewidth=1.0)
-        ax.scatter(*sight.projected_px.T, s=9, marker="x", c=PROJECTED_COLOUR, linewidths=0.5, zorder=5)
-        _look_at_hand(ax, sight.uv_px, sight.image.shape[:2])
-        ax.set_title(sight.title, fontsize=6.5, pad=2)
+        draw_hand(ax, sight.uv_px, visible=sight.visible, linewidth=1.2)
+        shown = sight.uv_px
+        if (np.linalg.norm(sight.projected_px - sight.uv_px, axis=1) > EXACT_PX).any():
+            _draw_projected(ax, sight.projected_px)
+            shown = np.concatenate([sight.uv_px, sight.projected_px])
+        _look_at(ax, shown, sight.image.shape[:2])
+        ax.set_title(sight.title, fontsize=6, pad=2)
+    red, cross = PROJECTED_COLOUR, {"marker": "x", "markersize": 4, "linewidth": 0.7}
     marks = [
         Line2D([], [], color="#009e73", marker="o", markersize=4, label="labels (hollow: hidden)"),
-        Line2D([], [], color=PROJECTED_COLOUR, marker="x", linestyle="", markersize=4, label="K · 3D joints"),
+        Line2D([], [], color=red, label="K · 3D joints, where they miss", **cross),
         Patch(facecolor=MASK_COLOUR, alpha=0.5, label="the hand's mask, or its measured points"),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
@@ -68,10 +75,16 @@ def _tint(ax: Axes, mask) -> None:
         ax.contour(mask, levels=[0.5], colors=MASK_COLOUR, linewidths=0.6)
 
 
-def _look_at_hand(ax: Axes, uv: np.ndarray, size: tuple[int, int]) -> None:
-    """Show a square around the labelled joints, moved into the picture where it fits."""
+def _draw_projected(ax: Axes, projected_px: np.ndarray) -> None:
+    bones = LineCollection(projected_px[BONES], colors=PROJECTED_COLOUR, linewidths=0.5, zorder=5)
+    ax.add_collection(bones)
+    ax.scatter(*projected_px.T, s=7, marker="x", c=PROJECTED_COLOUR, linewidths=0.5, zorder=6)
+
+
+def _look_at(ax: Axes, uv_px: np.ndarray, size: tuple[int, int]) -> None:
+    """Show a square around those of the points that lie in the picture, moved into it where it fits."""
     height, width = size
-    inside = uv[((uv >= -0.5) & (uv < [width - 0.5, height - 0.5])).all(1)]
+    inside = uv_px[((uv_px >= -0.5) & (uv_px < [width - 0.5, height - 0.5])).all(1)]
     if not len(inside):
         inside = np.array([[0.0, 0.0], [width - 1.0, height - 1.0]])
     low, high = inside.min(0), inside.max(0)

@@ -35,7 +35,7 @@ OPEN = {"synthhand": open_synthhand, "rhd": open_rhd, "stb": open_stb, "freihand
 SAMPLE = 1000  # samples that are decoded if not all are
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnosis:
     """All checks of one dataset.
 

@@ -10,8 +10,9 @@ from davae.data.doctor.parts import Part
 
 EXPLAINED_SHARE = 0.75  # of joints that fit with bytes swapped, for that to be the explanation
 HIDDEN_SHARE = 0.15  # where hidden joints are not labelled, so many hands may lie behind something
+HIDDEN_FEW = 3  # hands of a part, whatever their share, as long as the share of all parts is small
 FIT_SAMPLES = 5  # fewer masks than these tell nothing of a camera
-ZOOM_RANGE = (0.75, 1.35)  # spread of a mask's pixels over that of joints, were K right
+ZOOM_RANGE = (0.6, 1.7)  # spread of a mask's pixels over that of joints, near 1 if K is right
 
 
 def check_decoding(looks: list[Look], of: int) -> Check:
@@ -30,46 +31,59 @@ def check_masks(looks: list[Look]) -> Check | None:
     if not any(look.on_mask is not None for look in looks):
         return None
     seen = [look for look in looks if look.mask_share is not None]
+    everywhere = sum(look.mask_share < MISSED_SHARE for look in seen) / max(len(seen), 1)
+    again = "labels, cameras and masks must be of one release: copy them again"
     findings = []
     for part, own in _by_part(seen):
-        missed = sorted((look for look in own if look.mask_share < MISSED_SHARE), key=lambda k: k.mask_share)
-        if not missed:
-            continue
-        camera = _mask_words(own) if part.hands.uv_px is None else ""
-        detail = f"{len(missed):,} of {counted(len(own), 'sample')}{'; wrong K? ' if camera else ''}{camera}"
-        advice = "labels, cameras and masks must be of one release: copy them again"
-        level, advice = _level(part, len(missed), len(own), advice)
-        what = "joints do not lie on the hand's mask"
-        examples = tuple(f"{look.name}: {look.mask_share:.0%} of its joints on the mask" for look in missed)
-        findings.append(Finding(level, part.name, what, detail, advice, examples))
+        missed = sorted((k for k in own if k.mask_share < MISSED_SHARE), key=lambda k: k.mask_share)
+        camera = camera_words(own) if part.hands.uv_px is None else ""
+        if camera:
+            what = "wrong K: joints and masks differ in size or place"
+            findings.append(Finding("ERROR", part.labels, what, camera, again))
+        if missed:
+            level, advice = _level(part, missed, own, everywhere, again)
+            what, detail = "joints do not lie on the hand's mask", f"{len(missed):,} of {len(own):,} samples"
+            examples = tuple(f"{look.name}: {look.mask_share:.0%} of its joints on it" for look in missed)
+            findings.append(Finding(level, part.name, what, detail, advice, examples))
     found = "no joint on a mask"
     if seen:
         found = f"median {np.median([look.mask_share for look in seen]):.0%} of joints on the mask"
     return Check("masks", counted(len(seen), "sample"), found, tuple(findings))
 
 
-def _level(part: Part, bad: int, of: int, advice: str) -> tuple[Level, str]:
-    """Judge joints that miss mask or depth: some may, where the labels do not say which are hidden."""
-    if not part.visibility and bad <= HIDDEN_SHARE * of:
+def _level(
+    part: Part, bad: list[Look], judged: list[Look], everywhere: float, advice: str
+) -> tuple[Level, str]:
+    """Judge joints of a part that miss mask or depth: some may, where labels do not say which are hidden.
+
+    Args:
+        part: it is about.
+        bad: its samples that miss.
+        judged: all its samples that could tell.
+        everywhere: share of those that miss in all parts: of a few frames many may, by chance.
+        advice: for damage.
+    """
+    natural = everywhere <= HIDDEN_SHARE and len(bad) <= max(HIDDEN_SHARE * len(judged), HIDDEN_FEW)
+    if natural and not part.visibility:
         return "note", "hands behind an arm or an object look like this; see the contact sheet"
-    return by_share(bad, of), advice
+    return by_share(len(bad), len(judged)), advice
 
 
-def _mask_words(looks: list[Look]) -> str:
-    """Say how cameras would have to change for the joints to cover the masks, where many would alike."""
-    pairs = [(look.mask_box, look.joint_box) for look in looks if look.mask_box is not None]
-    if len(pairs) < FIT_SAMPLES:
+def camera_words(looks: list[Look]) -> str:
+    """Say how K would have to change for the joints to cover their masks; empty if it need not.
+
+    Single masks are cut by objects or have an arm; of many, size and place are those of the joints.
+    """
+    if len(looks) < FIT_SAMPLES:
         return ""
-    mask, joint = (np.array(boxes) for boxes in zip(*pairs, strict=True))
+    mask, joint = (np.array([getattr(look, box) for look in looks]) for box in ("mask_box", "joint_box"))
     zoom = np.median(mask[:, 2:] / np.maximum(joint[:, 2:], 1e-6))
-    shift = np.median(mask[:, :2] - joint[:, :2], axis=0)
-    said = []
+    aside = np.median(mask[:, :2] - joint[:, :2], axis=0)
     if not ZOOM_RANGE[0] < zoom < ZOOM_RANGE[1]:
-        said.append(f"the masks suggest a focal length about {zoom:.1f} times as long")
-    elif np.abs(shift).max() > np.median(mask[:, 2:]) / 2:
-        aside = f"({shift[0]:+.0f}, {shift[1]:+.0f}) px"
-        said.append(f"masks lie {aside} aside, which suggests the principal point")
-    return "; ".join(said)
+        return f"the masks suggest a focal length about {zoom:.2g} times as long"
+    if np.abs(aside).max() > np.median(mask[:, 2:]):
+        return f"masks lie ({aside[0]:+.0f}, {aside[1]:+.0f}) px aside: the principal point disagrees"
+    return ""
 
 
 def check_sides(looks: list[Look]) -> Check | None:
@@ -102,32 +116,34 @@ def check_depth(looks: list[Look]) -> Check | None:
     with_depth = [look for look in looks if look.behind_mm is not None]
     if not with_depth:
         return None
+    judged, swapped, off = [], [], []
+    for look in with_depth:
+        plain, turned = fitting_share(look.behind_mm), fitting_share(look.behind_swapped_mm) or 0.0
+        if plain is None and turned < EXPLAINED_SHARE:
+            continue  # too few joints tell
+        judged.append(look)
+        if (plain or 0.0) < MISSED_SHARE:
+            (swapped if turned >= EXPLAINED_SHARE else off).append(look)
     findings = []
-    for part, own in _by_part(with_depth):
-        judged, swapped, off = [], [], []
-        for look in own:
-            plain, turned = fitting_share(look.behind_mm), fitting_share(look.behind_swapped_mm) or 0.0
-            if plain is None and turned < EXPLAINED_SHARE:
-                continue
-            judged.append(look)
-            if (plain or 0.0) < MISSED_SHARE:
-                (swapped if turned >= EXPLAINED_SHARE else off).append(look)
-        of = f"of {counted(len(judged), 'sample')}"
-        if swapped:
+    for part, own in _by_part(judged):
+        turned, missed = ([look for look in group if look.part is part] for group in (swapped, off))
+        if turned:
             what = "high and low byte of depth look swapped"
             advice = (
                 "exchange red and green of these files (programs that read BGR and write RGB do this), or "
                 "copy them again from the dataset"
             )
-            examples = tuple(_depth_words(look) for look in swapped)
-            level = by_share(len(swapped), len(judged))
-            findings.append(Finding(level, part.name, what, f"{len(swapped):,} {of}", advice, examples))
-        if off:
+            detail = f"{len(turned):,} of {counted(len(own), 'sample')}"
+            examples = tuple(_depth_words(look) for look in turned)
+            level = by_share(len(turned), len(own))
+            findings.append(Finding(level, part.name, what, detail, advice, examples))
+        if missed:
             what = "joints are not where depth was measured"
             advice = "depth and labels must be of one release and unconverted: copy depth again"
-            level, advice = _level(part, len(off), len(judged), advice)
-            examples = tuple(_depth_words(look) for look in off)
-            findings.append(Finding(level, part.name, what, f"{len(off):,} {of}", advice, examples))
+            level, advice = _level(part, missed, own, len(off) / len(judged), advice)
+            detail = f"{len(missed):,} of {counted(len(own), 'sample')}"
+            examples = tuple(_depth_words(look) for look in missed)
+            findings.append(Finding(level, part.name, what, detail, advice, examples))
     every = np.concatenate([look.behind_mm for look in with_depth])
     every = every[np.isfinite(every)]
     found = "no joint met a measured point"

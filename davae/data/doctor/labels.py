@@ -163,23 +163,23 @@ def _outside(part: Part, hands: Hands) -> list[Finding]:
 
 def check_bones(parts: list[Part]) -> Check:
     """Compare the middle finger's length with those of humans: wrong units show at once."""
-    findings, medians = [], []
+    findings, every = [], []
+    again = "copy the label file again from the dataset, not from a copy that someone converted"
     for part in parts:
         hands = _sound(part.hands, in_front=False)
         if not len(hands):
             continue
         length = finger_length_mm(hands.joints_mm)
-        median = float(np.median(length))
-        medians.append(median)
+        every.append(length)
         odd = (length < FINGER_MM[0]) | (length > FINGER_MM[1])
-        advice = "copy the label file again from the dataset, not from a copy that someone converted"
         if odd.mean() > 0.5:
+            median = float(np.median(length))
             found = found_unit(median, part.unit)
             what = f"labels are in {found} where {part.unit} are due"
             if found is None:
                 what = "lengths of bones are in no known unit"
             detail = f"middle finger, knuckle to tip, {median:.4g} mm as read; adults have 65..120"
-            findings.append(Finding("ERROR", part.labels, what, detail, advice))
+            findings.append(Finding("ERROR", part.labels, what, detail, again))
         elif odd.any():
             what = "hands of no human size: a unit mixed up?"
             examples = tuple(
@@ -187,14 +187,19 @@ def check_bones(parts: list[Part]) -> Check:
                 for row in np.flatnonzero(odd)
             )
             level, detail = by_share(int(odd.sum()), len(hands)), counted(int(odd.sum()), "hand")
-            findings.append(Finding(level, part.labels, what, detail, advice, examples))
-        elif not ADULT_FINGER_MM[0] < median < ADULT_FINGER_MM[1]:
-            detail = f"middle finger {median:.0f} mm, adults 65..120"
+            findings.append(Finding(level, part.labels, what, detail, again, examples))
+    lengths = np.concatenate(every) if every else np.zeros(0)
+    found = "nothing to measure"
+    if len(lengths):
+        low, median, high = np.percentile(lengths, [5, 50, 95])
+        found = f"middle finger {median:.4g} mm (5..95%: {low:.4g}..{high:.4g})"
+        if not findings and not ADULT_FINGER_MM[0] < median < ADULT_FINGER_MM[1]:
+            detail = (
+                f"middle finger {median:.0f} mm, adults {ADULT_FINGER_MM[0]:.0f}..{ADULT_FINGER_MM[1]:.0f}"
+            )
             advice = "fine for children and drawn figures; otherwise doubt the labels"
-            findings.append(Finding("warning", part.name, "hands are of unusual size", detail, advice))
-    found = f"middle finger {min(medians):.4g}..{max(medians):.4g} mm" if medians else "nothing to measure"
-    total = sum(len(part.hands) for part in parts)
-    return Check("bone lengths", counted(total, "hand"), found, tuple(findings))
+            findings.append(Finding("warning", "all parts", "hands are of unusual size", detail, advice))
+    return Check("bone lengths", counted(len(lengths), "hand"), found, tuple(findings))
 
 
 def finger_length_mm(joints_mm: Array) -> Array:

@@ -23,7 +23,7 @@ MISSED_SHARE = 0.5  # of its joints; a sample of which more miss mask or depth i
 POINT_REACH_PX = 4.0  # around a joint's pixel, where depth comes as points from another camera
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Look:
     """What one decoded sample tells; fields that its dataset has no files for are None or NaN.
 
@@ -72,8 +72,8 @@ class Look:
 
     @property
     def mask_share(self) -> float | None:
-        """The share of visible joints on the hand's mask, or None if too few tell."""
-        if self.on_mask is None or np.isfinite(self.on_mask).sum() < ENOUGH:
+        """The share of visible joints on the hand's mask; None if it is empty or too few joints tell."""
+        if not self.mask_pixels or np.isfinite(self.on_mask).sum() < ENOUGH:
             return None
         return float(np.nanmean(self.on_mask))
 

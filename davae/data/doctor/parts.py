@@ -13,7 +13,7 @@ from davae.data.readers import Reader
 from davae.data.record import HandRecord
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Pictures:
     """Picture files of one kind, `folder/{prefix}{number}{suffix}`.
 
@@ -38,7 +38,7 @@ class Pictures:
         return f"{self.prefix}{number:0{self.digits}d}{self.suffix}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Hands:
     """All labelled hands of a part, one row each; damaged labels are NaN.
 
@@ -79,7 +79,7 @@ class Hands:
         return homogeneous[..., :2] / homogeneous[..., 2:]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Part:
     """One folder of samples with its own labels.
 

@@ -14,7 +14,7 @@ from davae.data.record import BadSample, HandRecord
 WORST = 1 / 3  # of the sheet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Sight:
     """One picture of the contact sheet, with what is drawn on it.
 
@@ -24,7 +24,7 @@ class Sight:
         uv_px: (21, 2) pixels of the joints as labelled.
         projected_px: (21, 2) the 3D joints through K.
         visible: (21,) bool.
-        title: split, number, side and what was measured.
+        title: folder and file, side where it may be either, and what disagrees.
     """
 
     image: NDArray[np.uint8]
@@ -80,7 +80,9 @@ def see(part: Part, sample: int, words: str) -> Sight | None:
     mask = record.hand_mask if record.hand_mask is not None else _measured_pixels(record)
     with np.errstate(divide="ignore", invalid="ignore"):
         projected = project(record.joints_mm, record.K)
-    title = f"{part.name} {sample}, {record.side}"
+    title = f"{part.name.split()[0]}/{part.image_path(sample).stem}"
+    if part.hands.left.any() and not part.hands.left.all():
+        title += f", {record.side}"
     if words:
         title += f": {words}"
     return Sight(record.image, mask, record.uv_px.astype(np.float64), projected, record.visible, title)
@@ -93,6 +95,8 @@ def _measured_pixels(record: HandRecord) -> NDArray[np.bool_] | None:
     height, width = record.image.shape[:2]
     u, v = np.rint(project(record.points_mm, record.K)).astype(int).T
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    mask = np.zeros((height, width), bool)
-    mask[v[inside], u[inside]] = True
-    return mask
+    mask = np.zeros((height + 2, width + 2), bool)
+    for down in range(3):  # each point with its neighbours, since two cameras' pixels leave gaps
+        for right in range(3):
+            mask[v[inside] + down, u[inside] + right] = True
+    return mask[1:-1, 1:-1]
