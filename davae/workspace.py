@@ -249,22 +249,24 @@ def reproduce(space: Workspace) -> str:
     from davae.evaluation import format_table
     from davae.notebooks import execute
 
-    steps = ("render and prepare", "train", "evaluate", "notebooks")
-    print(f"[1/4] {steps[0]}: {space.prepared}", flush=True)
-    space.ensure_prepared()
-    print(f"[2/4] {steps[1]}: {space.run}", flush=True)
-    space.ensure_trained()
-    print(f"[3/4] {steps[2]}", flush=True)
-    report = space.ensure_evaluated()
-    print(f"measured: {space.run / 'metrics.json'}", flush=True)
-    print(f"[4/4] {steps[3]}: {space.executed}", flush=True)
-    execute(space.executed, parameters_of(space))
+    masked = space.config.data.mask == "network"
+    stages = [("render and prepare", space.prepared, space.ensure_prepared)]
+    stages += [("hand mask network", space.mask_run, space.ensure_masks)] if masked else []
+    stages += [
+        ("train", space.run, space.ensure_trained),
+        ("evaluate", space.run / "metrics.json", space.ensure_evaluated),
+        ("notebooks", space.executed, lambda: execute(space.executed, parameters_of(space))),
+    ]
+    done = {}
+    for number, (name, folder, work) in enumerate(stages, start=1):
+        print(f"[{number}/{len(stages)}] {name}: {folder}", flush=True)
+        done[name] = work()
     figures = sorted(space.figures.glob("*.png"))
     return "\n".join(
         [
             "",
             *(SMOKE if space.config.preset == "smoke" else ()),
-            format_table(report),
+            format_table(done["evaluate"]),
             (space.run / "terms.txt").read_text(),
             "Figures:",
             *(f"  {path}" for path in figures),
