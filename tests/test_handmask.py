@@ -375,6 +375,11 @@ def test_a_workspace_makes_the_masks_it_needs(tmp_path, monkeypatch, tiny_config
     assert names == ["smoke-da-seed0", "smoke-da-seed0-truth-mask", "smoke-da-seed0-network-mask"]
     assert space("network", seed=3).mask_run == space("none").mask_run  # it belongs to the data
     assert [parameters_of(space(mask))["mask"] for mask in ("none", "truth")] == ["none", "truth"]
+    presets = {}
+    for name in PRESETS:
+        on_rhd = Workspace.of(name, home=str(tmp_path), dataset="rhd", root="x", mask="network")
+        presets.setdefault(on_rhd.mask_run, set()).add(mask_preset(name))
+    assert len(presets) == 3 and all(len(configs) == 1 for configs in presets.values())
     with pytest.raises(ValueError, match="unknown mask 'thick'; choose one of none, truth, network"):
         space("thick")
 
