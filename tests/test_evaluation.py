@@ -271,6 +271,9 @@ class TinySplit:
         self.ids = np.arange(count, dtype=np.int64) + 100
         self.factors = {}
         self.manifest = {"dataset": "tiny", "digest": "0" * 64}
+        self.name, self.predicted_masks, self.mask_network = "test", None, None
+
+    check_masks = PreparedSplit.check_masks
 
     def __len__(self):
         return len(self.images)

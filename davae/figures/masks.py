@@ -70,16 +70,17 @@ def iou_histogram(ious: Mapping[str, np.ndarray], *, target: float | None = None
     ious = {name: np.asarray(values) for name, values in ious.items() if len(values)}
     if not ious:
         raise ValueError("ious holds no image")
-    figure, axes = new_axes(0.55 * len(ious) + 0.5, len(ious), 1, sharex=True)
+    figure, axes = new_axes(0.55 * len(ious) + 0.75, len(ious), 1, sharex=True)
     edges = np.linspace(0, 1, bins + 1)
     for ax, (name, values) in zip(axes[:, 0], ious.items(), strict=True):
         ax.hist(values, edges, weights=np.full(len(values), 1 / len(values)), color=SERIES[0], alpha=0.45)
-        ax.axvline(values.mean(), color=SERIES[0])
+        ax.axvline(values.mean(), color=SERIES[0], label="mean")
         if target is not None:
-            ax.axvline(target, color=SERIES[-1], linestyle="--", linewidth=1.0)
+            ax.axvline(target, color=SERIES[-1], linestyle="--", linewidth=1.0, label="mean to be reached")
         ax.text(0.01, 0.9, f"{name}: n = {len(values)}, mean {values.mean():.3f}", fontsize=8, va="top",
                 transform=ax.transAxes)  # fmt: skip
         ax.set(xlim=(0, 1), yticks=[])
         ax.spines["left"].set_visible(False)
+    figure.legend(handles=axes[0, 0].lines, loc="outside upper right", ncols=2)
     axes[-1, 0].set_xlabel("intersection over union of predicted and true mask")
     return figure
