@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from davae.data.augment import augment, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.data.rhd import FOLDERS, load_annotations, write_annotations
 from davae.data.writer import CHUNK
-from davae.training.loop import batch_indices
+from davae.training.trainer import batch_indices
 
 BATCH = 32
 
@@ -76,7 +75,7 @@ def measure_prepare(tree: Path, out: Path, size: int, workers: int, images: int)
     """Prepare, kill, resume; return what was seen."""
     first = Preparation(tree, out, size, workers)
     seconds = first.watch(images // CHUNK // 3)
-    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.kill()  # nothing happens where it has ended already
     first.process.wait()
     done = first.finished_chunks() * CHUNK
     print(f"killed after {done} of {images} images, {seconds:.0f} s; resuming", flush=True)

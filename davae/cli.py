@@ -95,7 +95,7 @@ def prepare(
 
 
 def check_data(
-    dataset: Literal["synthhand", "rhd", "stb", "freihand"],
+    dataset: Dataset,
     root: Path,
     full: bool = False,
     sheet: Path | None = None,

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning (facts: dims 24, 16, 8)
+BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
 
 
@@ -214,8 +214,8 @@ def _sweep() -> Config:
 
 
 def _paper() -> Config:
-    # Epochs are unstated in the paper. Of RHD's 41,258 training images every 40th is kept for validation:
-    # about 100 epochs of 40,226 images in batches of 32.
+    # Epochs are unstated in the paper. These are 100 of RHD's 41,258 training images in batches of 32; every
+    # 40th is kept for validation, so that each of the other 40,226 is seen 102 to 103 times.
     return Config(
         preset="paper",
         render=RenderConfig(train=41258, val=500, test=2728),

@@ -140,8 +140,12 @@ class Workspace:
 
     @property
     def mask_run(self) -> Path:
-        """The mask network's folder; it belongs to the data, and every preset and seed on them shares it."""
-        return self.home / "outputs" / "runs" / f"mask-{self.prepared.name}"
+        """The mask network's folder; it belongs to the data, and every preset and seed on them shares it.
+
+        But for smoke, whose network is another: on RHD or FreiHAND its arrays are those of laptop.
+        """
+        trial = "smoke-" if self.config.preset == "smoke" else ""
+        return self.home / "outputs" / "runs" / f"mask-{trial}{self.prepared.name}"
 
     @property
     def figures(self) -> Path:

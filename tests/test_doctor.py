@@ -17,9 +17,11 @@ from rhd_fixture import open_hand_mm, random_scene, write_dataset, write_split
 
 from davae import cli
 from davae.camera import project
+from davae.config import DataConfig
 from davae.data import doctor, rhd, stb
 from davae.data.doctor import files, labels
 from davae.data.doctor.findings import Check, Finding, by_share, format_checks
+from davae.data.prepared import PreparedSplit, prepare
 from davae.data.stb_cameras import K_DEPTH, encode_depth
 from davae.data.stb_labels import load_labels, wrist_to_palm, write_labels
 from davae.data.synthhand import write_dataset as render_dataset
@@ -257,6 +259,10 @@ def freihand_missing_pictures(root):
     (root / "training" / "mask" / "00000003.jpg").unlink()
 
 
+def freihand_damaged_cameras(root):
+    (root / "training_K.json").write_text("[[")
+
+
 def freihand_truncated(root):
     path = root / "evaluation" / "rgb" / "00000001.jpg"
     path.write_bytes(path.read_bytes()[:-100])
@@ -301,6 +307,7 @@ DAMAGE = [
     ("freihand", freihand_moved_centre, "masks", ["wrong K", "px aside: the principal point disagrees"]),
     ("freihand", freihand_millimetres, "bone lengths", ["labels are in millimetres where metres are due"]),
     ("freihand", freihand_missing_pictures, "picture files", ["rgb/00000023.jpg", "mask/00000003.jpg"]),
+    ("freihand", freihand_damaged_cameras, "layout", ["training_K.json: damaged"]),
     ("freihand", freihand_truncated, "picture files", ["truncated", "evaluation/rgb/00000001.jpg"]),
     ("freihand", freihand_no_evaluation_labels, "layout", ["evaluation_xyz.json", "pub_v2_eval.zip"]),
 ]
@@ -364,6 +371,13 @@ def test_samples_that_cannot_be_used_are_listed_by_rule_and_are_no_error(tmp_pat
     assert "sample 2: " in listed["hands with no visible joint"][0]
     assert [example[:9] for example in listed["hands with an empty mask"]] == ["sample 4:"]
     assert [example[:9] for example in listed["hands with an empty cloud"]] == ["sample 6:"]
+    advice = {finding.what: finding.advice for finding in use.findings}
+    out = prepare("rhd", tmp_path, tmp_path / "out", DataConfig(image_px=16), skip_bad=True, progress=False)
+    train = PreparedSplit.open(out, "train")
+    assert sorted(train.manifest["splits"]["train"]["skipped"]) == ["2", "4"]
+    assert "leaves them out" in advice["hands with an empty mask"]
+    assert train.ids[~train.has_cloud].tolist() == [6]
+    assert "without the cloud term" in advice["hands with an empty cloud"]
     assert "1 with an empty mask" in use.found
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,12 +217,14 @@ def test_data_without_masks_or_of_another_size_are_refused(short, data, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def without_masks(monkeypatch):
-    """From here on, every split looks as one of a dataset that has no masks."""
+def without_masks(monkeypatch, *names):
+    """From here on, these splits, or all, look as those of a dataset that has no masks."""
     opened = PreparedSplit.open.__func__
 
     def open_without(cls, data_dir, split):
         found = opened(cls, data_dir, split)
+        if names and split not in names:
+            return found
         empty = {"masks": np.zeros_like(found.masks), "has_mask": np.zeros(len(found), bool)}
         return dataclasses.replace(found, **empty)
 
@@ -372,6 +375,11 @@ def test_a_workspace_makes_the_masks_it_needs(tmp_path, monkeypatch, tiny_config
     assert names == ["smoke-da-seed0", "smoke-da-seed0-truth-mask", "smoke-da-seed0-network-mask"]
     assert space("network", seed=3).mask_run == space("none").mask_run  # it belongs to the data
     assert [parameters_of(space(mask))["mask"] for mask in ("none", "truth")] == ["none", "truth"]
+    presets = {}
+    for name in PRESETS:
+        on_rhd = Workspace.of(name, home=str(tmp_path), dataset="rhd", root="x", mask="network")
+        presets.setdefault(on_rhd.mask_run, set()).add(mask_preset(name))
+    assert len(presets) == 3 and all(len(configs) == 1 for configs in presets.values())
     with pytest.raises(ValueError, match="unknown mask 'thick'; choose one of none, truth, network"):
         space("thick")
 
@@ -413,6 +421,21 @@ def test_report_is_by_skin_tone(mask_run, data):
     both = {"dataset": "synthhand", "val": found, "test": found}
     assert "0.575" in format_masks(both) and light in format_masks(both)
     assert light not in format_masks(measured)  # this dataset does not say what colour its hands have
+
+
+def test_a_test_split_without_masks_is_left_out_of_the_report(mask_run, data, monkeypatch, tmp_path):
+    """As that of FreiHAND, whose evaluation has none."""
+    run = shutil.copytree(mask_run, tmp_path / "run")
+    before = json.loads((run / "metrics.json").read_text())
+    without_masks(monkeypatch, "test")
+    measured = evaluate_masks(run, data, progress=False)
+    assert measured["val"] == before["val"] and measured["val"]["n"] > 0
+    assert measured["test"] == dict.fromkeys(before["test"]) | {"n": 0}
+    assert json.loads((run / "metrics.json").read_text()) == measured
+    assert format_masks(measured).splitlines()[-1].endswith("n     0")
+    without_masks(monkeypatch)
+    with pytest.raises(ValueError, match="neither val nor test has masks to measure against; give the data"):
+        evaluate_masks(run, data, progress=False)
 
 
 def test_figures_of_masks():

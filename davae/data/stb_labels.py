@@ -3,7 +3,7 @@
 A file holds one array `handPara`, (3, 21, frames) in mm: the palm's centre ("not wrist or hand center", say
 its authors), then little, ring, middle, index finger and thumb, each from root to tip. Everyone who trains
 on other datasets as well puts a wrist in the palm's place, by a rule; rules differ, and joint 0 with them by
-several millimetres, so the rule is named wherever data is prepared.
+centimetres, so the rule is named wherever data is prepared.
 """
 
 import io

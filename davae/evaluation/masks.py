@@ -44,11 +44,12 @@ def evaluate_masks(
 
     Returns:
         val and test, each with n, iou, iou_interval, iou_5th_percentile and `classes` of skin tone (see
-        `davae.evaluation.skin_tone`), where the dataset says what colour the hands have, else None.
+        `davae.evaluation.skin_tone`), where the dataset says what colour the hands have, else None. A split
+        without masks, as FreiHAND's test is, has n 0 and None for the rest.
 
     Raises:
         FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
-        ValueError: the data was prepared for another image size or crop, or has no masks.
+        ValueError: the data was prepared for another image size or crop, or neither split has masks.
     """
     network, config = runs.load_mask_network(mask_run)
     device = pick_device(device)
@@ -58,11 +59,16 @@ def evaluate_masks(
         split = PreparedSplit.open(data_dir, name)
         check_prepared(split, data_dir, config.data)
         rows = np.flatnonzero(split.has_mask)
-        if not len(rows):
-            raise ValueError(f"{data_dir}: {name} has no masks to measure against")
-        ious = mask_ious(network, config, split, rows, device=device, progress=progress)
+        ious = np.zeros(0)
+        if len(rows):
+            ious = mask_ious(network, config, split, rows, device=device, progress=progress)
         colours = split.factors.get(COLOUR_FACTOR)
         report[name] = mask_report(ious, None if colours is None else colours[rows])
+    if not any(part["n"] for part in report.values()):
+        raise ValueError(
+            f"{data_dir}: neither {' nor '.join(REPORTED)} has masks to measure against; give the data that "
+            "the network was trained on"
+        )
     measured = {"dataset": split.manifest["dataset"], "data": split.manifest["digest"], **report}
     runs.write_text(Path(mask_run) / "metrics.json", report_json(measured))
     return measured
@@ -77,7 +83,7 @@ def mask_ious(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> NDArray[np.float64]:
-    """Return the IoU (k,) of samples `rows` (k,) on their test crops."""
+    """Return the IoU (k,) of samples `rows` (k,), at least one, on their test crops."""
     found = []
     for begin in tqdm(range(0, len(rows), BATCH_SIZE), desc=f"IoU {split.name}", disable=not progress):
         batch = centre(load_batch(split, rows[begin : begin + BATCH_SIZE], device), config.data)
@@ -105,7 +111,8 @@ def mask_report(ious: NDArray[np.float64], colours: NDArray | None) -> dict[str,
     if colours is not None:
         member = skin_tone_classes(colours)
         classes = {name: mean(ious[member == index]) for index, name in enumerate(CLASSES)}
-    return mean(ious) | {"iou_5th_percentile": float(np.quantile(ious, 0.05)), "classes": classes}
+    low = float(np.quantile(ious, 0.05)) if len(ious) else None
+    return mean(ious) | {"iou_5th_percentile": low, "classes": classes}
 
 
 def format_masks(measured: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from davae.evaluation.skin_tone import COLOUR_FACTOR
 from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
 from davae.training import runs
+from davae.training.trainer import pick_device
 
 BATCH_SIZE = 32
 MODEL_NAMES = {"sk": "da-VAE", "none": "na-VAE"}
@@ -67,8 +68,7 @@ def evaluate(
             f"{run} was trained on data {trained_on[:12]}, {data_dir} is {test.manifest['digest'][:12]}; "
             "name a file for the report (out), since the run's folder keeps that of its own data"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(device)
     predictions = predict(model.to(device), test, config, device=device, progress=progress)
     about = {
         "split": split,
@@ -109,7 +109,7 @@ def predict(
     split: PreparedSplit,
     config: Config,
     *,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     seed: int = 0,
     progress: bool = True,
 ) -> Predictions:

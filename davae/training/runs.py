@@ -1,8 +1,8 @@
 """The folder a run leaves behind, what identifies it, and how it is opened again.
 
     config.json          the `Config`, complete
-    identity.json        digest of the prepared data, fingerprint of the sources that shape the result, and
-                         which predicted masks the input was seen through, if any
+    identity.json        digest of the prepared data, fingerprint of the sources that shape the result, which
+                         weights it began with and which predicted masks it saw the input through, if any
     environment.txt      versions, processor, threads, arithmetic
     metrics.csv          one row every few steps: each term, unweighted and weighted, and validation error
     terms.txt            each weighted term at the start and at the end of training

@@ -163,27 +163,31 @@ def _depth_words(look: Look) -> str:
 
 
 def check_use(parts: list[Part], looks: list[Look], of: int) -> Check:
-    """List the samples that training leaves out by rule: no visible joint, no pixel, no measured point.
+    """List the samples that lack something by rule: a visible joint, a pixel, or a measured point.
 
-    Labels without a visible joint of either hand are found among all samples, the rest among those looked at.
+    The first two are left out of training, the last trains without its cloud. Labels without a visible joint
+    of either hand are found among all samples, the rest among those looked at.
     """
-    rules: list[tuple[str, Callable[[Look], bool]]] = [
-        ("no visible joint", lambda look: look.visible == 0),
-        ("an empty mask", lambda look: look.mask_pixels == 0),
-        ("an empty cloud", lambda look: look.cloud_points == 0 and look.mask_pixels != 0),
+    left_out = "`prepare --skip-bad` leaves them out of training and lists them"
+    rules: list[tuple[str, str, Callable[[Look], bool]]] = [
+        ("no visible joint", left_out, lambda look: look.visible == 0),
+        ("an empty mask", left_out, lambda look: look.mask_pixels == 0),
+        (
+            "an empty cloud",
+            "they train without the cloud term",
+            lambda look: look.cloud_points == 0 and look.mask_pixels != 0,
+        ),
     ]
     read = [look for look in looks if look.bad is None]
     candidates = [*read, *_unseen(parts, looks)]
     findings, found = [], []
-    for words, rule in rules:
+    for words, consequence, rule in rules:
         hit = [look for look in candidates if rule(look)]
         if hit:
             found.append(f"{len(hit):,} with {words}")
         for part, own in _by_part(hit):
             most = len(own) > sum(look.part.name == part.name for look in candidates) / 2
-            advice = "`prepare --skip-bad` leaves them out of training and lists them"
-            if most:
-                advice = "so many are no accident: the other checks may say why"
+            advice = "so many are no accident: the other checks may say why" if most else consequence
             ids = tuple(f"{part.sample} {look.sample}: {look.name}" for look in own)
             level: Level = "ERROR" if most else "note"
             detail = counted(len(own), part.sample)

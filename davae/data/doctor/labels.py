@@ -13,6 +13,7 @@ IN_FRAME_SHARE = 0.6  # of the joints of the median hand, where pixels follow fr
 MIDDLE_FINGER = (9, 10, 11, 12)
 FINGER_MM = (40.0, 160.0)  # middle finger, knuckle to tip: whatever lies outside was not measured in mm
 ADULT_FINGER_MM = (65.0, 120.0)  # where the median of a population of adults lies
+_ADULTS = "{:.0f}..{:.0f}".format(*ADULT_FINGER_MM)
 MM_IN = {"metres": 1000.0, "decimetres": 100.0, "centimetres": 10.0, "millimetres": 1.0}
 
 CLEAR_MM = 25.0  # a hand bent less than this says nothing about its side
@@ -178,7 +179,7 @@ def check_bones(parts: list[Part]) -> Check:
             what = f"labels are in {found} where {part.unit} are due"
             if found is None:
                 what = "lengths of bones are in no known unit"
-            detail = f"middle finger, knuckle to tip, {median:.4g} mm as read; adults have 65..120"
+            detail = f"middle finger, knuckle to tip, {median:.4g} mm as read; adults have {_ADULTS}"
             findings.append(Finding("ERROR", part.labels, what, detail, again))
         elif odd.any():
             what = "hands of no human size: a unit mixed up?"
@@ -194,9 +195,7 @@ def check_bones(parts: list[Part]) -> Check:
         low, median, high = np.percentile(lengths, [5, 50, 95])
         found = f"middle finger {median:.4g} mm (5..95%: {low:.4g}..{high:.4g})"
         if not findings and not ADULT_FINGER_MM[0] < median < ADULT_FINGER_MM[1]:
-            detail = (
-                f"middle finger {median:.0f} mm, adults {ADULT_FINGER_MM[0]:.0f}..{ADULT_FINGER_MM[1]:.0f}"
-            )
+            detail = f"middle finger {median:.0f} mm, adults {_ADULTS}"
             advice = "fine for children and drawn figures; otherwise doubt the labels"
             findings.append(Finding("warning", "all parts", "hands are of unusual size", detail, advice))
     return Check("bone lengths", counted(len(lengths), "hand"), found, tuple(findings))

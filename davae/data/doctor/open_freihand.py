@@ -21,16 +21,16 @@ def open_freihand(root: Path) -> Opened:
         if not (folder / "rgb").is_dir():
             findings.append(missing(root, f"{name}/rgb"))
             continue
+        xyz_path, K_path = (root / f"{name}_{kind}.json" for kind in ("xyz", "K"))
         try:
-            xyz_path, K_path = freihand.FreiHANDSplit.label_files(root, split)
+            freihand.FreiHANDSplit.label_files(root, split)
             joints_m = freihand.load_labels(xyz_path, (JOINTS, 3))
             K = freihand.load_labels(K_path, (3, 3))
         except (ValueError, OSError) as error:
-            findings.append(unreadable(root / f"{name}_xyz.json", error))
+            findings.append(unreadable(K_path if str(K_path) in str(error) else xyz_path, error))
             continue
         if len(K) != len(joints_m):
             what = "not as many cameras as joints"
-            detail = f"{len(K):,} entries; {xyz_path.name} has {len(joints_m):,}"
             detail, advice = f"{len(K):,} for {len(joints_m):,}", "unpack both again, from one archive"
             findings.append(Finding("ERROR", str(K_path), what, detail, advice))
         frames = np.arange(min(len(joints_m), len(K)))
