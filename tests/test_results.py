@@ -1,6 +1,7 @@
 """The paper's tables, cell for cell, and the file of our runs of record."""
 
 import csv
+import json
 import re
 
 import pytest
@@ -102,6 +103,10 @@ def report() -> dict:
     }
 
 
+def config(mask: str) -> str:
+    return json.dumps({"data": {"crop": "plain", "mask": mask}})
+
+
 def test_committed_measurements_can_be_read():
     for measured in tables.read_measured():
         assert tables.number(measured["P1_epe_mm"]) > 0
@@ -110,13 +115,14 @@ def test_committed_measurements_can_be_read():
 def test_a_run_of_record_is_appended_once(tmp_path):
     path = tmp_path / "measured.csv"
     path.write_text(",".join(tables.MEASURED_COLUMNS) + "\n")
-    first = tables.measured_row(report(), "{}", "abc1234")
-    second = tables.measured_row(report(), '{"other": 1}', "abc1234")
+    first = tables.measured_row(report(), config("none"), "abc1234")
+    second = tables.measured_row(report(), config("network"), "abc1234")
     for one in (first, second, first):
         tables.append_measured(one, path)
     assert tables.read_measured(path) == [first, second]
     assert [f.name for f in tmp_path.iterdir()] == ["measured.csv"]
     assert first["config"] != second["config"]
+    assert (second["crop"], second["mask"]) == ("plain", "network")
     assert (first["P1_epe_mm"], first["P5_epe_low_mm"], first["seed"]) == ("20.123", "19.5", "3")
     assert first["chamfer_mm"] == "" and first["data"] == "a" * 12
 
@@ -126,4 +132,4 @@ def test_measurements_of_another_version_are_not_mixed_in(tmp_path):
     with path.open("w", newline="") as file:
         csv.writer(file).writerow([*tables.MEASURED_COLUMNS, "novel"])
     with pytest.raises(ValueError, match="novel"):
-        tables.append_measured(tables.measured_row(report(), "{}", "abc1234"), path)
+        tables.append_measured(tables.measured_row(report(), config("none"), "abc1234"), path)

@@ -9,6 +9,7 @@ their own columns, under their protocol's name.
 import csv
 import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _NUMBERS = {"epe_mm": "EPE (mm)", "auc": "AUC", "elbo": "ELBO", "kl_pose": "KL p
             "kl_rgb": "KL RGB"}  # fmt: skip
 
 MEASURED_COLUMNS = (
-    *("dataset", "data", "split", "n", "model", "preset", "config", "seed", "commit"),
+    *("dataset", "data", "crop", "mask", "split", "n", "model", "preset", "config", "seed", "commit"),
     *(f"{p}_{value}" for p in PROTOCOLS for value in ("epe_mm", "epe_low_mm", "epe_high_mm", "auc_20_50")),
     *("mean_pose_P1_epe_mm", "mean_hand_P5_epe_mm", "chamfer_mm", "psnr_db", "psnr_hand_db", "elbo"),
     *(f"kl_{block}" for block in BLOCKS),
@@ -61,11 +62,12 @@ def measured_row(report: dict[str, Any], config_json: str, commit: str) -> dict[
 
     Args:
         report: from `davae.evaluation.evaluate`.
-        config_json: the run's config.json, recorded by its digest.
+        config_json: the run's config.json, recorded by its digest, its crop and its mask.
         commit: of the code that made it.
     """
     row = {name: report[name] for name in ("dataset", "split", "n", "model", "preset", "seed", "elbo")}
     row |= {"data": report["data"][:12], "commit": commit}
+    row |= {name: json.loads(config_json)["data"][name] for name in ("crop", "mask")}
     row["config"] = hashlib.sha256(config_json.encode()).hexdigest()[:12]
     for name, result in report["protocols"].items():
         low, high = result["epe_interval_mm"]
