@@ -54,9 +54,10 @@ class Preparation:
     def __init__(self, tree: Path, out: Path, size: int, workers: int):
         command = ["prepare", "--dataset", "rhd", "--root", tree, "--out", out, "--size", size]
         self.began, self.peak_mib, self.notes = time.perf_counter(), 0.0, out / ".train.partial" / ".chunks"
+        self.log = tree.parent / "prepare.log"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "davae", *map(str, command), "--workers", str(workers)],
-            stderr=subprocess.DEVNULL,
+            stderr=self.log.open("w"),
         )
 
     def finished_chunks(self) -> int:
@@ -83,7 +84,7 @@ def measure_prepare(tree: Path, out: Path, size: int, workers: int, images: int)
     second = Preparation(tree, out, size, workers)
     again = second.watch()
     if second.process.returncode:
-        sys.exit(f"prepare ended with status {second.process.returncode}")
+        sys.exit(f"prepare ended with status {second.process.returncode}: {second.log.read_text()[-500:]}")
     total = sum(
         split["count"] for split in json.loads((out / "manifest.json").read_text())["splits"].values()
     )

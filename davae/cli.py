@@ -53,7 +53,7 @@ def render(
     choices = {"val": val, "size": size, "viewpoint": viewpoint, "backgrounds": backgrounds}
     write_as(form, out, train, test, seed, workers, **choices)
     counts = " + ".join(str(count) for count in (train, val, test) if count is not None)
-    print(f"rendered {counts} images, in the form of {form}, into {out}")
+    print(f"rendered {counts} samples, in the form of {form}, into {out}")
 
 
 def prepare(

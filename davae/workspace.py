@@ -145,7 +145,12 @@ class Workspace:
         But for smoke, whose network is another: on RHD or FreiHAND its arrays are those of laptop.
         """
         trial = "smoke-" if self.config.preset == "smoke" else ""
-        return self.home / "outputs" / "runs" / f"mask-{trial}{self.prepared.name}"
+        return self.home / "outputs" / "runs" / f"mask-{trial}{self._mask_teacher.prepared.name}"
+
+    @property
+    def _mask_teacher(self) -> "Workspace":
+        """Where the mask network learns: here, but on SynthHand for STB, which has no masks."""
+        return dataclasses.replace(self, dataset="synthhand", root="") if self.dataset == "stb" else self
 
     @property
     def figures(self) -> Path:
@@ -192,23 +197,22 @@ class Workspace:
         )
 
     def ensure_masks(self) -> Path:
-        """Train and measure the mask network and predict all masks, where that is not done yet.
-
-        A dataset without masks, as STB is, is served by a network that learnt from SynthHand.
-        """
-        from davae.data.manifest import read_manifest
+        """Train and measure the mask network and predict all masks, where that is not done yet."""
         from davae.evaluation import evaluate_masks, predict_masks
         from davae.training.masks import train_mask
 
-        data = self.ensure_prepared()
-        if not read_manifest(data)["splits"]["train"]["with_mask"]:
-            teacher = dataclasses.replace(self, dataset="synthhand", root="").ensure_masks()
-            predict_masks(teacher, data)
-            return teacher
-        config = mask_experiment(self.config.preset, crop=self.config.data.crop)
-        train_mask(config, data, self.mask_run)
-        if not (self.mask_run / "metrics.json").exists():
-            evaluate_masks(self.mask_run, data)
+        data, teacher = self.ensure_prepared(), self._mask_teacher
+        if teacher is self:
+            config = mask_experiment(self.config.preset, crop=self.config.data.crop)
+            train_mask(config, data, self.mask_run)
+            if not (self.mask_run / "metrics.json").exists():
+                evaluate_masks(self.mask_run, data)
+        else:
+            print(
+                f"{self.dataset} has no masks to learn from: the mask network learns from SynthHand",
+                flush=True,
+            )
+            teacher.ensure_masks()
         predict_masks(self.mask_run, data)
         return self.mask_run
 

@@ -273,7 +273,8 @@ class TinySplit:
         self.manifest = {"dataset": "tiny", "digest": "0" * 64}
         self.name, self.predicted_masks, self.mask_network = "test", None, None
 
-    check_masks = PreparedSplit.check_masks
+    def seen_through(self, mask):
+        return self
 
     def __len__(self):
         return len(self.images)

@@ -304,7 +304,7 @@ def test_a_network_serves_data_without_masks(mask_run, data, monkeypatch, tmp_pa
     assert torch.equal(batch.image, batch.target) and not batch.has_mask.any()
     assert 0 < batch.mask.mean() < 1
     with pytest.raises(ValueError, match="this dataset has no masks"):
-        split.check_masks("truth")
+        split.seen_through("truth")
 
 
 # What the input is seen through
@@ -352,7 +352,7 @@ def test_runs_belong_to_the_masks_they_were_trained_on(mask_run, data, short, ti
     settings = dataclasses.replace(short.train, seed=2, steps=2)
     other = train_mask(dataclasses.replace(short, train=settings), data, tmp_path / "other", progress=False)
     predict_masks(other, data, progress=False)
-    with pytest.raises(runs.RunMismatchError, match="predicted masks: the run has"):
+    with pytest.raises(runs.RunMismatchError, match="mask network: the run has"):
         loop.train(config, data, run, progress=False)
     with pytest.raises(ValueError, match="predict them by that one"):
         evaluate(run, data, progress=False)

@@ -507,8 +507,9 @@ def test_an_interrupted_split_goes_on_at_its_chunk(tmp_path, monkeypatch):
     images = np.lib.format.open_memmap(out / ".train.partial" / "images.npy", "r+")
     images[3, 0, 0] ^= 255  # as a page that never reached the disk
     del images
+    (out / ".train.partial" / ".chunks" / "0.json").write_text("")  # as a power failure may leave it
     prepare("synthhand", root, out, CONFIG, progress=False)
-    assert rows[10:] == [2, 3, 4, 5, 6, 0, 0]  # the damaged chunk and what was missing; val and test
+    assert rows[10:] == [0, 1, 2, 3, 4, 5, 6, 0, 0]  # the damaged chunk and what was missing; val and test
     assert (out / "manifest.json").read_text() == (whole / "manifest.json").read_text()
     verify(out)
 

@@ -8,7 +8,7 @@ one from the end.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,8 +209,12 @@ class PreparedSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def check_masks(self, mask: str) -> None:
-        """Raise ValueError where the masks that `DataConfig.mask` asks for are missing, saying what to do."""
+    def seen_through(self, mask: str) -> "PreparedSplit":
+        """Return this split with the predicted masks only where `mask`, a `DataConfig.mask`, needs them read.
+
+        Raises:
+            ValueError: the masks that it asks for are missing; the message says what to do.
+        """
         if mask == "network" and self.predicted_masks is None:
             raise ValueError(
                 f"{self.name}: mask is 'network', but no masks were predicted for this data; run "
@@ -221,6 +225,7 @@ class PreparedSplit:
                 f"{self.name}: mask is 'truth', but this dataset has no masks; use 'network' with masks "
                 f"predicted by a network that was trained on another set, `{COMMAND} DATA`"
             )
+        return self if mask == "network" else replace(self, predicted_masks=None)
 
     def camera_frame_mm(self, joints: NDArray, index: int | NDArray) -> NDArray:
         """Return normalised points (..., p, 3) of samples `index` (...) in mm in the (mirrored) camera."""

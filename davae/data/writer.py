@@ -111,7 +111,7 @@ def _open_arrays(folder: Path, layout: dict, rows: int, made_with: dict[str, Any
     notes = folder / _NOTES
     expected = {name: ((rows, *shape), np.dtype(dtype)) for name, (shape, dtype) in layout.items()}
     started = notes / "made_with.json"
-    if started.exists() and json.loads(started.read_text()) == same:
+    if _read_json(started) == same and all((folder / f"{name}.npy").exists() for name in layout):
         found = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in layout}
         if {name: (array.shape, array.dtype) for name, array in found.items()} == expected:
             return
@@ -123,6 +123,14 @@ def _open_arrays(folder: Path, layout: dict, rows: int, made_with: dict[str, Any
             open_memmap(path, "w+", dtype, shape)
         allocate(path)
     write_json(started, same)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return a note's content, or None where there is none, or a power failure left it empty."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -138,9 +146,9 @@ class _Chunk:
     @classmethod
     def read(cls, path: Path) -> "_Chunk | None":
         """Return the note of an earlier call, or None."""
-        if not path.exists():
+        found = _read_json(path)
+        if found is None:
             return None
-        found = json.loads(path.read_text())
         return cls({int(row): reason for row, reason in found["skipped"].items()}, found["sha256"])
 
 

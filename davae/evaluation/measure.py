@@ -59,7 +59,7 @@ def evaluate(
     test, train = PreparedSplit.open(data_dir, split), PreparedSplit.open(data_dir, "train")
     identity = runs.identity_of(run)
     trained_on = None if identity is None else identity.data
-    test.check_masks(config.data.mask)
+    test = test.seen_through(config.data.mask)
     if config.data.mask == "network" and identity is not None:
         _check_same_network(identity.mask_network, test.mask_network["network"], data_dir)
     foreign = trained_on not in (None, test.manifest["digest"])

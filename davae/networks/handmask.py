@@ -45,7 +45,7 @@ class HandMaskNet(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images on [0, 1] (b, 3, h, w) of any size to logits (b, 1, h / 2, w / 2), rounded up."""
+        """Map images on [0, 1] (b, 3, h, w) of 4 px or more to logits (b, 1, h / 2, w / 2), rounded up."""
         top, left = (side // 2 - max(1, side // 20) for side in image.shape[2:])
         middle = image[:, :, top:-top, left:-left].mean(dim=(2, 3), keepdim=True)
         maps = self.encoder(image - middle + 0.5)

@@ -61,10 +61,10 @@ def train(
         TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
     run = Path(run)
-    split, validation = PreparedSplit.open(data, "train"), PreparedSplit.open(data, "val")
+    split, validation = (
+        PreparedSplit.open(data, name).seen_through(config.data.mask) for name in ("train", "val")
+    )
     check_prepared(split, data, config.data)
-    for part in (split, validation):
-        part.check_masks(config.data.mask)
     masks = split.mask_network if config.data.mask == "network" else None
     first = None if init is None else initial_weights(init, config)
     identity = runs.Identity.of(split.manifest["digest"], init, masks=masks)

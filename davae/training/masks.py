@@ -108,7 +108,7 @@ def train_mask(
         TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
     run = Path(run)
-    split, validation = PreparedSplit.open(data, "train"), PreparedSplit.open(data, "val")
+    split, validation = (PreparedSplit.open(data, name).seen_through("none") for name in ("train", "val"))
     check_prepared(split, data, config.data)
     for part in (split, validation):
         if not part.has_mask.any():

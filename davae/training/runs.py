@@ -122,8 +122,11 @@ def open_run(run: Path, config: Config | MaskConfig, identity: Identity) -> None
         unlike.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
     if found.init != identity.init:
         unlike.append(f"weights to begin with: the run has {found.init!r}, asked for {identity.init!r}")
-    if found.masks != identity.masks:
-        unlike.append(f"predicted masks: the run has {found.masks!r}, asked for {identity.masks!r}")
+    # Not their bits: the same network may round otherwise on another machine.
+    if found.mask_network != identity.mask_network:
+        unlike.append(
+            f"mask network: the run has {found.mask_network!r}, asked for {identity.mask_network!r}"
+        )
     unlike += [
         f"code of davae/{name} has changed since"
         for name in sorted(found.sources.keys() | identity.sources.keys())

@@ -76,7 +76,7 @@ def camera_words(looks: list[Look]) -> str:
     """
     if len(looks) < FIT_SAMPLES:
         return ""
-    mask, joint = (np.array([getattr(look, box) for look in looks]) for box in ("mask_box", "joint_box"))
+    mask, joint = (np.array([getattr(look, of) for look in looks]) for of in ("mask_spread", "joint_spread"))
     zoom = np.median(mask[:, 2:] / np.maximum(joint[:, 2:], 1e-6))
     aside = np.median(mask[:, :2] - joint[:, :2], axis=0)
     if not ZOOM_RANGE[0] < zoom < ZOOM_RANGE[1]:

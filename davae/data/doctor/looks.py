@@ -38,8 +38,8 @@ class Look:
         behind_mm: (21,) how far a visible joint lies behind the measured surface at its pixel, or NaN.
         behind_swapped_mm: the same, had the depth file its two bytes the other way round.
         votes: visible joints on pixels of their own hand and of the other, by part ids.
-        mask_box: (4,) mean u, v and spread of u, v of the hand's pixels.
-        joint_box: (4,) the same of the projected joints.
+        mask_spread: (4,) mean u, v and spread of u, v of the hand's pixels.
+        joint_spread: (4,) the same of the projected joints.
     """
 
     part: Part
@@ -52,8 +52,8 @@ class Look:
     behind_mm: Array | None = None
     behind_swapped_mm: Array | None = None
     votes: tuple[int, int] | None = None
-    mask_box: Array | None = None
-    joint_box: Array | None = None
+    mask_spread: Array | None = None
+    joint_spread: Array | None = None
 
     @property
     def name(self) -> str:
@@ -123,8 +123,8 @@ def look(part: Part, sample: int) -> Look:
         measured["mask_pixels"] = len(rows)
         measured["on_mask"] = np.where(in_frame, record.hand_mask[pixels[:, 1], pixels[:, 0]], np.nan)
         if len(rows):
-            measured["mask_box"] = _box(np.stack([columns, rows], axis=1))
-            measured["joint_box"] = _box(project(record.joints_mm, record.K))
+            measured["mask_spread"] = _spread(np.stack([columns, rows], axis=1))
+            measured["joint_spread"] = _spread(project(record.joints_mm, record.K))
     measured["cloud_points"] = _cloud_points(record)
     measured["behind_mm"] = _behind(record, in_frame, pixels)
     if swapped is not None:
@@ -142,7 +142,7 @@ def _pixels(record: HandRecord) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     return inside & record.visible, np.clip(near, 0, [width - 1, height - 1])
 
 
-def _box(points: NDArray) -> Array:
+def _spread(points: NDArray) -> Array:
     return np.concatenate([points.mean(0), points.std(0)])
 
 
