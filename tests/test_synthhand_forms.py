@@ -132,7 +132,7 @@ def davae(monkeypatch, *arguments) -> None:
 def test_render_and_prepare_by_command(stb_set, tmp_path, monkeypatch, capsys):
     render = ("render", "--out", tmp_path / "rhd", "--train", 1, "--test", 0, "--as", "rhd")
     davae(monkeypatch, *render)
-    assert "rendered 1 + 0 images, in the form of rhd" in capsys.readouterr().out
+    assert "rendered 1 + 0 samples, in the form of rhd" in capsys.readouterr().out
     assert not (tmp_path / "rhd" / "validation").exists()
     with pytest.raises(SystemExit, match="val is 2, but the form is rhd"):
         davae(monkeypatch, *render, "--val", 2)
