@@ -111,7 +111,7 @@ def check_data(
         root: The dataset's folder.
         full: Decode every picture, where the default is all labels, all files' ends and 1,000 pictures.
         sheet: PNG to write, a contact sheet with joints and masks drawn over pictures; by default
-            outputs/check/DATASET.png.
+            outputs/check/DATASET-FOLDER.png.
         seed: Of the choice of pictures.
     """
     from davae.data.doctor import examine, sights
@@ -121,7 +121,7 @@ def check_data(
     diagnosis = examine(dataset, root, full=full, seed=seed)
     print(diagnosis.format())
     if shown := sights(diagnosis, seed=seed):
-        path = sheet or Path("outputs") / "check" / f"{dataset}.png"
+        path = sheet or Path("outputs") / "check" / f"{dataset}-{root.resolve().name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda temporary: check_sheet(shown).savefig(temporary, format="png", dpi=180))
         print(f"contact sheet: {path}")

@@ -245,7 +245,7 @@ def mask_preset(name: str) -> MaskConfig:
     if name == "paper":  # about 20 epochs of RHD
         return MaskConfig(data, train=TrainConfig(steps=25_000, average_decay=0.999, checkpoint_every=1000))
     # At 64 px steps count for more than images: batches of 16 learn more in a minute than ones of 8 or 32.
-    width, steps = (16, 60) if name == "smoke" else (24, 4500)
+    width, steps = (16, 60) if name == "smoke" else (24, 2200)
     train = TrainConfig(
         steps=steps, batch_size=16, optimiser="muon", learning_rate=2e-2, warmup_steps=steps // 25,
         weight_decay=1e-4, average_decay=0.98, checkpoint_every=max(20, steps // 20),

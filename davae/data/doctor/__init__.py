@@ -92,7 +92,7 @@ def examine(
     parts, absent = OPEN[dataset](root)
     names = ", ".join(part.name for part in parts) if len(parts) <= 3 else f"{len(parts)} parts"
     errors = sum(finding.level == "ERROR" for finding in absent)
-    found = f"{counted(errors, 'thing')} missing or damaged" if errors else "all there"
+    found = f"{counted(errors, 'thing')} missing or damaged" if errors else "splits and label files"
     checks = [Check("layout", names or "nothing", found, tuple(absent))]
     looks: list[Look] = []
     if parts:
