@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from davae import camera
 from davae.config import DataConfig
-from davae.data.augment import RawBatch, augment, centre, load_batch, turn_and_zoom
+from davae.data.augment import RawBatch, announce, augment, centre, load_batch, turn_and_zoom
 from davae.data.prepared import PreparedSplit, prepare
 from davae.data.record import HandRecord
 from davae.data.sample import make_row, stored_px
@@ -232,3 +232,13 @@ def test_batches_come_in_the_order_asked_for(tmp_path):
     raw.images.zero_()  # a copy: the files are safe
     np.testing.assert_array_equal(split.images[0], before)
     assert augment(load_batch(split, order), CONFIG, torch.Generator()).image.shape == (4, 3, 32, 32)
+
+
+def test_announcing_rows_reads_the_same(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (9, 70, 90), dtype=np.uint8)
+    np.save(tmp_path / "rows.npy", values)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    announce(mapped, np.array([0, 3, 8]))  # the first, one amid a page, the last
+    np.testing.assert_array_equal(mapped[[0, 3, 8]], values[[0, 3, 8]])
+    announce(values, np.array([1]))  # not mapped
+    announce(None, np.array([1]))
