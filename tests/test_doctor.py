@@ -566,6 +566,7 @@ def test_the_command_says_by_its_status_whether_a_set_can_be_used(
         cli.main()
     assert end.value.code == status
     out = capsys.readouterr().out
-    assert "verdict" in out and f"contact sheet: {Path('outputs', 'check', 'rhd.png')}" in out
-    with Image.open(tmp_path / "outputs" / "check" / "rhd.png") as sheet:
+    path = Path("outputs") / "check" / f"rhd-{root.name}.png"
+    assert "verdict" in out and f"contact sheet: {path}" in out
+    with Image.open(tmp_path / path) as sheet:
         assert sheet.width > 1000

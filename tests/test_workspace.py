@@ -153,7 +153,7 @@ def test_every_notebook_takes_the_parameters_of_a_workspace():
 
 
 def test_rhd_needs_a_root_and_datasets_have_names():
-    with pytest.raises(ValueError, match="set root to the folder"):
+    with pytest.raises(ValueError, match="set root to its folder"):
         Workspace.of("smoke", dataset="rhd")
     with pytest.raises(ValueError, match="unknown dataset 'mano'"):
         Workspace.of("smoke", dataset="mano")
