@@ -11,15 +11,14 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from davae.config import Config, MaskConfig, mask_preset, preset
+from davae.config import Config, DataConfig, MaskConfig, mask_preset, preset
 from davae.data.readers import check_dataset
 
 VARIANTS = {"da": "sk", "na": "none"}  # --model: da-VAE, or na-VAE without attention (paper 4.4)
 
-
-MASKS = ("none", "truth", "network")
+MASKS = get_args(DataConfig.__annotations__["mask"])  # --mask
 
 
 def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plain", mask: str = "") -> Config:

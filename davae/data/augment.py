@@ -73,7 +73,10 @@ def load_batch(split: PreparedSplit, indices: np.ndarray, device: torch.device |
 
 
 def announce(array: np.ndarray | None, rows: np.ndarray) -> None:
-    """Let the system fetch these rows of an array mapped from disk, and nothing around them."""
+    """Let the system fetch `rows` (k,) of an array (n, ...) mapped from disk, and nothing around them.
+
+    Only a hint: what is read later is the same. None, and arrays that lie in memory, are left alone.
+    """
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not hasattr(mmap, "MADV_WILLNEED"):  # not mapped; not on Windows
         return
