@@ -52,6 +52,7 @@ class ModelConfig:
     stem_pool: bool = True  # small presets drop some strides, so that layer4's map is at least 4 x 4
     last_stride: int = 2  # of layer4
     side_heads: float = 1.0  # width of the appearance and shape heads relative to the pose head's
+    head_pool: Literal["mean", "none"] = "mean"  # over layer4's map, as ResNet; "none" keeps where things are
     latent_pose: int = 24
     latent_appearance: int = 16
     latent_shape: int = 8
@@ -59,11 +60,20 @@ class ModelConfig:
     fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet
     fold_hidden: int = 512
     image_width: int = 32  # channels of the image decoder's last hidden map
+    image_last_stride: int = 2  # of its last layer; 4 leaves out the widest map, the dearest for its few channels
 
     def head_widths(self, block: str) -> tuple[int, int]:
         """Channels of layer3 and layer4 in the head of a block of z."""
         share = 1.0 if block == "pose" else self.side_heads
         return int(4 * self.width * share), int(8 * self.width * share)
+
+    @property
+    def last_px(self) -> int:
+        """Side of layer4's map: each stride rounds up."""
+        side = self.image_px
+        for stride in (self.stem_stride, 2 if self.stem_pool else 1, 1, 2, 2, self.last_stride):
+            side = -(-side // stride)
+        return side
 
     @property
     def latent_sizes(self) -> dict[str, int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from davae.config import BLOCKS, TERMS, LossConfig
+from davae.neighbours import mutual_nearest
 
 REDUCTIONS = {
     "pose": "squared error summed over 21 joints and 3 axes (normalised units: reference bone = 1)",
@@ -145,9 +146,7 @@ def nearest_squared_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if not (a.shape[1] and b.shape[1]):
         raise ValueError(f"a cloud is empty: shapes {tuple(a.shape)} and {tuple(b.shape)}")
     a, b = a.float(), b.float()
-    with torch.no_grad():  # who is nearest is a choice, not a derivative; the n x m matrix is not kept
-        distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-        nearest_in_b, nearest_in_a = distance.argmin(2), distance.argmin(1)
+    nearest_in_b, nearest_in_a = mutual_nearest(a, b)
     return _squared_distance(a, b, nearest_in_b), _squared_distance(b, a, nearest_in_a)
 
 

@@ -10,9 +10,10 @@ from torch.testing import assert_close
 from davae.config import BLOCKS, PRESETS, LossConfig, preset
 from davae.data.augment import Batch
 from davae.losses import objective
-from davae.networks import DaVAE, load_resnet34, summarise
+from davae.networks import DaVAE, summarise
 from davae.networks.blocks import SelectiveKernel
 from davae.networks.decoders import CloudDecoder, ImageDecoder
+from davae.training.pretrained import load_resnet34
 
 PAPER = preset("paper").model
 

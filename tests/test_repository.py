@@ -23,7 +23,7 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 # Files and folders of davae/ from the ground up: each may import only from those before it.
 ORDER = (
-    *("__init__", "config", "skeleton", "camera", "losses", "metrics", "networks"),
+    *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks"),
     *("hand", "data", "training", "evaluation", "disentanglement", "results"),
     *("figures", "explorer", "predict", "notebooks", "workspace", "cli", "__main__"),
 )

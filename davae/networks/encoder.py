@@ -1,10 +1,8 @@
 """The encoder of da-VAE (paper 3.2): one shared trunk, three heads, a Gaussian posterior per block of z."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from davae.config import BLOCKS, ModelConfig
@@ -41,7 +39,7 @@ class Trunk(nn.Module):
 
 
 class Head(nn.Module):
-    """layer3 and layer4, pooled, and one linear layer to (mean, log variance) of one block of z."""
+    """layer3 and layer4, pooled or not, and one linear layer to (mean, log variance) of one block of z."""
 
     def __init__(self, config: ModelConfig, block: str):
         super().__init__()
@@ -57,11 +55,15 @@ class Head(nn.Module):
                 kind = partial(SelectiveKernelBlock, reduced=max(wide // 16, third // 8))
             setattr(self, name, residual_layer(kind, channels, wide, blocks=blocks, stride=stride))
             channels = wide
-        self.fc = nn.Linear(channels, 2 * config.latent_sizes[block])
+        self.pooled = config.head_pool == "mean"
+        self.places = config.last_px**2
+        self.fc = nn.Linear(channels * (1 if self.pooled else self.places), 2 * config.latent_sizes[block])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map the trunk's features to mean and log variance, each (b, z)."""
-        x = self.layer4(self.layer3(features)).mean(dim=(2, 3))
+        x = self.layer4(self.layer3(features))
+        # Unpooled maps are made small, so that what all places share moves the code as much as their mean would.
+        x = x.mean(dim=(2, 3)) if self.pooled else x.flatten(1) / self.places
         mean, logvar = full_precision(self.fc, x).chunk(2, dim=1)
         return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
 
@@ -82,37 +84,3 @@ class Encoder(nn.Module):
             {block: mean for block, (mean, _) in codes.items()},
             {block: logvar for block, (_, logvar) in codes.items()},
         )
-
-
-@torch.no_grad()
-def load_resnet34(encoder: Encoder, weights: Mapping[str, Tensor]) -> list[str]:
-    """Copy torchvision's resnet34 weights into the trunk, and into the heads where their blocks are plain.
-
-    Args:
-        encoder: of da-VAE (trunk only) or na-VAE (trunk and all three heads).
-        weights: a state dict with torchvision's names; `fc.*` is ignored.
-
-    Returns:
-        The names of the parameters and buffers that were set.
-
-    Raises:
-        ValueError: a needed name is missing or has another shape; nothing has been copied then.
-    """
-    targets = {name: [value] for name, value in encoder.trunk.state_dict().items()}
-    for head in encoder.heads.values():
-        plain = isinstance(head.layer3[0], BasicBlock)
-        for name, value in head.state_dict().items() if plain else ():
-            if not name.startswith("fc."):
-                targets.setdefault(name, []).append(value)
-    for name, values in targets.items():
-        if name not in weights:
-            raise ValueError(f"resnet34 weights: {name} is missing; expected torchvision's resnet34 names")
-        if weights[name].shape != values[0].shape:
-            raise ValueError(
-                f"resnet34 weights: {name} is {tuple(weights[name].shape)}, this encoder needs "
-                f"{tuple(values[0].shape)}; published weights fit width=64, blocks=(3, 4, 6, 3)"
-            )
-    for name, values in targets.items():
-        for value in values:
-            value.copy_(weights[name])
-    return sorted(targets)

@@ -2,7 +2,7 @@
 
 A gradient's few large singular values would otherwise decide the whole step; an orthogonal step moves all
 directions alike, and the encoder leaves its first plateau in fewer images. PyTorch's own `torch.optim.Muon`
-takes no convolutions, and works in bf16, which is slow on a processor that has none.
+takes no convolutions, and always works in bf16, which is slow on a processor that has none.
 """
 
 import math
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # its authors' coefficients: fast rather than exact
 ITERATIONS = 3  # 5 are customary; here they cost more time than they save steps
+BF16_FROM = 128  # rows of the Gram matrix from which bf16 is worth its conversions
 
 
 class Muon(Optimizer):
@@ -23,8 +24,10 @@ class Muon(Optimizer):
     both.
     """
 
-    def __init__(self, weights: Iterable[Tensor], lr: float, momentum: float = 0.95):
+    def __init__(self, weights: Iterable[Tensor], lr: float, momentum: float = 0.95, bf16: bool = False):
+        """Move `weights`; with `bf16`, larger matrices are made orthogonal in bf16, as is customary."""
         super().__init__(weights, {"lr": lr, "momentum": momentum})
+        self.bf16 = bf16
 
     @torch.no_grad()
     def step(self) -> None:
@@ -35,7 +38,9 @@ class Muon(Optimizer):
                 if not state:
                     state["average"] = torch.zeros_like(weight)
                 state["average"].lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonalise(as_matrix(weight.grad.lerp(state["average"], group["momentum"])))
+                update = as_matrix(weight.grad.lerp(state["average"], group["momentum"]))
+                half = self.bf16 and min(update.shape) >= BF16_FROM
+                update = orthogonalise(update.bfloat16() if half else update)
                 size = 0.2 * math.sqrt(max(update.shape))
                 update = update.view(len(weight), *weight.shape[2:], -1).movedim(-1, 1)
                 weight.add_(update, alpha=-group["lr"] * size)
@@ -58,8 +63,8 @@ def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalise(matrix.T, iterations).T
     a, b, c = QUINTIC
-    norm = matrix.norm() + 1e-12
-    gram = matrix @ matrix.T / norm**2
+    matrix = matrix / (matrix.norm() + 1e-12)
+    gram = matrix @ matrix.T
     product = factor = None
     for _ in range(iterations):
         if factor is not None:
@@ -67,4 +72,4 @@ def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal().add_(a)
         product = factor if product is None else factor @ product
-    return product @ matrix / norm
+    return product @ matrix

@@ -174,7 +174,8 @@ def optimisers(model: torch.nn.Module, settings: TrainConfig) -> list[Optimizer]
     taken = set(map(id, matrices))
     rest = [p for p in model.parameters() if id(p) not in taken]
     adam = torch.optim.AdamW(rest, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    return [adam, Muon(matrices, settings.learning_rate)] if matrices else [adam]
+    bf16 = has_bf16(next(model.parameters()).device)
+    return [adam, Muon(matrices, settings.learning_rate, bf16=bf16)] if matrices else [adam]
 
 
 def take_step(optimisers: list[Optimizer], rate: float) -> None:

@@ -1,0 +1,74 @@
+"""Nearest neighbours, by table and by tree, against all pairs in double precision."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from davae import neighbours
+from davae.neighbours import _by_table, _by_tree, mutual_nearest
+
+WAYS = pytest.mark.parametrize("search", [_by_table, _by_tree])
+
+
+def excess(points, others, found):
+    """How much farther, squared, each point is from the neighbour found than from its nearest."""
+    pairs = torch.cdist(points.double(), others.double()).square()
+    return pairs.gather(2, found.unsqueeze(2)).squeeze(2) - pairs.amin(2)
+
+
+@WAYS
+@given(
+    b=st.integers(1, 4),
+    n=st.integers(1, 60),
+    m=st.integers(1, 60),
+    away=st.sampled_from([0.0, 700.0]),
+    seed=st.integers(0, 1000),
+)
+def test_nobody_is_nearer_than_the_nearest(search, b, n, m, away, seed):
+    """Also far from the origin, where squares in single precision drown the differences that decide."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(b, n, 3, generator=generator) + away
+    others = torch.randn(b, m, 3, generator=generator) + away
+    found = search(points, others)
+    assert found.shape == (b, n) and found.dtype == torch.int64
+    assert excess(points, others, found).max() < (1e-5 if away == 0 else 1e-2)
+
+
+def test_both_ways_agree_and_the_larger_clouds_go_to_the_tree(monkeypatch):
+    torch.manual_seed(0)
+    a, b = torch.randn(3, 600, 3), torch.randn(3, 500, 3)
+    assert 600 * 500 >= neighbours.TREE_PAIRS
+    asked = []
+    monkeypatch.setattr(neighbours, "_by_tree", lambda *clouds: asked.append(1) or _by_tree(*clouds))
+    in_b, in_a = mutual_nearest(a, b)
+    assert len(asked) == 2
+    assert (in_b == _by_table(a, b)).float().mean() > 0.999  # ties to within rounding may differ
+    assert (in_a == _by_table(b, a)).float().mean() > 0.999
+    mutual_nearest(a[:, :100], b)
+    assert len(asked) == 2
+
+
+def test_without_scipy_the_table_serves_all(monkeypatch):
+    monkeypatch.setattr(neighbours, "find_spec", lambda name: None)
+    monkeypatch.setattr(neighbours, "_by_tree", lambda *clouds: pytest.fail("SciPy is not there"))
+    a = torch.randn(1, 600, 3)
+    assert (mutual_nearest(a, a)[0] == torch.arange(600)).all()
+
+
+@WAYS
+def test_equal_points_and_points_at_nan_are_given_some_index(search):
+    same = torch.ones(2, 30, 3)
+    assert ((0 <= search(same, same)) & (search(same, same) < 30)).all()
+    lost = same.clone()
+    lost[0, 3] = torch.nan
+    assert ((0 <= search(lost, same)) & (search(lost, same) < 30)).all()
+
+
+@WAYS
+def test_autocast_does_not_change_who_is_nearest(search):
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 80, 3), torch.randn(2, 90, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = search(a, b)
+    assert torch.equal(found, search(a, b))
