@@ -42,9 +42,9 @@ def train(
 ) -> Path:
     """Train one model, or go on with it, or find it finished.
 
-    Where torchrun started several processes, all of them call this and train the one model together; the
-    run's folder must lie where all can read it. See `davae.training.distributed` for what differs then:
-    BatchNorm takes the statistics of each process's share of the batch.
+    Where torchrun started several processes, all of them call this and train the one model together, on data
+    that each can read. See `davae.training.distributed` for what differs then: BatchNorm takes the
+    statistics of each process's share of the batch.
 
     Args:
         config: the experiment.

@@ -281,7 +281,7 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the named device; "auto" is a GPU where there is one, else the CPU."""
+    """Return the named device; "auto" is a GPU where there is one, of torchrun's processes each its own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
