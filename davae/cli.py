@@ -151,14 +151,15 @@ def train(
             the mask that `predict-masks` stored. Where nothing is said, the preset decides.
         init: Finished run whose weights to begin with, such as one on RHD before STB.
     """
-    from davae.training import loop, runs
+    from davae.training import distributed, loop, runs
     from davae.workspace import experiment
 
     finished = runs.is_finished(run)
     config = experiment(preset, seed=seed, model=model, crop=crop, mask=mask)
     loop.train(config, data, run, init=init)
-    print(f"{'found finished' if finished else 'trained'}: {run}")
-    print((run / "terms.txt").read_text(), end="")
+    if distributed.rank() == 0:
+        print(f"{'found finished' if finished else 'trained'}: {run}")
+        print((run / "terms.txt").read_text(), end="")
 
 
 def train_mask(
@@ -180,13 +181,14 @@ def train_mask(
         crop: The crop that the data was prepared with.
     """
     from davae.evaluation import evaluate_masks, format_masks
-    from davae.training import masks, runs
+    from davae.training import distributed, masks, runs
     from davae.workspace import mask_experiment
 
     finished = runs.is_finished(run)
     masks.train_mask(mask_experiment(preset, seed=seed, crop=crop), data, run)
-    print(f"{'found finished' if finished else 'trained'}: {run}")
-    print(format_masks(evaluate_masks(run, data)), end="")
+    if distributed.rank() == 0:
+        print(f"{'found finished' if finished else 'trained'}: {run}")
+        print(format_masks(evaluate_masks(run, data)), end="")
 
 
 def predict_masks(mask_run: Path, data: Path) -> None:
@@ -312,6 +314,11 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError, NotebookError) as error:
         if os.environ.get("DAVAE_DEBUG"):
             raise
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun's processes, most errors meet all
+            from davae.training.distributed import tell_once
+
+            tell_once(f"davae: {error}")
+            sys.exit(1)
         sys.exit(f"davae: {error}")
     except KeyboardInterrupt:
         sys.exit("davae: interrupted; the same command goes on where it stopped")

@@ -91,7 +91,14 @@ def announce(array: np.ndarray | None, rows: np.ndarray) -> None:
         mapping.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
 
-def augment(raw: RawBatch, config: DataConfig, generator: torch.Generator) -> Batch:
+def augment(
+    raw: RawBatch,
+    config: DataConfig,
+    generator: torch.Generator,
+    *,
+    batch: int | None = None,
+    rows: slice = slice(None),
+) -> Batch:
     """Turn and zoom a batch at random; draw fresh cloud points.
 
     Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as
@@ -100,20 +107,23 @@ def augment(raw: RawBatch, config: DataConfig, generator: torch.Generator) -> Ba
     random, so any run of consecutive points is a fair draw).
 
     Args:
-        raw: the stored samples.
+        raw: the stored samples (b, ...).
         config: ranges and sizes; must be those the data was prepared with.
         generator: source of every draw, on the CPU, so that runs on any device see the same batches.
+        batch: size of the batch to draw for, where `raw` is only a share of it; b where nothing is said.
+        rows: which samples of that batch `raw` holds.
 
     Raises:
         ValueError: the stored crops have no margin for `config`, or there are no predicted masks though it
             asks for them.
     """
     b, stored_points = raw.clouds.shape[:2]
+    b = b if batch is None else batch
     angle = config.rotation * (2 * torch.rand(b, generator=generator) - 1)
     scale = config.scale_min + (1 - config.scale_min) * torch.rand(b, generator=generator)
     first = torch.randint(stored_points, (b, 1), generator=generator)
-    cloud = _draw_points(raw.clouds, first.to(raw.clouds.device), config.cloud_points)
-    return turn_and_zoom(raw._replace(clouds=cloud), config, angle, scale)
+    cloud = _draw_points(raw.clouds, first[rows].to(raw.clouds.device), config.cloud_points)
+    return turn_and_zoom(raw._replace(clouds=cloud), config, angle[rows], scale[rows])
 
 
 def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tensor) -> Batch:

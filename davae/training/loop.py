@@ -2,7 +2,8 @@
 
 Every random draw of step t (which samples, augmentation, latent noise) comes from generators seeded with
 (seed, t) alone. So the loop carries no random state: a run that was killed and resumed is, on one machine and
-thread count, bit for bit the run that was not.
+thread count, bit for bit the run that was not; and several processes that share the batch (`torchrun`) see
+the same batch as one.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from davae.data.augment import augment, centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.losses import Objective, objective
 from davae.networks import DaVAE
-from davae.training import runs
+from davae.training import distributed, runs
 from davae.training.trainer import (
     ResumableTrainer,
     batch_indices,
@@ -41,6 +42,10 @@ def train(
 ) -> Path:
     """Train one model, or go on with it, or find it finished.
 
+    Where torchrun started several processes, all of them call this and train the one model together, on data
+    that each can read. See `davae.training.distributed` for what differs then: BatchNorm takes the
+    statistics of each process's share of the batch.
+
     Args:
         config: the experiment.
         data: folder written by `davae.data.prepared.prepare`.
@@ -55,11 +60,12 @@ def train(
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
         ValueError: the data was prepared for another image size or crop, or lacks the masks that the config
-            asks for, or `init` is another network.
+            asks for, or `init` is another network, or the processes cannot share the batch evenly.
         FileNotFoundError: nothing is prepared in `data`, or `init` is no finished run.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
+    distributed.join()
     run = Path(run)
     split, validation = (
         PreparedSplit.open(data, name).seen_through(config.data.mask) for name in ("train", "val")
@@ -114,18 +120,20 @@ class Trainer(ResumableTrainer):
     def fit(self, progress: bool = True) -> None:
         """Train to the last step and write terms.txt."""
         super().fit(progress)
-        runs.write_text(self.run / "terms.txt", self.log.terms_table())
+        distributed.on_first(lambda: runs.write_text(self.run / "terms.txt", self.log.terms_table()))
 
     def train_step(self) -> Objective:
         """One optimiser step on the batch of the current step."""
         settings, step = self.config.train, self.step
         indices = batch_indices(len(self.split), settings.batch_size, settings.seed, step)
         generator = torch.Generator().manual_seed(step_seed(settings.seed, step))
-        batch = augment(load_batch(self.split, indices, self.device), self.config.data, generator)
-        noise = torch.randn(len(indices), self.model.latents, generator=generator).to(self.device)
+        own = distributed.share()
+        raw = load_batch(self.split, indices[own], self.device)
+        batch = augment(raw, self.config.data, generator, batch=len(indices), rows=own)
+        noise = torch.randn(len(indices), self.model.latents, generator=generator)[own].to(self.device)
         self.model.train()
         with self.autocast:
-            output = self.model(batch.image.contiguous(memory_format=torch.channels_last), noise)
+            output = self.replica(batch.image.contiguous(memory_format=torch.channels_last), noise)
         parts = objective(output, batch, self.config.loss)
         self.descend(parts.total, parts.weighted)
         return parts.detach()
@@ -133,14 +141,15 @@ class Trainer(ResumableTrainer):
     def validation_error(self) -> float:
         """End-point error (mm) of the mean latent on the validation split, protocol P1."""
         model, total = self.tested_model().eval(), 0.0
-        for begin in range(0, len(self.validation), 100):
-            indices = np.arange(begin, min(begin + 100, len(self.validation)))
-            batch = centre(load_batch(self.validation, indices, self.device), self.config.data)
+        rows = np.arange(len(self.validation))[distributed.share()]
+        for begin in range(0, len(rows), 100):
+            raw = load_batch(self.validation, rows[begin : begin + 100], self.device)
+            batch = centre(raw, self.config.data)
             with torch.inference_mode(), self.autocast:
                 pose = model(batch.image.contiguous(memory_format=torch.channels_last)).pose
             errors = torch.linalg.vector_norm(pose - batch.joints, dim=2).mean(1) * batch.scale_mm
             total += errors.sum().item()
-        return total / len(self.validation)
+        return distributed.summed(torch.tensor(total, dtype=torch.float64)).item() / len(self.validation)
 
     def log_row(self, parts: Objective, validate: bool) -> dict[str, float]:
         """One row of metrics.csv: each term unweighted and weighted, KL also as mean per dimension."""

@@ -17,7 +17,7 @@ from davae.config import MaskConfig
 from davae.data.augment import augment, centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.networks import HandMaskNet
-from davae.training import runs
+from davae.training import distributed, runs
 from davae.training.trainer import (
     ResumableTrainer,
     batch_indices,
@@ -37,7 +37,7 @@ class MaskLoss(NamedTuple):
     terms: dict[str, Tensor]
 
 
-def mask_loss(logits: Tensor, batch_mask: Tensor, has_mask: Tensor) -> MaskLoss:
+def mask_loss(logits: Tensor, batch_mask: Tensor, has_mask: Tensor, samples: float | None = None) -> MaskLoss:
     """Return binary cross-entropy plus one minus the soft IoU of each image, both at the crop's resolution.
 
     The first makes every pixel a probability; the second weighs small hands as much as large ones, and is
@@ -47,6 +47,7 @@ def mask_loss(logits: Tensor, batch_mask: Tensor, has_mask: Tensor) -> MaskLoss:
         logits: (b, 1, h / 2, w / 2).
         batch_mask: (b, 1, h, w) truth in [0, 1].
         has_mask: (b,) bool; a sample without a mask counts for nothing.
+        samples: what to divide sums over samples by; the number of those with a mask where nothing is said.
     """
     logits = enlarge(logits, batch_mask)
     entropy = F.binary_cross_entropy_with_logits(logits, batch_mask, reduction="none").mean(dim=(1, 2, 3))
@@ -54,7 +55,7 @@ def mask_loss(logits: Tensor, batch_mask: Tensor, has_mask: Tensor) -> MaskLoss:
     both = (probability * batch_mask).sum(dim=(1, 2, 3))
     either = (probability + batch_mask).sum(dim=(1, 2, 3)) - both
     terms = {"cross_entropy": entropy, "soft_iou": 1 - (both + 1) / (either + 1)}
-    share = has_mask / has_mask.sum().clamp(min=1)
+    share = has_mask / (has_mask.sum().clamp(min=1) if samples is None else samples)
     terms = {name: (values * share).sum() for name, values in terms.items()}
     return MaskLoss(terms["cross_entropy"] + terms["soft_iou"], terms)
 
@@ -93,6 +94,8 @@ def train_mask(
 ) -> Path:
     """Train one mask network, or go on with it, or find it finished.
 
+    Several processes of torchrun train it together, as `davae.training.loop.train` says.
+
     Args:
         config: the network and its schedule.
         data: folder written by `davae.data.prepared.prepare`, of a dataset that has masks.
@@ -105,10 +108,12 @@ def train_mask(
 
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
-        ValueError: the data was prepared for another image size or crop, or has no masks to learn from.
+        ValueError: the data was prepared for another image size or crop, or has no masks to learn from, or
+            the processes cannot share the batch evenly.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
+    distributed.join()
     run = Path(run)
     split, validation = (PreparedSplit.open(data, name).seen_through("none") for name in ("train", "val"))
     check_prepared(split, data, config.data)
@@ -145,24 +150,30 @@ class MaskTrainer(ResumableTrainer):
         settings, step = self.settings, self.step
         indices = batch_indices(len(self.split), settings.batch_size, settings.seed, step)
         generator = torch.Generator().manual_seed(step_seed(settings.seed, step))
-        batch = augment(load_batch(self.split, indices, self.device), self.config.data, generator)
+        own = distributed.share()
+        raw = load_batch(self.split, indices[own], self.device)
+        batch = augment(raw, self.config.data, generator, batch=len(indices), rows=own)
         self.model.train()
         with self.autocast:
-            logits = self.model(batch.image.contiguous(memory_format=torch.channels_last))
-        loss = mask_loss(logits, batch.mask, batch.has_mask)
+            logits = self.replica(batch.image.contiguous(memory_format=torch.channels_last))
+        # Of the whole batch, where a rank may hold more or fewer: the mean over ranks is that over samples.
+        masked = max(1, int(self.split.has_mask[indices].sum()))
+        loss = mask_loss(logits, batch.mask, batch.has_mask, masked / distributed.ranks())
         self.descend(loss.total, loss.terms)
         return MaskLoss(loss.total.detach(), {name: term.detach() for name, term in loss.terms.items()})
 
     def validation_iou(self) -> float:
         """Mean IoU on the test crops of the validation split, from one look at each."""
-        network, found = self.tested_model().eval(), []
-        rows = np.flatnonzero(self.validation.has_mask)
+        network, total = self.tested_model().eval(), 0.0
+        every = np.flatnonzero(self.validation.has_mask)
+        rows = every[distributed.share()]
         for begin in range(0, len(rows), 100):
             raw = load_batch(self.validation, rows[begin : begin + 100], self.device)
             batch = centre(raw, self.config.data)
             with self.autocast:
-                found.append(mask_iou(predict_probability(network, batch.image, 1), batch.mask))
-        return torch.cat(found).mean().item()
+                found = mask_iou(predict_probability(network, batch.image, 1), batch.mask)
+            total += found.sum().item()
+        return distributed.summed(torch.tensor(total, dtype=torch.float64)).item() / len(every)
 
     def log_row(self, parts: MaskLoss, validate: bool) -> dict[str, float]:
         """One row of metrics.csv."""

@@ -3,7 +3,7 @@
     config.json          the `Config`, complete
     identity.json        digest of the prepared data, fingerprint of the sources that shape the result, which
                          weights it began with and which predicted masks it saw the input through, if any
-    environment.txt      versions, processor, threads, arithmetic
+    environment.txt      versions, processor, threads, processes that train together
     metrics.csv          one row every few steps: each term, unweighted and weighted, and validation error
     terms.txt            each weighted term at the start and at the end of training
     resume.pt            everything needed to go on; only while unfinished
@@ -34,10 +34,12 @@ from safetensors.torch import load_file, save_file
 from davae.config import Config, MaskConfig
 from davae.data.folders import write_atomically
 from davae.networks import DaVAE, HandMaskNet
+from davae.training.distributed import ranks
 
 # Sources that decide what a given config and dataset train to.
 _SHARED_SOURCES = (
-    "networks/blocks.py", "networks/encoder.py", "data/augment.py", "training/trainer.py", "training/muon.py"
+    "networks/blocks.py", "networks/encoder.py", "data/augment.py", "training/trainer.py",
+    "training/distributed.py", "training/muon.py",
 )  # fmt: skip
 _SHAPING_SOURCES = {
     "da-VAE": (
@@ -236,6 +238,7 @@ def environment() -> str:
         "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "threads": torch.get_num_threads(),
+        "ranks": ranks(),
     }
     return "".join(f"{name} {value}\n" for name, value in lines.items())
 

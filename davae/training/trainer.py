@@ -2,13 +2,15 @@
 
 Every random draw of step t (which samples, augmentation, noise) comes from generators seeded with (seed, t)
 alone. So a trainer carries no random state: a run that was killed and resumed is, on one machine and thread
-count, bit for bit the run that was not.
+count, bit for bit the run that was not. Started by torchrun, several processes share every batch of a run:
+see `davae.training.distributed`.
 """
 
 import csv
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +24,7 @@ from tqdm.auto import tqdm
 from davae.config import Config, DataConfig, MaskConfig, TrainConfig
 from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
-from davae.training import runs
+from davae.training import distributed, runs
 from davae.training.muon import Muon
 
 LOG_EVERY = 10  # steps between rows of metrics.csv
@@ -55,9 +57,10 @@ class ResumableTrainer:
         self.step, self.seconds = 0, 0.0
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device))
         self.log = MetricsLog(run / "metrics.csv")
-        if (state := runs.load_resume_point(run)) is not None:
+        if (state := distributed.on_first(lambda: runs.load_resume_point(run))) is not None:
             self.restore(state)
-        self.log.truncate(self.step)
+        distributed.on_first(lambda: self.log.truncate(self.step))
+        self.replica = distributed.replicate(self.model)  # what a step calls
 
     def train_step(self) -> Parts:
         """Take the current step: compute a loss and `descend` it."""
@@ -80,27 +83,30 @@ class ResumableTrainer:
             bar.update()
             last = self.step == settings.steps
             validate = last or self.step % math.ceil(settings.steps / VALIDATIONS) == 0
+            if validate:
+                distributed.share_buffers(self.tested_model())
             if validate or self.step == 1 or self.step % LOG_EVERY == 0:
-                bar.set_postfix(
-                    {name: f"{float(term):.3g}" for name, term in parts.terms.items()}, refresh=False
-                )
-                self.log.append(self.log_row(parts, validate))
+                row = distributed.mean(self.log_row(parts, validate))
+                bar.set_postfix({name: f"{row[name]:.3g}" for name in parts.terms}, refresh=False)
+                distributed.on_first(lambda row=row: self.log.append(row))
             if progress and self.step == first + 20:
                 minutes = (time.perf_counter() - began) / 20 * (settings.steps - first) / 60
                 bar.write(f"{ARITHMETIC[has_bf16(self.device)]}; about {minutes:.0f} min to go")
             if not last and self.step % settings.checkpoint_every == 0:
-                runs.save_resume_point(self.run, self.state())
+                distributed.on_first(lambda: runs.save_resume_point(self.run, self.state()))
         bar.close()
 
     def descend(self, total: Tensor, terms: Mapping[str, Tensor]) -> None:
         """Move the weights down the slope of `total`, and their average after them.
 
         Raises:
-            TrainingDivergedError: the loss or its gradient is not finite; names the `terms` that are not.
+            TrainingDivergedError: the loss or its gradient is not finite, on whichever rank; names the
+                `terms` that are not.
         """
         self.model.zero_grad(set_to_none=True)
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm or math.inf)
+        total = distributed.summed(total.detach())  # as the gradients are: all ranks see what one of them has
         if not (torch.isfinite(total) and torch.isfinite(norm)):  # before they reach the weights
             raise TrainingDivergedError(_divergence(terms, float(norm), self.run, self.step))
         take_step(self.optimisers, learning_rate(self.settings, self.step))
@@ -140,18 +146,27 @@ def finish(
 ) -> Path:
     """Train in folder `run`, or go on there, or find it finished; return the folder.
 
+    All of a process group call it; rank 0 alone opens the folder, writes there and shows progress.
+
     Raises:
+        ValueError: the batch cannot be shared evenly by the processes that torchrun started.
         davae.training.runs.RunMismatchError: the folder holds another experiment.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
-    with exclusive(run):
-        runs.open_run(run, config, identity)
-        if not runs.is_finished(run):
+    distributed.check_batch(config.train.batch_size)
+    with ExitStack() as held:
+
+        def claim() -> bool:
+            held.enter_context(exclusive(run))
+            runs.open_run(run, config, identity)
+            return runs.is_finished(run)
+
+        if not distributed.on_first(claim):
             trainer = start()
-            trainer.fit(progress)
-            runs.save_model(run, trainer.tested_model())
-        (run / "resume.pt").unlink(missing_ok=True)
+            trainer.fit(progress and distributed.rank() == 0)
+            distributed.on_first(lambda: runs.save_model(run, trainer.tested_model()))
+        distributed.on_first(lambda: (run / "resume.pt").unlink(missing_ok=True))
     return run
 
 
@@ -267,7 +282,7 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the named device; "auto" is a GPU where there is one, else the CPU."""
+    """Return the named device; "auto" is a GPU where there is one, of torchrun's processes each its own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -288,6 +303,7 @@ def step_seed(seed: int, step: int) -> int:
 
 def _divergence(terms: Mapping[str, Tensor], gradient_norm: float, run: Path, step: int) -> str:
     values = {name: float(value.detach()) for name, value in terms.items()} | {"gradient norm": gradient_norm}
+    values = distributed.mean(values)
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     return (
         f"{run}: training diverged at step {step}: {', '.join(bad)} not finite, of {values}. In a new run "
