@@ -23,7 +23,6 @@ from davae.training.trainer import (
     batch_indices,
     check_prepared,
     finish,
-    has_bf16,
     learning_rate,
     pick_device,
     step_seed,
@@ -80,8 +79,7 @@ def predict_probability(network: HandMaskNet, images: Tensor, quarter_turns: int
     angles, since a hand has no side that is up.
     """
     probability = torch.zeros_like(images[:, :1])
-    device = images.device
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
+    with torch.inference_mode():
         for turn in range(quarter_turns):
             turned = torch.rot90(images, turn, (2, 3)).contiguous(memory_format=torch.channels_last)
             found = enlarge(network(turned), turned).sigmoid()
