@@ -60,7 +60,9 @@ class ModelConfig:
     fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet
     fold_hidden: int = 512
     image_width: int = 32  # channels of the image decoder's last hidden map
-    image_last_stride: int = 2  # of its last layer; 4 leaves out the widest map, the dearest for its few channels
+    image_last_stride: int = (
+        2  # of its last layer; 4 leaves out the widest map, the dearest for its few channels
+    )
 
     def head_widths(self, block: str) -> tuple[int, int]:
         """Channels of layer3 and layer4 in the head of a block of z."""

@@ -85,7 +85,9 @@ class ImageDecoder(nn.Module):
                 "such as 64, 96, 128 or 256"
             )
         if config.image_last_stride not in (2, 4):
-            raise ValueError(f"image_last_stride is {config.image_last_stride}; the image decoder knows 2 and 4")
+            raise ValueError(
+                f"image_last_stride is {config.image_last_stride}; the image decoder knows 2 and 4"
+            )
         self.start_px = config.image_px // 2**doublings
         stages = doublings - config.image_last_stride // 2
         widths = [config.image_width * min(2**k, 16) for k in range(stages, -1, -1)]

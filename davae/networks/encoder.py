@@ -62,7 +62,7 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map the trunk's features to mean and log variance, each (b, z)."""
         x = self.layer4(self.layer3(features))
-        # Unpooled maps are made small, so that what all places share moves the code as much as their mean would.
+        # Divided, what all places of an unpooled map share moves the code as much as their mean would.
         x = x.mean(dim=(2, 3)) if self.pooled else x.flatten(1) / self.places
         mean, logvar = full_precision(self.fc, x).chunk(2, dim=1)
         return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)

@@ -43,7 +43,8 @@ _SHARED_SOURCES = (
 )  # fmt: skip
 _SHAPING_SOURCES = {
     "da-VAE": (
-        *_SHARED_SOURCES, "losses.py", "networks/davae.py", "networks/decoders.py", "training/loop.py"
+        *_SHARED_SOURCES, "neighbours.py", "losses.py", "networks/davae.py", "networks/decoders.py",
+        "training/loop.py",
     ),
     "mask": (*_SHARED_SOURCES, "networks/handmask.py", "training/masks.py"),
 }  # fmt: skip
