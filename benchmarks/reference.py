@@ -1,0 +1,283 @@
+"""da-VAE written plainly from the paper: what davae's speed and memory are compared with.
+
+This is what a careful user of PyTorch would write first: fp32 in the default memory format; a DataLoader
+whose workers decode PNG files, crop and turn each sample anew in every epoch; the code tiled to every point
+of the folded sheet; a Chamfer distance through the full matrix of distances, kept for the backward pass;
+three heads one after the other; AdamW. Networks, loss and augmentation are davae's own in what they compute,
+which `tests/test_reference.py` proves; only how they compute it differs. Blocks that davae computes plainly
+too are imported.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from davae.config import BLOCKS, Config, DataConfig, LossConfig, ModelConfig
+from davae.data.augment import MID_GREY, Batch
+from davae.data.readers import READERS
+from davae.data.sample import make_row
+from davae.losses import CLOUD_ELEMENTS, IMAGE_ELEMENTS, Prediction, Truth
+from davae.networks import DaVAEOutput
+from davae.networks.blocks import BasicBlock, SelectiveKernelBlock, residual_layer
+from davae.networks.decoders import GRID_HALF_WIDTH, ImageDecoder, PoseDecoder
+from davae.networks.encoder import LOGVAR_MAX, LOGVAR_MIN
+
+LEARNING_RATE = 1e-3  # the paper's first
+CloudLoss = Callable[[Tensor, Tensor], Tensor]  # clouds (b, p, 3) and (b, q, 3) -> (b,)
+
+
+# Data
+
+
+class RenderedSamples(Dataset):
+    """Samples of a dataset in RHD's form, read, cropped and augmented one by one each time they are asked for.
+
+    Where the config wants the hand masked, by whatever mask, the true one is taken: predicting masks is no
+    part of a training step.
+    """
+
+    def __init__(self, root: Path, split: str, config: DataConfig, dataset: str = "synthhand"):
+        self.reader, self.config = READERS[dataset](root, split), config
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Decode and augment sample `index`; a `Batch` without the batch axis."""
+        config = self.config
+        row = make_row(self.reader.record(index), config)
+        angle = config.rotation * (2 * torch.rand(()).item() - 1)
+        scale = config.scale_min + (1 - config.scale_min) * torch.rand(()).item()
+        drawn = torch.randperm(len(row["clouds"]))[: config.cloud_points].numpy()
+        return turn_and_zoom(row | {"clouds": row["clouds"][drawn]}, config, angle, scale)
+
+
+def turn_and_zoom(row: Mapping[str, NDArray], config: DataConfig, angle: float, scale: float) -> Batch:
+    """Turn a row of `make_row` by `angle` radians and scale its picture's hand by `scale`, with Pillow."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    to_stored = turn[:2, :2].T / scale
+    stored = len(row["images"])
+    shift = stored / 2 - to_stored @ np.full(2, config.image_px / 2)
+
+    def resample(pixels: NDArray[np.uint8]) -> Tensor:
+        picture = Image.fromarray(pixels).transform(
+            (config.image_px, config.image_px),
+            Image.Transform.AFFINE,
+            (*to_stored[0], shift[0], *to_stored[1], shift[1]),
+            resample=Image.Resampling.BILINEAR,
+        )
+        return torch.from_numpy(np.array(picture)).float() / 255
+
+    image = resample(row["images"]).permute(2, 0, 1)
+    mask = resample(row["masks"])[None] if row["has_mask"] else torch.ones(1, *image.shape[1:])
+    target = mask * image + (1 - mask) * MID_GREY
+    return Batch(
+        image if config.mask == "none" else target,
+        target,
+        mask,
+        torch.from_numpy((row["joints"] @ turn.T).astype(np.float32)),
+        torch.from_numpy((row["clouds"] @ turn.T).astype(np.float32)),
+        torch.from_numpy(row["has_cloud"]),
+        torch.from_numpy(row["has_mask"]),
+        torch.from_numpy(row["scale_mm"]),
+    )
+
+
+# Networks
+
+
+class Trunk(nn.Module):
+    """Stem, layer1 and layer2 of ResNet-34."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.width
+        self.conv1 = nn.Conv2d(3, width, 7, stride=config.stem_stride, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
+        self.layer1 = residual_layer(BasicBlock, width, width, blocks=config.blocks[0], stride=1)
+        self.layer2 = residual_layer(BasicBlock, width, 2 * width, blocks=config.blocks[1], stride=2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(2 * image - 1))))
+        return self.layer2(self.layer1(x))
+
+
+class Head(nn.Module):
+    """layer3, layer4, pooling and a linear layer to mean and log variance of one block of z."""
+
+    def __init__(self, config: ModelConfig, block: str):
+        super().__init__()
+        third, fourth = config.head_widths(block)
+        kinds = [BasicBlock, BasicBlock]
+        if config.attention == "sk":
+            kinds = [partial(SelectiveKernelBlock, reduced=max(c // 16, third // 8)) for c in (third, fourth)]
+        self.layer3 = residual_layer(kinds[0], 2 * config.width, third, blocks=config.blocks[2], stride=2)
+        self.layer4 = residual_layer(
+            kinds[1], third, fourth, blocks=config.blocks[3], stride=config.last_stride
+        )
+        self.fc = nn.Linear(fourth, 2 * config.latent_sizes[block])
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = self.fc(self.layer4(self.layer3(features)).mean(dim=(2, 3))).chunk(2, dim=1)
+        return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+
+
+class Fold(nn.Module):
+    """FoldingNet's fold: the code is repeated for every point, joined to it, and goes through a network."""
+
+    def __init__(self, code: int, point: int, hidden: int):
+        super().__init__()
+        self.joined = nn.Linear(code + point, hidden)
+        self.hidden = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 3)
+
+    def forward(self, code: Tensor, points: Tensor) -> Tensor:
+        tiled = code[:, None].repeat(1, points.shape[1], 1)
+        x = F.relu(self.joined(torch.cat([tiled, points], dim=2)))
+        return self.out(F.relu(self.hidden(x)))
+
+
+class CloudDecoder(nn.Module):
+    """Two folds of a square sheet."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        code = config.latent_pose + config.latent_shape
+        line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, config.fold_grid)
+        self.register_buffer("sheet", torch.cartesian_prod(line, line), persistent=False)
+        self.first = Fold(code, 2, config.fold_hidden)
+        self.second = Fold(code, 3, config.fold_hidden)
+
+    def forward(self, z_pose: Tensor, z_shape: Tensor) -> Tensor:
+        code = torch.cat([z_pose, z_shape], dim=1)
+        sheet = self.sheet.repeat(len(code), 1, 1)
+        return self.second(code, self.first(code, sheet))
+
+
+class PlainImageDecoder(ImageDecoder):
+    """davae's image decoder, in the default memory format."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.out(self.stages(self.start(z))))
+
+
+class Reference(nn.Module):
+    """da-VAE (paper 3.2); a drop-in for `davae.networks.DaVAE` in training."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.trunk = Trunk(config)
+        self.heads = nn.ModuleDict({block: Head(config, block) for block in BLOCKS})
+        self.pose_decoder = PoseDecoder(config)
+        self.cloud_decoder = CloudDecoder(config)
+        self.image_decoder = PlainImageDecoder(config)
+
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> DaVAEOutput:
+        """Encode, sample and decode; `noise` (b, z) is drawn where it is not given."""
+        features = self.trunk(image)
+        means, logvars, z = {}, {}, {}
+        for block in BLOCKS:
+            means[block], logvars[block] = self.heads[block](features)
+        if noise is None:
+            noise = torch.randn(len(image), sum(self.config.latent_sizes.values()))
+        start = 0
+        for block, size in self.config.latent_sizes.items():
+            z[block] = means[block] + torch.exp(0.5 * logvars[block]) * noise[:, start : start + size]
+            start += size
+        return DaVAEOutput(
+            self.pose_decoder(z["pose"]),
+            self.cloud_decoder(z["pose"], z["shape"]),
+            self.image_decoder(torch.cat([z[block] for block in BLOCKS], dim=1)),
+            means,
+            logvars,
+            z,
+        )
+
+
+def reference_weights(of_davae: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name davae's weights, or their gradients, as `Reference` does, and join what davae keeps apart.
+
+    Args:
+        of_davae: by davae's names, such as `DaVAE.state_dict()`.
+    """
+    renamed = {}
+    for name, value in of_davae.items():
+        fold, _, rest = name.rpartition(".code.")
+        if rest == "weight":
+            renamed[f"{fold}.joined.weight"] = torch.cat([value, of_davae[f"{fold}.point.weight"]], dim=1)
+        elif rest == "bias":
+            renamed[f"{fold}.joined.bias"] = value
+        elif not name.endswith(".point.weight"):
+            renamed[name.removeprefix("encoder.")] = value
+    return renamed
+
+
+# Loss and training
+
+
+def plain_cloud_loss(predicted: Tensor, true: Tensor) -> Tensor:
+    """L_cloud of Eq. 3, (b,), by the matrix of all distances; autograd keeps the matrix.
+
+    Exact distances: PyTorch's default for many points, by way of a matrix product, rounds small ones, and with
+    the backward pass it is slower.
+    """
+    distances = torch.cdist(predicted, true, compute_mode="donot_use_mm_for_euclid_dist")
+    forward = distances.min(dim=2).values.square().mean(dim=1)
+    backward = distances.min(dim=1).values.square().mean(dim=1)
+    return CLOUD_ELEMENTS * torch.maximum(forward, backward)
+
+
+def plain_loss(
+    predicted: Prediction, true: Truth, weights: LossConfig, cloud_loss: CloudLoss = plain_cloud_loss
+) -> Tensor:
+    """Eq. 3, scalar, under davae's reductions."""
+    pose = (predicted.pose - true.joints).square().sum(dim=(1, 2)).mean()
+    cloud = (cloud_loss(predicted.cloud, true.cloud) * true.has_cloud).mean()
+    image = IMAGE_ELEMENTS * (predicted.image - true.target).square().mean(dim=(1, 2, 3)).mean()
+    total = weights.alpha_pose * pose + weights.alpha_cloud * cloud + weights.alpha_image * image
+    for block in BLOCKS:
+        mean, logvar = predicted.means[block], predicted.logvars[block]
+        kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(dim=1).mean()
+        total = total + getattr(weights, f"beta_{block}") * kl
+    return total
+
+
+class ReferenceTraining:
+    """The reference on its way: with `epoch` from its own data, with `step` from batches that it is given."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.model = Reference(config.model).train()
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), LEARNING_RATE, weight_decay=config.train.weight_decay
+        )
+
+    def step(self, batch: Batch, cloud_loss: CloudLoss = plain_cloud_loss) -> Tensor:
+        """Take one step; return the loss."""
+        loss = plain_loss(self.model(batch.image), batch, self.config.loss, cloud_loss)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+    def epoch(self, samples: RenderedSamples, steps: int, workers: int) -> None:
+        """Take so many steps, each with its own batch of samples drawn at random.
+
+        Workers are started here and have nothing left to do when this returns, so that its time is all its
+        cost.
+        """
+        batch = self.config.train.batch_size
+        sampler = RandomSampler(samples, replacement=True, num_samples=steps * batch)
+        for drawn in DataLoader(samples, batch, sampler=sampler, num_workers=workers):
+            self.step(drawn)
