@@ -38,7 +38,7 @@ CloudLoss = Callable[[Tensor, Tensor], Tensor]  # clouds (b, p, 3) and (b, q, 3)
 
 
 class RenderedSamples(Dataset):
-    """Samples of a dataset in RHD's form, read, cropped and augmented one by one each time they are asked for.
+    """Samples of a dataset in RHD's form, read, cropped and augmented whenever they are asked for.
 
     Where the config wants the hand masked, by whatever mask, the true one is taken: predicting masks is no
     part of a training step.
@@ -229,8 +229,8 @@ def reference_weights(of_davae: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def plain_cloud_loss(predicted: Tensor, true: Tensor) -> Tensor:
     """L_cloud of Eq. 3, (b,), by the matrix of all distances; autograd keeps the matrix.
 
-    Exact distances: PyTorch's default for many points, by way of a matrix product, rounds small ones, and with
-    the backward pass it is slower.
+    Exact distances: PyTorch's default for many points, by way of a matrix product, rounds small ones, and
+    with the backward pass it is slower.
     """
     distances = torch.cdist(predicted, true, compute_mode="donot_use_mm_for_euclid_dist")
     forward = distances.min(dim=2).values.square().mean(dim=1)

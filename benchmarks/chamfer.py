@@ -1,0 +1,104 @@
+"""Chamfer distance at the paper's size: davae's against what one would write, or take, instead."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import open3d as o3d
+import torch
+from reference import plain_cloud_loss
+from scipy.spatial import cKDTree
+from timing import Row, alternate, in_fresh_process, peak_growth_mib
+from torch import Tensor
+from workbench import Workbench
+
+from davae.losses import CLOUD_ELEMENTS, chamfer_distance, cloud_loss
+
+PREDICTED, TRUE, BATCH = 2025, 2048, 32
+FASTER, SMALLER = "ratio >= 4", "ratio <= 0.1"
+
+
+def cdist_by_default(predicted: Tensor, true: Tensor) -> Tensor:
+    """The loss through `torch.cdist` as it is called by default: by a matrix product, which rounds."""
+    distances = torch.cdist(predicted, true)
+    forward, backward = distances.min(dim=2).values, distances.min(dim=1).values
+    return CLOUD_ELEMENTS * torch.maximum(forward.square().mean(dim=1), backward.square().mean(dim=1))
+
+
+def trees(predicted: Tensor, true: Tensor) -> Tensor:
+    """The loss with neighbours from SciPy's k-d trees, and distances from torch."""
+
+    def squared(points: Tensor, others: Tensor) -> Tensor:
+        found = [cKDTree(o).query(p)[1] for p, o in zip(points.detach().numpy(), others.detach().numpy(), strict=True)]
+        chosen = torch.from_numpy(np.stack(found))[..., None].expand(-1, -1, 3)
+        return (points - others.gather(1, chosen)).square().sum(-1)
+
+    forward, backward = squared(predicted, true).mean(1), squared(true, predicted).mean(1)
+    return CLOUD_ELEMENTS * torch.maximum(forward, backward)
+
+
+def open3d_distance(predicted: Tensor, true: Tensor) -> Tensor:
+    """FoldingNet's distance by Open3D, which has no gradient."""
+    means = []
+    for pair in zip(predicted.detach().numpy(), true.numpy(), strict=True):
+        a, b = (o3d.geometry.PointCloud(o3d.utility.Vector3dVector(cloud.astype(float))) for cloud in pair)
+        means.append(max(np.mean(a.compute_point_cloud_distance(b)), np.mean(b.compute_point_cloud_distance(a))))
+    return torch.tensor(means, dtype=torch.float32)
+
+
+METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "davae.losses.cloud_loss": cloud_loss,
+    "davae.losses.chamfer_distance": chamfer_distance,
+    "torch.cdist and min": cdist_by_default,
+    "torch.cdist and min, exact": plain_cloud_loss,
+    "SciPy's cKDTree and gather": trees,
+    "Open3D, forward only": open3d_distance,
+}
+
+
+def clouds(quick: bool) -> tuple[Tensor, Tensor]:
+    """Two batches of hand-sized clouds, with gradients wanted of the first: surfaces, as trained clouds are."""
+    b, p, q = (2, 90, 100) if quick else (BATCH, PREDICTED, TRUE)
+    generator = torch.Generator().manual_seed(0)
+    points = torch.nn.functional.normalize(torch.randn(b, p + q, 3, generator=generator), dim=-1)
+    points += 0.02 * torch.randn(b, p + q, 3, generator=generator)
+    return points[:, :p].clone().requires_grad_(), points[:, p:].clone()
+
+
+def forward_and_backward(name: str, predicted: Tensor, true: Tensor) -> None:
+    """Apply a method, and its backward pass where it has one."""
+    distance = METHODS[name](predicted, true)
+    if distance.requires_grad:
+        torch.autograd.grad(distance.sum(), predicted)
+
+
+def memory_mib(name: str, quick: bool) -> float:
+    """Peak memory growth of this fresh process over one call."""
+    predicted, true = clouds(quick)
+    torch.autograd.grad((predicted.square() @ torch.ones(3)).sum(), predicted)  # starts what threads there are
+    return peak_growth_mib(lambda: forward_and_backward(name, predicted, true))
+
+
+def rows(bench: Workbench) -> Iterator[Row]:
+    """Time and memory of each method, and davae's share of them."""
+    predicted, true = clouds(bench.quick)
+    works = {name: (lambda name=name: forward_and_backward(name, predicted, true)) for name in METHODS}
+    ours = "davae.losses.cloud_loss"
+    works["forward"] = lambda: cloud_loss(predicted.detach(), true)
+    milliseconds = {name: 1000 * s for name, s in alternate(works, bench.rounds, title="Chamfer").items()}
+    memory = {name: max(in_fresh_process("chamfer", "memory_mib", name, bench.quick), 0.01) for name in METHODS}
+    size = f"{len(predicted)} x {predicted.shape[1]} x {true.shape[1]} points"
+    for own in (ours, "davae.losses.chamfer_distance"):
+        for name in METHODS:
+            plain = "cdist" in name and own == ours
+            if name.startswith("davae") or (own != ours and "cdist" not in name):
+                continue
+            mine = "forward" if "forward only" in name else own
+            of_mine = f"{own}, forward" if mine == "forward" else f"{own}, forward and backward"
+            yield Row(
+                f"{of_mine}, {size}: times faster", milliseconds[mine], "ms", f"{name}: {milliseconds[name]:.4g}",
+                milliseconds[name] / milliseconds[mine], FASTER if plain else "",
+            )  # fmt: skip
+            yield Row(
+                f"{own}: extra memory", memory[own], "MiB", f"{name}: {memory[name]:.4g}",
+                memory[own] / memory[name], SMALLER if plain else "",
+            )  # fmt: skip

@@ -1,0 +1,194 @@
+"""A training step of each preset: images a second, where the time goes, memory, against the reference."""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from limits import NAMES, arithmetic, convolution
+from reference import ReferenceTraining, RenderedSamples
+from timing import Row, Stopwatch, alternate, in_fresh_process, peak_growth_mib
+from torch.utils.flop_counter import FlopCounterMode
+from workbench import Workbench
+
+from davae import losses
+from davae.config import Config
+from davae.data.augment import Batch, augment, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.losses import objective
+from davae.networks import DaVAE
+from davae.training import loop, trainer
+from davae.training.trainer import batch_indices
+
+STEPS = {"smoke": 20, "laptop": 8, "paper": 2}  # of a turn; sweep's step is laptop's
+BARS = {  # name of the row's figure -> bar, by preset
+    "laptop": {"reference": "ratio >= 3", "share": "ratio >= 0.4"},
+    "paper": {"share": "ratio >= 0.7"},
+}
+OTHER = "the rest"
+
+
+class Training:
+    """davae's own trainer, step by step, on the suite's data."""
+
+    def __init__(self, config: Config, split: PreparedSplit, validation: PreparedSplit, run: Path):
+        self.trainer = loop.Trainer(config, split, validation, run, torch.device("cpu"))
+
+    def steps(self, count: int) -> None:
+        """Take so many steps."""
+        for _ in range(count):
+            self.trainer.train_step()
+            self.trainer.step += 1
+
+
+class Batches:
+    """Augmented batches as davae's trainer makes them, one after the other."""
+
+    def __init__(self, config: Config, split: PreparedSplit):
+        self.config, self.split, self.step = config, split, 0
+
+    def next(self) -> Batch:
+        """The batch of the next step."""
+        indices = batch_indices(len(self.split), self.config.train.batch_size, 0, self.step)
+        self.step += 1
+        return augment(load_batch(self.split, indices), self.config.data, torch.Generator().manual_seed(0))
+
+
+def rows(bench: Workbench) -> Iterator[Row]:
+    """Measure the presets."""
+    for name in ("smoke",) if bench.quick else STEPS:
+        yield from preset_rows(bench, name)
+
+
+def preset_rows(bench: Workbench, name: str) -> Iterator[Row]:
+    """All rows of one preset."""
+    config, steps = bench.config(name), 1 if bench.quick else STEPS[name]
+    split, validation = bench.split(config.data), bench.split(config.data, "val")
+    title = {"laptop": "laptop and sweep"}.get(name, name)
+    images = steps * config.train.batch_size
+    batches, plain = Batches(config, split), ReferenceTraining(config)
+    samples = RenderedSamples(bench.rendered(), "train", config.data)
+    limit = convolution(arithmetic()[-1])
+    workers = 0 if bench.quick else torch.get_num_threads()
+    bars = BARS.get(name, {})
+    with tempfile.TemporaryDirectory() as run:
+        davae = Training(config, split, validation, Path(run))
+        works = {
+            "convolution": limit.run,
+            "davae": partial(davae.steps, steps),
+            "whole": partial(plain.epoch, samples, steps, workers),
+            "equal": lambda: [plain.step(batches.next(), losses.cloud_loss) for _ in range(steps)],
+        }
+        seconds = alternate(works, bench.rounds, title=title)
+        rates = {work: images / seconds[work] for work in ("davae", "whole", "equal")}
+        for work, meaning in (("whole", "reference"), ("equal", "reference with davae's data and Chamfer")):
+            yield Row(
+                f"{title}: training, batches of {config.train.batch_size}",
+                rates["davae"],
+                "images/s",
+                f"{meaning}: {rates[work]:.4g}",
+                rates["davae"] / rates[work],
+                bars.get("reference", ""),
+            )
+        gflop = flops_per_image(config) / 1e9
+        yield Row(f"{title}: convolutions and matrix products, forward and backward", gflop, "GFLOP/image")
+        used, most = gflop * rates["davae"], limit.amount / seconds["convolution"]
+        baseline = f"3x3 convolution, {NAMES[arithmetic()[-1]]}: {most:.4g}"
+        yield Row(f"{title}: arithmetic of a step", used, "GFLOP/s", baseline, used / most, bars.get("share", ""))
+        yield from memory_rows(bench, name, title)
+        spent = parts(davae.trainer, 4 * steps)
+        whole = sum(spent.values())
+        for part, part_ms in spent.items():
+            yield Row(f"{title}: {part}", part_ms, "ms/step", f"step: {whole:.4g}", part_ms / whole)
+
+
+def flops_per_image(config: Config) -> int:
+    """Forward and backward FLOPs of convolutions and matrix products of the networks, a multiply-add being two.
+
+    The optimiser's own products, Chamfer's distances and everything elementwise are not counted.
+    """
+    px, points, b = config.data.image_px, config.data.cloud_points, 2  # BatchNorm needs two
+    model = DaVAE(config.model).train()
+    has = torch.ones(b, dtype=torch.bool)
+    image = torch.rand(b, 3, px, px)
+    true = Batch(
+        image, image, image[:, :1], torch.rand(b, 21, 3), torch.rand(b, points, 3), has, has, torch.ones(b)
+    )
+    with FlopCounterMode(display=False) as counter:
+        objective(model(image), true, config.loss).total.backward()
+    return counter.get_total_flops() // b
+
+
+def memory_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
+    """Peak memory of two steps, model and optimiser included, each measured in a process of its own."""
+    grown = {
+        who: in_fresh_process("training", "step_memory_mib", who, name, str(bench.out), bench.quick)
+        for who in ("davae", "reference")
+    }
+    baseline = f"reference with davae's data: {grown['reference']:.4g}"
+    ratio = grown["davae"] / grown["reference"]
+    yield Row(f"{title}: memory of training, peak growth", grown["davae"], "MiB", baseline, ratio)
+
+
+def step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
+    """Peak memory growth of this fresh process over two steps of davae or of the reference."""
+    bench = Workbench(Path(out), quick)
+    config = bench.config(name)
+    split, validation = bench.split(config.data), bench.split(config.data, "val")
+
+    def davae() -> None:
+        with tempfile.TemporaryDirectory() as run:
+            Training(config, split, validation, Path(run)).steps(2)
+
+    def plain() -> None:
+        training, batches = ReferenceTraining(config), Batches(config, split)
+        for _ in range(2):
+            training.step(batches.next())
+
+    return peak_growth_mib(davae if who == "davae" else plain)
+
+
+def parts(subject: loop.Trainer, steps: int) -> dict[str, float]:
+    """Milliseconds a step of each part of a training step; what belongs to none is `OTHER`."""
+    watch, model = Stopwatch(time.perf_counter), subject.model
+    stages: list[tuple[object, str, str]] = [
+        (loop, "load_batch", "data: load"),
+        (loop, "augment", "data: augment"),
+        (model.encoder, "forward", "encoder"),
+        (model.encoder.trunk, "forward", "trunk"),
+        *((head, "forward", f"head {block}") for block, head in model.encoder.heads.items()),
+        *((getattr(model, f"{kind}_decoder"), "forward", f"{kind} decoder") for kind in ("pose", "cloud", "image")),
+        (loop, "objective", "objective"),
+        (losses, "cloud_loss", "Chamfer"),
+        (torch.Tensor, "backward", "backward"),
+        (trainer, "take_step", "optimiser"),
+    ]  # fmt: skip
+    if subject.average is not None:
+        stages.append((subject.average, "update_parameters", "weight average"))
+
+    def step() -> None:
+        subject.train_step()
+        subject.step += 1
+
+    with ExitStack() as replaced:
+        for owner, name, stage in stages:
+            timed: Callable = watch.timed(stage, getattr(owner, name))
+            replaced.enter_context(mock.patch.object(owner, name, timed))
+        step()
+        watch.spent.clear()
+        whole = watch.timed("whole", step)
+        for _ in range(steps):
+            whole()
+    spent = {stage: milliseconds / steps for stage, milliseconds in watch.spent.items()}
+    # Heads that the encoder does not call one by one show as what the trunk leaves of it.
+    inside = sum(value for stage, value in spent.items() if stage == "trunk" or stage.startswith("head "))
+    spent["rest of the encoder"] = spent.pop("encoder") - inside
+    spent["KL and other losses"] = spent.pop("objective") - spent["Chamfer"]
+    total = spent.pop("whole")
+    return spent | {OTHER: total - sum(spent.values())}
