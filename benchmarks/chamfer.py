@@ -1,6 +1,7 @@
 """Chamfer distance at the paper's size: davae's against what one would write, or take, instead."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import open3d as o3d
@@ -28,7 +29,10 @@ def trees(predicted: Tensor, true: Tensor) -> Tensor:
     """The loss with neighbours from SciPy's k-d trees, and distances from torch."""
 
     def squared(points: Tensor, others: Tensor) -> Tensor:
-        found = [cKDTree(o).query(p)[1] for p, o in zip(points.detach().numpy(), others.detach().numpy(), strict=True)]
+        found = [
+            cKDTree(o).query(p)[1]
+            for p, o in zip(points.detach().numpy(), others.detach().numpy(), strict=True)
+        ]
         chosen = torch.from_numpy(np.stack(found))[..., None].expand(-1, -1, 3)
         return (points - others.gather(1, chosen)).square().sum(-1)
 
@@ -41,22 +45,21 @@ def open3d_distance(predicted: Tensor, true: Tensor) -> Tensor:
     means = []
     for pair in zip(predicted.detach().numpy(), true.numpy(), strict=True):
         a, b = (o3d.geometry.PointCloud(o3d.utility.Vector3dVector(cloud.astype(float))) for cloud in pair)
-        means.append(max(np.mean(a.compute_point_cloud_distance(b)), np.mean(b.compute_point_cloud_distance(a))))
+        means.append(
+            max(np.mean(a.compute_point_cloud_distance(b)), np.mean(b.compute_point_cloud_distance(a)))
+        )
     return torch.tensor(means, dtype=torch.float32)
 
 
-METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "davae.losses.cloud_loss": cloud_loss,
-    "davae.losses.chamfer_distance": chamfer_distance,
-    "torch.cdist and min": cdist_by_default,
-    "torch.cdist and min, exact": plain_cloud_loss,
-    "SciPy's cKDTree and gather": trees,
-    "Open3D, forward only": open3d_distance,
-}
+Method = Callable[[Tensor, Tensor], Tensor]
+OURS: dict[str, Method] = {"cloud_loss": cloud_loss, "chamfer_distance": chamfer_distance}
+PLAIN: dict[str, Method] = {"torch.cdist": cdist_by_default, "torch.cdist, exact": plain_cloud_loss}
+OTHERS: dict[str, Method] = {"SciPy's cKDTree and gather": trees, "Open3D, forward only": open3d_distance}
+METHODS = OURS | PLAIN | OTHERS
 
 
 def clouds(quick: bool) -> tuple[Tensor, Tensor]:
-    """Two batches of hand-sized clouds, with gradients wanted of the first: surfaces, as trained clouds are."""
+    """Two batches of clouds, points near a surface as trained ones are; gradients are wanted of the first."""
     b, p, q = (2, 90, 100) if quick else (BATCH, PREDICTED, TRUE)
     generator = torch.Generator().manual_seed(0)
     points = torch.nn.functional.normalize(torch.randn(b, p + q, 3, generator=generator), dim=-1)
@@ -74,31 +77,31 @@ def forward_and_backward(name: str, predicted: Tensor, true: Tensor) -> None:
 def memory_mib(name: str, quick: bool) -> float:
     """Peak memory growth of this fresh process over one call."""
     predicted, true = clouds(quick)
-    torch.autograd.grad((predicted.square() @ torch.ones(3)).sum(), predicted)  # starts what threads there are
+    torch.autograd.grad(
+        (predicted.square() @ torch.ones(3)).sum(), predicted
+    )  # starts what threads there are
     return peak_growth_mib(lambda: forward_and_backward(name, predicted, true))
 
 
 def rows(bench: Workbench) -> Iterator[Row]:
-    """Time and memory of each method, and davae's share of them."""
+    """Time and memory of davae's functions against each of the others."""
     predicted, true = clouds(bench.quick)
-    works = {name: (lambda name=name: forward_and_backward(name, predicted, true)) for name in METHODS}
-    ours = "davae.losses.cloud_loss"
-    works["forward"] = lambda: cloud_loss(predicted.detach(), true)
+    works = {name: partial(forward_and_backward, name, predicted, true) for name in METHODS}
+    works |= {f"{name}, forward": partial(OURS[name], predicted.detach(), true) for name in OURS}
     milliseconds = {name: 1000 * s for name, s in alternate(works, bench.rounds, title="Chamfer").items()}
-    memory = {name: max(in_fresh_process("chamfer", "memory_mib", name, bench.quick), 0.01) for name in METHODS}
-    size = f"{len(predicted)} x {predicted.shape[1]} x {true.shape[1]} points"
-    for own in (ours, "davae.losses.chamfer_distance"):
-        for name in METHODS:
-            plain = "cdist" in name and own == ours
-            if name.startswith("davae") or (own != ours and "cdist" not in name):
-                continue
-            mine = "forward" if "forward only" in name else own
-            of_mine = f"{own}, forward" if mine == "forward" else f"{own}, forward and backward"
+    memory = {name: in_fresh_process("chamfer", "memory_mib", name, bench.quick) for name in METHODS}
+    size = f"{len(predicted)} x ({predicted.shape[1]} and {true.shape[1]} points)"
+    yield Row(f"cloud_loss, {size}, forward and backward", milliseconds["cloud_loss"], "ms")
+    for ours in OURS:
+        for other in PLAIN | OTHERS:
+            mine = f"{ours}, forward" if other.endswith("forward only") else ours
+            faster, smaller = (FASTER, SMALLER) if ours == "cloud_loss" and other in PLAIN else ("", "")
+            spent, taken = milliseconds[other], memory[other]
             yield Row(
-                f"{of_mine}, {size}: times faster", milliseconds[mine], "ms", f"{name}: {milliseconds[name]:.4g}",
-                milliseconds[name] / milliseconds[mine], FASTER if plain else "",
+                f"{mine}: how much faster", milliseconds[mine], "ms", f"{other}: {spent:.4g}",
+                spent / milliseconds[mine], faster,
             )  # fmt: skip
             yield Row(
-                f"{own}: extra memory", memory[own], "MiB", f"{name}: {memory[name]:.4g}",
-                memory[own] / memory[name], SMALLER if plain else "",
+                f"{ours}: share of the extra memory", memory[ours], "MiB", f"{other}: {taken:.4g}",
+                memory[ours] / taken, smaller,
             )  # fmt: skip

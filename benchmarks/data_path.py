@@ -1,4 +1,4 @@
-"""From nothing to batches: rendering, preparing, loading and augmenting, against PNG decoding and training."""
+"""To batches: rendering, preparing, loading and augmenting, beside PNG decoding and training."""
 
 import tempfile
 from collections.abc import Iterator

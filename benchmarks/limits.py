@@ -1,4 +1,4 @@
-"""What the machine can do at most: arithmetic, memory, PNG decoding. Other figures are given as shares of it."""
+"""What the machine can do at most: arithmetic, copying, PNG decoding. Others are given as shares of it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def arithmetic() -> list[torch.dtype]:
 
 
 def convolution(dtype: torch.dtype, batch: int = BATCH) -> Work:
-    """A 3x3 convolution of 256 to 256 channels, forward and backward, channels-last. The amount is in GFLOP."""
+    """A 3x3 convolution, 256 to 256 channels, channels-last, forward and backward; the amount is in GFLOP."""
     x = torch.randn(batch, CHANNELS, MAP, MAP).to(dtype, memory_format=torch.channels_last)
     weight = torch.randn(CHANNELS, CHANNELS, 3, 3).to(dtype, memory_format=torch.channels_last) / 48
     x.requires_grad_()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 
 def private_mib(pid: int) -> float:
@@ -28,16 +29,31 @@ def private_mib(pid: int) -> float:
     return total
 
 
+class Watched(NamedTuple):
+    """How a command went."""
+
+    status: int
+    peak_mib: float
+    seconds: float
+
+
+def watch(command: list[str], **options: Any) -> Watched:
+    """Run a command to its end; `options` are those of `subprocess.Popen`."""
+    began, peak = time.perf_counter(), 0.0
+    child = subprocess.Popen(command, **options)
+    while child.poll() is None:
+        peak = max(peak, private_mib(child.pid))
+        time.sleep(0.05)
+    return Watched(child.returncode, peak, time.perf_counter() - began)
+
+
 def main(command: list[str]) -> int:
     """Run the command, print its peak, return its exit status."""
     if not command:
         sys.exit(__doc__)
-    child, peak = subprocess.Popen(command), 0.0
-    while child.poll() is None:
-        peak = max(peak, private_mib(child.pid))
-        time.sleep(0.05)
-    print(f"peak private memory: {peak:.0f} MiB")
-    return child.returncode
+    found = watch(command)
+    print(f"peak private memory: {found.peak_mib:.0f} MiB")
+    return found.status
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ to a fixed piece of work that is measured along with it, Pillow's own PNG coding
 """
 
 import argparse
-import functools
 import io
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from timing import Stopwatch
 
 import davae.data.synthhand_view as view
 import davae.hand.render as render
@@ -40,26 +39,6 @@ STAGES = (
     (render, "_paint", "  edges"),
     (view, "develop", "develop (blur, noise, JPEG)"),
 )
-
-
-class Stopwatch:
-    """CPU milliseconds by stage."""
-
-    def __init__(self):
-        self.spent: dict[str, float] = {}
-
-    def timed(self, stage: str, work: Callable):
-        """`work`, such that the time of its calls is added to `stage`."""
-
-        @functools.wraps(work, updated=())
-        def run(*args, **kwargs):
-            start = time.process_time()
-            try:
-                return work(*args, **kwargs)
-            finally:
-                self.spent[stage] = self.spent.get(stage, 0.0) + 1000 * (time.process_time() - start)
-
-        return run
 
 
 def pictures(rendering: view.Rendering) -> list[np.ndarray]:

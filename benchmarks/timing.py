@@ -37,8 +37,14 @@ class Row:
     def __post_init__(self):
         if self.bar:
             quantity, relation, limit = self.bar.split()
-            if quantity not in ("ratio", "value") or relation not in RELATIONS or getattr(self, quantity) is None:
-                raise ValueError(f"{self.name}: bar {self.bar!r} is not 'ratio|value >=|<= NUMBER' of a known one")
+            if (
+                quantity not in ("ratio", "value")
+                or relation not in RELATIONS
+                or getattr(self, quantity) is None
+            ):
+                raise ValueError(
+                    f"{self.name}: bar {self.bar!r} is not 'ratio|value >=|<= NUMBER' of a known one"
+                )
             float(limit)
 
     @property
@@ -135,7 +141,7 @@ def run(command: list[str], **environment: str) -> str:
 
 
 def peak_growth_mib(work: Callable[[], object]) -> float:
-    """How far this process's resident memory rises, at its peak, above what it is now, while `work` runs, MiB.
+    """How far this process's resident memory rises, at most, above what it is now while `work` runs, MiB.
 
     Of use in a fresh process alone: elsewhere `work` may find memory that was given back before.
     """

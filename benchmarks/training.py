@@ -1,6 +1,5 @@
 """A training step of each preset: images a second, where the time goes, memory, against the reference."""
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import torch
 from limits import NAMES, arithmetic, convolution
 from reference import ReferenceTraining, RenderedSamples
@@ -27,7 +25,7 @@ from davae.training import loop, trainer
 from davae.training.trainer import batch_indices
 
 STEPS = {"smoke": 20, "laptop": 8, "paper": 2}  # of a turn; sweep's step is laptop's
-BARS = {  # name of the row's figure -> bar, by preset
+BARS = {  # by preset: of training against the reference, and of the share of the convolution rate
     "laptop": {"reference": "ratio >= 3", "share": "ratio >= 0.4"},
     "paper": {"share": "ratio >= 0.7"},
 }
@@ -100,7 +98,9 @@ def preset_rows(bench: Workbench, name: str) -> Iterator[Row]:
         yield Row(f"{title}: convolutions and matrix products, forward and backward", gflop, "GFLOP/image")
         used, most = gflop * rates["davae"], limit.amount / seconds["convolution"]
         baseline = f"3x3 convolution, {NAMES[arithmetic()[-1]]}: {most:.4g}"
-        yield Row(f"{title}: arithmetic of a step", used, "GFLOP/s", baseline, used / most, bars.get("share", ""))
+        yield Row(
+            f"{title}: arithmetic of a step", used, "GFLOP/s", baseline, used / most, bars.get("share", "")
+        )
         yield from memory_rows(bench, name, title)
         spent = parts(davae.trainer, 4 * steps)
         whole = sum(spent.values())
@@ -109,7 +109,7 @@ def preset_rows(bench: Workbench, name: str) -> Iterator[Row]:
 
 
 def flops_per_image(config: Config) -> int:
-    """Forward and backward FLOPs of convolutions and matrix products of the networks, a multiply-add being two.
+    """FLOPs of the networks' convolutions and matrix products, forward and backward; a multiply-add is two.
 
     The optimiser's own products, Chamfer's distances and everything elementwise are not counted.
     """
@@ -157,18 +157,20 @@ def step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
 def parts(subject: loop.Trainer, steps: int) -> dict[str, float]:
     """Milliseconds a step of each part of a training step; what belongs to none is `OTHER`."""
     watch, model = Stopwatch(time.perf_counter), subject.model
+    decoders = {kind: getattr(model, f"{kind}_decoder") for kind in ("pose", "cloud", "image")}
     stages: list[tuple[object, str, str]] = [
         (loop, "load_batch", "data: load"),
         (loop, "augment", "data: augment"),
         (model.encoder, "forward", "encoder"),
         (model.encoder.trunk, "forward", "trunk"),
         *((head, "forward", f"head {block}") for block, head in model.encoder.heads.items()),
-        *((getattr(model, f"{kind}_decoder"), "forward", f"{kind} decoder") for kind in ("pose", "cloud", "image")),
+        *((decoder, "forward", f"{kind} decoder") for kind, decoder in decoders.items()),
         (loop, "objective", "objective"),
         (losses, "cloud_loss", "Chamfer"),
         (torch.Tensor, "backward", "backward"),
+        (torch.nn.utils, "clip_grad_norm_", "gradient norm"),
         (trainer, "take_step", "optimiser"),
-    ]  # fmt: skip
+    ]
     if subject.average is not None:
         stages.append((subject.average, "update_parameters", "weight average"))
 
