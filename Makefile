@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install reproduce test lint format notebooks lock clean
+.PHONY: help install reproduce test bench lint format notebooks lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ reproduce: $(installed) ## render, prepare, train, evaluate and run every notebo
 
 test: lint ## lint, then all tests, every notebook at smoke among them
 	$(python) -m pytest
+
+bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 15 minutes
+	$(python) benchmarks/suite.py
 
 lint: $(installed) ## check style, format and that notebooks carry no output
 	$(python) -m ruff check .

@@ -4,15 +4,21 @@ import importlib.util
 import json
 import subprocess
 import sys
+import types
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rhd_fixture import write_dataset
+from torch.utils.flop_counter import FlopCounterMode
 
+from davae.config import BLOCKS
 from davae.evaluation import evaluate
 from davae.hand.pose import ANGLES
 from davae.hand.procedural import procedural_rig
+from davae.networks import summarise
 from davae.training.loop import train
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -112,3 +118,135 @@ def test_penetration_is_found_where_there_is_some_and_nowhere_else():
 )
 def test_benchmarks_of_the_renderer_print_their_tables(name, arguments, says):
     assert says in run_main(name, *arguments)
+
+
+# The suite
+
+
+@pytest.fixture
+def suite(monkeypatch):
+    """The modules of the suite, imported as its own files import one another."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def test_functions_take_turns_and_the_median_counts(suite):
+    readings = [100, 100, 0, 5, 0, 10, 0, 1, 0, 90, 0, 3, 0, 20]
+    clock, order = accumulate(readings), []
+    functions = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    found = suite("timing").alternate(functions, rounds=3, clock=lambda: next(clock), warm_up=1)
+    assert "".join(order) == "abababab"
+    assert found == {"a": 3, "b": 20}  # of 5, 1, 3 and of 10, 90, 20; the first round is not counted
+
+
+@pytest.mark.parametrize(
+    ("bar", "met"),
+    [
+        ("", None),
+        ("ratio >= 3", False),
+        ("ratio >= 2", True),
+        ("ratio <= 0.1", False),
+        ("value <= 0.3", True),
+    ],
+)
+def test_a_bar_is_met_or_missed(suite, bar, met):
+    timing = suite("timing")
+    row = timing.Row("speed", 0.25, "s", "other: 0.5", 2.0, bar)
+    assert row.met is met and row.to_dict()["met"] is met
+    assert timing.Row.from_dict(row.to_dict() | {"met": True}) == row
+    said = suite("suite").line(row.to_dict())
+    assert ("MISSED" in said, "met" in said) == (met is False, met is True)
+
+
+@pytest.mark.parametrize("bar", ["3", "ratio > 3", "speed >= 3", "ratio >= 3", "value >= three"])
+def test_a_bar_that_says_nothing_is_refused(suite, bar):
+    with pytest.raises(ValueError):
+        suite("timing").Row("speed", 1.0, "s", bar=bar)  # it has no ratio
+
+
+def test_what_is_not_a_number_meets_no_bar(suite):
+    for relation in (">=", "<="):
+        assert suite("timing").Row("speed", float("nan"), "s", bar=f"value {relation} 1").met is False
+
+
+def test_a_group_that_fails_keeps_its_rows_and_stops_no_other(suite, monkeypatch, tmp_path, capsys):
+    timing, module = suite("timing"), suite("suite")
+
+    def breaks(bench):
+        yield timing.Row("first", 2.0, "s", "python: 1", 2.0, "ratio <= 1.1")
+        raise RuntimeError("no room")
+
+    groups = types.SimpleNamespace(breaks=breaks, works=lambda bench: [timing.Row("second", 1.0, "s")])
+    monkeypatch.setitem(sys.modules, "some_groups", groups)
+    for name in ("breaks", "works"):
+        monkeypatch.setitem(module.GROUPS, name, ("some_groups", name))
+    assert module.main(["--only", "breaks,works", "--out", str(tmp_path)]) == 1
+    said, table = capsys.readouterr().out, (tmp_path / "table.md").read_text()
+    assert "missed: breaks: first (ratio <= 1.1)" in said and "failed: breaks" in said
+    assert "Failed: RuntimeError: no room" in table and "| second | 1 s |" in table
+    saved = json.loads((tmp_path / "breaks.json").read_text())
+    assert [row["name"] for row in saved["rows"]] == ["first"] and saved["rows"][0]["met"] is False
+    assert {"processor", "cores", "threads", "torch", "bf16", "date"} <= saved["machine"].keys()
+    assert module.main(["--only", "works", "--out", str(tmp_path)]) == 0  # what was there before stays
+    assert "| first | 2 s | python: 1 | 2 | ratio <= 1.1: MISSED |" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_cheap_groups_measure_what_they_name(tmp_path):
+    run_main("suite", "--quick", "--only", "limits,training,data,startup", "--out", str(tmp_path))
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in
+             ("limits", "training", "data", "startup")}  # fmt: skip
+    values = {row["name"]: row["value"] for group in found.values() for row in group["rows"]}
+    assert all(value > 0 for name, value in values.items() if "rest" not in name)
+    assert {"copy", "PNG decoding", "3x3 convolution, fp32", "import davae"} <= values.keys()
+    of_step = [row for row in found["training"]["rows"] if row["unit"] == "ms/step"]
+    assert {f"smoke: head {block}" for block in BLOCKS} <= {row["name"] for row in of_step}
+    assert sum(row["ratio"] for row in of_step) == pytest.approx(1)
+    for row in found["training"]["rows"] + found["data"]["rows"]:
+        if row["unit"] == "images/s":  # a rate of davae over the other's, as the table says
+            assert row["ratio"] == pytest.approx(
+                row["value"] / float(row["baseline"].split(": ")[1]), rel=1e-3
+            )
+
+
+def test_work_is_counted_by_hand(suite, tiny_config):
+    limits, training = suite("limits"), suite("training")
+    assert limits.convolution(torch.float32, 2).amount * 1e9 == 3 * 2 * 2 * 16 * 16 * 256 * 256 * 9
+    with FlopCounterMode(display=False) as counter:
+        limits.convolution(torch.float32, 2).run()
+    assert counter.get_total_flops() == 3 * 2 * 2 * 16 * 16 * 256 * 256 * 9
+    forward = summarise(tiny_config.model)[-1].flops
+    # Backward is twice the forward, but for gradients of what has none: the image, the sheet.
+    assert 2.7 * forward < training.flops_per_image(tiny_config) < 3 * forward
+
+
+def test_every_chamfer_of_the_suite_is_the_same(suite):
+    chamfer = suite("chamfer")
+    predicted, true = chamfer.clouds(quick=True)
+    methods = chamfer.METHODS | {"torch.cdist, default": chamfer.cdist_by_default}
+    unsquared = ("chamfer_distance", "Open3D, forward only")
+    found = {name: method(predicted, true).detach() for name, method in methods.items()}
+    for name, values in found.items():
+        torch.testing.assert_close(
+            values, found["chamfer_distance" if name in unsquared else "cloud_loss"], rtol=1e-4, atol=1e-4
+        )
+    gradients = [torch.autograd.grad(chamfer.METHODS[name](predicted, true).sum(), predicted)[0]
+                 for name in ("cloud_loss", "torch.cdist, exact", "SciPy's cKDTree and gather")]  # fmt: skip
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-4, atol=1e-4)
+
+
+def test_memory_of_a_fresh_process_is_what_it_takes(suite):
+    timing = suite("timing")
+    grown = timing.in_fresh_process("chamfer", "memory_mib", "torch.cdist, exact", False)
+    matrix = 32 * 2025 * 2048 * 4 / 2**20  # the distances, which autograd keeps; their gradients come later
+    assert matrix < grown < 6 * matrix
+    with pytest.raises(RuntimeError, match="no_such_function"):
+        timing.in_fresh_process("timing", "no_such_function")
+
+
+def test_steps_of_a_running_training_are_read(suite, tmp_path):
+    path = tmp_path / "metrics.csv"
+    assert suite("commands").seconds_at(path) == {}
+    path.write_text("step,seconds\n1,0.5\n10,2.25\n20,4.")
+    assert suite("commands").seconds_at(path) == {1: 0.5, 10: 2.25}
