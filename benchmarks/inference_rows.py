@@ -6,13 +6,31 @@ from collections.abc import Iterator
 from timing import Row
 from workbench import Workbench
 
+SECONDS = 15.0  # of a preset and a number of images; three rounds are made in any case
+
 
 def rows(bench: Workbench) -> Iterator[Row]:
-    """What `inference.measure(preset, run)` finds: {"rows": [...]}, each a dict with the fields of `Row`."""
+    """Milliseconds of each network in each way to run it, beside a bare ResNet-34 in plain torch.
+
+    Goals are for one image at a time, and for the quickest way to run a network.
+    """
     if importlib.util.find_spec("inference") is None:
         print("benchmarks/inference.py is not there: nothing to measure")
         return
     import inference
 
-    for name in ("smoke",) if bench.quick else ("laptop", "paper"):
-        yield from map(Row.from_dict, inference.measure(name, None)["rows"])
+    plan = {"smoke": (1,)} if bench.quick else {"laptop": (1, 32), "paper": (1,)}
+    for name, counts in plan.items():
+        seconds = 0.0 if bench.quick else SECONDS
+        found = inference.measure(name, batches=counts, seconds=seconds)
+        for count in counts:
+            bare = found["batches"][count][inference.BARE]["torch"]["ms"]
+            for network, ways in found["batches"][count].items():
+                quickest = min(ways, key=lambda way: ways[way]["ms"])
+                for way, measured in ways.items():
+                    goal = found["goals"].get(network) if count == 1 and way == quickest else None
+                    yield Row(
+                        f"{name}: {network}, {way}, {count} at a time", measured["ms"], "ms",
+                        f"{inference.BARE} in torch: {bare:.4g}", measured["ratio"],
+                        "" if goal is None else f"ratio <= {goal}",
+                    )  # fmt: skip

@@ -4,12 +4,11 @@ This is what a careful user of PyTorch would write first: fp32 in the default me
 whose workers decode PNG files, crop and turn each sample anew in every epoch; the code tiled to every point
 of the folded sheet; a Chamfer distance through the full matrix of distances, kept for the backward pass;
 three heads one after the other; AdamW. Networks, loss and augmentation are davae's own in what they compute,
-which `tests/test_reference.py` proves; only how they compute it differs. Blocks that davae computes plainly
-too are imported.
+which `tests/test_reference.py` proves; only how they compute it differs. What davae computes plainly too,
+such as its encoder, is imported.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,8 @@ from davae.data.readers import READERS
 from davae.data.sample import make_row
 from davae.losses import CLOUD_ELEMENTS, IMAGE_ELEMENTS, Prediction, Truth
 from davae.networks import DaVAEOutput
-from davae.networks.blocks import BasicBlock, SelectiveKernelBlock, residual_layer
 from davae.networks.decoders import GRID_HALF_WIDTH, ImageDecoder, PoseDecoder
-from davae.networks.encoder import LOGVAR_MAX, LOGVAR_MIN
+from davae.networks.encoder import Encoder
 
 LEARNING_RATE = 1e-3  # the paper's first
 CloudLoss = Callable[[Tensor, Tensor], Tensor]  # clouds (b, p, 3) and (b, q, 3) -> (b,)
@@ -95,43 +93,6 @@ def turn_and_zoom(row: Mapping[str, NDArray], config: DataConfig, angle: float, 
 # Networks
 
 
-class Trunk(nn.Module):
-    """Stem, layer1 and layer2 of ResNet-34."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        width = config.width
-        self.conv1 = nn.Conv2d(3, width, 7, stride=config.stem_stride, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
-        self.layer1 = residual_layer(BasicBlock, width, width, blocks=config.blocks[0], stride=1)
-        self.layer2 = residual_layer(BasicBlock, width, 2 * width, blocks=config.blocks[1], stride=2)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(2 * image - 1))))
-        return self.layer2(self.layer1(x))
-
-
-class Head(nn.Module):
-    """layer3, layer4, pooling and a linear layer to mean and log variance of one block of z."""
-
-    def __init__(self, config: ModelConfig, block: str):
-        super().__init__()
-        third, fourth = config.head_widths(block)
-        kinds = [BasicBlock, BasicBlock]
-        if config.attention == "sk":
-            kinds = [partial(SelectiveKernelBlock, reduced=max(c // 16, third // 8)) for c in (third, fourth)]
-        self.layer3 = residual_layer(kinds[0], 2 * config.width, third, blocks=config.blocks[2], stride=2)
-        self.layer4 = residual_layer(
-            kinds[1], third, fourth, blocks=config.blocks[3], stride=config.last_stride
-        )
-        self.fc = nn.Linear(fourth, 2 * config.latent_sizes[block])
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean, logvar = self.fc(self.layer4(self.layer3(features)).mean(dim=(2, 3))).chunk(2, dim=1)
-        return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
-
-
 class Fold(nn.Module):
     """FoldingNet's fold: the code is repeated for every point, joined to it, and goes through a network."""
 
@@ -177,21 +138,17 @@ class Reference(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.trunk = Trunk(config)
-        self.heads = nn.ModuleDict({block: Head(config, block) for block in BLOCKS})
+        self.encoder = Encoder(config)
         self.pose_decoder = PoseDecoder(config)
         self.cloud_decoder = CloudDecoder(config)
         self.image_decoder = PlainImageDecoder(config)
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> DaVAEOutput:
         """Encode, sample and decode; `noise` (b, z) is drawn where it is not given."""
-        features = self.trunk(image)
-        means, logvars, z = {}, {}, {}
-        for block in BLOCKS:
-            means[block], logvars[block] = self.heads[block](features)
+        means, logvars = self.encoder(image)
         if noise is None:
             noise = torch.randn(len(image), sum(self.config.latent_sizes.values()))
-        start = 0
+        z, start = {}, 0
         for block, size in self.config.latent_sizes.items():
             z[block] = means[block] + torch.exp(0.5 * logvars[block]) * noise[:, start : start + size]
             start += size
@@ -206,7 +163,7 @@ class Reference(nn.Module):
 
 
 def reference_weights(of_davae: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name davae's weights, or their gradients, as `Reference` does, and join what davae keeps apart.
+    """Name davae's weights, or their gradients, as `Reference` does: of a fold, join what davae keeps apart.
 
     Args:
         of_davae: by davae's names, such as `DaVAE.state_dict()`.
@@ -219,7 +176,7 @@ def reference_weights(of_davae: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif rest == "bias":
             renamed[f"{fold}.joined.bias"] = value
         elif not name.endswith(".point.weight"):
-            renamed[name.removeprefix("encoder.")] = value
+            renamed[name] = value
     return renamed
 
 

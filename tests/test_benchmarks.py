@@ -1,5 +1,6 @@
 """Benchmarks: each runs end to end on something small, and its report says what it claims to."""
 
+import importlib.machinery
 import importlib.util
 import json
 import subprocess
@@ -250,3 +251,19 @@ def test_steps_of_a_running_training_are_read(suite, tmp_path):
     assert suite("commands").seconds_at(path) == {}
     path.write_text("step,seconds\n1,0.5\n10,2.25\n20,4.")
     assert suite("commands").seconds_at(path) == {1: 0.5, 10: 2.25}
+
+
+def test_inference_is_judged_by_its_quickest_way(suite, monkeypatch):
+    def measure(name, *, batches, seconds):
+        ways = {"torch": {"ms": 3.0, "ratio": 1.5}, "folded": {"ms": 2.2, "ratio": 1.1}}
+        table = {"ResNet-34": {"torch": {"ms": 2.0, "ratio": 1.0}}, "crop to joints": ways}
+        return {"goals": {"crop to joints": 1.2}, "batches": dict.fromkeys(batches, table)}
+
+    fake = types.ModuleType("inference")
+    fake.measure, fake.BARE = measure, "ResNet-34"
+    fake.__spec__ = importlib.machinery.ModuleSpec("inference", None)
+    monkeypatch.setitem(sys.modules, "inference", fake)
+    rows = list(suite("inference_rows").rows(suite("workbench").Workbench(Path("nowhere"))))
+    judged = {row.name: row.met for row in rows if row.bar}
+    assert judged == {f"{name}: crop to joints, folded, 1 at a time": True for name in ("laptop", "paper")}
+    assert len(rows) == 9 and rows[1].baseline == "ResNet-34 in torch: 2"

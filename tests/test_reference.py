@@ -19,13 +19,20 @@ from davae.networks import DaVAE
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import reference
 
+# Networks of other presets differ in these.
+VARIANTS = {
+    "smoke": {},
+    "other ends": {"image_last_stride": 4, "head_pool": "none"},
+    "na": {"attention": "none"},
+}
 
-@pytest.fixture
-def twins(tiny_config, prepared):
+
+@pytest.fixture(params=VARIANTS)
+def twins(request, tiny_config, prepared):
     """davae's model and loss on a batch, the reference's on the same, and the gradients of both, by name."""
     torch.manual_seed(3)
-    model = DaVAE(tiny_config.model).train()
-    plain = reference.Reference(tiny_config.model).train()
+    config = dataclasses.replace(tiny_config.model, **VARIANTS[request.param])
+    model, plain = DaVAE(config).train(), reference.Reference(config).train()
     plain.load_state_dict(reference.reference_weights(model.state_dict()))
     raw = augment.load_batch(PreparedSplit.open(prepared, "train"), np.arange(6))
     raw = raw._replace(has_cloud=torch.tensor([True] * 5 + [False]))
