@@ -54,7 +54,9 @@ class SelectiveKernel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
         # Each half in one piece: convolving it where it lies costs a sixth more.
-        halves = (half.contiguous(memory_format=torch.channels_last) for half in x.chunk(2, dim=1))
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        halves = (half.contiguous(memory_format=layout) for half in x.chunk(2, dim=1))
         maps = [branch(half) for branch, half in zip(self.branches, halves, strict=True)]
         weights = self.attention(maps)[..., None, None]
         return maps[0] * weights[:, 0] + maps[1] * weights[:, 1]
