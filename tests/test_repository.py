@@ -24,7 +24,7 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 # Files and folders of davae/ from the ground up: each may import only from those before it.
 ORDER = (
     *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks"),
-    *("hand", "data", "training", "evaluation", "disentanglement", "results"),
+    *("hand", "data", "training", "inference", "evaluation", "disentanglement", "results"),
     *("figures", "explorer", "predict", "notebooks", "workspace", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
