@@ -15,12 +15,15 @@ import torch
 from rhd_fixture import write_dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from davae.config import BLOCKS
+from davae.config import BLOCKS, mask_preset
+from davae.data.augment import over_grey
 from davae.evaluation import evaluate
 from davae.hand.pose import ANGLES
 from davae.hand.procedural import procedural_rig
-from davae.networks import summarise
+from davae.networks import DaVAE, HandMaskNet, summarise
 from davae.training.loop import train
+from davae.training.masks import enlarge
+from davae.training.runs import Identity, open_run, save_model
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -42,6 +45,44 @@ def test_plain_regressor_reports_beside_the_run(recipe, tiny_config, prepared, t
     assert report["images_seen"] >= tiny_config.train.batch_size and recipe in report["model"]
     assert set(report["protocols"]) == {"P1", "P2", "P3", "P4", "P5"}
     assert "plain regressor" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_inference_is_timed_beside_a_resnet(require):
+    missing = [
+        name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None
+    ]
+    require(not missing, f"{missing} not installed")
+    bench = load("inference")
+    measured = bench.measure("smoke", batches=(1, 2), seconds=0, progress=False)
+    assert (measured["px"], list(measured["batches"])) == (64, [1, 2])
+    for table in measured["batches"].values():
+        assert list(table) == [bench.BARE, bench.MASKED, bench.WHOLE]
+        for row in table.values():
+            assert {"torch", "folded", "ONNX", "ONNX, int8"} <= row.keys() == table[bench.BARE].keys()
+            for way, cell in row.items():
+                assert cell["ratio"] == pytest.approx(cell["ms"] / table[bench.BARE]["torch"]["ms"])
+                assert cell["ratio_alike"] == pytest.approx(cell["ms"] / table[bench.BARE][way]["ms"])
+    text = bench.format_measured(measured)
+    assert "2 at a time, ms" in text and text.count("goal: ") == 2 * len(table[bench.BARE])
+
+
+def test_inference_times_the_networks_that_it_names(tiny_config, tmp_path):
+    bench = load("inference")
+    config, mask_config = tiny_config, mask_preset("smoke")
+    model, network = DaVAE(config.model), HandMaskNet(mask_config)
+    for run, made, settings in ((tmp_path / "run", model, config), (tmp_path / "mask", network, mask_config)):
+        open_run(run, settings, Identity.of("digest"))
+        save_model(run, made)
+    found, px = bench.networks("paper", tmp_path / "run", tmp_path / "mask")
+    assert px == 64 and not any(network.training for network in found.values())
+    assert sum(p.numel() for p in found[bench.BARE].parameters()) == 21_797_672  # as published
+    image = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert found[bench.BARE](image).shape == (2, 1000)
+        assert torch.equal(found[bench.MASKED](image), model.eval()(image).pose)
+        masked = over_grey(image, enlarge(network.eval()(image), image).sigmoid())
+        assert torch.equal(found[bench.WHOLE](image), model(masked).pose)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -24,7 +24,7 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 # Files and folders of davae/ from the ground up: each may import only from those before it.
 ORDER = (
     *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks"),
-    *("hand", "data", "training", "evaluation", "disentanglement", "results"),
+    *("hand", "data", "training", "inference", "graph", "evaluation", "export", "disentanglement", "results"),
     *("figures", "explorer", "predict", "notebooks", "workspace", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
@@ -39,6 +39,8 @@ ONLY_IN = {
     "ipywidgets": ("explorer.py",),
     "papermill": ("notebooks.py",),
     "tyro": ("cli.py",),
+    "onnx": ("graph.py", "export.py"),
+    "onnxruntime": ("graph.py",),
 }
 
 

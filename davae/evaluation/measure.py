@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from davae.config import BLOCKS, Config
+from davae.config import BLOCKS, Config, MaskConfig
 from davae.data.augment import MID_GREY, Batch, centre, load_batch
 from davae.data.predicted import COMMAND
 from davae.data.prepared import PreparedSplit
@@ -56,12 +56,9 @@ def evaluate(
             masks that the model's input is seen through.
     """
     model, config = runs.load_model(run)
-    test, train = PreparedSplit.open(data_dir, split), PreparedSplit.open(data_dir, "train")
+    test, train = open_split(run, config, data_dir, split), PreparedSplit.open(data_dir, "train")
     identity = runs.identity_of(run)
     trained_on = None if identity is None else identity.data
-    test = test.seen_through(config.data.mask)
-    if config.data.mask == "network" and identity is not None:
-        _check_same_network(identity.mask_network, test.mask_network["network"], data_dir)
     foreign = trained_on not in (None, test.manifest["digest"])
     if foreign and out is None:
         raise ValueError(
@@ -93,6 +90,22 @@ def evaluate(
         path.parent.mkdir(parents=True, exist_ok=True)
         runs.write_text(path, text)
     return measured
+
+
+def open_split(
+    run: Path | str, config: Config | MaskConfig, data_dir: Path | str, name: str
+) -> PreparedSplit:
+    """Open a split of prepared data as the network of a run sees it: through the masks it was trained with.
+
+    Raises:
+        FileNotFoundError: no prepared data; the message names the command.
+        ValueError: the data lack those masks, or hold those of another network.
+    """
+    split = PreparedSplit.open(data_dir, name).seen_through(config.data.mask)
+    identity = runs.identity_of(run)
+    if config.data.mask == "network" and identity is not None:
+        _check_same_network(identity.mask_network, split.mask_network["network"], data_dir)
+    return split
 
 
 def _check_same_network(trained: str, found: str, data_dir: Path | str) -> None:

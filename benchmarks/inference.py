@@ -1,0 +1,183 @@
+"""Latency from a crop to joints, beside a bare ResNet-34 at the same resolution.
+
+    python benchmarks/inference.py --preset paper            # random weights: time does not depend on them
+    python benchmarks/inference.py --run RUN --mask-run RUN
+
+Two paths are timed, the masked crop to joints (trunk, pose head, pose decoder) and the crop to joints through
+the mask network, each in plain torch, with BatchNorm folded, in bf16 where the processor has it, in ONNX
+Runtime and there in int8. All take turns within one process, so that other work on the machine falls on all
+alike. Medians are printed, and their ratios to the ResNet-34: in plain torch, to which the goals refer, and
+run alike. Threads are the caller's choice: `OMP_NUM_THREADS=1`, say; ONNX Runtime takes as many as torch.
+"""
+
+import functools
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from davae.config import MaskConfig, mask_preset, preset
+from davae.graph import onnx_model, quantised, session
+from davae.inference import JointNet, fused
+from davae.networks import DaVAE, HandMaskNet
+from davae.networks.handmask import ResNet
+from davae.training.runs import load_mask_network, load_model
+from davae.training.trainer import has_bf16
+
+BARE, MASKED, WHOLE = "ResNet-34", "masked crop to joints", "crop, mask network, joints"
+GOALS = {MASKED: 1.2, WHOLE: 1.6}  # times the bare ResNet-34 in plain torch, one image
+LEAST_ROUNDS = 3
+
+
+class ResNet34(nn.Module):
+    """ResNet-34 as published, to 1,000 classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = ResNet(MaskConfig())  # width 64, blocks 3, 4, 6, 3, stride and pool in the stem
+        self.fc = nn.Linear(512, 1000)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(self.layers(image)[-1].mean(dim=(2, 3)))
+
+
+def networks(name: str, run: Path | None, mask_run: Path | None) -> tuple[dict[str, nn.Module], int]:
+    """The three networks, in evaluation mode, and the side of their images: of runs, or of preset `name`."""
+    torch.manual_seed(0)
+    model = DaVAE(preset(name).model) if run is None else load_model(run)[0]
+    mask_network = HandMaskNet(mask_preset(name)) if mask_run is None else load_mask_network(mask_run)[0]
+    found = {BARE: ResNet34(), MASKED: JointNet(model), WHOLE: JointNet(model, mask_network)}
+    return {what: network.eval() for what, network in found.items()}, model.config.image_px
+
+
+def engines(network: nn.Module, px: int) -> dict[str, Callable[[Tensor], Any]]:
+    """Every way to run `network` -> a function of images (b, 3, px, px)."""
+    folded = fused(network)
+    graph = onnx_model(network, px, ("output",))
+    random = (torch.rand(4, 3, px, px).numpy() for _ in range(2))
+    ways = {"torch": network, "folded": folded}
+    if has_bf16(torch.device("cpu")):
+        ways["folded, bf16"] = torch.autocast("cpu", torch.bfloat16)(folded.forward)
+    for way, model in (("ONNX", graph), ("ONNX, int8", quantised(graph, random))):
+        ways[way] = functools.partial(_run, session(model))
+    return ways
+
+
+def _run(runtime: Any, images: Tensor) -> Any:
+    return runtime.run(None, {"image": images.numpy()})
+
+
+def measure(
+    name: str = "laptop",
+    *,
+    run: Path | None = None,
+    mask_run: Path | None = None,
+    batches: tuple[int, ...] = (1, 32),
+    seconds: float = 60.0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Time every network in every way.
+
+    Args:
+        name: preset whose sizes and random weights are taken where no run is given.
+        run: finished run of da-VAE or na-VAE.
+        mask_run: finished run of the mask network.
+        batches: images at a time.
+        seconds: how long to repeat each batch size; three rounds are made in any case.
+        progress: show a progress bar.
+
+    Returns:
+        `px`, `threads`, `goals` (network -> ratio), and `batches`: images at a time -> network -> way to run
+        -> `ms` (median of a call), `ratio` (to the ResNet-34 in plain torch), `ratio_alike` (run alike).
+    """
+    found, px = networks(name, run, mask_run)
+    calls = {}
+    for what, network in tqdm(found.items(), desc="trace", disable=not progress):
+        calls |= {(what, way): function for way, function in engines(network, px).items()}
+    tables = {}
+    for count in batches:
+        medians = time_in_turn(calls, torch.rand(count, 3, px, px), seconds, progress)
+        tables[count] = {
+            what: {
+                way: {
+                    "ms": medians[what, way],
+                    "ratio": medians[what, way] / medians[BARE, "torch"],
+                    "ratio_alike": medians[what, way] / medians[BARE, way],
+                }
+                for other, way in calls
+                if other == what
+            }
+            for what in found
+        }
+    return {"px": px, "threads": torch.get_num_threads(), "goals": GOALS, "batches": tables}
+
+
+def time_in_turn(
+    calls: dict[Any, Callable[[Tensor], Any]], images: Tensor, seconds: float, progress: bool
+) -> dict[Any, float]:
+    """Median ms of each call, which take turns; the first round, which allocates, does not count."""
+    spent: dict[Any, list[float]] = {key: [] for key in calls}
+    with (
+        torch.inference_mode(),
+        tqdm(desc=f"{len(images)} at a time", unit="round", disable=not progress) as bar,
+    ):
+        for number in itertools.count():
+            for key, call in calls.items():
+                start = time.perf_counter()
+                call(images)
+                spent[key].append(1000 * (time.perf_counter() - start))
+            bar.update()
+            if number == 0:
+                begin = time.perf_counter()
+            elif number >= LEAST_ROUNDS and time.perf_counter() - begin > seconds:
+                return {key: statistics.median(times[1:]) for key, times in spent.items()}
+
+
+def format_measured(measured: dict[str, Any]) -> str:
+    """Tables of what `measure` returns."""
+    lines = [f"{measured['px']} px, {measured['threads']} thread(s)"]
+    for count, table in measured["batches"].items():
+        ways = list(table[BARE])
+        head = f"{count} at a time, ms"
+        lines += ["", f"{head:<32}" + "".join(f"{way:>15}" for way in ways)]
+        for what, row in table.items():
+            lines.append(f"{what:<32}" + "".join(f"{row[way]['ms']:>15.2f}" for way in ways))
+            if what == BARE:
+                continue
+            for label, key in (("/ ResNet-34 in torch", "ratio"), ("/ ResNet-34 run alike", "ratio_alike")):
+                lines.append(f"  {label:<30}" + "".join(f"{row[way][key]:>15.2f}" for way in ways))
+    for what, goal in measured["goals"].items():
+        for way, cell in measured["batches"].get(1, {}).get(what, {}).items():
+            verdict = "met" if cell["ratio"] <= goal else "missed"
+            lines.append(f"goal: {what}, one image, at most {goal} x: {way} {cell['ratio']:.2f}, {verdict}")
+    return "\n".join(lines)
+
+
+def main(
+    preset: str = "laptop",
+    run: Path | None = None,
+    mask_run: Path | None = None,
+    batches: tuple[int, ...] = (1, 32),
+    seconds: float = 60.0,
+) -> None:
+    """Print the tables.
+
+    Args:
+        preset: Sizes of networks with random weights, where no run is given.
+        run: Finished run of da-VAE or na-VAE.
+        mask_run: Finished run of the mask network.
+        batches: Images at a time.
+        seconds: How long to repeat each batch size.
+    """
+    print(format_measured(measure(preset, run=run, mask_run=mask_run, batches=batches, seconds=seconds)))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
