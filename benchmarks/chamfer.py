@@ -105,5 +105,5 @@ def rows(bench: Workbench) -> Iterator[Row]:
             )  # fmt: skip
             yield Row(
                 f"{ours}: share of the extra memory", memory[ours], "MiB", f"{other}: {taken:.4g}",
-                memory[ours] / taken, smaller,
+                memory[ours] / taken if taken else None, smaller,
             )  # fmt: skip
