@@ -331,6 +331,10 @@ def test_int8_holds_every_convolution_in_8_bits_and_linear_layers_in_full(files)
         assert np.abs(onnx.numpy_helper.to_array(stored[weight])).max() <= 64
     linear = [node for node in model.node if node.op_type == "Gemm"]
     assert linear and all(stored[node.input[1]].data_type == onnx.TensorProto.FLOAT for node in linear)
+    for node in linear:  # nor does what goes in between them pass 8 bits
+        readers = {other.op_type for other in model.node if node.output[0] in other.input}
+        assert "QuantizeLinear" not in readers
+        assert node.input[0] not in makers or makers[node.input[0]].op_type != "DequantizeLinear"
 
 
 def test_what_was_written_is_told(files):
