@@ -16,6 +16,7 @@ import datetime
 import importlib
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -120,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     from workbench import Workbench
 
     bench = Workbench(args.out, args.quick)
-    bench.out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(bench.scratch(), ignore_errors=True)
     results = {}
     for name in chosen:
         print(f"\n{name}", flush=True)

@@ -28,6 +28,12 @@ class Workbench:
         """How often each of two things that take turns runs."""
         return 1 if self.quick else 5
 
+    def scratch(self) -> Path:
+        """Folder of what is made to be timed and thrown away; the next start empties it after a kill."""
+        folder = self.out / "scratch"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def rendered(self) -> Path:
         """A rendered dataset, made where it is not there yet."""
         counts, size = ((10, 4, 4), 64) if self.quick else ((300, 40, 60), 320)
