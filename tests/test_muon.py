@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from davae.training.muon import ITERATIONS, QUINTIC, Muon, as_matrix, orthogonalise
+from davae.training.muon import BF16_FROM, ITERATIONS, QUINTIC, Muon, as_matrix, orthogonalise
 
 
 @given(
@@ -70,3 +70,17 @@ def test_a_convolution_steps_as_the_matrix_it_is_in_either_memory_layout(layer):
     expected = orthogonalise(as_columns) * 0.2 * max(as_columns.shape) ** 0.5
     assert_close(moves[0].flatten(1), expected, rtol=1e-3, atol=1e-3)
     assert as_matrix(gradient).shape == as_columns.shape
+
+
+def test_larger_matrices_step_alike_in_bf16_and_small_ones_are_left_in_fp32():
+    generator = torch.Generator().manual_seed(2)
+    for side, bound in ((BF16_FROM, 0.03), (BF16_FROM - 1, 0.0)):
+        gradient = torch.randn(side, 3 * side, generator=generator)
+        moves = []
+        for bf16 in (False, True):
+            weight = torch.nn.Parameter(torch.zeros_like(gradient))
+            weight.grad = gradient.clone()
+            Muon([weight], lr=1.0, bf16=bf16).step()
+            moves.append(weight.detach())
+        apart = (moves[0] - moves[1]).norm() / moves[0].norm()
+        assert apart <= bound and (apart > 0) == (bound > 0)

@@ -122,7 +122,57 @@ def test_layer4_keeps_at_least_four_by_four(name):
         model = DaVAE(config).eval()
         features = model.encoder.trunk(torch.empty(1, 3, config.image_px, config.image_px))
         head = model.encoder.heads["pose"]
-        assert min(head.layer4(head.layer3(features)).shape[2:]) >= 4
+        height, width = head.layer4(head.layer3(features)).shape[2:]
+        assert height == width == config.last_px >= 4
+
+
+@pytest.mark.parametrize("strides", [(2, True, 2), (4, False, 1), (3, True, 2)])
+def test_last_px_is_the_side_of_layer4s_map_for_any_size(strides):
+    stem, pool, last = strides
+    config = dataclasses.replace(
+        preset("smoke").model, image_px=112, stem_stride=stem, stem_pool=pool, last_stride=last
+    )
+    with torch.device("meta"):
+        model = DaVAE(config).eval()
+        head = model.encoder.heads["pose"]
+        maps = head.layer4(head.layer3(model.encoder.trunk(torch.empty(1, 3, 112, 112))))
+    assert maps.shape[2:] == (config.last_px, config.last_px)
+
+
+def test_an_unpooled_head_is_a_pooled_one_where_all_places_have_the_same_weights():
+    pooled = dataclasses.replace(preset("smoke").model, head_pool="mean")
+    unpooled = dataclasses.replace(pooled, head_pool="none")
+    model, other = DaVAE(pooled).eval(), DaVAE(unpooled).eval()
+    state = model.state_dict()
+    for name, weight in state.items():
+        if name.endswith("fc.weight"):
+            state[name] = weight.repeat_interleave(pooled.last_px**2, dim=1)
+    other.load_state_dict(state)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert_close(other.encode(image).means, model.encode(image).means)
+
+
+def test_the_image_decoders_sub_pixel_layer_is_a_transposed_convolution_of_stride_four():
+    config = dataclasses.replace(preset("smoke").model, image_last_stride=4)
+    decoder = ImageDecoder(config).eval()
+    convolution = decoder.out[0]
+    wide = convolution.in_channels
+    plain = nn.ConvTranspose2d(wide, 3, 12, stride=4, padding=4)
+    # Output pixel 4 i + p takes input i + d through kernel element p + 4 - 4 d of the transposed one.
+    weight = convolution.weight.detach().view(3, 4, 4, wide, 3, 3)  # colour, p, q, channel, d + 1, e + 1
+    kernel = weight.flip(4, 5).permute(3, 0, 4, 1, 5, 2).reshape(wide, 3, 12, 12)
+    plain.weight = nn.Parameter(kernel)
+    convolution.bias.data = torch.tensor([0.1, -0.2, 0.3]).repeat_interleave(16)
+    plain.bias = nn.Parameter(torch.tensor([0.1, -0.2, 0.3]))
+    maps = torch.randn(2, wide, 16, 16)
+    assert_close(decoder.out(maps), plain(maps))
+
+
+def test_image_decoder_refuses_other_last_strides():
+    config = dataclasses.replace(preset("smoke").model, image_last_stride=3)
+    with pytest.raises(ValueError, match="image_last_stride is 3; the image decoder knows 2 and 4"):
+        ImageDecoder(config)
 
 
 def test_paper_size_takes_one_training_step_at_256_px():
@@ -184,6 +234,9 @@ def test_selective_kernel_by_hand():
     weights = torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
     assert_close(unit(x), maps[0] * weights[:, 0, :, None, None] + maps[1] * weights[:, 1, :, None, None])
     assert_close(unit.attention(maps).sum(1), torch.ones(2, 6))
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert_close(unit(last), unit(x))
+    assert unit(last).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_resnet34_weights_load_into_the_trunk_and_into_plain_heads():
