@@ -215,7 +215,7 @@ def _laptop() -> Config:
         ),
         loss=LossConfig(alpha_pose=100_000.0, beta_pose=3.0, beta_appearance=3.0, beta_shape=3.0),
         train=TrainConfig(
-            steps=3600, batch_size=128, optimiser="muon", learning_rate=1e-2, warmup_steps=75,
+            steps=3000, batch_size=128, optimiser="muon", learning_rate=1e-2, warmup_steps=75,
             weight_decay=1e-4, average_decay=0.98, checkpoint_every=100,
         ),
     )  # fmt: skip
