@@ -178,7 +178,7 @@ def bootstrap_interval(
     # A resample is a vector of how often each image was drawn, so its sums are one matrix product.
     sums = np.concatenate([np.where(counted, values, 0.0), counted], axis=1)
     rng = np.random.default_rng(seed)
-    rows = max(1, min(n, 100_000 // images))  # resamples at a time: a few MB, however many images
+    rows = max(1, min(n, 500_000 // images))  # resamples at a time: 4 MB of draw counts at most
     means = []
     for start in range(0, n, rows):
         drawn = rng.integers(0, images, (min(rows, n - start), images))
