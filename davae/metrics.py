@@ -174,7 +174,8 @@ def bootstrap_interval(
     counted = ~np.isnan(values)
     if values.ndim != 2 or not counted.any():
         raise ValueError(f"values_per_image has shape {values.shape} and no value to resample")
-    images = len(values)
+    images, used = len(values), counted.any(axis=0)
+    values, counted = values[:, used], counted[:, used]  # an empty column would still change the rounding
     # A resample is a vector of how often each image was drawn, so its sums are one matrix product.
     sums = np.concatenate([np.where(counted, values, 0.0), counted], axis=1)
     rng = np.random.default_rng(seed)
