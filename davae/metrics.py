@@ -290,9 +290,10 @@ def procrustes_mean_hand(train_joints, *, iterations: int = 100, tolerance: floa
     # Hands of one size weigh alike; fixing the mean's size keeps the fits from shrinking it every round.
     hands = np.stack([_unit_size(hand) for hand in hands])
     mean = hands[0]
+    pieces = np.array_split(hands, -(-len(hands) // 500))  # whose fits take little memory
     for _ in range(iterations):
-        fitted = procrustes_align(hands, np.broadcast_to(mean, hands.shape))
-        previous, mean = mean, _unit_size(fitted.mean(axis=0))
+        fitted = (procrustes_align(piece, np.broadcast_to(mean, piece.shape)).sum(axis=0) for piece in pieces)
+        previous, mean = mean, _unit_size(sum(fitted) / len(hands))
         if np.abs(mean - previous).max() < tolerance:
             break
     bone = np.linalg.norm(mean[REFERENCE_BONE[1]] - mean[REFERENCE_BONE[0]])
@@ -320,9 +321,9 @@ def _summary(errors_mm: np.ndarray, resamples: int, seed: int) -> ProtocolResult
     for window in (AUC_THRESHOLDS_MM, HAND3D_THRESHOLDS_MM):
         area[len(window)] = auc(window, np.mean([pck(column, window) for column in seen], axis=0))
     # AUC is linear in PCK, so each error has an AUC of its own (that of a step), and these can be resampled.
-    steps = np.stack([errors_mm <= threshold for threshold in AUC_THRESHOLDS_MM], axis=-1).astype(np.float64)
-    width = AUC_THRESHOLDS_MM[-1] - AUC_THRESHOLDS_MM[0]
-    own_auc = np.where(np.isnan(errors_mm), np.nan, np.trapezoid(steps, AUC_THRESHOLDS_MM, axis=-1) / width)
+    first = np.searchsorted(AUC_THRESHOLDS_MM, errors_mm)  # of the thresholds that the error is within
+    steps = np.array([auc(AUC_THRESHOLDS_MM, t <= AUC_THRESHOLDS_MM) for t in (*AUC_THRESHOLDS_MM, np.inf)])
+    own_auc = np.where(np.isnan(errors_mm), np.nan, steps[first])
     return ProtocolResult(
         epe_mm=float(np.mean([column.mean() for column in seen])),
         interval_mm=bootstrap_interval(errors_mm, resamples, seed),

@@ -6,6 +6,5 @@ from davae.networks.handmask import HandMaskNet
 from davae.networks.summary import Part, format_summary, summarise
 
 __all__ = [
-    "DaVAE", "DaVAEOutput", "Decoded", "HandMaskNet", "Part", "Posterior", "format_summary",
-    "summarise",
+    "DaVAE", "DaVAEOutput", "Decoded", "HandMaskNet", "Part", "Posterior", "format_summary", "summarise",
 ]  # fmt: skip
