@@ -288,7 +288,7 @@ def procrustes_mean_hand(train_joints, *, iterations: int = 100, tolerance: floa
     if len(hands) == 0:
         raise ValueError("train_joints holds no hand; the mean hand needs at least one")
     # Hands of one size weigh alike; fixing the mean's size keeps the fits from shrinking it every round.
-    hands = np.stack([_unit_size(hand) for hand in hands])
+    hands = _unit_size(hands)
     mean = hands[0]
     pieces = np.array_split(hands, -(-len(hands) // 500))  # whose fits take little memory
     for _ in range(iterations):
@@ -308,9 +308,9 @@ def _points(name: str, points) -> np.ndarray:
     return points
 
 
-def _unit_size(hand: np.ndarray) -> np.ndarray:
-    centred = hand - hand.mean(axis=-2, keepdims=True)
-    return centred / np.linalg.norm(centred)
+def _unit_size(hands: np.ndarray) -> np.ndarray:
+    centred = hands - hands.mean(axis=-2, keepdims=True)
+    return centred / np.linalg.norm(centred, axis=(-2, -1), keepdims=True)
 
 
 def _summary(errors_mm: np.ndarray, resamples: int, seed: int) -> ProtocolResult:

@@ -381,6 +381,9 @@ def test_factors_follow_their_samples(tmp_path):
     assert split.ids.tolist() == [0, 1, 4, 3]  # the last sample takes the place of the one left out
     np.testing.assert_array_equal(split.factors["scene/light"], split.ids)
     np.testing.assert_array_equal(split.factors["pose/angles"][:, 1], split.ids + 0.5)
+    with np.load(split.factors.path) as stored:
+        assert list(split.factors) == stored.files and len(split.factors) == len(stored.files)
+    assert split.factors.get("scene/sound") is None and "scene/light" in split.factors
     np.testing.assert_array_equal(
         split.images[2], make_row(RHDSplit(root, "train").record(4), CONFIG)["images"]
     )

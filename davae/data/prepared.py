@@ -8,6 +8,7 @@ one from the end.
 """
 
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +113,27 @@ def _refuse_if_different(out: Path, settings: dict[str, Any], jobs: list[Job]) -
         )
 
 
+class StoredArrays(Mapping[str, NDArray]):
+    """The arrays of an .npz file by name, each read when it is asked for: most are never needed."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        with np.load(path, allow_pickle=False) as file:
+            self.names = tuple(file.files)
+
+    def __getitem__(self, name: str) -> NDArray:
+        if name not in self.names:
+            raise KeyError(name)
+        with np.load(self.path, allow_pickle=False) as file:
+            return file[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 @dataclass(frozen=True)
 class PreparedSplit:
     """One prepared split; its arrays are mapped read-only from disk and share their first axis n.
@@ -133,7 +155,8 @@ class PreparedSplit:
         camera: (n, 3, 3) float32, K of the stored crop; `project` says how it is meant.
         mirrored: (n,) bool, the photograph showed a left hand.
         ids: (n,) int64, number in the dataset.
-        factors: SynthHand's generative factors, each with first axis n; empty for other datasets.
+        factors: SynthHand's generative factors, each with first axis n, read when asked for; empty for other
+            datasets.
         manifest: the preparation's manifest.
         name: "train", "val" or "test".
         predicted_masks: (n, s, s) uint8, soft, by the mask network; None where none were predicted.
@@ -153,7 +176,7 @@ class PreparedSplit:
     camera: NDArray[np.float32]
     mirrored: NDArray[np.bool_]
     ids: NDArray[np.int64]
-    factors: dict[str, NDArray]
+    factors: Mapping[str, NDArray]
     manifest: dict[str, Any]
     name: str
     predicted_masks: NDArray[np.uint8] | None = None
@@ -192,8 +215,7 @@ class PreparedSplit:
         if entry["factors_sha256"] is not None:
             if not (folder / "factors.npz").exists():
                 raise FileNotFoundError(f"{folder / 'factors.npz'}: missing; {advice}")
-            with np.load(folder / "factors.npz", allow_pickle=False) as file:
-                factors = {key: file[key] for key in file.files}
+            factors = StoredArrays(folder / "factors.npz")
         predicted, network = None, read_mask_network(data_dir)
         if network is not None:
             predicted = open_predicted(data_dir, split, arrays["masks"].shape)
