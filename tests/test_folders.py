@@ -140,6 +140,7 @@ def test_orphaned_workers_end_and_keep_the_lock_until_they_have(tmp_path):
     wait_until(lambda: len(list(folder.iterdir())) == 2)
     first, second = (psutil.Process(int(path.stem)) for path in folder.iterdir())
     first.suspend()  # so that it cannot notice
+    wait_until(lambda: first.status() == psutil.STATUS_STOPPED)  # on a busy machine not at once
     parent.kill()
     parent.wait()
     assert not psutil.wait_procs([second], timeout=20)[1]
