@@ -15,6 +15,7 @@ from davae.training.trainer import has_bf16
 CHANNELS, MAP, BATCH = 256, 16, 32
 MATRIX = 1024
 COPIED = 2**26  # fp32 numbers, 256 MiB: far more than any cache holds
+CPU = torch.device("cpu")
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
@@ -25,15 +26,15 @@ class Work(NamedTuple):
     amount: float  # GFLOP, GB or images
 
 
-def arithmetic() -> list[torch.dtype]:
-    """The number types to measure, the one that training here uses last."""
-    return [torch.float32] + [torch.bfloat16] * has_bf16(torch.device("cpu"))
+def arithmetic(device: torch.device = CPU) -> list[torch.dtype]:
+    """The number types to measure, the one that training there uses last."""
+    return [torch.float32] + [torch.bfloat16] * has_bf16(device)
 
 
-def convolution(dtype: torch.dtype, batch: int = BATCH) -> Work:
+def convolution(dtype: torch.dtype, batch: int = BATCH, device: torch.device = CPU) -> Work:
     """A 3x3 convolution, 256 to 256 channels, channels-last, forward and backward; the amount is in GFLOP."""
-    x = torch.randn(batch, CHANNELS, MAP, MAP).to(dtype, memory_format=torch.channels_last)
-    weight = torch.randn(CHANNELS, CHANNELS, 3, 3).to(dtype, memory_format=torch.channels_last) / 48
+    x = torch.randn(batch, CHANNELS, MAP, MAP).to(device, dtype, memory_format=torch.channels_last)
+    weight = torch.randn(CHANNELS, CHANNELS, 3, 3).to(device, dtype, memory_format=torch.channels_last) / 48
     x.requires_grad_()
     weight.requires_grad_()
     slope = torch.ones_like(x)
@@ -45,9 +46,9 @@ def convolution(dtype: torch.dtype, batch: int = BATCH) -> Work:
     return Work(run, 3 * 2 * batch * MAP**2 * CHANNELS**2 * 9 / 1e9)
 
 
-def product(dtype: torch.dtype, size: int = MATRIX) -> Work:
+def product(dtype: torch.dtype, size: int = MATRIX, device: torch.device = CPU) -> Work:
     """A product of two square matrices; the amount is in GFLOP."""
-    a, b = torch.randn(2, size, size).to(dtype)
+    a, b = torch.randn(2, size, size).to(device, dtype)
     return Work(lambda: a @ b, 2 * size**3 / 1e9)
 
 

@@ -211,11 +211,14 @@ def plain_loss(
 
 
 class ReferenceTraining:
-    """The reference on its way: with `epoch` from its own data, with `step` from batches that it is given."""
+    """The reference on its way: with `epoch` from its own data, with `step` from batches that it is given.
 
-    def __init__(self, config: Config):
+    Those are to be on its device.
+    """
+
+    def __init__(self, config: Config, device: torch.device | str = "cpu"):
         self.config = config
-        self.model = Reference(config.model).train()
+        self.model = Reference(config.model).train().to(device)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), LEARNING_RATE, weight_decay=config.train.weight_decay
         )

@@ -29,6 +29,7 @@ from davae.data.folders import write_atomically
 GROUPS = {
     "limits": ("limits", "rows"),
     "training": ("training", "rows"),
+    "card": ("card", "rows"),
     "inference": ("inference_rows", "rows"),
     "data": ("data_path", "rows"),
     "chamfer": ("chamfer", "rows"),

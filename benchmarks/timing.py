@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from tqdm.auto import tqdm
 
 FOLDER = Path(__file__).parent
@@ -95,6 +96,16 @@ def alternate(
                     spent[name].append(clock() - began)
                 bar.update()
     return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """A clock in seconds that first waits until the device has done all it was asked for."""
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock if device.type == "cuda" else time.perf_counter
 
 
 class Stopwatch:

@@ -1,4 +1,7 @@
-"""A training step of each preset: images a second, where the time goes, memory, against the reference."""
+"""A training step of each preset: images a second, where the time goes, memory, against the reference.
+
+Both keep the memory that they free, as davae's training does and the reference alone would not.
+"""
 
 import tempfile
 import time
@@ -9,11 +12,11 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from limits import NAMES, arithmetic, convolution
+from limits import CPU, NAMES, arithmetic, convolution
 from reference import ReferenceTraining, RenderedSamples
-from timing import Row, Stopwatch, alternate, in_fresh_process, peak_growth_mib
+from timing import Row, Stopwatch, alternate, clock_of, in_fresh_process, peak_growth_mib
 from torch.utils.flop_counter import FlopCounterMode
-from workbench import Workbench
+from workbench import Workbench, with_batch
 
 from davae import losses
 from davae.config import Config
@@ -22,6 +25,7 @@ from davae.data.prepared import PreparedSplit
 from davae.losses import objective
 from davae.networks import DaVAE
 from davae.training import loop, trainer
+from davae.training.heap import freed_memory_kept
 from davae.training.trainer import batch_indices
 
 STEPS = {"smoke": 20, "laptop": 8, "paper": 1}  # of a turn; sweep's step is laptop's
@@ -29,14 +33,22 @@ BARS = {  # by preset: of training against the reference, and of the share of th
     "laptop": {"reference": "ratio >= 3", "share": "ratio >= 0.4"},
     "paper": {"share": "ratio >= 0.7"},
 }
+REFERENCE_BATCH = 8  # of paper, for the reference
 OTHER = "the rest"
 
 
 class Training:
     """davae's own trainer, step by step, on the suite's data."""
 
-    def __init__(self, config: Config, split: PreparedSplit, validation: PreparedSplit, run: Path):
-        self.trainer = loop.Trainer(config, split, validation, run, torch.device("cpu"))
+    def __init__(
+        self,
+        config: Config,
+        split: PreparedSplit,
+        validation: PreparedSplit,
+        run: Path,
+        device: torch.device = CPU,
+    ):
+        self.trainer = loop.Trainer(config, split, validation, run, device)
 
     def steps(self, count: int) -> None:
         """Take so many steps."""
@@ -48,14 +60,15 @@ class Training:
 class Batches:
     """Augmented batches as davae's trainer makes them, one after the other."""
 
-    def __init__(self, config: Config, split: PreparedSplit):
-        self.config, self.split, self.step = config, split, 0
+    def __init__(self, config: Config, split: PreparedSplit, device: torch.device = CPU):
+        self.config, self.split, self.step, self.device = config, split, 0, device
 
     def next(self) -> Batch:
         """The batch of the next step."""
         indices = batch_indices(len(self.split), self.config.train.batch_size, 0, self.step)
         self.step += 1
-        return augment(load_batch(self.split, indices), self.config.data, torch.Generator().manual_seed(0))
+        raw = load_batch(self.split, indices, self.device)
+        return augment(raw, self.config.data, torch.Generator().manual_seed(0))
 
 
 def rows(bench: Workbench) -> Iterator[Row]:
@@ -66,47 +79,77 @@ def rows(bench: Workbench) -> Iterator[Row]:
 
 def preset_rows(bench: Workbench, name: str) -> Iterator[Row]:
     """All rows of one preset."""
-    config, steps = bench.config(name), 1 if bench.quick else STEPS[name]
-    split, validation = bench.split(config.data), bench.split(config.data, "val")
     title = {"laptop": "laptop and sweep"}.get(name, name)
+    yield from reference_rows(bench, name, title)
+    yield from share_rows(bench, name, title)
+    yield from memory_rows(bench, name, title)
+
+
+def how_often(bench: Workbench, name: str) -> tuple[int, int]:
+    """Steps of a turn, and turns."""
+    return (1, 1) if bench.quick else (STEPS[name], 3 if name == "paper" else bench.rounds)
+
+
+def reference_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
+    """Images a second beside the reference's."""
+    config = beside_reference(bench, name)
+    split, validation = bench.split(config.data), bench.split(config.data, "val")
+    steps, rounds = how_often(bench, name)
     images = steps * config.train.batch_size
     batches, plain = Batches(config, split), ReferenceTraining(config)
     samples = RenderedSamples(bench.rendered(), "train", config.data)
-    limit = convolution(arithmetic()[-1])
     workers = 0 if bench.quick else torch.get_num_threads()
-    bars = BARS.get(name, {})
-    with tempfile.TemporaryDirectory() as run:
-        davae = Training(config, split, validation, Path(run))
+    with tempfile.TemporaryDirectory() as run, freed_memory_kept():
         works = {
-            "convolution": limit.run,
-            "davae": partial(davae.steps, steps),
+            "davae": partial(Training(config, split, validation, Path(run)).steps, steps),
             "whole": partial(plain.epoch, samples, steps, workers),
             "equal": lambda: [plain.step(batches.next(), losses.cloud_loss) for _ in range(steps)],
         }
-        rounds = min(3, bench.rounds) if name == "paper" else bench.rounds
-        seconds = alternate(works, rounds, title=title)
-        rates = {work: images / seconds[work] for work in ("davae", "whole", "equal")}
-        for work, meaning in (("whole", "reference"), ("equal", "reference with davae's data and Chamfer")):
-            yield Row(
-                f"{title}: training, batches of {config.train.batch_size}",
-                rates["davae"],
-                "images/s",
-                f"{meaning}: {rates[work]:.4g}",
-                rates["davae"] / rates[work],
-                bars.get("reference", ""),
-            )
+        seconds = alternate(works, rounds, title=f"{title} and reference")
+    rates = {work: images / seconds[work] for work in works}
+    for work, meaning in (("whole", "reference"), ("equal", "reference with davae's data and Chamfer")):
+        yield Row(
+            f"{title}: training, batches of {config.train.batch_size}",
+            rates["davae"],
+            "images/s",
+            f"{meaning}: {rates[work]:.4g}",
+            rates["davae"] / rates[work],
+            BARS.get(name, {}).get("reference", ""),
+        )
+
+
+def beside_reference(bench: Workbench, name: str) -> Config:
+    """The preset, of `paper` with a smaller batch: the reference holds it in fp32, and would take minutes."""
+    config = bench.config(name)
+    return with_batch(config, min(REFERENCE_BATCH, config.train.batch_size)) if name == "paper" else config
+
+
+def share_rows(
+    bench: Workbench, name: str, title: str, device: torch.device = CPU, batch: int | None = None
+) -> Iterator[Row]:
+    """How much of the device's convolution rate a step at the preset's own batch uses, and for what."""
+    config = bench.config(name) if batch is None else with_batch(bench.config(name), batch)
+    split, validation = bench.split(config.data), bench.split(config.data, "val")
+    steps, rounds = how_often(bench, name)
+    steps *= 20 if device.type == "cuda" else 1
+    size, number = config.train.batch_size, arithmetic(device)[-1]
+    limit = convolution(number, device=device)
+    with tempfile.TemporaryDirectory() as run, freed_memory_kept():
+        davae = Training(config, split, validation, Path(run), device)
+        works = {"convolution": limit.run, "davae": partial(davae.steps, steps)}
+        seconds = alternate(works, rounds, title=title, clock=clock_of(device))
         gflop = flops_per_image(config) / 1e9
         yield Row(f"{title}: convolutions and matrix products, forward and backward", gflop, "GFLOP/image")
-        used, most = gflop * rates["davae"], limit.amount / seconds["convolution"]
-        baseline = f"3x3 convolution, {NAMES[arithmetic()[-1]]}: {most:.4g}"
+        rate, most = steps * size / seconds["davae"], limit.amount / seconds["convolution"]
         yield Row(
-            f"{title}: arithmetic of a step", used, "GFLOP/s", baseline, used / most, bars.get("share", "")
+            f"{title}: arithmetic of a step, batches of {size}, {rate:.4g} images/s",
+            gflop * rate,
+            "GFLOP/s",
+            f"3x3 convolution, {NAMES[number]}: {most:.4g}",
+            gflop * rate / most,
+            BARS.get(name, {}).get("share", ""),
         )
-        yield from memory_rows(bench, name, title)
-        spent = parts(davae.trainer, 4 * steps)
-        whole = sum(spent.values())
-        for part, part_ms in spent.items():
-            yield Row(f"{title}: {part}", part_ms, "ms/step", f"step: {whole:.4g}", part_ms / whole)
+        yield from part_rows(title, parts(davae.trainer, 4 * steps, clock_of(device)))
 
 
 def flops_per_image(config: Config) -> int:
@@ -126,6 +169,13 @@ def flops_per_image(config: Config) -> int:
     return counter.get_total_flops() // b
 
 
+def part_rows(title: str, spent: dict[str, float]) -> Iterator[Row]:
+    """What `parts` found, as shares of the step."""
+    whole = sum(spent.values())
+    for part, part_ms in spent.items():
+        yield Row(f"{title}: {part}", part_ms, "ms/step", f"step: {whole:.4g}", part_ms / whole)
+
+
 def memory_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
     """Peak memory of two steps, model and optimiser included, each measured in a process of its own."""
     grown = {
@@ -140,11 +190,11 @@ def memory_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
 def step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
     """Peak memory growth of this fresh process over two steps of davae or of the reference."""
     bench = Workbench(Path(out), quick)
-    config = bench.config(name)
+    config = beside_reference(bench, name)
     split, validation = bench.split(config.data), bench.split(config.data, "val")
 
     def davae() -> None:
-        with tempfile.TemporaryDirectory() as run:
+        with tempfile.TemporaryDirectory() as run, freed_memory_kept():
             Training(config, split, validation, Path(run)).steps(2)
 
     def plain() -> None:
@@ -155,9 +205,11 @@ def step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
     return peak_growth_mib(davae if who == "davae" else plain)
 
 
-def parts(subject: loop.Trainer, steps: int) -> dict[str, float]:
+def parts(
+    subject: loop.Trainer, steps: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Milliseconds a step of each part of a training step; what belongs to none is `OTHER`."""
-    watch, model = Stopwatch(time.perf_counter), subject.model
+    watch, model = Stopwatch(clock), subject.model
     decoders = {kind: getattr(model, f"{kind}_decoder") for kind in ("pose", "cloud", "image")}
     stages: list[tuple[object, str, str]] = [
         (loop, "load_batch", "data: load"),

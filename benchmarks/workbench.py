@@ -8,8 +8,6 @@ from davae.config import Config, DataConfig, preset
 from davae.data.prepared import PreparedSplit, prepare
 from davae.data.synthhand import write_dataset
 
-PAPER_BATCH = 8  # instead of 32, whose activations in fp32 would take most of a laptop's memory
-
 
 @dataclasses.dataclass(frozen=True)
 class Workbench:
@@ -52,7 +50,11 @@ class Workbench:
         return dataclasses.replace(split, predicted_masks=split.masks)
 
     def config(self, name: str) -> Config:
-        """The preset of that name, with a batch that the machine can hold."""
+        """The preset of that name; quickly, with small batches."""
         config = preset(name)
-        batch = 4 if self.quick else PAPER_BATCH if name == "paper" else config.train.batch_size
-        return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=batch))
+        return with_batch(config, 4) if self.quick else config
+
+
+def with_batch(config: Config, size: int) -> Config:
+    """That config with batches of another size."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=size))

@@ -251,6 +251,19 @@ def test_cheap_groups_measure_what_they_name(tmp_path):
             )
 
 
+@pytest.mark.slow
+def test_what_a_gpu_is_asked_runs_on_a_processor_too(suite, tmp_path, monkeypatch, capsys):
+    bench = suite("workbench").Workbench(tmp_path, quick=True)
+    found = {row.name: row for row in suite("card").rows_on(bench, torch.device("cpu"))}
+    trained = found["GPU, smoke, batches of 4: training"]
+    assert trained.ratio == pytest.approx(trained.value / float(trained.baseline.split(": ")[1]), rel=1e-3)
+    share = next(row for name, row in found.items() if "arithmetic of a step" in name)
+    assert share.value > 0 and 0 < share.ratio < 1
+    assert found["GPU: matrix product, fp32"].value > 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert list(suite("card").rows(bench)) == [] and "no GPU" in capsys.readouterr().out
+
+
 def test_work_is_counted_by_hand(suite, tiny_config):
     limits, training = suite("limits"), suite("training")
     assert limits.convolution(torch.float32, 2).amount * 1e9 == 3 * 2 * 2 * 16 * 16 * 256 * 256 * 9

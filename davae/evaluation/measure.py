@@ -138,7 +138,7 @@ def predict(
     """
     model.eval()
     generator = torch.Generator().manual_seed(seed)
-    columns: dict[str, list[np.ndarray]] = {}
+    arrays: dict[str, np.ndarray] = {}
     starts = range(0, len(split), BATCH_SIZE)
     for start in tqdm(starts, desc="evaluate", unit="batch", disable=not progress):
         indices = np.arange(start, min(start + BATCH_SIZE, len(split)))
@@ -147,8 +147,12 @@ def predict(
             output = model(batch.image)
             noise = torch.randn(len(indices), model.latents, generator=generator).to(device)
             for name, value in _measure(model, output, batch, noise).items():
-                columns.setdefault(name, []).append(value.cpu().numpy())
-    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+                value = value.cpu().numpy()
+                # In place: small arrays kept from every batch would lie between large blocks that are freed,
+                # and memory would grow with the images.
+                if name not in arrays:
+                    arrays[name] = np.empty((len(split), *value.shape[1:]), value.dtype)
+                arrays[name][indices] = value
     kept = ("joints", "scale_mm", "visible", "ids", "mirrored")
     return Predictions.from_arrays(arrays | {name: np.array(getattr(split, name)) for name in kept})
 

@@ -25,6 +25,7 @@ from davae.config import Config, DataConfig, MaskConfig, TrainConfig
 from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
 from davae.training import distributed, runs
+from davae.training.heap import freed_memory_kept
 from davae.training.muon import Muon
 
 LOG_EVERY = 10  # steps between rows of metrics.csv
@@ -163,6 +164,7 @@ def finish(
             return runs.is_finished(run)
 
         if not distributed.on_first(claim):
+            held.enter_context(freed_memory_kept())
             trainer = start()
             trainer.fit(progress and distributed.rank() == 0)
             distributed.on_first(lambda: runs.save_model(run, trainer.tested_model()))
