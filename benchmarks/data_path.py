@@ -8,7 +8,7 @@ from pathlib import Path
 
 from limits import decoding
 from timing import Row, alternate
-from training import STEPS, Batches, Training
+from training import STEPS, Batches, Training, beside_reference
 from workbench import Workbench
 
 from davae.config import DataConfig
@@ -70,7 +70,7 @@ def prepare_rows(bench: Workbench) -> Iterator[Row]:
 
 def batch_rows(bench: Workbench, name: str) -> Iterator[Row]:
     """Augmented images a second, against what training consumes."""
-    config, steps = bench.config(name), 1 if bench.quick else STEPS[name]
+    config, steps = beside_reference(bench, name), 1 if bench.quick else STEPS[name]
     split, validation = bench.split(config.data), bench.split(config.data, "val")
     batches = Batches(config, split)
     with tempfile.TemporaryDirectory() as run:
