@@ -14,6 +14,7 @@ ABOUT = (
     "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
 )
 Dataset = Literal["synthhand", "rhd", "stb", "freihand"]
+Model = Literal["da", "na", "se"]
 Mask = Annotated[str, tyro.conf.arg(metavar="{none,truth,network}")]
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
 Form = Annotated[Dataset, tyro.conf.arg(name="as")]
@@ -133,7 +134,7 @@ def train(
     data: Path,
     run: Path,
     seed: int = 0,
-    model: Literal["da", "na"] = "da",
+    model: Model = "da",
     crop: Literal["plain", "rotated-camera"] = "plain",
     mask: Mask = "",
     init: Path | None = None,
@@ -145,7 +146,7 @@ def train(
         data: Folder written by `prepare`.
         run: The run's folder.
         seed: Seed of initial weights, order, augmentation and latent noise.
-        model: da-VAE, or na-VAE without attention.
+        model: da-VAE, na-VAE without attention, or with squeeze-excitation instead.
         crop: The crop that the data was prepared with.
         mask: What the network sees: the crop as photographed, or the hand over grey by its true mask, or by
             the mask that `predict-masks` stored. Where nothing is said, the preset decides.
@@ -160,6 +161,62 @@ def train(
     if distributed.rank() == 0:
         print(f"{'found finished' if finished else 'trained'}: {run}")
         print((run / "terms.txt").read_text(), end="")
+
+
+def sweep(
+    preset: Preset,
+    data: Path,
+    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE,VALUE...")],
+    seeds: Annotated[str, tyro.conf.arg(metavar="SEED,SEED...")] = "0",
+    store: Path = Path("outputs") / "sweeps",
+    executor: Literal["processes", "dask", "slurm"] = "processes",
+    jobs: int | None = None,
+    threads: int = 1,
+    scheduler: str = "",
+    option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = (),
+    crop: Literal["plain", "rotated-camera"] = "plain",
+    mask: Mask = "",
+    record: bool = False,
+) -> None:
+    """Train and evaluate one run for each combination of values, several at a time.
+
+    A point that was run before is not run again, one that was stopped goes on, one that fails is told at the
+    end and stops no other. Exit status 1 says that some failed.
+
+    Args:
+        preset: Size and schedule of each run.
+        data: Folder written by `prepare`.
+        vary: What varies: beta_ratio (beta/alpha_image, by alpha_image), beta, alpha_pose_ratio,
+            alpha_cloud_ratio (over alpha_image), model (da, na, se), or a field such as train.steps; several
+            vary together.
+        seeds: Of the training; all values of the first seed come first.
+        store: Folder of the runs, each named by a digest of its config, data and code.
+        executor: Processes of this machine, Dask's workers, or SLURM's jobs (`pip install -e .[cluster]`).
+        jobs: Runs at a time; as many as there are cores where nothing is said.
+        threads: Of torch in each run; its result depends on them in the last digits.
+        scheduler: Address of Dask's scheduler, such as tcp://10.0.0.1:8786; without it workers start here.
+        option: Of SLURM's jobs, in submitit's names: slurm_partition=gpu, timeout_min=120.
+        crop: The crop that the data was prepared with.
+        mask: What the network sees; where nothing is said, the preset decides.
+        record: Add the results to the table of runs of record, davae/results/measured.csv.
+    """
+    from davae.results.tables import record_run
+    from davae.sweeps import format_outcomes, parse_choices, parse_seeds
+    from davae.sweeps import sweep as run_all
+    from davae.sweeps import vary as points_of
+    from davae.sweeps.executors import factory, parse_options
+    from davae.workspace import experiment
+
+    points = points_of(experiment(preset, crop=crop, mask=mask), parse_choices(vary), parse_seeds(seeds))
+    options = parse_options(option)
+    make = factory(executor, jobs or os.cpu_count() or 1, store, scheduler=scheduler, options=options)
+    outcomes = run_all(points, data, store, make, threads=threads)
+    print(format_outcomes(outcomes), end="")
+    if record:
+        for outcome in outcomes:
+            if outcome.ok:
+                record_run(outcome.folder)
+    sys.exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
 
 def train_mask(
@@ -251,7 +308,7 @@ def notebooks(
     preset: Preset,
     out: Path,
     seed: int = 0,
-    model: Literal["da", "na"] = "da",
+    model: Model = "da",
     dataset: Dataset = "synthhand",
     root: str = "",
     rig: Literal["sk", "bb"] = "sk",
@@ -264,7 +321,7 @@ def notebooks(
         preset: Size and schedule.
         out: Folder of the executed copies.
         seed: Training seed.
-        model: da-VAE, or na-VAE without attention.
+        model: da-VAE, na-VAE without attention, or with squeeze-excitation instead.
         dataset: SynthHand, rendered here, or a dataset on disk.
         root: Folder of the dataset, where it is not SynthHand.
         rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
@@ -284,7 +341,7 @@ def notebooks(
 def reproduce(
     preset: Preset = "laptop",
     seed: int = 0,
-    model: Literal["da", "na"] = "da",
+    model: Model = "da",
     dataset: Dataset = "synthhand",
     root: str = "",
     rig: Literal["sk", "bb"] = "sk",
@@ -295,7 +352,7 @@ def reproduce(
     Args:
         preset: smoke for a look (minutes), laptop for results (under half an hour on two cores).
         seed: Training seed.
-        model: da-VAE, or na-VAE without attention.
+        model: da-VAE, na-VAE without attention, or with squeeze-excitation instead.
         dataset: SynthHand, rendered here, or a dataset on disk.
         root: Folder of the dataset, where it is not SynthHand.
         rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
@@ -310,14 +367,14 @@ def reproduce(
     )
 
 
-def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None:
+def summary(preset: Preset = "paper", model: Model = "da") -> None:
     """Print parameters and FLOPs of each part of the network.
 
     Args:
         preset: Size of the network.
-        model: da-VAE, or na-VAE without attention.
+        model: da-VAE, na-VAE without attention, or with squeeze-excitation instead.
     """
-    from davae.networks import format_summary, summarise
+    from davae.summary import format_summary, summarise
     from davae.workspace import experiment
 
     print(format_summary(summarise(experiment(preset, model=model).model)))
@@ -326,8 +383,8 @@ def summary(preset: Preset = "paper", model: Literal["da", "na"] = "da") -> None
 def main() -> None:
     """Run the command line; expected errors are told without a traceback (DAVAE_DEBUG=1 shows it)."""
     commands = (
-        render, check_data, prepare, train_mask, predict_masks, train, evaluate, export, notebooks, reproduce,
-        summary,
+        render, check_data, prepare, train_mask, predict_masks, train, sweep, evaluate, export, notebooks,
+        reproduce, summary,
     )  # fmt: skip
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 
 BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
+# Models by what is in their heads: da-VAE, na-VAE without attention (paper 4.4), and a third, our question.
+VARIANTS = {"da": "sk", "na": "none", "se": "se"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of da-VAE (paper 3.2). `attention="none"` is na-VAE, the ablation of paper 4.4."""
+    """Sizes of da-VAE (paper 3.2), or of another of `VARIANTS`."""
 
-    attention: Literal["sk", "none"] = "sk"
+    attention: Literal["sk", "none", "se"] = "sk"  # selective kernels, none, or squeeze-excitation
     image_px: int = 256
     width: int = 64  # channels of the stem; layers have 1, 2, 4, 8 times as many
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)  # residual blocks per layer, as ResNet-34
@@ -68,6 +70,11 @@ class ModelConfig:
         """Channels of layer3 and layer4 in the head of a block of z."""
         share = 1.0 if block == "pose" else self.side_heads
         return int(4 * self.width * share), int(8 * self.width * share)
+
+    @property
+    def title(self) -> str:
+        """Such as "da-VAE"."""
+        return next(f"{name}-VAE" for name, attention in VARIANTS.items() if attention == self.attention)
 
     @property
     def last_px(self) -> int:
@@ -222,9 +229,10 @@ def _laptop() -> Config:
 
 
 def _sweep() -> Config:
+    # Three minutes or a little more on one thread, of which several runs go on side by side.
     laptop = _laptop()
     return dataclasses.replace(
-        laptop, preset="sweep", train=dataclasses.replace(laptop.train, steps=250, checkpoint_every=50)
+        laptop, preset="sweep", train=dataclasses.replace(laptop.train, steps=640, checkpoint_every=40)
     )
 
 

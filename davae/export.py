@@ -26,7 +26,7 @@ from davae.config import BLOCKS, Config, MaskConfig
 from davae.data.augment import MID_GREY, Batch, centre, load_batch
 from davae.data.folders import write_atomically
 from davae.data.prepared import PreparedSplit
-from davae.evaluation.measure import MODEL_NAMES, open_split
+from davae.evaluation.measure import open_split
 from davae.graph import halved, largest_difference, onnx_model, quantised, session
 from davae.inference import HandProbability
 from davae.metrics import PROTOCOLS, bootstrap_interval, protocol_errors
@@ -286,7 +286,7 @@ def about(run: Path, config: Config | MaskConfig, reduced: str | None) -> dict[s
     if config.data.mask == "network" and identity is not None and identity.mask_network is not None:
         facts["mask_network"] = identity.mask_network  # the `weights` of its own export
     return facts | {
-        "network": MODEL_NAMES[config.model.attention],
+        "network": config.model.title,
         "preset": config.preset,
         "joint_order": " ".join(JOINT_NAMES),
         "units": UNITS,

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from davae.config import Config, DataConfig, MaskConfig, mask_preset, preset
+from davae.config import VARIANTS, Config, DataConfig, MaskConfig, mask_preset, preset
 from davae.data.readers import check_dataset
-
-VARIANTS = {"da": "sk", "na": "none"}  # --model: da-VAE, or na-VAE without attention (paper 4.4)
+from davae.sweeps import Outcome, sweep
+from davae.sweeps.executors import factory
+from davae.sweeps.studies import Study
 
 MASKS = get_args(DataConfig.__annotations__["mask"])  # --mask
 
@@ -27,7 +28,7 @@ def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plai
     Args:
         name: the preset.
         seed: of the training.
-        model: "da" or "na".
+        model: one of `VARIANTS`.
         crop: of its data.
         mask: what its input is seen through, see `DataConfig`; empty for what the preset says.
 
@@ -46,6 +47,11 @@ def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plai
         model=dataclasses.replace(config.model, attention=VARIANTS[model]),
         train=dataclasses.replace(config.train, seed=seed),
     )
+
+
+def variant_of(config: Config) -> str:
+    """Return the name in `VARIANTS` of a config's model."""
+    return next(name for name, attention in VARIANTS.items() if attention == config.model.attention)
 
 
 def mask_experiment(name: str, *, seed: int = 0, crop: str = "plain") -> MaskConfig:
@@ -130,7 +136,7 @@ class Workspace:
     @property
     def run(self) -> Path:
         """The run's folder."""
-        variant = {attention: model for model, attention in VARIANTS.items()}[self.config.model.attention]
+        variant = variant_of(self.config)
         data = "" if self.dataset == "synthhand" else f"-{self._data_name}"
         mask = self.config.data.mask
         mask = "" if mask == preset(self.config.preset).data.mask else f"-{mask}-mask"
@@ -150,6 +156,11 @@ class Workspace:
     def _mask_teacher(self) -> "Workspace":
         """Where the mask network learns: here, but on SynthHand for STB, which has no masks."""
         return dataclasses.replace(self, dataset="synthhand", root="") if self.dataset == "stb" else self
+
+    @property
+    def sweeps(self) -> Path:
+        """The store of all sweeps, which names runs by what they are."""
+        return self.home / "outputs" / "sweeps"
 
     @property
     def figures(self) -> Path:
@@ -237,6 +248,20 @@ class Workspace:
                 return found
         return evaluate(run, self.prepared)
 
+    def ensure_swept(self, study: Study, *, jobs: int = 0, progress: bool = True) -> list[Outcome]:
+        """Run the points of a study that have not been run, as processes of one thread each.
+
+        Args:
+            study: from `davae.sweeps.studies.studies`.
+            jobs: runs at a time; 0 for as many as there are cores.
+            progress: show how far they are.
+        """
+        data = self.ensure_prepared()
+        if self.config.data.mask == "network":
+            self.ensure_masks()
+        make = factory("processes", jobs or os.cpu_count() or 1, self.sweeps)
+        return sweep(study.points(self.config), data, self.sweeps, make, progress=progress)
+
     def save_figure(self, figure, name: str):
         """Write a matplotlib figure to `figures` as NAME.png and return it, for a notebook to show."""
         self.figures.mkdir(parents=True, exist_ok=True)
@@ -285,11 +310,10 @@ def reproduce(space: Workspace) -> str:
 
 def parameters_of(space: Workspace) -> dict[str, Any]:
     """The notebook parameters that lead a notebook to this workspace."""
-    variant = {attention: model for model, attention in VARIANTS.items()}[space.config.model.attention]
     return {
         "preset": space.config.preset,
         "seed": space.config.train.seed,
-        "model": variant,
+        "model": variant_of(space.config),
         "mask": space.config.data.mask,
         "dataset": space.dataset,
         "root": space.root,

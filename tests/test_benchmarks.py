@@ -20,7 +20,8 @@ from davae.data.augment import over_grey
 from davae.evaluation import evaluate
 from davae.hand.pose import ANGLES
 from davae.hand.procedural import procedural_rig
-from davae.networks import DaVAE, HandMaskNet, summarise
+from davae.networks import DaVAE, HandMaskNet
+from davae.summary import summarise
 from davae.training.loop import train
 from davae.training.masks import enlarge
 from davae.training.runs import Identity, open_run, save_model

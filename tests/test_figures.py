@@ -14,8 +14,8 @@ from davae import figures, metrics
 from davae.config import preset
 from davae.figures.statistics import cie_lightness
 from davae.figures.style import ESTIMATE, TRUTH
-from davae.networks import summarise
 from davae.skeleton import BONES, JOINT_COLOURS
+from davae.summary import summarise
 
 RNG = np.random.default_rng(0)
 HANDS = np.stack([synthetic.hand(seed) for seed in range(9)])
@@ -31,6 +31,9 @@ KL = {
     "shape": np.r_[RNG.exponential(2, 7), 0.01],
 }
 LOG = synthetic.training_log()
+SWEPT = np.array([0.003, 0.3, 3.0, 30.0, 3000.0])
+SWEPT_ERRORS = np.array([20, 18, 17, 19, 30]) + RNG.normal(size=(3, 5))
+PAIRS = {"da-VAE": np.array([17.0, 18.0, 17.4]), "na-VAE": np.array([17.5, 18.1, 18.0])}
 PER_JOINT_MM = np.linspace(5, 25, 21)
 
 
@@ -55,6 +58,19 @@ MAKERS = {
     ),
     "cloud_figure": lambda: figures.cloud_figure(CLOUDS[0], HANDS[0]),
     "cloud_figure, mm": lambda: figures.cloud_figure(CLOUDS[0] * 30, unit="mm"),
+    "sweep_curve": lambda: figures.sweep_curve(SWEPT, SWEPT_ERRORS, variable="r", claim=(3, 30), guess=57.0),
+    "rate_distortion": lambda: figures.rate_distortion(
+        {block: np.linspace(80, 1, 5) for block in KL},
+        {block: np.geomspace(17, 57, 5) for block in KL},
+        SWEPT,
+        measures=dict.fromkeys(KL, "error (mm)"),
+        variable="r",
+    ),
+    "kl_profiles": lambda: figures.kl_profiles({"r = 3": KL, "r = 3000": KL}),
+    "paired_seeds": lambda: figures.paired_seeds(PAIRS),
+    "trend": lambda: figures.trend(
+        np.linspace(20, 40, 90), {block: RNG.random(90) for block in KL}, xlabel="bone (mm)", ylabel="share"
+    ),
     "reconstructions": lambda: figures.reconstructions(
         PICTURES[:2], PICTURES[1:3], PICTURES[2:4], CLOUDS[:2], CLOUDS[1:3]
     ),
@@ -224,7 +240,7 @@ def test_diagram_boxes_hold_their_text_and_do_not_touch(drawn):
         assert inside or not any(box.overlaps(extent) for box in boxes), text.get_text()
 
 
-@pytest.mark.parametrize("attention", ["sk", "none"])
+@pytest.mark.parametrize("attention", ["sk", "none", "se"])
 def test_diagram_states_the_counts_of_the_network(attention):
     config = preset("smoke").model
     config = type(config)(**{**vars(config), "attention": attention})

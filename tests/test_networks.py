@@ -10,17 +10,19 @@ from torch.testing import assert_close
 from davae.config import BLOCKS, PRESETS, LossConfig, preset
 from davae.data.augment import Batch
 from davae.losses import objective
-from davae.networks import DaVAE, summarise
-from davae.networks.blocks import SelectiveKernel
+from davae.networks import DaVAE
+from davae.networks.blocks import BasicBlock, SelectiveKernel, SqueezeExcitation, SqueezeExcitationBlock
 from davae.networks.decoders import CloudDecoder, ImageDecoder
+from davae.summary import summarise
 from davae.training.pretrained import load_resnet34
 
 PAPER = preset("paper").model
 
 
 def variants(name):
+    """da-VAE, na-VAE, and the third with squeeze-excitation."""
     config = preset(name).model
-    return dataclasses.replace(config, attention="sk"), dataclasses.replace(config, attention="none")
+    return tuple(dataclasses.replace(config, attention=attention) for attention in ("sk", "none", "se"))
 
 
 def meta(config):
@@ -79,9 +81,10 @@ def test_fold_decoder_has_the_published_number_of_weights():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_da_and_na_have_equivalent_parameters_and_flops(name):
-    with_attention, plain = (meta(config) for config in variants(name))
-    assert count(plain) <= count(with_attention) <= 1.03 * count(plain)
+def test_variants_have_equivalent_parameters(name):
+    selective, plain, squeezed = (count(meta(config)) for config in variants(name))
+    assert plain <= selective <= 1.03 * plain
+    assert plain < squeezed <= 1.03 * plain
 
 
 def test_summary_adds_up_and_counts_what_is_there():
@@ -95,13 +98,31 @@ def test_summary_adds_up_and_counts_what_is_there():
     assert pose.flops == 2 * (24 * config.pose_hidden + config.pose_hidden**2 + config.pose_hidden * 63)
 
 
-def test_da_and_na_flops_within_three_percent():
-    da, na = (summarise(config)[-1].flops for config in variants("laptop"))
-    assert abs(da / na - 1) < 0.03
+def test_flops_of_the_variants_lie_within_three_percent():
+    da, na, se = (summarise(config)[-1].flops for config in variants("laptop"))
+    assert abs(da / na - 1) < 0.03 and abs(se / na - 1) < 0.03
+
+
+def test_squeeze_excitation_by_hand():
+    unit = SqueezeExcitation(6, 2)
+    x = torch.randn(3, 6, 4, 5)
+    hidden = torch.relu(x.mean((2, 3)) @ unit.squeeze.weight.T + unit.squeeze.bias)
+    weights = 1 / (1 + torch.exp(-(hidden @ unit.excite.weight.T + unit.excite.bias)))
+    assert_close(unit(x), x * weights.reshape(3, 6, 1, 1))
+    assert ((weights > 0) & (weights < 1)).all()
+
+
+def test_a_block_whose_weights_are_one_is_a_plain_block():
+    torch.manual_seed(1)
+    block, plain = SqueezeExcitationBlock(4, 8, stride=2, reduced=2), BasicBlock(4, 8, stride=2)
+    plain.load_state_dict({n: v for n, v in block.state_dict().items() if not n.startswith("weigh.")})
+    nn.init.constant_(block.weigh.excite.bias, 50.0)  # its sigmoid is 1
+    x = torch.randn(2, 4, 6, 6)
+    assert_close(block.eval()(x), plain.eval()(x))
 
 
 @pytest.mark.parametrize("name", ["smoke", "laptop", "sweep"])
-@pytest.mark.parametrize("variant", [0, 1])
+@pytest.mark.parametrize("variant", [0, 1, 2])
 def test_shapes_and_every_parameter_gets_a_gradient(name, variant):
     config = variants(name)[variant]
     model, batch = DaVAE(config).train(), batch_for(config, b=3)

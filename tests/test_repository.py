@@ -23,9 +23,9 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 # Files and folders of davae/ from the ground up: each may import only from those before it.
 ORDER = (
-    *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks"),
+    *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks", "summary"),
     *("hand", "data", "training", "inference", "graph", "evaluation", "export", "disentanglement", "results"),
-    *("figures", "explorer", "predict", "notebooks", "workspace", "cli", "__main__"),
+    *("sweeps", "figures", "explorer", "predict", "notebooks", "workspace", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}
@@ -39,6 +39,9 @@ ONLY_IN = {
     "ipywidgets": ("explorer.py",),
     "papermill": ("notebooks.py",),
     "tyro": ("cli.py",),
+    "rich": ("sweeps/board.py",),
+    "distributed": ("sweeps/executors.py",),
+    "submitit": ("sweeps/executors.py",),
     "onnx": ("graph.py", "export.py"),
     "onnxruntime": ("graph.py",),
 }

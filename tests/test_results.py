@@ -1,14 +1,17 @@
 """The paper's tables, cell for cell, and the file of our runs of record."""
 
 import csv
-import json
+import dataclasses
 import re
 
 import pytest
+import torch
 
-from davae.config import BLOCKS
+from davae.config import BLOCKS, preset
+from davae.evaluation import evaluate
 from davae.metrics import PROTOCOLS
-from davae.results import tables
+from davae.results import reductions, tables
+from davae.training.loop import train
 
 
 def row(table: int, method: str, reference: str = "") -> dict[str, str]:
@@ -99,24 +102,28 @@ def report() -> dict:
         "mean_hand": {"P5": {"epe_mm": 19.0}},
         "cloud": {"chamfer_mm": None},
         "image": {"psnr_db": 24.0, "psnr_hand_db": 18.0},
-        "latent": {block: {"kl": 12.0} for block in BLOCKS},
+        "latent": {block: {"kl": 12.0, "active_units": 7} for block in BLOCKS},
     }
 
 
-def config(mask: str) -> str:
-    return json.dumps({"data": {"crop": "plain", "mask": mask}})
+LOG = {"step": "3000", "seconds": "650.5", "val_epe_mm": "17.25"}
+
+
+def measured(mask: str = "none") -> dict[str, str]:
+    config = preset("laptop")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mask=mask))
+    return tables.measured_row(report(), config, LOG, "abc1234")
 
 
 def test_committed_measurements_can_be_read():
-    for measured in tables.read_measured():
-        assert tables.number(measured["P1_epe_mm"]) > 0
+    for row in tables.read_measured():
+        assert tables.number(row["P1_epe_mm"]) > 0
 
 
 def test_a_run_of_record_is_appended_once(tmp_path):
     path = tmp_path / "measured.csv"
     path.write_text(",".join(tables.MEASURED_COLUMNS) + "\n")
-    first = tables.measured_row(report(), config("none"), "abc1234")
-    second = tables.measured_row(report(), config("network"), "abc1234")
+    first, second = measured("none"), measured("network")
     for one in (first, second, first):
         tables.append_measured(one, path)
     assert tables.read_measured(path) == [first, second]
@@ -125,6 +132,22 @@ def test_a_run_of_record_is_appended_once(tmp_path):
     assert (second["crop"], second["mask"]) == ("plain", "network")
     assert (first["P1_epe_mm"], first["P5_epe_low_mm"], first["seed"]) == ("20.123", "19.5", "3")
     assert first["chamfer_mm"] == "" and first["data"] == "a" * 12
+    assert (first["alpha_pose"], first["beta_shape"], first["active_pose"]) == ("1e+05", "3", "7")
+    assert (first["steps"], first["seconds"], first["val_P1_epe_mm"]) == ("3000", "650.5", "17.25")
+
+
+def test_a_run_is_recorded_from_its_folder(tiny_config, prepared, tmp_path):
+    path, run = tmp_path / "measured.csv", tmp_path / "run"
+    path.write_text(",".join(tables.MEASURED_COLUMNS) + "\n")
+    train(tiny_config, prepared, run, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
+        tables.record_run(run, path)
+    found = evaluate(run, prepared, progress=False)
+    tables.record_run(run, path)
+    (row,) = tables.read_measured(path)
+    assert float(row["P1_epe_mm"]) == pytest.approx(found["protocols"]["P1"]["epe_mm"], rel=1e-4)
+    assert (row["steps"], row["last_px"], row["model"]) == ("4", "4", "da-VAE")
+    assert re.fullmatch(r"[0-9a-f]{7,}\+?|unknown", row["commit"])
 
 
 def test_measurements_of_another_version_are_not_mixed_in(tmp_path):
@@ -132,4 +155,67 @@ def test_measurements_of_another_version_are_not_mixed_in(tmp_path):
     with path.open("w", newline="") as file:
         csv.writer(file).writerow([*tables.MEASURED_COLUMNS, "novel"])
     with pytest.raises(ValueError, match="novel"):
-        tables.append_measured(tables.measured_row(report(), config("none"), "abc1234"), path)
+        tables.append_measured(measured(), path)
+
+
+# Reductions
+
+
+@pytest.mark.parametrize("reduction", reductions.REDUCTIONS)
+def test_a_converted_ratio_weighs_the_same_errors_alike(reduction):
+    """Eq. 3 by hand under another reduction, with converted weights: the same up to one common factor."""
+    generator = torch.Generator().manual_seed(0)
+    error = torch.rand(3, 256, 256, generator=generator)  # squared, of one picture
+    pose, kl = torch.rand(63, generator=generator), torch.rand(24, generator=generator)
+    ours = 1000.0 * pose.sum() + 1.0 * error.sum() + 10.0 * kl.sum()
+    of_errors, of_kl = ((x.mean if name == "mean" else x.sum) for x, name in
+                        zip((error, kl), reduction.split("/"), strict=True))  # fmt: skip
+    of_pose = pose.mean if reduction.startswith("mean") else pose.sum
+    alpha_image = 1.0 if reduction == "sum/sum" else float(error.numel())
+    alpha_pose = alpha_image * reductions.alpha_ratio(1000.0, reduction, "pose")
+    beta = alpha_image * reductions.beta_ratio(10.0, reduction, "pose")
+    assert (alpha_pose * of_pose() + alpha_image * of_errors() + beta * of_kl()).item() == pytest.approx(
+        ours.item(), rel=1e-5
+    )
+
+
+def test_reductions_that_do_not_exist_are_refused():
+    for call in (
+        lambda: reductions.beta_ratio(1.0, "max/sum"),
+        lambda: reductions.beta_ratio(1.0, "sum/sum", "image"),
+        lambda: reductions.alpha_ratio(1.0, "sum/sum", "shape"),
+    ):
+        with pytest.raises(ValueError, match="choose one of"):
+            call()
+
+
+# Other forms of the tables
+
+OURS = {"da-VAE": {"EPE P1 (mm)": 11.234567}, "plain regressor": {"EPE P1 (mm)": 12.0}}
+
+
+def test_a_table_as_csv_reads_back_cell_for_cell():
+    made = tables.layout(3, OURS)
+    rows = list(csv.reader(tables.csv_text(3, OURS).splitlines()))
+    assert rows[0] == [*made.head, "note"]
+    assert [row[:-1] for row in rows[1:]] == [[c.replace("–", "") for c in row] for row in made.body]
+    (zimmermann,) = [row for row in rows if row[1].startswith("Zimmermann")]
+    assert "as given in [16]" in zimmermann[-1]
+
+
+def test_a_table_as_latex_is_whole_and_escaped():
+    made, text = tables.layout(3, OURS), tables.latex(3, OURS)
+    lines = text.splitlines()
+    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+    assert len(body) == len(made.body) and all(line.count(" & ") == len(made.head) - 1 for line in body)
+    assert all(line.endswith(r" \\") for line in body) and lines[-1] == r"\end{table}"
+    assert "–" not in text and tables._escape("a_b & 3 %") == r"a\_b \& 3 \%"
+
+
+def test_tables_are_written_in_three_forms(tmp_path):
+    written = tables.write_tables(tmp_path / "tables", {3: OURS})
+    assert {path.name for path in written} == {
+        f"table{number}.{ending}" for number in (1, 2, 3, 4) for ending in ("md", "csv", "tex")
+    }
+    assert (tmp_path / "tables" / "table3.md").read_text() == tables.markdown(3, OURS)
+    assert "measured" not in (tmp_path / "tables" / "table4.csv").read_text()

@@ -97,14 +97,19 @@ _held: Lock | None = None  # by this worker, until it ends
 def _start_worker(lock: Lock, start: Callable[..., object] | None, arguments: tuple) -> None:
     global _held
     _held = lock
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if start is not None:
         start(*arguments)
 
 
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)  # not `sys.exit`, which would only end this thread
+def end_with_parent() -> None:
+    """From now on let this worker process end when the one that started it does, however that ends."""
+
+    def watch() -> None:
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)  # not `sys.exit`, which would only end this thread
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

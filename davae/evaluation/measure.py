@@ -21,7 +21,6 @@ from davae.training import runs
 from davae.training.trainer import pick_device
 
 BATCH_SIZE = 32
-MODEL_NAMES = {"sk": "da-VAE", "none": "na-VAE"}
 
 
 def evaluate(
@@ -73,7 +72,7 @@ def evaluate(
         "data": test.manifest["digest"],
         "trained_on": trained_on,
         "preset": config.preset,
-        "model": MODEL_NAMES[config.model.attention],
+        "model": config.model.title,
         "mask": config.data.mask,
         "seed": config.train.seed,
     }

@@ -18,7 +18,7 @@ GREY, INK = "#f2f2f2", "#333333"
 @styled
 def model_diagram(config: ModelConfig) -> Figure:
     """Return the architecture for one config, from image to joints, cloud and image."""
-    from davae.networks import summarise
+    from davae.summary import summarise
 
     parameters = {part.name: part.parameters for part in summarise(config)}
     figure = new_figure(4.1)
@@ -29,7 +29,7 @@ def model_diagram(config: ModelConfig) -> Figure:
     map_px = math.ceil(math.ceil(px / config.stem_stride) / (4 if config.stem_pool else 2))
     head_px = math.ceil(math.ceil(map_px / 2) / config.last_stride)
     heights = dict(zip(ROWS, (47.5, 30.0, 12.5), strict=True))
-    unit = "selective-kernel" if config.attention == "sk" else "residual"
+    unit = {"sk": "selective-kernel", "se": "squeeze-excitation", "none": "residual"}[config.attention]
 
     _box(ax, 6.5, 30, 12, 12, f"image\n3×{px}×{px}", "white")
     trunk = f"trunk\nstem, layer1,\nlayer2\n{2 * width}×{map_px}×{map_px}\n{_count(parameters['trunk'])}"
@@ -61,7 +61,7 @@ def model_diagram(config: ModelConfig) -> Figure:
         (89.5, "decoders"),
     ):
         _text(ax, x, 58.5, word, weight="bold")
-    total = f"{'da-VAE' if config.attention == 'sk' else 'na-VAE'}: {_count(parameters['total'])} parameters"
+    total = f"{config.title}: {_count(parameters['total'])} parameters"
     _text(ax, 15, 9, total, weight="bold")
     return figure
 

@@ -3,8 +3,7 @@
 from davae.networks.davae import DaVAE, DaVAEOutput, Decoded
 from davae.networks.encoder import Posterior
 from davae.networks.handmask import HandMaskNet
-from davae.networks.summary import Part, format_summary, summarise
 
 __all__ = [
-    "DaVAE", "DaVAEOutput", "Decoded", "HandMaskNet", "Part", "Posterior", "format_summary", "summarise",
+    "DaVAE", "DaVAEOutput", "Decoded", "HandMaskNet", "Posterior",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Residual blocks: the plain one of ResNet-34 (paper ref. 35) and one with a selective kernel (ref. 36).
+"""Residual blocks: ResNet-34's (paper ref. 35), with a selective kernel (36), with squeeze-excitation (38).
 
 Parameter names of the plain block are torchvision's, so that published ResNet-34 weights load.
 """
@@ -72,12 +72,13 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = conv3x3(channels_out, channels_out)
         self.bn2 = nn.BatchNorm2d(channels_out)
+        self.weigh = nn.Identity()
         self.downsample = _shortcut(channels_in, channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
         y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        y = self.weigh(self.bn2(self.conv2(y)))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -96,6 +97,27 @@ class SelectiveKernelBlock(nn.Module):
         """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
         y = self.bn2(self.conv2(self.selective(x)))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class SqueezeExcitation(nn.Module):
+    """Weigh each channel by a number in (0, 1) that depends on all channels' means (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, reduced: int):
+        super().__init__()
+        self.squeeze, self.excite = nn.Linear(channels, reduced), nn.Linear(reduced, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c, h, w) to the same shape."""
+        weights = self.excite(self.squeeze(x.mean(dim=(2, 3))).relu()).sigmoid()
+        return x * weights[..., None, None]
+
+
+class SqueezeExcitationBlock(BasicBlock):
+    """ResNet-34's block whose channels are weighed before they join the skip connection."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, reduced: int):
+        super().__init__(channels_in, channels_out, stride=stride)
+        self.weigh = SqueezeExcitation(channels_out, reduced)
 
 
 def residual_layer(

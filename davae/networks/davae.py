@@ -1,4 +1,4 @@
-"""da-VAE, and na-VAE without its attention: the network of paper section 3.2, Fig. 1."""
+"""da-VAE and its variants: the network of paper section 3.2, Fig. 1."""
 
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class DaVAE(nn.Module):
     """One encoder with three heads, a latent code in three blocks, three decoders.
 
     The pose decoder reads z_pose, the cloud decoder z_pose and z_shape, the image decoder all of z
-    (paper 3.2). With `config.attention == "none"` this is na-VAE (paper 4.4).
+    (paper 3.2). `config.attention` makes it na-VAE (paper 4.4), or da-VAE with another attention.
     """
 
     def __init__(self, config: ModelConfig):

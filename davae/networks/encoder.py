@@ -6,7 +6,13 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from davae.config import BLOCKS, ModelConfig
-from davae.networks.blocks import BasicBlock, SelectiveKernelBlock, full_precision, residual_layer
+from davae.networks.blocks import (
+    BasicBlock,
+    SelectiveKernelBlock,
+    SqueezeExcitationBlock,
+    full_precision,
+    residual_layer,
+)
 
 # Bounds of the log variance: exp(-12) is far below any useful noise, exp(8) far above the prior's.
 LOGVAR_MIN, LOGVAR_MAX = -12.0, 8.0
@@ -49,10 +55,13 @@ class Head(nn.Module):
             ("layer4", fourth, config.blocks[3], config.last_stride),
         )
         for name, wide, blocks, stride in layers:
-            kind = BasicBlock
-            if config.attention == "sk":
-                # max(C/16, 32) at full width, the SK paper's r = 16 and L = 32; L in proportion below it.
-                kind = partial(SelectiveKernelBlock, reduced=max(wide // 16, third // 8))
+            # max(C/16, 32) at full width, the SK paper's r = 16 and L = 32; L in proportion below it.
+            reduced = max(wide // 16, third // 8)
+            kind = {
+                "sk": partial(SelectiveKernelBlock, reduced=reduced),
+                "se": partial(SqueezeExcitationBlock, reduced=reduced),
+                "none": BasicBlock,
+            }[config.attention]
             setattr(self, name, residual_layer(kind, channels, wide, blocks=blocks, stride=stride))
             channels = wide
         self.pooled = config.head_pool == "mean"

@@ -7,13 +7,16 @@ their own columns, under their protocol's name.
 """
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from davae.config import BLOCKS
+from davae.config import BLOCKS, TERMS, Config
 from davae.data.folders import write_atomically
 from davae.metrics import PROTOCOLS
 
@@ -31,9 +34,13 @@ _NUMBERS = {"epe_mm": "EPE (mm)", "auc": "AUC", "elbo": "ELBO", "kl_pose": "KL p
 
 MEASURED_COLUMNS = (
     *("dataset", "data", "crop", "mask", "split", "n", "model", "preset", "config", "seed", "commit"),
+    *(f"alpha_{term}" for term in TERMS),
+    *(f"beta_{block}" for block in BLOCKS),
+    *("steps", "batch_size", "last_px", "seconds", "val_P1_epe_mm"),
     *(f"{p}_{value}" for p in PROTOCOLS for value in ("epe_mm", "epe_low_mm", "epe_high_mm", "auc_20_50")),
     *("mean_pose_P1_epe_mm", "mean_hand_P5_epe_mm", "chamfer_mm", "psnr_db", "psnr_hand_db", "elbo"),
     *(f"kl_{block}" for block in BLOCKS),
+    *(f"active_{block}" for block in BLOCKS),
 )
 
 
@@ -57,18 +64,24 @@ def read_reported(table: int | None = None) -> list[dict[str, str]]:
     return [row for row in rows if row["table"] == str(table)]
 
 
-def measured_row(report: dict[str, Any], config_json: str, commit: str) -> dict[str, str]:
+def measured_row(
+    report: dict[str, Any], config: Config, log: Mapping[str, str], commit: str
+) -> dict[str, str]:
     """Return the row of measured.csv that records one evaluated run.
 
     Args:
         report: from `davae.evaluation.evaluate`.
-        config_json: the run's config.json, recorded by its digest, its crop and its mask.
+        config: the run's, of which what our studies vary is recorded, and a digest of all.
+        log: the last row of the run's metrics.csv.
         commit: of the code that made it.
     """
     row = {name: report[name] for name in ("dataset", "split", "n", "model", "preset", "seed", "elbo")}
-    row |= {"data": report["data"][:12], "commit": commit}
-    row |= {name: json.loads(config_json)["data"][name] for name in ("crop", "mask")}
-    row["config"] = hashlib.sha256(config_json.encode()).hexdigest()[:12]
+    row |= {"data": report["data"][:12], "commit": commit, "crop": config.data.crop, "mask": config.data.mask}
+    row["config"] = hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
+    row |= dataclasses.asdict(config.loss)
+    row |= {"steps": config.train.steps, "batch_size": config.train.batch_size}
+    row |= {"last_px": config.model.last_px}
+    row |= {"seconds": float(log["seconds"]), "val_P1_epe_mm": float(log["val_epe_mm"])}
     for name, result in report["protocols"].items():
         low, high = result["epe_interval_mm"]
         row |= {f"{name}_epe_mm": result["epe_mm"], f"{name}_epe_low_mm": low, f"{name}_epe_high_mm": high}
@@ -78,7 +91,34 @@ def measured_row(report: dict[str, Any], config_json: str, commit: str) -> dict[
     row |= {"chamfer_mm": report["cloud"]["chamfer_mm"]}
     row |= {name: report["image"][name] for name in ("psnr_db", "psnr_hand_db")}
     row |= {f"kl_{block}": report["latent"][block]["kl"] for block in BLOCKS}
+    row |= {f"active_{block}": report["latent"][block]["active_units"] for block in BLOCKS}
     return {name: _cell(row[name]) for name in MEASURED_COLUMNS}
+
+
+def record_run(run: Path | str, path: Path | str = MEASURED) -> None:
+    """Add a finished and evaluated run to the runs of record.
+
+    Raises:
+        FileNotFoundError: it is not finished or not evaluated.
+    """
+    run = Path(run)
+    report, log = (run / name for name in ("metrics.json", "metrics.csv"))
+    for needed in (run / "config.json", report, log):
+        if not needed.exists():
+            raise FileNotFoundError(f"{needed}: missing; train and evaluate the run before recording it")
+    with log.open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    config = Config.from_json((run / "config.json").read_text())
+    append_measured(measured_row(json.loads(report.read_text()), config, last, commit()), path)
+
+
+def commit() -> str:
+    """Return the commit of this clone, with "+" where files differ from it; "unknown" outside of one."""
+    command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def read_measured(path: Path | str = MEASURED) -> list[dict[str, str]]:
@@ -110,8 +150,18 @@ def append_measured(row: dict[str, str], path: Path | str = MEASURED) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
 
 
-def markdown(table: int, measured: dict[str, dict[str, float]] | None = None) -> str:
-    """Return one of the paper's tables as Markdown, with our figures in columns of their own.
+class Layout(NamedTuple):
+    """A table as text: titles, cells, and how many columns on the left hold words."""
+
+    title: str
+    head: list[str]
+    body: list[list[str]]
+    notes: list[str]  # (a), (b), ...
+    words: int
+
+
+def layout(table: int, measured: Mapping[str, Mapping[str, float]] | None = None) -> Layout:
+    """Lay out one of the paper's tables, with our figures in columns of their own.
 
     Args:
         table: 1 to 4.
@@ -138,12 +188,67 @@ def markdown(table: int, measured: dict[str, dict[str, float]] | None = None) ->
     for method, values in measured.items():
         cells = [*([""] if grouped else []), method, *("–" for _ in numbers)]
         body.append(cells + [_cell(values.get(title)) or "–" for title in ours])
-    left = 2 if grouped else 1
-    lines = [f"**Table {table}.** {TITLES[table]}", "", _line(head)]
-    lines += [_line(["---"] * left + ["---:"] * (len(head) - left)), *map(_line, body)]
-    if notes:
-        lines += ["", *(f"({chr(ord('a') + i)}) {note}  " for i, note in enumerate(notes))]
+    notes = [f"({chr(ord('a') + i)}) {note}" for i, note in enumerate(notes)]
+    return Layout(f"Table {table}. {TITLES[table]}", head, body, notes, 2 if grouped else 1)
+
+
+def markdown(table: int, measured: Mapping[str, Mapping[str, float]] | None = None) -> str:
+    """Return a table as Markdown; see `layout`."""
+    made = layout(table, measured)
+    name, _, title = made.title.partition(" ")[2].partition(" ")
+    lines = [f"**Table {name}** {title}", "", _line(made.head)]
+    lines += [_line(["---"] * made.words + ["---:"] * (len(made.head) - made.words)), *map(_line, made.body)]
+    if made.notes:
+        lines += ["", *(f"{note}  " for note in made.notes)]
     return "\n".join(lines) + "\n"
+
+
+def csv_text(table: int, measured: Mapping[str, Mapping[str, float]] | None = None) -> str:
+    """Return a table as CSV, a dash as an empty cell; notes stand in a last column."""
+    made = layout(table, measured)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*made.head, "note"])
+    for row in made.body:
+        marks = [note[4:] for note in made.notes if row[made.words - 1].endswith(note[:3])]
+        writer.writerow(["" if cell == "–" else cell for cell in row] + ["; ".join(marks)])
+    return text.getvalue()
+
+
+def latex(table: int, measured: Mapping[str, Mapping[str, float]] | None = None) -> str:
+    """Return a table as LaTeX for the package booktabs; see `layout`."""
+    made = layout(table, measured)
+    columns = "l" * made.words + "r" * (len(made.head) - made.words)
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(made.title.partition('. ')[2])}}}"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_line(made.head), r"\midrule"]
+    lines += [*map(_latex_line, made.body), r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par\footnotesize {_escape(note)}" for note in made.notes]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def write_tables(folder: Path | str, measured: Mapping[int, Mapping[str, Mapping[str, float]]]) -> list[Path]:
+    """Write all four tables as table1.md, .csv and .tex, ...; return their paths.
+
+    Args:
+        folder: made where it is not there.
+        measured: table -> method -> {column title -> value}.
+    """
+    folder, kinds, written = Path(folder), {"md": markdown, "csv": csv_text, "tex": latex}, []
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in TITLES:
+        for ending, make in kinds.items():
+            path, text = folder / f"table{table}.{ending}", make(table, measured.get(table))
+            write_atomically(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+            written.append(path)
+    return written
+
+
+def _latex_line(cells: list[str]) -> str:
+    return " & ".join("--" if cell == "–" else _escape(cell) for cell in cells) + r" \\"
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + letter if letter in "&%$#_{}" else letter for letter in text)
 
 
 def _line(cells: list[str]) -> str:

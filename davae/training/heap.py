@@ -1,8 +1,8 @@
 """Memory that a training step frees, and the next one needs again, stays with the process.
 
 By default glibc asks the kernel for every large block anew and gives it back when it is freed, so that each
-step's activations arrive as pages that the kernel must clear first: measured in turns, 6 % of a training step of
-`paper`, 2 % of one of `laptop` (docs/benchmarks.md).
+step's activations arrive as pages that the kernel must clear first: measured in turns, 6 % of a training step
+of `paper`, 2 % of one of `laptop` (docs/benchmarks.md).
 """
 
 import ctypes

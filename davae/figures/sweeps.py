@@ -1,0 +1,184 @@
+"""Figures of many runs: errors over a varied weight (paper Figs. 2 and 3), information, pairs of seeds."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from davae.config import BLOCKS
+from davae.figures.style import HUES, SERIES, new_axes, same_length, styled
+
+CLAIM = "#f3e3c3"  # where the paper says the best values lie
+
+
+@styled
+def sweep_curve(
+    values: Sequence[float],
+    errors: np.ndarray,
+    *,
+    variable: str,
+    claim: tuple[float, float] | None = None,
+    guess: float | None = None,
+    measure: str = "EPE, P1 (mm)",
+) -> Figure:
+    """Return error over the decimal logarithm of what was varied, with the range over seeds (Figs. 2, 3).
+
+    Args:
+        values: (k,) of the variable, positive.
+        errors: (s, k), a row for each seed; NaN where a run failed.
+        variable: on the axis, such as "r".
+        claim: the paper's range of best values; shaded. An end may be infinite.
+        guess: the error of a constant guess, as a line.
+        measure: what the errors are.
+    """
+    figure, axes = new_axes(2.9)
+    draw_sweep(axes[0, 0], values, errors, variable=variable, claim=claim, guess=guess, measure=measure)
+    return figure
+
+
+@styled
+def draw_sweep(
+    ax: Axes,
+    values: Sequence[float],
+    errors: np.ndarray,
+    *,
+    variable: str,
+    claim: tuple[float, float] | None = None,
+    guess: float | None = None,
+    measure: str = "EPE, P1 (mm)",
+    colour: str = SERIES[0],
+    label: str = "",
+) -> None:
+    """Draw `sweep_curve` into an axes."""
+    x, errors = np.log10(np.asarray(values, dtype=float)), np.atleast_2d(np.asarray(errors, dtype=float))
+    same_length(values=x, errors=errors.T)
+    pad = 0.25
+    ends = x.min() - pad, x.max() + pad
+    if claim is not None:
+        low, high = (np.clip(np.log10(max(end, 1e-300)), *ends) for end in claim)
+        ax.axvspan(low, high, color=CLAIM, zorder=0, linewidth=0, label="the paper's best values")
+    if guess is not None:
+        ax.axhline(
+            guess, color="#777777", linestyle=":", linewidth=1.2, label="mean pose, whatever the image"
+        )
+    if len(errors) > 1:
+        ax.fill_between(
+            x, np.nanmin(errors, 0), np.nanmax(errors, 0), color=colour, alpha=0.22, linewidth=0,
+            label=f"range over {len(errors)} seeds",
+        )  # fmt: skip
+        ax.plot(np.tile(x, len(errors)), errors.ravel(), ".", color=colour, markersize=4, alpha=0.6)
+    ax.plot(x, np.nanmean(errors, 0), "o-", color=colour, markersize=4, label=label or "mean over seeds")
+    ax.set(xlim=ends, xlabel=f"lg {variable}", ylabel=measure)
+    ax.legend(loc="best")
+
+
+@styled
+def rate_distortion(
+    rates: Mapping[str, np.ndarray],
+    distortions: Mapping[str, np.ndarray],
+    values: Sequence[float],
+    *,
+    measures: Mapping[str, str],
+    variable: str,
+) -> Figure:
+    """Return what each block of z carries against the error of what is decoded from it, value by value.
+
+    Args:
+        rates: block -> (k,) KL in nats, summed over its dimensions.
+        distortions: block -> (k,) error of the term it belongs to.
+        values: (k,) of what was varied; written beside the points.
+        measures: block -> name and unit of its error.
+        variable: what was varied.
+    """
+    figure, axes = new_axes(2.6, 1, len(BLOCKS))
+    for ax, block in zip(axes[0], BLOCKS, strict=True):
+        same_length(rates=rates[block], distortions=distortions[block], values=values)
+        ax.plot(rates[block], distortions[block], "-", color=HUES[block], linewidth=0.8, alpha=0.6)
+        ax.plot(rates[block], distortions[block], "o", color=HUES[block], markersize=4)
+        for rate, distortion, value in zip(rates[block], distortions[block], values, strict=True):
+            ax.annotate(
+                f"{value:g}", (rate, distortion), xytext=(3, 3), textcoords="offset points", fontsize=6.5
+            )
+        ax.set(title=block, xlabel="KL (nats)", ylabel=measures[block])
+        ax.margins(0.15)
+    figure.suptitle(f"numbers at the points: {variable}", fontsize=8)
+    return figure
+
+
+@styled
+def kl_profiles(profiles: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Return the KL of each dimension, largest first, of several runs: collapse is a line on the floor.
+
+    Args:
+        profiles: label of a run -> block -> (z,) nats of each dimension.
+    """
+    figure, axes = new_axes(2.5, 1, len(BLOCKS), sharey=True)
+    for ax, block in zip(axes[0], BLOCKS, strict=True):
+        for index, (label, blocks) in enumerate(profiles.items()):
+            ordered = np.sort(np.asarray(blocks[block], dtype=float))[::-1]
+            ax.plot(
+                np.arange(1, len(ordered) + 1), ordered, marker=".", color=SERIES[index % len(SERIES)],
+                linestyle=("-", "--", "-.", ":")[index % 4], label=label,
+            )  # fmt: skip
+        ax.set(title=block, xlabel="dimension, by its KL")
+    axes[0, 0].set_ylabel("KL (nats)")
+    axes[0, -1].legend()
+    return figure
+
+
+@styled
+def paired_seeds(errors: Mapping[str, np.ndarray], *, measure: str = "EPE, P1 (mm)") -> Figure:
+    """Return each model's error seed by seed, those of one seed joined by a line, with the means as bars.
+
+    Args:
+        errors: model -> (s,) one error a seed, in the same order.
+        measure: what the errors are.
+    """
+    same_length(**{label: values for label, values in errors.items()})
+    figure, axes = new_axes(2.6)
+    ax = axes[0, 0]
+    table = np.array(list(errors.values()), dtype=float)  # (models, seeds)
+    places = np.arange(len(errors))
+    ax.plot(places, table, "-", color="#bbbbbb", linewidth=0.8, zorder=1)
+    for place, values, colour in zip(places, table, SERIES, strict=False):
+        ax.plot(np.full(len(values), place), values, "o", color=colour, markersize=4, zorder=2)
+        ax.hlines(values.mean(), place - 0.18, place + 0.18, color=colour, linewidth=2.5, zorder=3)
+        ax.annotate(
+            f"{values.mean():.2f}", (place + 0.2, values.mean()), va="center", color=colour, fontsize=8
+        )
+    ax.set_xticks(places, list(errors))
+    ax.set(xlim=(-0.5, len(errors) - 0.4), ylabel=measure)
+    ax.grid(axis="x", visible=False)
+    return figure
+
+
+@styled
+def trend(
+    factor: np.ndarray, series: Mapping[str, np.ndarray], *, xlabel: str, ylabel: str, bins: int = 8
+) -> Figure:
+    """Return the mean of each series in equally full bins of a factor, with twice its standard error.
+
+    Args:
+        factor: (n,) one number an image.
+        series: label -> (n,); a block of z has its own hue.
+        xlabel: the factor and its unit.
+        ylabel: what the series are, and their unit.
+        bins: how many; fewer where there are fewer than ten images a bin.
+    """
+    count = same_length(factor=factor, **dict(series))
+    bins = max(1, min(bins, count // 10))
+    figure, axes = new_axes(2.6)
+    ax = axes[0, 0]
+    parts = np.array_split(np.argsort(factor), bins)
+    x = np.array([np.mean(factor[part]) for part in parts])
+    for index, (label, values) in enumerate(series.items()):
+        means = np.array([np.mean(values[part]) for part in parts])
+        errors = np.array([2 * np.std(values[part]) / np.sqrt(len(part)) for part in parts])
+        ax.errorbar(
+            x, means, errors, marker="o", markersize=3.5, capsize=2,
+            color=HUES.get(label, SERIES[index % len(SERIES)]), label=label,
+        )  # fmt: skip
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend()
+    return figure

@@ -1,0 +1,173 @@
+"""What a sweep varies: one config for each combination of values and seeds.
+
+A variable is one of `VARIABLES`, which change several fields together as the paper's experiments do, or any
+field of the config by its dotted name, such as `train.learning_rate`.
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from davae.config import BLOCKS, VARIANTS, Config
+
+Value = float | int | str | bool
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep, and what sets it apart from the others."""
+
+    config: Config
+    varied: dict[str, Value]  # variable -> value; the seed among them
+
+    @property
+    def label(self) -> str:
+        """Such as "beta_ratio 3, seed 0"."""
+        return ", ".join(f"{name} {_short(value)}" for name, value in self.varied.items())
+
+
+def vary(config: Config, choices: Mapping[str, Sequence[Value]], seeds: Sequence[int] = (0,)) -> list[Point]:
+    """Return a point for every combination of values, and for each of those every seed.
+
+    Seeds come last in the order of work: a sweep that is stopped has all values of its first seed first.
+
+    Args:
+        config: what is varied.
+        choices: variable -> its values, in order.
+        seeds: of the training.
+
+    Raises:
+        ValueError: no such variable, a value that it cannot have, no value or no seed at all.
+    """
+    if not seeds or not all(choices.values()):
+        empty = [name for name, values in choices.items() if not values] or ["seeds"]
+        raise ValueError(f"nothing to vary: no value of {', '.join(empty)}")
+    points = []
+    for seed in seeds:
+        for values in itertools.product(*choices.values()):
+            varied = dict(zip(choices, values, strict=True))
+            changed = config
+            for name, value in varied.items():
+                changed = set_variable(changed, name, value)
+            train = dataclasses.replace(changed.train, seed=seed)
+            points.append(Point(dataclasses.replace(changed, train=train), varied | {"seed": seed}))
+    return points
+
+
+def parse_choices(texts: Sequence[str]) -> dict[str, list[Value]]:
+    """Read variables and values as they stand on a command line: "beta_ratio=0.3,3,30".
+
+    Raises:
+        ValueError: a text that is not NAME=VALUE,VALUE..., or a name given twice.
+    """
+    choices: dict[str, list[Value]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        found = [value.strip() for value in values.split(",")]
+        if not (name and equals and all(found)):
+            raise ValueError(f"--vary {text!r}: expected NAME=VALUE,VALUE..., such as beta_ratio=0.3,3,30")
+        if "..." in found:
+            raise ValueError(f"--vary {text!r}: write every value out; '...' stands for none")
+        if name in choices:
+            raise ValueError(f"--vary {text!r}: {name} is given twice; put all its values into one")
+        choices[name] = [plain_value(value) for value in found]
+    return choices
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read seeds as they stand on a command line: "0,1,2".
+
+    Raises:
+        ValueError: not whole numbers from 0 on, or one twice.
+    """
+    seeds = text.split(",")
+    if not all(seed.strip().isdecimal() for seed in seeds) or len(set(map(int, seeds))) < len(seeds):
+        raise ValueError(f"--seeds {text!r}: expected different whole numbers, such as 0,1,2")
+    return list(map(int, seeds))
+
+
+def set_variable(config: Config, name: str, value: Value) -> Config:
+    """Return the config with one variable set.
+
+    Raises:
+        ValueError: no such variable, or not a value for it; the message lists what there is.
+    """
+    if name in VARIABLES:
+        return VARIABLES[name](config, value)
+    group, dot, field = name.partition(".")
+    part = getattr(config, group, None) if dot else None
+    fields = {f.name for f in dataclasses.fields(part)} if dataclasses.is_dataclass(part) else set()
+    if field not in fields:
+        raise ValueError(
+            f"unknown variable {name!r}; choose one of {', '.join(VARIABLES)}, or a field of the config such "
+            "as train.learning_rate"
+        )
+    found = getattr(part, field)
+    wanted = type(found)
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        raise ValueError(f"{name} = {value!r}: expected a value of type {wanted.__name__}, such as {found!r}")
+    return dataclasses.replace(config, **{group: dataclasses.replace(part, **{field: value})})
+
+
+def _betas(config: Config, value: float) -> Config:
+    return _loss(config, **{f"beta_{block}": value for block in BLOCKS})
+
+
+def _beta_ratio(config: Config, value: float) -> Config:
+    """R = beta / alpha_image at fixed alpha_pose, alpha_cloud and betas, as for Fig. 2."""
+    betas = {getattr(config.loss, f"beta_{block}") for block in BLOCKS}
+    if len(betas) > 1:
+        raise ValueError(
+            f"beta_ratio needs one beta for all blocks, found {sorted(betas)}; set it by beta=VALUE first"
+        )
+    return _loss(config, alpha_image=betas.pop() / value)
+
+
+def _alpha_ratio(term: str) -> Callable[[Config, float], Config]:
+    """alpha_i / alpha_image at a fixed alpha_image and betas, as for Fig. 3."""
+    return lambda config, value: _loss(config, **{f"alpha_{term}": value * config.loss.alpha_image})
+
+
+def _loss(config: Config, **weights: float) -> Config:
+    return dataclasses.replace(config, loss=dataclasses.replace(config.loss, **weights))
+
+
+def _positive(name: str, change: Callable[[Config, float], Config]) -> Callable[[Config, Value], Config]:
+    def checked(config: Config, value: Value) -> Config:
+        if isinstance(value, bool | str) or not 0 < value < float("inf"):
+            raise ValueError(f"{name} = {value!r}: expected a positive number")
+        return change(config, float(value))
+
+    return checked
+
+
+def _model(config: Config, value: Value) -> Config:
+    if value not in VARIANTS:
+        raise ValueError(f"model = {value!r}: choose one of {', '.join(VARIANTS)}")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, attention=VARIANTS[value]))
+
+
+VARIABLES: dict[str, Callable[[Config, Value], Config]] = {
+    "beta_ratio": _positive("beta_ratio", _beta_ratio),
+    "beta": _positive("beta", _betas),
+    "alpha_pose_ratio": _positive("alpha_pose_ratio", _alpha_ratio("pose")),
+    "alpha_cloud_ratio": _positive("alpha_cloud_ratio", _alpha_ratio("cloud")),
+    "model": _model,
+}
+
+
+def plain_value(text: str) -> Value:
+    """Return a number, true or false where the text is one, else the text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float | bool) else text
+
+
+def _short(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
