@@ -81,6 +81,12 @@ MAKERS = {
     "term_bars": lambda: figures.term_bars(LOG),
     "kl_bars": lambda: figures.kl_bars(KL),
     "pck_curves": lambda: figures.pck_curves({"da-VAE": ERRORS_MM, "mean pose": ERRORS_MM * 5}),
+    "pck_beside_reported": lambda: figures.pck_beside_reported(
+        {"da-VAE": ERRORS_MM},
+        {f"Someone et al. [{n}]": 0.9 + n / 200 for n in range(15)},
+        on="a",
+        reported_on="b",
+    ),
     "error_by_joint": lambda: figures.error_by_joint({"da-VAE": PER_JOINT_MM, "na-VAE": PER_JOINT_MM + 1}),
     "bone_length_histogram": lambda: figures.bone_length_histogram(
         {"train": RNG.normal(29, 2, 500), "val": RNG.normal(29, 2, 50), "test": RNG.normal(29, 2, 80)}

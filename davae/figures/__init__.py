@@ -2,7 +2,15 @@
 
 from davae.figures.checks import check_sheet
 from davae.figures.clouds import cloud_figure, draw_cloud, plotly_hand, reconstructions
-from davae.figures.curves import draw_pck, error_by_joint, kl_bars, loss_curves, pck_curves, term_bars
+from davae.figures.curves import (
+    draw_pck,
+    error_by_joint,
+    kl_bars,
+    loss_curves,
+    pck_beside_reported,
+    pck_curves,
+    term_bars,
+)
 from davae.figures.diagram import model_diagram
 from davae.figures.hands import best_median_worst, compare_3d, draw_hand, hand_3d, hands_grid
 from davae.figures.masks import iou_histogram, mask_comparison
@@ -17,38 +25,10 @@ from davae.figures.style import new_axes, new_figure, styled, use_style
 from davae.figures.sweeps import draw_sweep, kl_profiles, paired_seeds, rate_distortion, sweep_curve, trend
 
 __all__ = [
-    "best_median_worst",
-    "bone_length_histogram",
-    "check_sheet",
-    "cloud_figure",
-    "compare_3d",
-    "draw_cloud",
-    "draw_hand",
-    "draw_pck",
-    "draw_sweep",
-    "error_by_joint",
-    "factor_histograms",
-    "hand_3d",
-    "hands_grid",
-    "iou_histogram",
-    "kl_bars",
-    "kl_profiles",
-    "loss_curves",
-    "mask_comparison",
-    "model_diagram",
-    "new_axes",
-    "new_figure",
-    "paired_seeds",
-    "palm_normal",
-    "pck_curves",
-    "plotly_hand",
-    "rate_distortion",
-    "reconstructions",
-    "skin_tone_histogram",
-    "styled",
-    "sweep_curve",
-    "term_bars",
-    "trend",
-    "use_style",
-    "viewpoint_scatter",
+    "best_median_worst", "bone_length_histogram", "check_sheet", "cloud_figure", "compare_3d", "draw_cloud",
+    "draw_hand", "draw_pck", "draw_sweep", "error_by_joint", "factor_histograms", "hand_3d", "hands_grid",
+    "iou_histogram", "kl_bars", "kl_profiles", "loss_curves", "mask_comparison", "model_diagram",
+    "new_axes", "new_figure", "paired_seeds", "palm_normal", "pck_beside_reported", "pck_curves",
+    "plotly_hand", "rate_distortion", "reconstructions", "skin_tone_histogram", "styled", "sweep_curve",
+    "term_bars", "trend", "use_style", "viewpoint_scatter",
 ]  # fmt: skip

@@ -150,6 +150,39 @@ def draw_pck(ax: Axes, errors_mm: Mapping[str, np.ndarray], colours: Mapping[str
 
 
 @styled
+def pck_beside_reported(
+    errors_mm: Mapping[str, np.ndarray], reported: Mapping[str, float], *, on: str, reported_on: str
+) -> Figure:
+    """Return our PCK curves and, beside them, AUCs: ours as dots, printed ones as rings (paper Fig. 7).
+
+    The curves of others exist as pictures alone, so none is drawn.
+
+    Args:
+        errors_mm: label -> our errors in mm, of any shape.
+        reported: method -> AUC as printed.
+        on: the dataset that ours were measured on.
+        reported_on: the one that the printed figures are of.
+    """
+    figure, axes = new_axes(3.4, 1, 2, width_ratios=[3, 2])
+    draw_pck(axes[0, 0], errors_mm)
+    axes[0, 0].set_title(f"measured on {on}")
+    window, ax = AUC_THRESHOLDS_MM, axes[0, 1]
+    ours = {label: auc(window, pck(np.asarray(e)[~np.isnan(e)], window)) for label, e in errors_mm.items()}
+    rows = sorted([(value, name, False) for name, value in reported.items()]
+                  + [(value, label, True) for label, value in ours.items()])  # fmt: skip
+    for place, (value, name, measured) in enumerate(rows):
+        colour = SERIES[list(ours).index(name) % len(SERIES)] if measured else "#555555"
+        ax.plot(
+            value, place, "o", color=colour, markerfacecolor=colour if measured else "white", markersize=5
+        )
+    names = [f"{name}, measured" if measured else name for _, name, measured in rows]
+    ax.set_yticks(range(len(rows)), names, fontsize=6.5)
+    ax.set(xlabel="AUC, 20-50 mm", ylim=(-0.7, len(rows) - 0.3))
+    ax.set_title(f"rings: as printed, on {reported_on}")
+    return figure
+
+
+@styled
 def error_by_joint(per_joint_mm: Mapping[str, np.ndarray] | np.ndarray, *, protocol: str = "P1") -> Figure:
     """Return the mean error of each joint, finger by finger from root to tip.
 

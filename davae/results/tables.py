@@ -113,10 +113,16 @@ def record_run(run: Path | str, path: Path | str = MEASURED) -> None:
 
 
 def commit() -> str:
-    """Return the commit of this clone, with "+" where files differ from it; "unknown" outside of one."""
-    command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
+    """Return the commit of this clone, "+" after it where the package differs, "unknown" outside of one."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(FOLDER.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # The table itself does not count: it changes with every run that is recorded.
+        changed = git("status", "--porcelain", "--", ".", f":(exclude){MEASURED.relative_to(FOLDER.parent)}")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
