@@ -68,7 +68,14 @@ def draw_sweep(
             label=f"range over {len(errors)} seeds",
         )  # fmt: skip
         ax.plot(np.tile(x, len(errors)), errors.ravel(), ".", color=colour, markersize=4, alpha=0.6)
-    ax.plot(x, np.nanmean(errors, 0), "o-", color=colour, markersize=4, label=label or "mean over seeds")
+    ax.plot(
+        x,
+        np.nanmean(errors, 0),
+        "o-",
+        color=colour,
+        markersize=4,
+        label=label or ("mean over seeds" if len(errors) > 1 else "one seed"),
+    )
     ax.set(xlim=ends, xlabel=f"lg {variable}", ylabel=measure)
     ax.legend(loc="best")
 
