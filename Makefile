@@ -64,7 +64,7 @@ $(installed): requirements.lock pyproject.toml
 		echo "Install one (Debian and Ubuntu: python3.12-venv), or name it: make $(MAKECMDGOALS) PYTHONS=/path/to/python" >&2; \
 		exit 1; \
 	fi; \
-	echo "Installing about 160 packages into $(VENV), with $$("$$base" --version): once, about 2 minutes ..."; \
+	echo "Installing about 170 packages into $(VENV), with $$("$$base" --version): once, about 2 minutes ..."; \
 	"$$base" -m venv $(VENV)
 	@$(python) -m pip install --quiet --no-compile -r requirements.lock
 	@$(python) -m pip install --quiet --no-deps --no-build-isolation -e .
