@@ -198,10 +198,10 @@ def sweep(
         option: Of SLURM's jobs, in submitit's names: slurm_partition=gpu, timeout_min=120.
         crop: The crop that the data was prepared with.
         mask: What the network sees; where nothing is said, the preset decides.
-        record: Add the results to the table of runs of record, davae/results/measured.csv.
+        record: Add each result, as it comes, to the runs of record in davae/results/measured.csv.
     """
     from davae.results.tables import record_run
-    from davae.sweeps import format_outcomes, parse_choices, parse_seeds
+    from davae.sweeps import Outcome, format_outcomes, parse_choices, parse_seeds
     from davae.sweeps import sweep as run_all
     from davae.sweeps import vary as points_of
     from davae.sweeps.executors import factory, parse_options
@@ -210,12 +210,13 @@ def sweep(
     points = points_of(experiment(preset, crop=crop, mask=mask), parse_choices(vary), parse_seeds(seeds))
     options = parse_options(option)
     make = factory(executor, jobs or os.cpu_count() or 1, store, scheduler=scheduler, options=options)
-    outcomes = run_all(points, data, store, make, threads=threads)
+
+    def settled(outcome: Outcome) -> None:
+        if record and outcome.ok:
+            record_run(outcome.folder)
+
+    outcomes = run_all(points, data, store, make, threads=threads, settled=settled)
     print(format_outcomes(outcomes), end="")
-    if record:
-        for outcome in outcomes:
-            if outcome.ok:
-                record_run(outcome.folder)
     sys.exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
 

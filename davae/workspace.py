@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -248,19 +249,24 @@ class Workspace:
                 return found
         return evaluate(run, self.prepared)
 
-    def ensure_swept(self, study: Study, *, jobs: int = 0, progress: bool = True) -> list[Outcome]:
-        """Run the points of a study that have not been run, as processes of one thread each.
+    def ensure_swept(self, *planned: Study, jobs: int = 0, progress: bool = True) -> dict[str, list[Outcome]]:
+        """Run the points of studies that have not been run, as processes of one thread each.
 
         Args:
-            study: from `davae.sweeps.studies.studies`.
+            planned: from `davae.sweeps.studies.studies`.
             jobs: runs at a time; 0 for as many as there are cores.
             progress: show how far they are.
+
+        Returns:
+            What came of each study's points, by its name.
         """
         data = self.ensure_prepared()
         if self.config.data.mask == "network":
             self.ensure_masks()
         make = factory("processes", jobs or os.cpu_count() or 1, self.sweeps)
-        return sweep(study.points(self.config), data, self.sweeps, make, progress=progress)
+        points = {study.name: study.points(self.config) for study in planned}
+        found = iter(sweep([*chain(*points.values())], data, self.sweeps, make, progress=progress))
+        return {name: [next(found) for _ in own] for name, own in points.items()}
 
     def save_figure(self, figure, name: str):
         """Write a matplotlib figure to `figures` as NAME.png and return it, for a notebook to show."""

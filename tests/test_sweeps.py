@@ -136,8 +136,10 @@ def test_texts_of_the_command_line_are_read(tiny):
 
 def test_a_sweep_runs_each_point_once_and_tells_of_the_one_that_fails(tiny, prepared, tmp_path, capfd):
     points = vary(tiny, {"train.learning_rate": [1e-3, 1e30]}, [0, 1])
-    outcomes = sweep(points, prepared, tmp_path / "store", lambda: processes(2))
+    told = []
+    outcomes = sweep(points, prepared, tmp_path / "store", lambda: processes(2), settled=told.append)
     assert [outcome.ok for outcome in outcomes] == [True, False, True, False]
+    assert sorted(map(repr, told)) == sorted(map(repr, outcomes))
     said = capfd.readouterr().err
     assert "2 of 4 points done, 0 running, 2 failed" in said and "1 failed" in said
     table = format_outcomes(outcomes)

@@ -13,27 +13,10 @@ CLAIM = "#f3e3c3"  # where the paper says the best values lie
 
 
 @styled
-def sweep_curve(
-    values: Sequence[float],
-    errors: np.ndarray,
-    *,
-    variable: str,
-    claim: tuple[float, float] | None = None,
-    guess: float | None = None,
-    measure: str = "EPE, P1 (mm)",
-) -> Figure:
-    """Return error over the decimal logarithm of what was varied, with the range over seeds (Figs. 2, 3).
-
-    Args:
-        values: (k,) of the variable, positive.
-        errors: (s, k), a row for each seed; NaN where a run failed.
-        variable: on the axis, such as "r".
-        claim: the paper's range of best values; shaded. An end may be infinite.
-        guess: the error of a constant guess, as a line.
-        measure: what the errors are.
-    """
+def sweep_curve(values: Sequence[float], errors: np.ndarray, **options) -> Figure:
+    """Return the figure of `draw_sweep`, whose arguments these are."""
     figure, axes = new_axes(2.9)
-    draw_sweep(axes[0, 0], values, errors, variable=variable, claim=claim, guess=guess, measure=measure)
+    draw_sweep(axes[0, 0], values, errors, **options)
     return figure
 
 
@@ -47,14 +30,21 @@ def draw_sweep(
     claim: tuple[float, float] | None = None,
     guess: float | None = None,
     measure: str = "EPE, P1 (mm)",
-    colour: str = SERIES[0],
-    label: str = "",
 ) -> None:
-    """Draw `sweep_curve` into an axes."""
+    """Draw error over the decimal logarithm of what was varied, with the range over seeds (Figs. 2, 3).
+
+    Args:
+        ax: where.
+        values: (k,) of the variable, positive.
+        errors: (s, k), a row for each seed; NaN where a run failed.
+        variable: on the axis, such as "r".
+        claim: the paper's range of best values; shaded. An end may be infinite.
+        guess: the error of a constant guess, as a line.
+        measure: what the errors are.
+    """
     x, errors = np.log10(np.asarray(values, dtype=float)), np.atleast_2d(np.asarray(errors, dtype=float))
     same_length(values=x, errors=errors.T)
-    pad = 0.25
-    ends = x.min() - pad, x.max() + pad
+    ends, colour = (x.min() - 0.25, x.max() + 0.25), SERIES[0]
     if claim is not None:
         low, high = (np.clip(np.log10(max(end, 1e-300)), *ends) for end in claim)
         ax.axvspan(low, high, color=CLAIM, zorder=0, linewidth=0, label="the paper's best values")
@@ -68,14 +58,8 @@ def draw_sweep(
             label=f"range over {len(errors)} seeds",
         )  # fmt: skip
         ax.plot(np.tile(x, len(errors)), errors.ravel(), ".", color=colour, markersize=4, alpha=0.6)
-    ax.plot(
-        x,
-        np.nanmean(errors, 0),
-        "o-",
-        color=colour,
-        markersize=4,
-        label=label or ("mean over seeds" if len(errors) > 1 else "one seed"),
-    )
+    label = "mean over seeds" if len(errors) > 1 else "one seed"
+    ax.plot(x, np.nanmean(errors, 0), "o-", color=colour, markersize=4, label=label)
     ax.set(xlim=ends, xlabel=f"lg {variable}", ylabel=measure)
     ax.legend(loc="best")
 

@@ -8,15 +8,12 @@ noise. One thread throughout, so that a picture does not depend on how many are 
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-# Open3D looks for a notebook when imported, and there starts and announces a viewer that nobody uses here.
-os.environ.setdefault("OPEN3D_DISABLE_WEB_VISUALIZER", "true")
-import open3d as o3d
-
-# ruff: isort: split
 from davae.hand.appearance import Skin, Surface, shade_skin
 from davae.hand.body import Body, face_normals, incidence, vertex_normals
 from davae.hand.light import Light, disc_directions, golden_fraction, hemisphere
@@ -127,7 +124,7 @@ class _Mesh:
         self.ids = np.concatenate([rhd_ids(b.parts, side) for b, side in zip(bodies, sides, strict=True)])
         self.rest = np.concatenate([b.rest_mm for b in bodies])
         self.palmar = np.concatenate([b.palmar for b in bodies])
-        self.scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+        self.scene = _open3d().t.geometry.RaycastingScene(nthreads=1)
         self.scene.add_triangles(self.vertices, self.faces.astype(np.uint32))
 
     def cast(self, *bundles: np.ndarray) -> list[_Hits]:
@@ -150,17 +147,18 @@ class _Mesh:
         """As `cast`, the distances (...) alone: inf where nothing is met."""
         return self._trace(directions)["t_hit"].numpy()
 
-    def _trace(self, directions: np.ndarray) -> dict[str, o3d.core.Tensor]:
+    def _trace(self, directions: np.ndarray) -> dict[str, Any]:
         rays = np.zeros((*directions.shape[:-1], 6), np.float32)
         rays[..., 3:] = directions
-        return self.scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+        return self.scene.cast_rays(_open3d().core.Tensor(rays), nthreads=1)
 
     def blocked(self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf) -> np.ndarray:
         """Share (n,) of the rays from (n, 3) along (n, samples, 3) that meet anything within `reach_mm`."""
         rays = np.empty((*directions.shape[:2], 6), np.float32)
         rays[..., :3] = origins[:, None]
         rays[..., 3:] = directions
-        hit = self.scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.0, tfar=float(reach_mm), nthreads=1)
+        rays = _open3d().core.Tensor(rays)
+        hit = self.scene.test_occlusions(rays, tnear=0.0, tfar=float(reach_mm), nthreads=1)
         return hit.numpy().sum(axis=1, dtype=np.float32) * np.float32(1 / directions.shape[1])
 
     def light_up(self, light: Light, hits: _Hits) -> None:
@@ -342,3 +340,12 @@ def _neighbours(axis: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Index of all but the last, and of all but the first, row (axis 0) or column (axis 1)."""
     every, but_last, but_first = slice(None), slice(None, -1), slice(1, None)
     return ((but_last, every), (but_first, every)) if axis == 0 else ((every, but_last), (every, but_first))
+
+
+def _open3d() -> ModuleType:
+    """Import Open3D where it is first needed: that takes seconds, and most of davae does without."""
+    # It looks for a notebook when imported, and there starts and announces a viewer that nobody uses here.
+    os.environ.setdefault("OPEN3D_DISABLE_WEB_VISUALIZER", "true")
+    import open3d
+
+    return open3d

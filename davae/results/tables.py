@@ -144,10 +144,10 @@ def read_measured(path: Path | str = MEASURED) -> list[dict[str, str]]:
 
 
 def append_measured(row: dict[str, str], path: Path | str = MEASURED) -> None:
-    """Add a run of record; one that is already there, cell for cell, is not added twice."""
+    """Add a run of record; one that is there already, whichever commit found it, is not added twice."""
     path = Path(path)
     rows = read_measured(path)
-    if row in rows:
+    if any(row | {"commit": other["commit"]} == other for other in rows):
         return
     text = io.StringIO()
     writer = csv.DictWriter(text, MEASURED_COLUMNS, lineterminator="\n")

@@ -95,7 +95,7 @@ def studies(config: Config) -> dict[str, Study]:
     is ours, since a large beta/alpha_image at a fixed beta removes the picture's term and collapses no block.
     """
     size = _SIZES["sweep" if config.preset == "paper" else config.preset]
-    steps = {"train.steps": size.steps} if size.steps else {}
+    steps = {"train.steps": size.steps, "train.warmup_steps": size.steps // 8} if size.steps else {}
     weights = {
         "beta_ratio": ("beta_ratio", size.ratios),
         "beta": ("beta", size.betas),
@@ -147,7 +147,7 @@ _SIZES = {
         (1.0, 10.0, 1e2, 1e3, 1e4),
         (0,),
         (0, 1),
-        steps=120,
+        steps=200,
         attention={"model.width": 16},
     ),
     "sweep": _Size(

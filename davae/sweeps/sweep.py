@@ -58,6 +58,7 @@ def sweep(
     *,
     threads: int = 1,
     progress: bool = True,
+    settled: Callable[[Outcome], object] | None = None,
 ) -> list[Outcome]:
     """Run the points that have not been run; one that fails is told and stops no other.
 
@@ -69,6 +70,7 @@ def sweep(
         make_executor: from `davae.sweeps.executors.factory`. Only called when there is work.
         threads: of torch, for each point.
         progress: show a table of the points while they run.
+        settled: called with what came of each point, here, as soon as that is known.
 
     Returns:
         What came of each point, in their order.
@@ -84,13 +86,29 @@ def sweep(
         folder.mkdir(exist_ok=True)
         runs.write_text(folder / "point.json", json.dumps(point.varied, indent=2) + "\n")
     work = list(dict.fromkeys(f for f in folders if not is_done(f)))
-    configs = dict(zip(folders, (point.config for point in points), strict=True))
+    owner = dict(zip(folders, points, strict=True))
     for folder in work:  # of an earlier sweep that was killed
         for name in (STARTED, ERROR):
             (folder / name).unlink(missing_ok=True)
+    outcomes: dict[Path, Outcome] = {}
+
+    def settle(folder: Path, error: str = "") -> None:
+        report = None if error else json.loads((folder / "metrics.json").read_text())
+        outcomes[folder] = Outcome(owner[folder], folder, report, error)
+        board.settle(folder, State.FAILED if error else State.DONE, error)
+        if settled is not None:
+            settled(outcomes[folder])
+
     with Board(points, folders, show=progress) as board:
-        errors = _run(work, configs, data, make_executor, threads, board) if work else {}
-    return [_outcome(point, folder, errors) for point, folder in zip(points, folders, strict=True)]
+        for folder in owner:
+            if folder not in work:
+                settle(folder)
+        if work:
+            _run(work, owner, data, make_executor, threads, board, settle)
+    return [
+        dataclasses.replace(outcomes[folder], point=point)  # points of one config share a folder
+        for point, folder in zip(points, folders, strict=True)
+    ]
 
 
 def folder_name(config: Config, data: Path) -> str:
@@ -136,21 +154,21 @@ def run_point(config: str, data: str, folder: str, threads: int) -> None:
 
 def _run(
     work: list[Path],
-    configs: dict[Path, Config],
+    owner: dict[Path, Point],
     data: Path,
     make_executor: Callable[[], Executor],
     threads: int,
     board: Board,
-) -> dict[Path, str]:
-    """Run the points of these folders; the errors of those that failed, by folder."""
-    errors: dict[Path, str] = {}
+    settle: Callable[..., None],
+) -> None:
+    """Run the points of these folders, and settle each, with its error if it failed."""
     lost = dict.fromkeys(work, 0)  # how often a point's worker was
     waiting = list(work)
     while waiting:
         with ExitStack() as stack:
             executor = make_executor()
             stack.callback(executor.shutdown, wait=True, cancel_futures=True)
-            arguments = ((configs[f].to_json(), str(data), str(f), threads) for f in waiting)
+            arguments = ((owner[f].config.to_json(), str(data), str(f), threads) for f in waiting)
             futures = {executor.submit(run_point, *a): f for a, f in zip(arguments, waiting, strict=True)}
             waiting = []
             while futures:
@@ -160,14 +178,12 @@ def _run(
                     folder = futures.pop(future)
                     error = _error(future)
                     if error is None:
-                        board.settle(folder, State.DONE)
+                        settle(folder)
                     elif _is_loss(error) and _may_try_again(folder, lost):
                         board.settle(folder, State.WAITING)
                         waiting.append(folder)
                     else:
-                        errors[folder] = _first_line(error)
-                        board.settle(folder, State.FAILED, errors[folder])
-    return errors
+                        settle(folder, _first_line(error))
 
 
 def _error(future: Future) -> BaseException | None:
@@ -192,12 +208,6 @@ def _may_try_again(folder: Path, lost: dict[Path, int]) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _outcome(point: Point, folder: Path, errors: dict[Path, str]) -> Outcome:
-    if not is_done(folder):
-        return Outcome(point, folder, None, errors.get(folder, "not run"))
-    return Outcome(point, folder, json.loads((folder / "metrics.json").read_text()))
 
 
 def format_outcomes(outcomes: Sequence[Outcome]) -> str:
