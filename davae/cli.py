@@ -170,7 +170,7 @@ def sweep(
     seeds: Annotated[str, tyro.conf.arg(metavar="SEED,SEED...")] = "0",
     store: Path = Path("outputs") / "sweeps",
     executor: Literal["processes", "dask", "slurm"] = "processes",
-    jobs: int | None = None,
+    jobs: int = 0,
     threads: int = 1,
     scheduler: str = "",
     option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = (),
@@ -192,7 +192,7 @@ def sweep(
         seeds: Of the training; all values of the first seed come first.
         store: Folder of the runs, each named by a digest of its config, data and code.
         executor: Processes of this machine, Dask's workers, or SLURM's jobs (`pip install -e .[cluster]`).
-        jobs: Runs at a time; as many as there are cores where nothing is said.
+        jobs: Runs at a time; 0 for as many as there are cores.
         threads: Of torch in each run; its result depends on them in the last digits.
         scheduler: Address of Dask's scheduler, such as tcp://10.0.0.1:8786; without it workers start here.
         option: Of SLURM's jobs, in submitit's names: slurm_partition=gpu, timeout_min=120.

@@ -30,8 +30,8 @@ def test_runs_of_record_are_as_many_as_a_verdict_needs(name):
     assert len(ratios.values) >= 9 and min(ratios.values) == 0.003 and max(ratios.values) == 3000
     assert len(ratios.seeds) >= 3 and len(planned["beta"].values) >= 5
     for alpha in ("alpha_pose", "alpha_cloud"):
-        assert len(planned[alpha].values) >= 5 and len(planned[alpha].seeds) >= 2
-    assert len(planned["attention"].seeds) >= (6 if name == "sweep" else 3)
+        assert len(planned[alpha].values) >= 5 and len(planned[alpha].seeds) >= 3
+    assert len(planned["attention"].seeds) >= 6
 
 
 def test_claims_have_values_inside_and_outside_at_every_preset():
@@ -64,16 +64,6 @@ def test_results_are_arranged_by_seed_and_value(tmp_path):
     table = study.gather(outcomes[::-1], lambda report: report["x"])
     assert np.isnan(table[0, 0]) and np.isnan(table).sum() == 1
     assert table[2, 4] == 200 + study.values[4]
-
-
-def test_a_row_of_record_finds_its_value():
-    config = preset("laptop")
-    study = studies(config)["beta_ratio"]
-    for point in study.points(config):
-        row = {name: f"{value:.5g}" for name, value in dataclasses.asdict(point.config.loss).items()}
-        assert study.value_of(row, config) == point.varied["beta_ratio"]
-    assert study.value_of(row | {"alpha_pose": "7"}, config) is None
-    assert study.value_of(dict.fromkeys(row, ""), config) is None  # of before weights were recorded
 
 
 def test_large_maps_change_no_more_than_they_need():

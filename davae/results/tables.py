@@ -77,7 +77,7 @@ def measured_row(
     """
     row = {name: report[name] for name in ("dataset", "split", "n", "model", "preset", "seed", "elbo")}
     row |= {"data": report["data"][:12], "commit": commit, "crop": config.data.crop, "mask": config.data.mask}
-    row["config"] = hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
+    row["config"] = config_digest(config)
     row |= dataclasses.asdict(config.loss)
     row |= {"steps": config.train.steps, "batch_size": config.train.batch_size}
     row |= {"last_px": config.model.last_px}
@@ -93,6 +93,11 @@ def measured_row(
     row |= {f"kl_{block}": report["latent"][block]["kl"] for block in BLOCKS}
     row |= {f"active_{block}": report["latent"][block]["active_units"] for block in BLOCKS}
     return {name: _cell(row[name]) for name in MEASURED_COLUMNS}
+
+
+def config_digest(config: Config) -> str:
+    """Return by what measured.csv knows an experiment, its seed included."""
+    return hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
 
 
 def record_run(run: Path | str, path: Path | str = MEASURED) -> None:

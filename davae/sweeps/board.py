@@ -34,8 +34,7 @@ class Board:
     def __init__(self, points: Sequence[Point], folders: Sequence[Path], *, show: bool = True):
         self.labels = {folder: point.label for folder, point in zip(folders, points, strict=True)}
         self.steps = {f: point.config.train.steps for f, point in zip(folders, points, strict=True)}
-        finished = {f: runs.is_finished(f) and (f / "metrics.json").exists() for f in self.labels}
-        self.states = {f: State.DONE if finished[f] else State.WAITING for f in self.labels}
+        self.states = {f: State.DONE if _finished(f) else State.WAITING for f in self.labels}
         self.errors: dict[Path, str] = {}
         self.taken = {folder: self._steps_taken(folder) for folder in self.labels}
         self.first, self.began = sum(self.taken.values()), time.monotonic()
@@ -57,8 +56,10 @@ class Board:
     def look(self) -> None:
         """Read from the folders which points run and how far they are, and show it."""
         for folder, state in self.states.items():
-            if state is State.WAITING and (folder / "started.json").exists():
+            if state is State.WAITING and (folder / "started.json").exists() and not _finished(folder):
                 self.states[folder] = State.RUNNING
+            if state is State.RUNNING and _finished(folder):  # and not settled yet
+                self.states[folder] = State.WAITING
             if self.states[folder] is State.RUNNING:
                 self.taken[folder] = self._steps_taken(folder)
         self._draw()
@@ -127,3 +128,7 @@ class Board:
             note = self.errors.get(folder) or f"{self.taken[folder]} of {self.steps[folder]}"
             table.add_row(self.labels[folder], state.value, note)
         return table
+
+
+def _finished(folder: Path) -> bool:
+    return runs.is_finished(folder) and (folder / "metrics.json").exists()

@@ -53,8 +53,14 @@ def slurm(folder: Path, cluster: str = "slurm", **options: Any) -> Executor:
 
     Raises:
         ModuleNotFoundError: submitit is not installed; says how to install it.
+        ValueError: this is no SLURM cluster.
     """
-    executor = _need("submitit").AutoExecutor(folder=folder, cluster=cluster)
+    try:
+        executor = _need("submitit").AutoExecutor(folder=folder, cluster=cluster)
+    except RuntimeError as error:
+        raise ValueError(
+            f"--executor slurm: {error} Run the command where `srun` is, or choose another"
+        ) from error
     executor.update_parameters(**options)
     return SubmititExecutor(executor)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from davae.config import BLOCKS, VARIANTS, Config
 
 Value = float | int | str | bool
+AT_LEAST_ONE = {"steps", "batch_size", "checkpoint_every", "width", "cloud_points", "fold_grid", "image_px"}
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,10 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
         value = float(value)
     if type(value) is not wanted:
         raise ValueError(f"{name} = {value!r}: expected a value of type {wanted.__name__}, such as {found!r}")
+    if wanted is int and value < (field in AT_LEAST_ONE):
+        raise ValueError(
+            f"{name} = {value!r}: expected a whole number of at least {int(field in AT_LEAST_ONE)}"
+        )
     return dataclasses.replace(config, **{group: dataclasses.replace(part, **{field: value})})
 
 

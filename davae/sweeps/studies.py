@@ -4,12 +4,11 @@ preset    what for                                   values, seeds, steps of eac
 smoke     to see that it runs                        a few, one, a few
 laptop    within `make reproduce`                    fewer than the paper's, one, short
 sweep     the figures of record without a GPU        all, three (attention: six), the preset's
-paper     with a GPU                                 all, three, the preset's
+paper     with a GPU                                 as sweep, the preset's
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,29 +62,13 @@ class Study:
             table[place] = np.nan if outcome.report is None else read(outcome.report)
         return table
 
-    def value_of(self, row: Mapping[str, str], config: Config) -> Value | None:
-        """Return at which value of this study a row of measured.csv was measured, by its loss weights.
-
-        Args:
-            row: a run of record.
-            config: the preset's.
-
-        Returns:
-            The value, or None where the row belongs to none.
-        """
-        for value in self.values:
-            weights = dataclasses.asdict(set_variable(config, self.variable, value).loss)
-            # Numbers are recorded with five digits.
-            if all(row[n] and math.isclose(float(row[n]), w, rel_tol=1e-4) for n, w in weights.items()):
-                return value
-        return None
-
-    def command(self, preset: str, data: Path | str) -> str:
-        """The command line that runs it."""
+    def command(self, preset: str, data: Path | str, mask: str = "") -> str:
+        """The command line that runs it; `mask` where it is not the preset's."""
         varied = {name: (value,) for name, value in self.fixed.items()} | self.choices
         texts = (f"{name}={','.join(_text(value) for value in values)}" for name, values in varied.items())
         seeds = ",".join(map(str, self.seeds))
-        return f"davae sweep --preset {preset} --data {data} --vary {' '.join(texts)} --seeds {seeds}"
+        mask = f" --mask {mask}" if mask else ""
+        return f"davae sweep --preset {preset} --data {data}{mask} --vary {' '.join(texts)} --seeds {seeds}"
 
 
 def studies(config: Config) -> dict[str, Study]:
@@ -103,13 +86,11 @@ def studies(config: Config) -> dict[str, Study]:
         "alpha_cloud": ("alpha_cloud_ratio", size.alphas_cloud),
     }
     found = {
-        name: Study(name, {variable: values}, size.seeds[:2] if name[:5] == "alpha" else size.seeds, steps)
+        name: Study(name, {variable: values}, size.seeds, steps)
         for name, (variable, values) in weights.items()
     }
-    seeds = size.attention_seeds if config.preset != "paper" else size.seeds
-    found["attention"] = Study(
-        "attention", {"model": ("da", "na", "se")}, seeds, large_maps(config) | steps | size.attention
-    )
+    changed = large_maps(config) | steps | (size.attention if config.preset != "paper" else {})
+    found["attention"] = Study("attention", {"model": ("da", "na", "se")}, size.attention_seeds, changed)
     return found
 
 
