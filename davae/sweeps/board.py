@@ -34,7 +34,7 @@ class Board:
     def __init__(self, points: Sequence[Point], folders: Sequence[Path], *, show: bool = True):
         self.labels = {folder: point.label for folder, point in zip(folders, points, strict=True)}
         self.steps = {f: point.config.train.steps for f, point in zip(folders, points, strict=True)}
-        self.states = {f: State.DONE if _finished(f) else State.WAITING for f in self.labels}
+        self.states = {f: State.DONE if runs.is_evaluated(f) else State.WAITING for f in self.labels}
         self.errors: dict[Path, str] = {}
         self.taken = {folder: self._steps_taken(folder) for folder in self.labels}
         self.first, self.began = sum(self.taken.values()), time.monotonic()
@@ -56,9 +56,13 @@ class Board:
     def look(self) -> None:
         """Read from the folders which points run and how far they are, and show it."""
         for folder, state in self.states.items():
-            if state is State.WAITING and (folder / "started.json").exists() and not _finished(folder):
+            if (
+                state is State.WAITING
+                and (folder / "started.json").exists()
+                and not runs.is_evaluated(folder)
+            ):
                 self.states[folder] = State.RUNNING
-            if state is State.RUNNING and _finished(folder):  # and not settled yet
+            if state is State.RUNNING and runs.is_evaluated(folder):  # and not settled yet
                 self.states[folder] = State.WAITING
             if self.states[folder] is State.RUNNING:
                 self.taken[folder] = self._steps_taken(folder)
@@ -128,7 +132,3 @@ class Board:
             note = self.errors.get(folder) or f"{self.taken[folder]} of {self.steps[folder]}"
             table.add_row(self.labels[folder], state.value, note)
         return table
-
-
-def _finished(folder: Path) -> bool:
-    return runs.is_finished(folder) and (folder / "metrics.json").exists()

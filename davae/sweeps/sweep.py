@@ -85,7 +85,7 @@ def sweep(
     for point, folder in zip(points, folders, strict=True):
         folder.mkdir(exist_ok=True)
         runs.write_text(folder / "point.json", json.dumps(point.varied, indent=2) + "\n")
-    work = list(dict.fromkeys(f for f in folders if not is_done(f)))
+    work = list(dict.fromkeys(f for f in folders if not runs.is_evaluated(f)))
     owner = dict(zip(folders, points, strict=True))
     for folder in work:  # of an earlier sweep that was killed
         for name in (STARTED, ERROR):
@@ -121,11 +121,6 @@ def folder_name(config: Config, data: Path) -> str:
     return f"{config.preset}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a point has been trained and evaluated."""
-    return runs.is_finished(folder) and (folder / "metrics.json").exists()
-
-
 def run_point(config: str, data: str, folder: str, threads: int) -> None:
     """Train and evaluate one point, on whatever machine; results are left in its folder, and errors, too.
 
@@ -140,10 +135,10 @@ def run_point(config: str, data: str, folder: str, threads: int) -> None:
     about = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
     runs.write_text(where / STARTED, json.dumps(about) + "\n")
     try:
-        while not is_done(where):
+        while not runs.is_evaluated(where):
             try:
                 train(asked, data, where, progress=False)
-                if not is_done(where):
+                if not runs.is_evaluated(where):
                     evaluate(where, data, progress=False)
             except BlockingIOError:  # another sweep is at this very point: its result will serve
                 time.sleep(LOCKED_S)

@@ -166,6 +166,11 @@ def is_finished(run: Path) -> bool:
     return (run / "model.safetensors").exists()
 
 
+def is_evaluated(run: Path) -> bool:
+    """Whether it has come to its end and been measured."""
+    return is_finished(run) and (run / "metrics.json").exists()
+
+
 def load_model(run: Path | str) -> tuple[DaVAE, Config]:
     """Open a finished run.
 
