@@ -252,7 +252,7 @@ def test_diagram_states_the_counts_of_the_network(attention):
     config = type(config)(**{**vars(config), "attention": attention})
     total = {part.name: part.parameters for part in summarise(config)}["total"]
     words = texts(figures.model_diagram(config))
-    assert f"{'da' if attention == 'sk' else 'na'}-VAE: {total / 1e3:.0f} k parameters" in words
+    assert f"{config.title}: {total / 1e3:.0f} k parameters" in words
     assert f"{config.fold_grid**2}×3 points" in " ".join(words)
 
 
