@@ -68,6 +68,7 @@ def test_points_are_all_combinations_and_the_first_seed_comes_first(tiny):
     points = vary(tiny, {"beta_ratio": [3.0, 30.0], "model": ["da", "na"]}, [4, 5])
     labels = [point.label for point in points]
     assert labels[:2] == ["beta_ratio 3, model da, seed 4", "beta_ratio 3, model na, seed 4"]
+    assert vary(tiny, {"train.steps": [7], "beta": [1, 2]})[0].label == "beta 1, seed 0"
     assert len(set(labels)) == 8 and [point.config.train.seed for point in points] == [4] * 4 + [5] * 4
     assert [point.config.model.attention for point in points[:2]] == ["sk", "none"]
 

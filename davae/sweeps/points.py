@@ -22,11 +22,7 @@ class Point:
 
     config: Config
     varied: dict[str, Value]  # variable -> value; the seed among them
-
-    @property
-    def label(self) -> str:
-        """Such as "beta_ratio 3, seed 0"."""
-        return ", ".join(f"{name} {_short(value)}" for name, value in self.varied.items())
+    label: str  # such as "beta_ratio 3, seed 0"
 
 
 def vary(config: Config, choices: Mapping[str, Sequence[Value]], seeds: Sequence[int] = (0,)) -> list[Point]:
@@ -45,6 +41,7 @@ def vary(config: Config, choices: Mapping[str, Sequence[Value]], seeds: Sequence
     if not seeds or not all(choices.values()):
         empty = [name for name, values in choices.items() if not values] or ["seeds"]
         raise ValueError(f"nothing to vary: no value of {', '.join(empty)}")
+    told = {name for name, values in choices.items() if len(values) > 1} | {"seed"}
     points = []
     for seed in seeds:
         for values in itertools.product(*choices.values()):
@@ -52,8 +49,10 @@ def vary(config: Config, choices: Mapping[str, Sequence[Value]], seeds: Sequence
             changed = config
             for name, value in varied.items():
                 changed = set_variable(changed, name, value)
-            train = dataclasses.replace(changed.train, seed=seed)
-            points.append(Point(dataclasses.replace(changed, train=train), varied | {"seed": seed}))
+            changed = set_variable(changed, "train.seed", seed)
+            varied["seed"] = seed
+            label = ", ".join(f"{name} {_short(value)}" for name, value in varied.items() if name in told)
+            points.append(Point(changed, varied, label))
     return points
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -212,7 +213,8 @@ def format_outcomes(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         head = f"{outcome.point.label:<{width}}"
         if outcome.report is None:
-            lines.append(f"{head}failed: {outcome.error}; see {outcome.folder / ERROR}")
+            error = textwrap.shorten(outcome.error, 120, placeholder=" ...")
+            lines.append(f"{head}failed: {error}; see {outcome.folder / ERROR}")
             continue
         p1, p5 = (outcome.report["protocols"][name] for name in ("P1", "P5"))
         figures = f"{p1['epe_mm']:>8.2f}{p1['auc_20_50']:>8.3f}{p5['epe_mm']:>8.2f}"
