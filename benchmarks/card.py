@@ -4,7 +4,7 @@ Where there is no GPU there are no rows. A GPU's memory is counted by torch, not
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -76,12 +76,14 @@ def eager_rows(bench: Workbench, name: str, title: str, device: torch.device, ba
             if device.type == "cuda":
                 held = {work: peak_gib(run, device) for work, run in works.items()}
                 baseline = f"eager fp32 with TF32: {held['plain']:.4g}"
-                yield Row(f"{title}: memory, both in it", held["davae"], "GiB", baseline)
+                yield Row(
+                    f"{title}: memory of a step, the weights of both included", held["davae"], "GiB", baseline
+                )
         finally:
             torch.set_float32_matmul_precision(allowed)
 
 
-def peak_gib(work, device: torch.device) -> float:
+def peak_gib(work: Callable[[], object], device: torch.device) -> float:
     """The most that torch holds on the GPU while `work` runs, GiB."""
     torch.cuda.reset_peak_memory_stats(device)
     work()

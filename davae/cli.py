@@ -351,7 +351,7 @@ def reproduce(
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
 
     Args:
-        preset: smoke for a look (minutes), laptop for results (under an hour on two cores).
+        preset: smoke for a look (minutes), laptop for results (about an hour on two cores).
         seed: Training seed.
         model: da-VAE, na-VAE without attention, or with squeeze-excitation instead.
         dataset: SynthHand, rendered here, or a dataset on disk.

@@ -15,6 +15,7 @@ from rich.table import Table
 from davae.sweeps.points import Point
 from davae.training import runs
 
+STARTED = "started.json"  # in the folder of a point that some worker has begun
 SHOWN = 12  # rows at most
 TAIL_BYTES = 4096  # of metrics.csv, which hold its last row
 
@@ -56,11 +57,7 @@ class Board:
     def look(self) -> None:
         """Read from the folders which points run and how far they are, and show it."""
         for folder, state in self.states.items():
-            if (
-                state is State.WAITING
-                and (folder / "started.json").exists()
-                and not runs.is_evaluated(folder)
-            ):
+            if state is State.WAITING and (folder / STARTED).exists() and not runs.is_evaluated(folder):
                 self.states[folder] = State.RUNNING
             if state is State.RUNNING and runs.is_evaluated(folder):  # and not settled yet
                 self.states[folder] = State.WAITING

@@ -25,7 +25,7 @@ import torch
 from davae.config import Config
 from davae.data.prepared import PreparedSplit
 from davae.evaluation import evaluate
-from davae.sweeps.board import Board, State
+from davae.sweeps.board import STARTED, Board, State
 from davae.sweeps.points import Point
 from davae.training import runs
 from davae.training.loop import train
@@ -33,7 +33,7 @@ from davae.training.loop import train
 ATTEMPTS = 3  # of a point whose worker is lost
 LOCKED_S = 1.0  # between looks at a point that another process is running
 LOOK_S = 0.5  # between looks at how far the points are
-STARTED, ERROR = "started.json", "error.txt"
+ERROR = "error.txt"  # in the folder of a point that failed
 
 
 @dataclass(frozen=True)
