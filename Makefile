@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: PRESET=smoke|laptop|sweep|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT))"
+	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT))"
 
 install: $(installed) ## make the environment (the other commands do so by themselves)
 

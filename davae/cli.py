@@ -16,7 +16,7 @@ ABOUT = (
 Dataset = Literal["synthhand", "rhd", "stb", "freihand"]
 Model = Literal["da", "na", "se"]
 Mask = Annotated[str, tyro.conf.arg(metavar="{none,truth,network}")]
-Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,paper}")]
+Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,gpu,paper}")]
 Form = Annotated[Dataset, tyro.conf.arg(name="as")]
 WristRule = Annotated[str | None, tyro.conf.arg(metavar="{ring,middle,knuckles,palm}")]
 

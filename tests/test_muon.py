@@ -23,17 +23,26 @@ def test_orthogonal_step_keeps_singular_vectors_and_evens_out_values(n, m, seed,
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         s = a * s + b * s**3 + c * s**5
-    found = orthogonalise(scale * matrix)
+    (found,) = orthogonalise([scale * matrix])
     assert_close(found, ((u * s) @ vh).float(), rtol=0, atol=2e-3)
     assert found.shape == matrix.shape
 
 
 def test_singular_values_that_matter_come_near_one():
     matrix = torch.randn(64, 576, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, 576)
-    before, after = torch.linalg.svdvals(matrix), torch.linalg.svdvals(orthogonalise(matrix))
+    before, after = torch.linalg.svdvals(matrix), torch.linalg.svdvals(orthogonalise([matrix])[0])
     assert before.max() / before.min() > 2
     assert after.min() > 0.6 and after.max() < 1.25
-    assert torch.isfinite(orthogonalise(torch.zeros(3, 5))).all()
+    assert torch.isfinite(orthogonalise([torch.zeros(3, 5)])[0]).all()
+
+
+def test_matrices_do_not_depend_on_their_company():
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(8, 20), (20, 8), (8, 8), (5, 8), (8, 30)]  # four with Grams of 8 x 8, which go together
+    matrices = [torch.randn(shape, generator=generator) for shape in shapes] + [torch.zeros(8, 8)]
+    alone = [orthogonalise([matrix])[0] for matrix in matrices]
+    assert_close(orthogonalise(matrices), alone, rtol=1e-4, atol=1e-5)
+    assert orthogonalise([]) == []
 
 
 def test_steps_equal_those_of_pytorchs_own():
@@ -67,7 +76,7 @@ def test_a_convolution_steps_as_the_matrix_it_is_in_either_memory_layout(layer):
         moves.append(before - weight.detach())
     assert_close(moves[0], moves[1])
     as_columns = gradient.flatten(1)  # the order of a matrix's columns does not matter to its directions
-    expected = orthogonalise(as_columns) * 0.2 * max(as_columns.shape) ** 0.5
+    expected = orthogonalise([as_columns])[0] * 0.2 * max(as_columns.shape) ** 0.5
     assert_close(moves[0].flatten(1), expected, rtol=1e-3, atol=1e-3)
     assert as_matrix(gradient).shape == as_columns.shape
 

@@ -3,8 +3,9 @@
 preset    what for                                   values, seeds, steps of each run
 smoke     to see that it runs                        a few, one, a few
 laptop    within `make reproduce`                    fewer than the paper's, one, short
-sweep     the figures of record without a GPU        all, three (attention: six), the preset's
-paper     with a GPU                                 as sweep, the preset's
+sweep     the figures of record on loss weights      all, three (attention: six), the preset's
+gpu       the record on attention, with a GPU        as sweep, the preset's
+paper     with several GPUs                          as sweep, the preset's
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from davae.config import Config, LossConfig
 from davae.sweeps.points import Point, Value, set_variable, vary
 from davae.sweeps.sweep import Outcome
 
+_WITH_GPUS = ("gpu", "paper")
 MIN_MAP_PX = 8  # of layer4, where attention is studied: on a smaller map a dilated kernel sees mostly padding
 
 
@@ -80,7 +82,7 @@ def studies(config: Config) -> dict[str, Study]:
     Weights are varied around the paper's, whatever the preset's own: `laptop` trains with an alpha_pose so
     large that its error hardly answers to the others (over beta_ratio: 22.4 to 23.2 mm).
     """
-    size = _SIZES["sweep" if config.preset == "paper" else config.preset]
+    size = _SIZES["sweep" if config.preset in _WITH_GPUS else config.preset]
     steps = {"train.steps": size.steps, "train.warmup_steps": size.steps // 8} if size.steps else {}
     weights = {
         "beta_ratio": ("beta_ratio", size.ratios),
@@ -94,7 +96,7 @@ def studies(config: Config) -> dict[str, Study]:
         name: Study(name, {variable: values}, size.seeds, steps | around)
         for name, (variable, values) in weights.items()
     }
-    changed = large_maps(config) | steps | (size.attention if config.preset != "paper" else {})
+    changed = large_maps(config) | steps | (size.attention if config.preset not in _WITH_GPUS else {})
     found["attention"] = Study("attention", {"model": ("da", "na", "se")}, size.attention_seeds, changed)
     return found
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from davae.config import Config
-from davae.data.augment import augment, centre, load_batch
+from davae.data.augment import augment, centre, held_on, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.losses import Objective, objective
 from davae.networks import DaVAE
@@ -111,6 +111,7 @@ class Trainer(ResumableTrainer):
         first_weights: dict[str, Tensor] | None = None,
     ):
         self.config, self.split, self.validation = config, split, validation
+        self.samples = held_on(split, device)
         torch.manual_seed(config.train.seed)
         model = DaVAE(config.model)
         if first_weights is not None:
@@ -128,7 +129,7 @@ class Trainer(ResumableTrainer):
         indices = batch_indices(len(self.split), settings.batch_size, settings.seed, step)
         generator = torch.Generator().manual_seed(step_seed(settings.seed, step))
         own = distributed.share()
-        raw = load_batch(self.split, indices[own], self.device)
+        raw = load_batch(self.samples, indices[own], self.device)
         batch = augment(raw, self.config.data, generator, batch=len(indices), rows=own)
         noise = torch.randn(len(indices), self.model.latents, generator=generator)[own].to(self.device)
         self.model.train()

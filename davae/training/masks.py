@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from davae.config import MaskConfig
-from davae.data.augment import augment, centre, load_batch
+from davae.data.augment import augment, centre, held_on, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.networks import HandMaskNet
 from davae.training import distributed, runs
@@ -140,6 +140,7 @@ class MaskTrainer(ResumableTrainer):
         device: torch.device,
     ):
         self.config, self.split, self.validation = config, split, validation
+        self.samples = held_on(split, device)
         torch.manual_seed(config.train.seed)
         super().__init__(HandMaskNet(config), config.train, run, device)
 
@@ -149,7 +150,7 @@ class MaskTrainer(ResumableTrainer):
         indices = batch_indices(len(self.split), settings.batch_size, settings.seed, step)
         generator = torch.Generator().manual_seed(step_seed(settings.seed, step))
         own = distributed.share()
-        raw = load_batch(self.split, indices[own], self.device)
+        raw = load_batch(self.samples, indices[own], self.device)
         batch = augment(raw, self.config.data, generator, batch=len(indices), rows=own)
         self.model.train()
         with self.autocast:
