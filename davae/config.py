@@ -3,9 +3,8 @@
 A `Config` holds everything that shapes a result and nothing that does not (no path, no worker count),
 so two runs with equal configs, data and code are the same experiment.
 
-Presets: `smoke` proves that everything runs (seconds), `laptop` learns on two cores (minutes), `sweep`
-is small enough to be run dozens of times, `gpu` is a few minutes of one GPU, `paper` is the size and
-schedule of paper section 4.2.
+Presets: `smoke` proves that everything runs (seconds), `laptop` learns on two cores (minutes), `sweep` is
+small enough to be run dozens of times, `gpu` wants a GPU, `paper` is the size and schedule of section 4.2.
 """
 
 import dataclasses
@@ -238,20 +237,14 @@ def _sweep() -> Config:
 
 
 def _gpu() -> Config:
-    # Four times laptop's pixels and a deeper network, for comparing models where the map that attention works
-    # on is 8 x 8 without a tap lost to small pictures. Optimiser and weights are laptop's.
-    laptop = _laptop()
-    return Config(
-        preset="gpu",
-        render=RenderConfig(train=20_000, val=500, test=1000),
-        data=DataConfig(image_px=128, cloud_points=512, mask="network"),
-        model=ModelConfig(
-            image_px=128, width=32, blocks=(2, 2, 2, 2), last_stride=1, side_heads=0.25, head_pool="none",
-            pose_hidden=256, fold_grid=20, fold_hidden=128, image_width=16,
-        ),
-        loss=laptop.loss,
-        train=dataclasses.replace(laptop.train, steps=1500),
+    # For comparing models on pictures of four times laptop's pixels and maps of 8 x 8, by a deeper network.
+    small, replace = _laptop(), dataclasses.replace
+    model = replace(
+        small.model, image_px=128, blocks=(2, 2, 2, 2), stem_stride=2, stem_pool=True, fold_grid=20,
+        fold_hidden=128, image_width=16, image_last_stride=2,
     )  # fmt: skip
+    render, data = replace(small.render, train=20_000), replace(small.data, image_px=128, cloud_points=512)
+    return Config("gpu", render, data, model, small.loss, replace(small.train, steps=1500))
 
 
 def _paper() -> Config:
@@ -284,16 +277,10 @@ def mask_preset(name: str) -> MaskConfig:
     data = dataclasses.replace(preset(name).data, mask="none")  # it sees the crop as photographed
     if name == "paper":  # about 20 epochs of RHD
         return MaskConfig(data, train=TrainConfig(steps=25_000, average_decay=0.999, checkpoint_every=1000))
-    if name == "gpu":
-        schedule = TrainConfig(
-            steps=2500, batch_size=64, optimiser="muon", learning_rate=2e-2, warmup_steps=100,
-            weight_decay=1e-4, average_decay=0.98, checkpoint_every=500,
-        )  # fmt: skip
-        return MaskConfig(data, width=32, blocks=(1, 1, 1, 1), decoder=32, train=schedule)
     # At 64 px steps count for more than images: batches of 16 learn more in a minute than ones of 8 or 32.
-    width, steps = (16, 60) if name == "smoke" else (24, 6000)
+    width, steps, batch = {"smoke": (16, 60, 16), "gpu": (32, 2500, 64)}.get(name, (24, 6000, 16))
     train = TrainConfig(
-        steps=steps, batch_size=16, optimiser="muon", learning_rate=2e-2, warmup_steps=steps // 25,
+        steps=steps, batch_size=batch, optimiser="muon", learning_rate=2e-2, warmup_steps=steps // 25,
         weight_decay=1e-4, average_decay=0.98, checkpoint_every=max(20, steps // 20),
     )  # fmt: skip
-    return MaskConfig(data, width, blocks=(1, 1, 1, 1), stem_pool=False, decoder=width, train=train)
+    return MaskConfig(data, width, (1, 1, 1, 1), stem_pool=name == "gpu", decoder=width, train=train)

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from davae import camera
 from davae.config import DataConfig
-from davae.data.augment import RawBatch, announce, augment, centre, load_batch, turn_and_zoom
+from davae.data.augment import RawBatch, announce, augment, centre, held_on, load_batch, turn_and_zoom
 from davae.data.prepared import PreparedSplit, prepare
 from davae.data.record import HandRecord
 from davae.data.sample import make_row, stored_px
@@ -232,6 +232,25 @@ def test_batches_come_in_the_order_asked_for(tmp_path):
     raw.images.zero_()  # a copy: the files are safe
     np.testing.assert_array_equal(split.images[0], before)
     assert augment(load_batch(split, order), CONFIG, torch.Generator()).image.shape == (4, 3, 32, 32)
+
+
+def test_a_split_is_held_on_a_gpu_that_has_plenty_of_memory(tmp_path, monkeypatch):
+    root = write_dataset(tmp_path / "data", 4, 1, 1)
+    split = PreparedSplit.open(prepare("synthhand", root, tmp_path / "out", CONFIG, progress=False), "train")
+    assert held_on(split, torch.device("cpu")) is split
+
+    def read_here(split, indices, device):  # there is no GPU to send it to
+        return load_batch(split, indices)
+
+    monkeypatch.setattr("davae.data.augment.load_batch", read_here)
+    needed = sum(array.nbytes for name in RawBatch._fields if (array := getattr(split, name)) is not None)
+    for free, held in ((10 * needed, False), (10 * needed + 10, True)):
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda device, free=free: (free, free))
+        found = held_on(split, torch.device("cuda"))
+        assert isinstance(found, RawBatch) == held and (held or found is split)
+    order = np.array([3, 0, 2, 0])
+    for ours, theirs in zip(load_batch(found, order), load_batch(split, order), strict=True):
+        assert ours is theirs is None or torch.equal(ours, theirs)
 
 
 def test_announcing_rows_reads_the_same(tmp_path):

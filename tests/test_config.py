@@ -31,7 +31,9 @@ def test_paper_preset_is_the_papers():
 
 
 def test_unknown_preset_and_model_are_named():
-    with pytest.raises(ValueError, match="unknown preset 'lap'; choose one of smoke, laptop, sweep, gpu, paper"):
+    with pytest.raises(
+        ValueError, match="unknown preset 'lap'; choose one of smoke, laptop, sweep, gpu, paper"
+    ):
         preset("lap")
     with pytest.raises(ValueError, match="unknown model 'xa'; choose one of da, na"):
         experiment("smoke", model="xa")

@@ -379,7 +379,7 @@ def test_a_workspace_makes_the_masks_it_needs(tmp_path, monkeypatch, tiny_config
     for name in PRESETS:
         on_rhd = Workspace.of(name, home=str(tmp_path), dataset="rhd", root="x", mask="network")
         presets.setdefault(on_rhd.mask_run, set()).add(mask_preset(name))
-    assert len(presets) == 3 and all(len(configs) == 1 for configs in presets.values())
+    assert len(presets) == 4 and all(len(configs) == 1 for configs in presets.values())
     with pytest.raises(ValueError, match="unknown mask 'thick'; choose one of none, truth, network"):
         space("thick")
 

@@ -70,8 +70,9 @@ def load_batch(
 ) -> RawBatch:
     """Read samples `indices` (b,) of a prepared split, in that order, onto `device`.
 
-    From a split that is `held_on` a GPU they are taken there. Else rows are read from disk in ascending order, whatever order is asked for, and announced to the system
-    before: left to guess, it reads several times as much.
+    From a split that is `held_on` a GPU they are taken there. Else rows are read from disk in ascending
+    order, whatever order is asked for, and announced to the system before: left to guess, it reads several
+    times as much.
     """
     indices = np.asarray(indices)
     if isinstance(split, RawBatch):
