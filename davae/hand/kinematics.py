@@ -1,0 +1,410 @@
+"""From 21 joints to a posed hand: joint rotations and bone lengths of a `Rig`, and its skinned mesh.
+
+It plays the part of BiHand and MANO in the paper's Figs. 5 and 6. Orientation, proportions and angles are
+first read off the joints in closed form, finger by finger; a few Gauss-Newton steps on all of them then
+share out what a rig cannot follow, such as a finger that is bent sideways. Angles stay within the anatomical
+limits of `davae.hand.pose` throughout. All hands of a batch are solved side by side.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from davae.hand.pose import ANGLES, LIMITS_DEG
+from davae.hand.rig import FOREARM, PHALANGES, SEGMENT_PARENTS, SEGMENTS, Rig
+from davae.skeleton import JOINTS, PARENTS, WRIST
+
+LEVELS = [np.arange(first, JOINTS, 4) for first in (1, 2, 3, 4)]  # one segment of each finger, from the palm
+BONES = PHALANGES  # whose lengths are free; metacarpals go with the palm's breadth and length
+SCALES = (0.4, 2.5)  # of bones and palm against the rig's; a hand given in another unit ends up beyond
+STEPS = 5
+HANDS_AT_ONCE, MESHES_AT_ONCE = 64, 16  # whose numbers fit a processor's cache
+DAMPING = 1e-3  # of the first step, relative to the curvature of each parameter
+PRIOR_MM = (1.0, 3.0)  # pull on an angle (mm per radian) and on a scale, where joints do not say what it is
+
+_EYE = torch.eye(3, dtype=torch.float64)
+FLEXION, ABDUCTION, TWIST = range(3)  # about columns 0, 1 (backwards) and 2 of a segment's frame
+# Every elementary turn: the segment that it moves, about what, by which angle and how much of it.
+_TURNS = [
+    *((6 + 4 * f + k, FLEXION, 4 * f + a, 1.0) for f in range(4) for k, a in ((0, 0), (1, 2), (2, 3))),
+    *((6 + 4 * f, ABDUCTION, 4 * f + 1, 1.0) for f in range(4)),
+    *((2, FLEXION, 16, 1.0), (2, ABDUCTION, 17, 1.0), (2, TWIST, 18, 1.0)),
+    *((3, FLEXION, 19, 1.0), (4, FLEXION, 20, 1.0)),
+    *((13, FLEXION, 21, 0.5), (17, FLEXION, 21, 1.0)),  # cupping
+]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How b hands are posed, and what that makes of their joints.
+
+    Attributes:
+        angles: (b, 22) radians, an articulation as in `davae.hand.pose`.
+        orientation: (b, 3, 3) of the palm, from the rest frame.
+        wrist_mm: (b, 3).
+        bone_scale: (b, 15) lengths of the phalanges over the rig's, in the order of `PHALANGES`.
+        palm_scale: (b, 2) the palm's breadth and length over the rig's.
+        joints_mm: (b, 21, 3) the rig's joints in this pose.
+        turned: (b, 22, 3, 3) rotation of each segment from the rest frame.
+    """
+
+    angles: Tensor
+    orientation: Tensor
+    wrist_mm: Tensor
+    bone_scale: Tensor
+    palm_scale: Tensor
+    joints_mm: Tensor
+    turned: Tensor
+
+    def bone_lengths_mm(self) -> Tensor:
+        """Lengths (b, 20), mm, of the bones that end at joints 1 to 20."""
+        return torch.linalg.vector_norm(self.joints_mm[:, 1:] - self.joints_mm[:, PARENTS[1:]], dim=2)
+
+
+def solve(rig: Rig, joints_mm: Tensor, steps: int = STEPS) -> Pose:
+    """Find the pose and proportions of a rig whose joints lie nearest to given ones.
+
+    Args:
+        rig: a right hand.
+        joints_mm: (b, 21, 3) joints of right hands in the order of `davae.skeleton`, in any frame, mm.
+        steps: of refinement; 0 is the closed form alone.
+
+    Returns:
+        The poses: finite, and within all limits, whatever the joints.
+
+    Raises:
+        ValueError: another shape, or joints that are not finite.
+    """
+    if joints_mm.ndim != 3 or joints_mm.shape[1:] != (JOINTS, 3):
+        raise ValueError(f"solve: expected joints (b, {JOINTS}, 3), found {tuple(joints_mm.shape)}")
+    if not joints_mm.isfinite().all():
+        bad = (~joints_mm.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"solve: joints of hand(s) {bad[:5]} are not finite; leave those hands out")
+    skeleton = _Skeleton.of(rig)
+    batches = joints_mm.detach().double().cpu().split(HANDS_AT_ONCE)
+    solved = [_parts(_solve(skeleton, target, steps)) for target in batches or (joints_mm.double().cpu(),)]
+    return Pose(*(torch.cat(values) for values in zip(*solved, strict=True)))
+
+
+def _solve(skeleton: "_Skeleton", target: Tensor, steps: int) -> Pose:
+    """Levenberg-Marquardt from the closed form; each hand keeps a step only if it helped."""
+    pose = skeleton.pose(*skeleton.first_guess(target))
+    error = skeleton.error(pose, target)
+    damping = torch.full((len(target), 1), DAMPING, dtype=torch.float64)
+    for _ in range(steps):
+        tried = skeleton.pose(*skeleton.step(pose, target, damping))
+        found = skeleton.error(tried, target)
+        better = found < error
+        pose = Pose(
+            *(_choose(better, new, old) for new, old in zip(_parts(tried), _parts(pose), strict=True))
+        )
+        error = torch.where(better, found, error)
+        damping = torch.where(better[:, None], damping * 0.3, damping * 10).clamp(1e-9, 1e6)
+    return pose
+
+
+def skinned(rig: Rig, pose: Pose, shape: Tensor | None = None) -> Tensor:
+    """Return the mesh (b, v, 3), mm, of posed hands: flesh, then proportions, then articulation.
+
+    The same as `davae.hand.rig.pose_vertices` for each hand, by dual quaternions.
+
+    Args:
+        rig: the hand that was solved for.
+        pose: of `solve`.
+        shape: (b, k) coefficients of the rig's shape fields, or None for the mean hand.
+    """
+    skeleton = _Skeleton.of(rig)
+    stretch, joints = skeleton.stretched(pose.bone_scale, pose.palm_scale)
+    pivots = SEGMENT_PARENTS.clip(0)
+    offsets = joints[:, pivots] - torch.einsum("bsij,sj->bsi", stretch, skeleton.joints[pivots])
+    moves = torch.cat([stretch, offsets[..., None]], dim=3).flatten(2)  # (b, 22, 12)
+    posed = torch.cat([pose.joints_mm, pose.joints_mm[:, :1]], dim=1)
+    shifts = posed[:, pivots] - torch.einsum("bsij,bsj->bsi", pose.turned, joints[:, pivots])
+    motion = _dual_quaternions(pose.turned, shifts)
+    meshes = []
+    for few in torch.arange(len(moves)).split(MESHES_AT_ONCE):
+        # Coordinate by coordinate (b, 3, v), which is several times faster than point by point.
+        blended = (moves[few].transpose(1, 2).float() @ skeleton.weights).unflatten(1, (3, 4))
+        points = (blended[:, :, :3] * skeleton.vertices).sum(2) + blended[:, :, 3]
+        if shape is not None:
+            points = points + torch.einsum("bk,kiv->biv", shape[few].float().cpu(), skeleton.shape_fields)
+        meshes.append(_blend(points, motion[few].transpose(1, 2).float() @ skeleton.weights).transpose(1, 2))
+    return torch.cat(meshes) if meshes else torch.zeros(0, skeleton.vertices.shape[1], 3)
+
+
+class _Skeleton:
+    """A rig's joints and frames as tensors, and how they move; float64, on the CPU."""
+
+    def __init__(self, rig: Rig):
+        self.joints = torch.from_numpy(np.array(rig.joints_mm, np.float64))
+        self.frames = torch.from_numpy(np.array(rig.frames, np.float64))
+        self.vertices = torch.from_numpy(rig.vertices_mm.T.astype(np.float32))  # (3, v)
+        self.weights = torch.from_numpy(rig.weights.T.astype(np.float32))  # (22, v)
+        self.shape_fields = torch.from_numpy(np.moveaxis(rig.shape_fields, 2, 1).astype(np.float32))
+        self.offsets = torch.zeros(SEGMENTS, 3, dtype=torch.float64)
+        self.offsets[1:JOINTS] = self.joints[1:] - self.joints[PARENTS[1:]]
+        self.limits = torch.from_numpy(np.radians(limits_deg(rig)))
+        self.below = _descendants()
+        self.segments = torch.tensor([turn[0] for turn in _TURNS])
+        self.kinds = torch.tensor([turn[1] for turn in _TURNS])
+        self.mixing = torch.zeros(len(_TURNS), ANGLES, dtype=torch.float64)
+        for row, (_, _, angle, share) in enumerate(_TURNS):
+            self.mixing[row, angle] = share
+        axes = self.frames * torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)  # abduction turns backwards
+        self.axes = axes.transpose(1, 2)  # (22, kind, 3)
+
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def of(rig: Rig) -> "_Skeleton":
+        return _Skeleton(rig)
+
+    def local_turns(self, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Matrices (b, 22, 3, 3) of each segment's abduction, flexion and twist, applied from the right."""
+        amounts = torch.zeros(len(angles), SEGMENTS, 3, dtype=torch.float64)
+        amounts[:, self.segments, self.kinds] = angles @ self.mixing.T
+        matrices = _turn(self.axes, amounts)  # (b, 22, kind, 3, 3)
+        return matrices[:, :, ABDUCTION], matrices[:, :, FLEXION], matrices[:, :, TWIST]
+
+    def stretched(self, bone_scale: Tensor, palm_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Stretch (b, 22, 3, 3) of the flesh of each segment, and rest joints (b, 21, 3)."""
+        b = len(bone_scale)
+        palm = torch.diag_embed(torch.cat([palm_scale, torch.ones(b, 1, dtype=torch.float64)], dim=1))
+        stretch = palm[:, None].repeat(1, SEGMENTS, 1, 1)
+        stretch[:, FOREARM, 1, 1] = 1.0
+        along = self.frames[BONES, :, 2]
+        outer = along[:, :, None] * along[:, None, :]
+        stretch[:, BONES] = torch.eye(3, dtype=torch.float64) + (bone_scale - 1)[..., None, None] * outer
+        joints = torch.zeros(b, JOINTS, 3, dtype=torch.float64)
+        joints[:, WRIST] = self.joints[WRIST]
+        for level in LEVELS:
+            moved = torch.einsum("bsij,sj->bsi", stretch[:, level], self.offsets[level])
+            joints[:, level] = joints[:, PARENTS[level]] + moved
+        return stretch, joints
+
+    def pose(
+        self, angles: Tensor, orientation: Tensor, wrist: Tensor, bone_scale: Tensor, palm_scale: Tensor
+    ) -> Pose:
+        """Forward kinematics."""
+        aside, bent, twisted = self.local_turns(angles)
+        local = aside @ bent @ twisted
+        turned = torch.empty(len(angles), SEGMENTS, 3, 3, dtype=torch.float64)
+        turned[:, 0] = turned[:, FOREARM] = orientation
+        posed = torch.empty(len(angles), JOINTS, 3, dtype=torch.float64)
+        posed[:, WRIST] = wrist
+        _, rest = self.stretched(bone_scale, palm_scale)
+        for level in LEVELS:
+            parents = PARENTS[level]
+            turned[:, level] = turned[:, parents] @ local[:, level]
+            offsets = rest[:, level] - rest[:, parents]
+            posed[:, level] = posed[:, parents] + torch.einsum("bsij,bsj->bsi", turned[:, level], offsets)
+        return Pose(angles, orientation, wrist, bone_scale, palm_scale, posed, turned)
+
+    def first_guess(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Read orientation, proportions and angles off joints (b, 21, 3), one after the other."""
+        bones = target[:, 1:] - target[:, PARENTS[1:]]
+        rest = self.offsets[1:JOINTS]
+        lengths = torch.linalg.vector_norm(bones, dim=2) / torch.linalg.vector_norm(rest, dim=1)
+        bone_scale = lengths[:, BONES - 1].clamp(*SCALES)
+        knuckles = LEVELS[0]
+        seen, known = target[:, knuckles] - target[:, :1], self.joints[knuckles] - self.joints[WRIST]
+        palm_scale = torch.ones(len(target), 2, dtype=torch.float64)
+        for _ in range(3):  # orientation for the proportions, proportions for the orientation
+            flat = known * torch.cat([palm_scale, torch.ones_like(palm_scale[:, :1])], dim=1)[:, None]
+            orientation = _best_rotation(flat, seen)
+            local = seen @ orientation  # rows: R^T p
+            fitted = (local * known).sum(1) / known.square().sum(0)
+            palm_scale = fitted[:, :2].clamp(*SCALES)
+        angles = torch.zeros(len(target), ANGLES, dtype=torch.float64)
+        turned = orientation[:, None].expand(-1, 5, -1, -1)  # of the segment before, finger by finger
+        thumb, fingers = 0, slice(1, None)
+        for place, level in enumerate(LEVELS[1:]):
+            frames = self.frames[level]
+            directions = torch.einsum("bfij,bfi->bfj", turned, bones[:, level - 1])
+            side, palm, along = torch.einsum("fij,bfi->jbf", frames, directions)
+            if place == 0:  # a joint of two axes; bent beyond a right angle it seems to point backwards
+                bend = torch.atan2(palm, torch.hypot(side, along))
+                back = (along < 0) & (palm > 0)
+                bend = torch.where(back, torch.pi - bend, bend)
+                aside = torch.where(back, torch.atan2(-side, -along), torch.atan2(side, along))
+                angles[:, 1:16:4], angles[:, 17] = aside[:, fingers], aside[:, thumb]
+                angles[:, 0:16:4], angles[:, 16] = bend[:, fingers], bend[:, thumb]
+            else:
+                bend = torch.atan2(palm, along)
+                angles[:, 1 + place : 16 : 4], angles[:, 18 + place] = bend[:, fingers], bend[:, thumb]
+            angles = angles.clamp(*self.limits.T)
+            aside, bent, twisted = self.local_turns(angles)
+            turned = turned @ (aside @ bent @ twisted)[:, level]
+        return angles, orientation, target[:, WRIST], bone_scale, palm_scale
+
+    def error(self, pose: Pose, target: Tensor) -> Tensor:
+        """What is minimised (b,), mm^2: squared distances of the joints, and the pull of the priors."""
+        distance = (pose.joints_mm - target).square().sum((1, 2))
+        return distance + self.priors(pose).square().sum(1)
+
+    def priors(self, pose: Pose) -> Tensor:
+        """Pull (b, 22 + 15 + 2), mm, on each angle towards rest and on each scale towards 1."""
+        scales = torch.cat([pose.bone_scale, pose.palm_scale], dim=1) - 1
+        return torch.cat([PRIOR_MM[0] * pose.angles, PRIOR_MM[1] * scales], dim=1)
+
+    def step(self, pose: Pose, target: Tensor, damping: Tensor) -> tuple[Tensor, ...]:
+        """One damped Gauss-Newton step (Levenberg-Marquardt), cut off at the limits.
+
+        What stands at a limit and would go beyond is held there, so that the others make up for it.
+        """
+        jacobian = self.jacobian(pose)  # (b, 63, p): angles, scales, orientation, wrist
+        residual = (target - pose.joints_mm).flatten(1)
+        pull = self.priors(pose)
+        weights = torch.tensor([PRIOR_MM[0]] * ANGLES + [PRIOR_MM[1]] * pull[:, ANGLES:].shape[1]).double()
+        gradient = torch.einsum("bri,br->bi", jacobian, residual)
+        gradient[:, : len(weights)] -= weights * pull
+        values = torch.cat([pose.angles, pose.bone_scale, pose.palm_scale], dim=1)
+        low, high = self.bounds()
+        held = torch.zeros_like(gradient, dtype=torch.bool)
+        inner = gradient[:, : len(low)]
+        held[:, : len(low)] = ((values <= low) & (inner < 0)) | ((values >= high) & (inner > 0))
+        jacobian = jacobian.masked_fill(held[:, None], 0.0)
+        gradient = gradient.masked_fill(held, 0.0)
+        curvature = jacobian.transpose(1, 2) @ jacobian
+        diagonal = curvature.diagonal(dim1=1, dim2=2)
+        diagonal[:, : len(weights)] += weights.square()
+        diagonal += damping * diagonal + 1e-6
+        factor, _ = torch.linalg.cholesky_ex(curvature)
+        moved = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+        values = torch.minimum(torch.maximum(values + moved[:, : len(low)], low), high)
+        turn = moved[:, len(low) : len(low) + 3]
+        size = torch.linalg.vector_norm(turn, dim=1, keepdim=True)
+        turned = _turn(turn / size.clamp(min=1e-12), size[:, 0]) @ pose.orientation
+        n = len(BONES)
+        return (
+            values[:, :ANGLES], turned, pose.wrist_mm + moved[:, -3:],
+            values[:, ANGLES : ANGLES + n], values[:, ANGLES + n :],
+        )  # fmt: skip
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Lowest and highest value (39,) of each angle and scale."""
+        scales = torch.tensor(SCALES, dtype=torch.float64).repeat(len(BONES) + 2, 1)
+        low, high = torch.cat([self.limits, scales]).T
+        return low, high
+
+    def jacobian(self, pose: Pose) -> Tensor:
+        """Derivatives (b, 63, 22 + 15 + 2 + 3 + 3) of the joints by angles, scales, orientation and wrist."""
+        joints, b = pose.joints_mm, len(pose.angles)
+        aside, bent, _ = self.local_turns(pose.angles)
+        before = pose.turned[:, SEGMENT_PARENTS[self.segments]]
+        # A turn's axis as it stands: abduction is done first, then flexion, then twist.
+        then = torch.where((self.kinds != ABDUCTION)[:, None, None], aside[:, self.segments], _EYE)
+        last = torch.where((self.kinds == TWIST)[:, None, None], bent[:, self.segments], _EYE)
+        axes = torch.einsum("btij,tj->bti", before @ then @ last, self.axes[self.segments, self.kinds])
+        pivots = joints[:, PARENTS[self.segments]]
+        arms = (joints[:, None] - pivots[:, :, None]) * self.below[self.segments][:, :, None]
+        turns = torch.linalg.cross(axes[:, :, None].expand_as(arms), arms).flatten(2)  # (b, turns, 63)
+        by_angle = torch.einsum("btr,ta->bra", turns, self.mixing)
+        along = torch.einsum("bsij,sj->bsi", pose.turned[:, BONES], self.offsets[BONES])
+        by_bone = (along[:, :, None] * self.below[BONES][:, :, None]).flatten(2).transpose(1, 2)
+        knuckles = LEVELS[0]
+        columns = pose.turned[:, knuckles][..., :2] * self.offsets[knuckles][:, None, :2]  # (b, 5, 3, 2)
+        by_palm = torch.einsum("bsip,sk->bkip", columns, self.below[knuckles]).flatten(1, 2)
+        arms = joints - pose.wrist_mm[:, None]
+        unit = torch.eye(3, dtype=torch.float64)
+        by_turn = torch.stack([torch.linalg.cross(e.expand_as(arms), arms).flatten(1) for e in unit], dim=2)
+        by_wrist = unit.repeat(JOINTS, 1).expand(b, -1, -1)
+        return torch.cat([by_angle, by_bone, by_palm, by_turn, by_wrist], dim=2)
+
+
+def limits_deg(rig: Rig) -> np.ndarray:
+    """Lowest and highest angles (22, 2), degrees, of a rig, whose own rest is at zero.
+
+    Those of `davae.hand.pose` count from the built-in hand's rest. Another rig rests otherwise, by the angles
+    with which the built-in hand takes that pose.
+    """
+    from davae.hand.procedural import procedural_rig
+
+    built_in = procedural_rig()
+    if rig is built_in:
+        return LIMITS_DEG
+    rest = solve(built_in, torch.from_numpy(np.array(rig.joints_mm, np.float64))[None]).angles[0]
+    return LIMITS_DEG - np.degrees(rest.numpy())[:, None]
+
+
+@lru_cache(maxsize=1)
+def _descendants() -> Tensor:
+    """(22, 21): whether a segment moves a joint."""
+    below = torch.zeros(SEGMENTS, JOINTS, dtype=torch.float64)
+    for joint in range(1, JOINTS):
+        segment = joint
+        while segment > 0:
+            below[segment, joint] = 1.0
+            segment = int(PARENTS[segment])
+    return below
+
+
+def _turn(axes: Tensor, angles: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) about unit axes (..., 3) by angles (...), right-handed (Rodrigues)."""
+    x, y, z = axes.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    sin, cos = torch.sin(angles)[..., None, None], torch.cos(angles)[..., None, None]
+    return torch.eye(3, dtype=axes.dtype) + sin * cross + (1 - cos) * (cross @ cross)
+
+
+def _best_rotation(known: Tensor, seen: Tensor) -> Tensor:
+    """Rotations (b, 3, 3) about the origin that bring points (b, k, 3) nearest to others (Kabsch)."""
+    u, _, vh = torch.linalg.svd(seen.transpose(1, 2) @ known)
+    proper = torch.ones(len(u), 3, dtype=torch.float64)
+    proper[:, 2] = torch.linalg.det(u @ vh).sign()
+    return u * proper[:, None] @ vh
+
+
+def _dual_quaternions(rotations: Tensor, shifts: Tensor) -> Tensor:
+    """Rigid motions (b, 22, 3, 3) and (b, 22, 3) of the segments as dual quaternions (b, 22, 8)."""
+    real = _quaternions(rotations)
+    for c in range(1, SEGMENTS):  # q and -q turn alike: neighbours must agree in sign before they are blended
+        agree = (real[:, c] * real[:, SEGMENT_PARENTS[c]]).sum(1, keepdim=True)
+        real[:, c] = torch.where(agree < 0, -real[:, c], real[:, c])
+    w, axis = real[..., :1], real[..., 1:]
+    dual = torch.cat(
+        [-(shifts * axis).sum(2, keepdim=True), w * shifts + torch.linalg.cross(shifts, axis)], 2
+    )
+    return torch.cat([real, 0.5 * dual], dim=2)
+
+
+def _blend(points: Tensor, blended: Tensor) -> Tensor:
+    """Move points (b, 3, v) by blends (b, 8, v) of dual quaternions, which need not be of unit length."""
+    blended = blended / torch.linalg.vector_norm(blended[:, :4], dim=1, keepdim=True)
+    w, axis, dual_w, dual_axis = blended.split((1, 3, 1, 3), dim=1)
+    turned = points + 2 * _cross(axis, _cross(axis, points) + w * points)
+    return turned + 2 * (w * dual_axis - dual_w * axis + _cross(axis, dual_axis))
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross products (b, 3, v) of columns."""
+    (ax, ay, az), (bx, by, bz) = a.unbind(1), b.unbind(1)
+    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], dim=1)
+
+
+def _quaternions(rotations: Tensor) -> Tensor:
+    """Unit quaternions (..., 4), real part first, of rotation matrices (..., 3, 3)."""
+    r = rotations
+    diagonal = r.diagonal(dim1=-2, dim2=-1)
+    trace = diagonal.sum(-1)
+    table = r.new_empty(*r.shape[:-2], 4, 4)  # four times the products q_i q_j; the largest row is sound
+    table[..., 0, 0] = 1 + trace
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        table[..., i + 1, i + 1] = 1 + 2 * diagonal[..., i] - trace
+        table[..., 0, i + 1] = table[..., i + 1, 0] = r[..., k, j] - r[..., j, k]
+        table[..., j + 1, k + 1] = table[..., k + 1, j + 1] = r[..., k, j] + r[..., j, k]
+    best = table.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    rows = table.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
+    return rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+
+
+def _parts(pose: Pose) -> tuple[Tensor, ...]:
+    return tuple(getattr(pose, name) for name in Pose.__dataclass_fields__)
+
+
+def _choose(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(which.view(-1, *[1] * (new.ndim - 1)), new, old)
