@@ -38,6 +38,8 @@ class DataConfig:
     crop: Literal["plain", "rotated-camera"] = "plain"  # the paper's crop, or the exact one
     scale_min: float = 0.8  # augmentation: hand scale U[scale_min, 1]
     rotation: float = math.pi  # augmentation: in-plane rotation U[-rotation, rotation], radians
+    scale_max: float = 1.0  # of U[scale_min, scale_max]; beyond 1, and shifted, for photos cropped by guess
+    shift: float = 0.0  # of the hand in the crop, U[-shift, shift] of its side in u and in v
     cloud_points: int = 2048  # target points drawn per step
     mask: Literal["none", "truth", "network"] = "none"  # by which the input is laid over grey
 
@@ -62,9 +64,7 @@ class ModelConfig:
     fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet
     fold_hidden: int = 512
     image_width: int = 32  # channels of the image decoder's last hidden map
-    image_last_stride: int = (
-        2  # of its last layer; 4 leaves out the widest map, the dearest for its few channels
-    )
+    image_last_stride: int = 2  # of its last layer; 4 leaves out the widest and dearest map
 
     def head_widths(self, block: str) -> tuple[int, int]:
         """Channels of layer3 and layer4 in the head of a block of z."""

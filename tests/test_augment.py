@@ -261,3 +261,56 @@ def test_announcing_rows_reads_the_same(tmp_path):
     np.testing.assert_array_equal(mapped[[0, 3, 8]], values[[0, 3, 8]])
     announce(values, np.array([1]))  # not mapped
     announce(None, np.array([1]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    angle=st.floats(-math.pi, math.pi),
+    scale=st.floats(0.8, 1.25),
+    right=st.floats(-0.2, 0.2),
+    down=st.floats(-0.2, 0.2),
+)
+def test_a_shifted_root_is_where_it_is_said_to_be(angle, scale, right, down):
+    raw, side = raw_batch(1), stored_px(CONFIG)
+    image = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+    middle = side // 2  # of an even side: the corner of four pixels
+    image[:, middle - 1 : middle + 1, middle - 1 : middle + 1] = 255
+    raw = raw._replace(images=image, masks=image[..., 0])
+    shift = torch.tensor([[right, down]])
+    batch = turn_and_zoom(raw, CONFIG, torch.tensor([angle]), torch.tensor([scale]), shift)
+    torch.testing.assert_close(batch.root, shift)
+    assert batch.zoom.item() == pytest.approx(scale)
+    mass = batch.mask[0, 0] / batch.mask.sum()
+    places = (torch.arange(CONFIG.image_px) + 0.5) / CONFIG.image_px - 0.5
+    found = torch.stack([(mass.sum(0) * places).sum(), (mass.sum(1) * places).sum()])
+    assert (found - shift[0]).abs().max() * CONFIG.image_px < 0.2  # of a pixel
+    still = turn_and_zoom(raw, CONFIG, torch.tensor([angle]), torch.tensor([scale]))
+    torch.testing.assert_close(batch.joints, still.joints)
+
+
+def test_beyond_a_shifted_crop_is_grey_and_no_hand():
+    side = stored_px(CONFIG)
+    white = raw_batch(1)._replace(
+        images=torch.full((1, side, side, 3), 255, dtype=torch.uint8),
+        masks=torch.full((1, side, side), 255, dtype=torch.uint8),
+    )
+    quarter, smallest = torch.tensor([math.pi / 4]), torch.tensor([CONFIG.scale_min])
+    batch = turn_and_zoom(white, CONFIG, quarter, smallest, torch.tensor([[0.3, 0.0]]))
+    beyond, inside = batch.mask[0, 0] == 0, batch.mask[0, 0] == 1
+    assert beyond.any() and inside.any()
+    torch.testing.assert_close(
+        batch.image[0][:, beyond], torch.full_like(batch.image[0][:, beyond], 127 / 255)
+    )
+    assert (batch.image[0][:, inside] == 1).all()
+
+
+def test_only_what_is_asked_for_is_drawn():
+    """A config without shift sees the draws that it saw before there was one; with it, further ones."""
+    plain, moved = raw_batch(4), DataConfig(image_px=32, cloud_points=64, scale_max=1.25, shift=0.1)
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    here, there = (augment(plain, c, g) for c, g in zip((CONFIG, moved), generators, strict=True))
+    torch.testing.assert_close(here.joints, there.joints)
+    assert here.root.abs().max() == 0 < there.root.abs().max() <= 0.1
+    assert here.zoom.max() <= 1 < there.zoom.max() <= 1.25
+    next_draws = [torch.rand(1, generator=g).item() for g in generators]
+    assert next_draws[0] != next_draws[1]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit
-from davae.data.sample import stored_px
+from davae.data.sample import PADDING, stored_px
 
 MID_GREY = 0.5  # background of the image target; black is where dark skin has least contrast
 
@@ -50,6 +50,10 @@ class Batch(NamedTuple):
     has_cloud: Tensor  # (b,) bool
     has_mask: Tensor  # (b,) bool
     scale_mm: Tensor  # (b,) reference bone, which turns normalised lengths into mm
+    root: Tensor | None = (
+        None  # (b, 2) where it is, right and down of the crop's middle, in sides of the crop
+    )
+    zoom: Tensor | None = None  # (b,) size of the hand over that in the test crop
 
 
 def held_on(split: PreparedSplit, device: torch.device) -> PreparedSplit | RawBatch:
@@ -121,9 +125,9 @@ def augment(
     """Turn and zoom a batch at random; draw fresh cloud points.
 
     Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as
-    `davae.camera.rotation_about_z`), a scale of the hand in the image from U[scale_min, 1], and
-    `cloud_points` of the stored points, without repetition as long as there are enough (the stored order is
-    random, so any run of consecutive points is a fair draw).
+    `davae.camera.rotation_about_z`), a scale of the hand in the image from U[scale_min, scale_max], a shift
+    of it where that is asked for, and `cloud_points` of the stored points, without repetition as long as
+    there are enough (the stored order is random, so any run of consecutive points is a fair draw).
 
     Args:
         raw: the stored samples (b, ...).
@@ -139,14 +143,23 @@ def augment(
     b, stored_points = raw.clouds.shape[:2]
     b = b if batch is None else batch
     angle = config.rotation * (2 * torch.rand(b, generator=generator) - 1)
-    scale = config.scale_min + (1 - config.scale_min) * torch.rand(b, generator=generator)
+    scale = config.scale_min + (config.scale_max - config.scale_min) * torch.rand(b, generator=generator)
     first = torch.randint(stored_points, (b, 1), generator=generator)
     cloud = _draw_points(raw.clouds, first[rows].to(raw.clouds.device), config.cloud_points)
-    return turn_and_zoom(raw._replace(clouds=cloud), config, angle[rows], scale[rows])
+    shift = None
+    if config.shift:
+        shift = config.shift * (2 * torch.rand(b, 2, generator=generator) - 1)[rows]
+    return turn_and_zoom(raw._replace(clouds=cloud), config, angle[rows], scale[rows], shift)
 
 
-def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tensor) -> Batch:
+def turn_and_zoom(
+    raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tensor, shift: Tensor | None = None
+) -> Batch:
     """Turn image, joints and cloud by `angle` (b,) radians and scale the image by `scale` (b,).
+
+    With `shift` (b, 2), in sides of the crop, the picture moves as well, right and down, which joints and
+    cloud do not: they are relative to the root. The stored crop may then end within the picture; beyond it
+    is grey and no hand.
 
     Raises:
         ValueError: as `augment`.
@@ -167,6 +180,8 @@ def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tenso
     columns, rows = step.to(device)[:, :, None, None, :].unbind(-1)  # (b, 2, 1, 1) each
     grid = torch.empty(b, config.image_px, config.image_px, 2, device=device)
     torch.add(columns * line, rows * line[:, None], out=grid.permute(0, 3, 1, 2))
+    if shift is not None:
+        grid -= 2 * (step @ shift[:, :, None]).to(device)[:, None, None, :, 0]
     masks = _masks(raw, config)
     # Laid out anew as bytes, and only then cast: five times as fast as both at once.
     pixels = torch.empty(b, 3 + len(masks), stored, stored, dtype=torch.uint8, device=device)
@@ -174,9 +189,16 @@ def turn_and_zoom(raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tenso
     for channel, mask in enumerate(masks, start=3):
         pixels[:, channel] = mask
     pixels = F.grid_sample(pixels.float(), grid, mode="bilinear", align_corners=False)  # (b, 4 or 5, h, w)
+    if shift is not None:  # what lies beyond the stored crop is zero, which as a colour is black
+        ones = torch.ones(1, 1, stored, stored, device=device).expand(b, -1, -1, -1)
+        inside = F.grid_sample(ones, grid, mode="bilinear", align_corners=False)
+        pixels[:, :3] += PADDING * (1 - inside)
 
     turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T
-    return _batch(raw, config, pixels, raw.joints @ turn, raw.clouds @ turn)
+    root = torch.zeros(b, 2) if shift is None else shift
+    return _batch(
+        raw, config, pixels, raw.joints @ turn, raw.clouds @ turn, root.to(device), scale.to(device)
+    )
 
 
 def centre(raw: RawBatch, config: DataConfig) -> Batch:
@@ -189,7 +211,8 @@ def centre(raw: RawBatch, config: DataConfig) -> Batch:
     pixels = torch.cat([layer[:, window, window] for layer in layers], dim=-1)
     first = torch.zeros(len(raw.clouds), 1, dtype=torch.long, device=raw.clouds.device)
     cloud = _draw_points(raw.clouds, first, config.cloud_points)
-    return _batch(raw, config, pixels.permute(0, 3, 1, 2).float(), raw.joints, cloud)
+    root, zoom = torch.zeros(len(cloud), 2, device=cloud.device), torch.ones(len(cloud), device=cloud.device)
+    return _batch(raw, config, pixels.permute(0, 3, 1, 2).float(), raw.joints, cloud, root, zoom)
 
 
 def over_grey(image: Tensor, mask: Tensor) -> Tensor:
@@ -224,7 +247,15 @@ def _masks(raw: RawBatch, config: DataConfig) -> list[Tensor]:
     return [raw.masks, raw.predicted_masks]
 
 
-def _batch(raw: RawBatch, config: DataConfig, pixels: Tensor, joints: Tensor, cloud: Tensor) -> Batch:
+def _batch(
+    raw: RawBatch,
+    config: DataConfig,
+    pixels: Tensor,
+    joints: Tensor,
+    cloud: Tensor,
+    root: Tensor,
+    zoom: Tensor,
+) -> Batch:
     """Assemble a batch from colour and `_masks` (b, 4 or 5, h, w) in 0..255."""
     pixels = pixels / 255
     image, mask, predicted = pixels[:, :3], pixels[:, 3:4], pixels[:, 4:]
@@ -235,4 +266,4 @@ def _batch(raw: RawBatch, config: DataConfig, pixels: Tensor, joints: Tensor, cl
         image = over_grey(image, predicted)
     elif config.mask == "truth":
         image = target
-    return Batch(image, target, mask, joints, cloud, raw.has_cloud, raw.has_mask, raw.scale_mm)
+    return Batch(image, target, mask, joints, cloud, raw.has_cloud, raw.has_mask, raw.scale_mm, root, zoom)
