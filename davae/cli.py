@@ -18,6 +18,7 @@ Model = Literal["da", "na", "se"]
 Mask = Annotated[str, tyro.conf.arg(metavar="{none,truth,network}")]
 Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,gpu,paper}")]
 Form = Annotated[Dataset, tyro.conf.arg(name="as")]
+Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE")]
 WristRule = Annotated[str | None, tyro.conf.arg(metavar="{ring,middle,knuckles,palm}")]
 
 
@@ -138,6 +139,7 @@ def train(
     crop: Literal["plain", "rotated-camera"] = "plain",
     mask: Mask = "",
     init: Path | None = None,
+    settings: Settings = (),
 ) -> None:
     """Train a model; an interrupted run is resumed, a finished one is loaded.
 
@@ -151,12 +153,14 @@ def train(
         mask: What the network sees: the crop as photographed, or the hand over grey by its true mask, or by
             the mask that `predict-masks` stored. Where nothing is said, the preset decides.
         init: Finished run whose weights to begin with, such as one on RHD before STB.
+        settings: Fields of the preset to change, such as train.steps=20000 data.shift=0.1.
     """
+    from davae.sweeps.points import apply_settings
     from davae.training import distributed, loop, runs
     from davae.workspace import experiment
 
     finished = runs.is_finished(run)
-    config = experiment(preset, seed=seed, model=model, crop=crop, mask=mask)
+    config = apply_settings(experiment(preset, seed=seed, model=model, crop=crop, mask=mask), settings)
     loop.train(config, data, run, init=init)
     if distributed.rank() == 0:
         print(f"{'found finished' if finished else 'trained'}: {run}")
@@ -226,6 +230,7 @@ def train_mask(
     run: Path,
     seed: int = 0,
     crop: Literal["plain", "rotated-camera"] = "plain",
+    settings: Settings = (),
 ) -> None:
     """Train a hand mask network and measure it; an interrupted run is resumed, a finished one is loaded.
 
@@ -237,13 +242,15 @@ def train_mask(
         run: The run's folder.
         seed: Seed of initial weights, order and augmentation.
         crop: The crop that the data was prepared with.
+        settings: Fields of its config to change, such as train.steps=12000 data.shift=0.1.
     """
     from davae.evaluation import evaluate_masks, format_masks
+    from davae.sweeps.points import apply_settings
     from davae.training import distributed, masks, runs
     from davae.workspace import mask_experiment
 
     finished = runs.is_finished(run)
-    masks.train_mask(mask_experiment(preset, seed=seed, crop=crop), data, run)
+    masks.train_mask(apply_settings(mask_experiment(preset, seed=seed, crop=crop), settings), data, run)
     if distributed.rank() == 0:
         print(f"{'found finished' if finished else 'trained'}: {run}")
         print(format_masks(evaluate_masks(run, data)), end="")
@@ -280,6 +287,70 @@ def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "tr
     if measured["trained_on"] not in (None, measured["data"]):
         print(f"note: {run} was trained on other data; its folder keeps its own report, this one is {out}")
     print(format_table(measured))
+
+
+def train_camera(run: Path, data: Path, out: Path, steps: int = 2000) -> None:
+    """Train the head that says where on a crop the joints lie, on the frozen trunk of a finished run.
+
+    The run must have been trained on jittered crops: `train --set data.shift=0.1 data.scale_max=1.25`.
+
+    Args:
+        run: The run's folder.
+        data: Folder written by `prepare`, that of the run.
+        out: The head's own folder; an interrupted training goes on.
+        steps: Of training.
+    """
+    import dataclasses
+
+    from davae.photo import camera
+
+    schedule = dataclasses.replace(camera.camera_schedule(), steps=steps)
+    print(f"trained: {camera.train_camera(run, data, out, schedule)}")
+
+
+def pack(run: Path, mask_run: Path, camera_run: Path, out: Path) -> None:
+    """Write a model, its mask network and its camera head to one file, for `predict` and the app.
+
+    Args:
+        run: Of `train`, on predicted masks and jittered crops.
+        mask_run: Of `train-mask`, whose masks it saw.
+        camera_run: Of `train-camera`, on that run.
+        out: File to write, .safetensors.
+    """
+    from davae.photo.release import pack as write
+
+    about = write(run, mask_run, camera_run, out)
+    print(f"packed: {out}, {out.stat().st_size / 1e6:.1f} MB, {about}")
+
+
+def predict(
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path,
+    box: Annotated[str, tyro.conf.arg(metavar="X,Y,W,H")] = "",
+    side: Literal["left", "right"] | None = None,
+    bone_mm: float | None = None,
+    intrinsics: Annotated[str, tyro.conf.arg(metavar="FX,FY,CX,CY")] = "",
+    weights: Path | None = None,
+) -> None:
+    """Find the hand in photos: joints and code as JSON, the mesh as PLY, a picture to look at.
+
+    A photo that cannot be used is told and costs no other its result; exit status 1 says that there was one.
+
+    Args:
+        images: Photos of any kind and size.
+        out: Folder for the results, named after the photos.
+        box: Rectangle of the hand, pixels, from the left upper corner; without it the hand is looked for.
+        side: Of all hands; guessed where nothing is said.
+        bone_mm: Length of the bone from middle MCP to PIP; an average adult's where nothing is said.
+        intrinsics: Of the camera, pixels: joints in mm then lie where the hand is, before the camera.
+        weights: File of `pack`; that which comes with davae where nothing is said.
+    """
+    from davae.predict_files import predict_files
+
+    found = predict_files(images, out, box, side, bone_mm, intrinsics, weights)
+    for line in found.lines:
+        print(line)
+    sys.exit(0 if not found.failed else 1)
 
 
 def export(
@@ -384,8 +455,8 @@ def summary(preset: Preset = "paper", model: Model = "da") -> None:
 def main() -> None:
     """Run the command line; expected errors are told without a traceback (DAVAE_DEBUG=1 shows it)."""
     commands = (
-        render, check_data, prepare, train_mask, predict_masks, train, sweep, evaluate, export, notebooks,
-        reproduce, summary,
+        render, check_data, prepare, train_mask, predict_masks, train, sweep, evaluate, train_camera, pack,
+        predict, export, notebooks, reproduce, summary,
     )  # fmt: skip
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from davae.config import BLOCKS, VARIANTS, Config
 
@@ -56,8 +57,12 @@ def vary(config: Config, choices: Mapping[str, Sequence[Value]], seeds: Sequence
     return points
 
 
-def parse_choices(texts: Sequence[str]) -> dict[str, list[Value]]:
+def parse_choices(texts: Sequence[str], option: str = "--vary") -> dict[str, list[Value]]:
     """Read variables and values as they stand on a command line: "beta_ratio=0.3,3,30".
+
+    Args:
+        texts: one a variable.
+        option: by which errors call it.
 
     Raises:
         ValueError: a text that is not NAME=VALUE,VALUE..., or a name given twice.
@@ -67,13 +72,28 @@ def parse_choices(texts: Sequence[str]) -> dict[str, list[Value]]:
         name, equals, values = text.partition("=")
         found = [value.strip() for value in values.split(",")]
         if not (name and equals and all(found)):
-            raise ValueError(f"--vary {text!r}: expected NAME=VALUE,VALUE..., such as beta_ratio=0.3,3,30")
+            raise ValueError(f"{option} {text!r}: expected NAME=VALUE,VALUE..., such as beta_ratio=0.3,3,30")
         if "..." in found:
-            raise ValueError(f"--vary {text!r}: write every value out; '...' stands for none")
+            raise ValueError(f"{option} {text!r}: write every value out; '...' stands for none")
         if name in choices:
-            raise ValueError(f"--vary {text!r}: {name} is given twice; put all its values into one")
+            raise ValueError(f"{option} {text!r}: {name} is given twice; put all its values into one")
         choices[name] = [plain_value(value) for value in found]
     return choices
+
+
+def apply_settings(config: Any, texts: Sequence[str]) -> Any:
+    """Set fields of any config as they stand on a command line: "train.steps=500".
+
+    Raises:
+        ValueError: not NAME=VALUE, no such variable, or not a value for it.
+    """
+    for name, values in parse_choices(texts, "--set").items():
+        if len(values) > 1:
+            raise ValueError(
+                f"--set {name}: found {len(values)} values; one run has one, `sweep` takes several"
+            )
+        config = set_variable(config, name, values[0])
+    return config
 
 
 def parse_seeds(text: str) -> list[int]:

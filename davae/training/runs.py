@@ -31,7 +31,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from davae.config import Config, MaskConfig
+from davae.config import Config, MaskConfig, Saved
 from davae.data.folders import write_atomically
 from davae.networks import DaVAE, HandMaskNet
 from davae.training.distributed import ranks
@@ -47,6 +47,7 @@ _SHAPING_SOURCES = {
         "training/loop.py",
     ),
     "mask": (*_SHARED_SOURCES, "networks/handmask.py", "training/masks.py"),
+    "camera": (*_SHARED_SOURCES, "photo/camera.py"),
 }  # fmt: skip
 
 
@@ -70,7 +71,7 @@ class Identity:
         data_digest: str,
         init: Path | str | None = None,
         *,
-        network: Literal["da-VAE", "mask"] = "da-VAE",
+        network: Literal["da-VAE", "mask", "camera"] = "da-VAE",
         masks: Mapping[str, Any] | None = None,
     ) -> "Identity":
         """Return the identity of a run started now.
@@ -101,7 +102,7 @@ def code_digest(source: str) -> str:
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
-def open_run(run: Path, config: Config | MaskConfig, identity: Identity) -> None:
+def open_run(run: Path, config: Saved, identity: Identity) -> None:
     """Claim folder `run` for this experiment: create it, or check that it is already this experiment's.
 
     Raises:
@@ -181,17 +182,17 @@ def load_model(run: Path | str) -> tuple[DaVAE, Config]:
         FileNotFoundError: there is no such run, or it is not finished.
         ValueError: the weights are damaged or do not fit the config.
     """
-    return _load(Path(run), Config, lambda config: DaVAE(config.model), "train")
+    return load(Path(run), Config, lambda config: DaVAE(config.model), "train")
 
 
 def load_mask_network(run: Path | str) -> tuple[HandMaskNet, MaskConfig]:
     """Open a finished run of `davae train-mask`; as `load_model`, and the network is frozen."""
-    network, config = _load(Path(run), MaskConfig, HandMaskNet, "train-mask")
+    network, config = load(Path(run), MaskConfig, HandMaskNet, "train-mask")
     return network.requires_grad_(False), config
 
 
-def _load(run: Path, kind: type, build: Callable[[Any], torch.nn.Module], command: str) -> tuple[Any, Any]:
-    """Open a finished run of a `kind` of config, trained by `davae COMMAND`."""
+def load(run: Path, kind: type, build: Callable[[Any], torch.nn.Module], command: str) -> tuple[Any, Any]:
+    """Open a finished run of a `kind` of config, trained by `davae COMMAND`; as `load_model`."""
     if not (run / "config.json").exists():
         raise FileNotFoundError(
             f"{run}: no config.json, so no run here. Train one with "

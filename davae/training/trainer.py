@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from davae.config import Config, DataConfig, MaskConfig, TrainConfig
+from davae.config import DataConfig, Saved, TrainConfig
 from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
 from davae.training import distributed, runs
@@ -140,7 +140,7 @@ class ResumableTrainer:
 
 def finish(
     run: Path,
-    config: Config | MaskConfig,
+    config: Saved,
     identity: runs.Identity,
     start: Callable[[], ResumableTrainer],
     progress: bool,

@@ -1,0 +1,233 @@
+"""Where on a crop the joints lie: the camera head, which da-VAE lacks since its joints know no pixel.
+
+da-VAE's joints are relative to the root and in units of a bone. To draw them on a photo one must know the
+root's pixel and that bone's length in pixels; both are regressed from the features of a finished, frozen
+trunk. The head is no part of the paper and of Eq. 3, and changes nothing of what da-VAE estimates.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from davae.config import DataConfig, ModelConfig, Saved, TrainConfig
+from davae.data.augment import augment, held_on, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.networks import DaVAE
+from davae.training import distributed, runs
+from davae.training.trainer import (
+    ResumableTrainer,
+    batch_indices,
+    check_prepared,
+    finish,
+    learning_rate,
+    pick_device,
+    step_seed,
+)
+
+TOLERANCE = 0.02  # sides of the crop, or of a bone's logarithm: errors beyond count by their size, not square
+VALIDATION_SEED = 1_000_003  # of the crops that validation jitters, always alike
+
+
+@dataclass(frozen=True)
+class CameraConfig(Saved):
+    """A camera head on a da-VAE of `model`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    channels: int = 16  # of each place of the trunk's map
+    hidden: int = 128
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+class Placement(NamedTuple):
+    """Where a hand is in a crop, in sides of the crop."""
+
+    root: Tensor  # (b, 2) right and down of the crop's middle
+    bone: Tensor  # (b,) length of the reference bone, seen from the side
+
+
+class CameraHead(nn.Module):
+    """The trunk's features (b, c, h, w) to the root's place and the reference bone's length in the crop."""
+
+    def __init__(self, config: CameraConfig):
+        super().__init__()
+        self.config = config
+        features = trunk_shape(config.model)
+        self.squeeze = nn.Conv2d(features[0], config.channels, 1)
+        self.hidden = nn.Linear(config.channels * features[1] * features[2], config.hidden)
+        self.last = nn.Linear(config.hidden, 3)
+        nn.init.zeros_(self.last.weight)  # begin with the middle of the crop and a likely length
+        with torch.no_grad():
+            self.last.bias.copy_(torch.tensor([0.0, 0.0, -1.8]))
+
+    def forward(self, features: Tensor) -> Placement:
+        """Locate the hands."""
+        x = F.relu(self.squeeze(features.float())).flatten(1)
+        x = self.last(F.relu(self.hidden(x)))
+        return Placement(x[:, :2], x[:, 2].exp())
+
+
+def trunk_shape(config: ModelConfig) -> tuple[int, int, int]:
+    """Channels, height and width of the trunk's features."""
+    with torch.device("meta"):
+        trunk = DaVAE(config).encoder.trunk.eval()
+        return tuple(trunk(torch.empty(1, 3, config.image_px, config.image_px)).shape[1:])
+
+
+def bone_in_sides(split: PreparedSplit, rows: np.ndarray) -> Tensor:
+    """Lengths (b,) of the reference bone in sides of the test crop, seen across at the root's depth."""
+    focal_px = np.asarray(split.camera[rows, 0, 0], np.float64)
+    length = focal_px * split.scale_mm[rows] / split.root_mm[rows, 2]
+    return torch.from_numpy(length / split.manifest["image_px"]).float()
+
+
+def on_crop(joints: Tensor, placement: Placement, px: int) -> Tensor:
+    """Pixels (b, 21, 2) in crops of `px` of normalised joints (b, 21, 3), as seen by a camera far away.
+
+    Pixel centres lie at integers, as everywhere in davae.
+    """
+    offsets = placement.root[:, None] + placement.bone[:, None, None] * joints[..., :2]
+    return offsets * px + (px - 1) / 2
+
+
+class PlacementLoss(NamedTuple):
+    """What the head is trained on."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+def placement_loss(found: Placement, root: Tensor, bone: Tensor) -> PlacementLoss:
+    """Smooth L1 of the root's place (b, 2) and of the bone's logarithm (b,), both about relative."""
+    terms = {
+        "root": F.smooth_l1_loss(found.root, root, beta=TOLERANCE),
+        "bone": F.smooth_l1_loss(found.bone.log(), bone.log(), beta=TOLERANCE),
+    }
+    return PlacementLoss(terms["root"] + terms["bone"], terms)
+
+
+def train_camera(
+    run: Path | str,
+    data: Path | str,
+    out: Path | str,
+    train: TrainConfig | None = None,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Train a camera head on the trunk of a finished run, or go on with it, or find it finished.
+
+    It learns from the run's own data, with the run's own augmentation: crops must be jittered there
+    (`scale_max`, `shift`), or the head only ever sees the root in the middle.
+
+    Args:
+        run: of `davae.training.loop.train`.
+        data: folder written by `davae.data.prepared.prepare`.
+        out: the head's own run folder; see `davae.training.runs`.
+        train: schedule.
+        device: "auto" takes a GPU where there is one.
+        progress: show a progress bar.
+
+    Raises:
+        davae.training.runs.RunMismatchError: the folder holds another experiment.
+        FileNotFoundError: no finished run, or nothing prepared.
+        ValueError: the run's crops were not jittered, or the data do not fit it.
+    """
+    distributed.join()
+    model, config = runs.load_model(run)
+    if not config.data.shift:
+        raise ValueError(
+            f"{run}: trained on crops whose middle is the root (data.shift is 0), so there is nothing to "
+            "learn about where it lies. Train with `--set data.shift=0.1 data.scale_max=1.25`"
+        )
+    split, validation = (
+        PreparedSplit.open(data, name).seen_through(config.data.mask) for name in ("train", "val")
+    )
+    check_prepared(split, data, config.data)
+    masks = split.mask_network if config.data.mask == "network" else None
+    identity = runs.Identity.of(split.manifest["digest"], run, network="camera", masks=masks)
+    camera = CameraConfig(config.data, config.model, train=train or camera_schedule(config.train.seed))
+    device = pick_device(device)
+
+    def start() -> CameraTrainer:
+        return CameraTrainer(camera, model, split, validation, Path(out), device)
+
+    return finish(Path(out), camera, identity, start, progress)
+
+
+def camera_schedule(seed: int = 0) -> TrainConfig:
+    """A few minutes on two cores."""
+    return TrainConfig(
+        steps=2000, batch_size=64, optimiser="adam", learning_rate=1e-3, warmup_steps=50, average_decay=0.98,
+        checkpoint_every=200, seed=seed,
+    )  # fmt: skip
+
+
+class CameraTrainer(ResumableTrainer):
+    """The camera head on its way through its steps; the trunk that it reads stays as it is."""
+
+    def __init__(
+        self,
+        config: CameraConfig,
+        model: DaVAE,
+        split: PreparedSplit,
+        validation: PreparedSplit,
+        run: Path,
+        device: torch.device,
+    ):
+        self.config, self.split, self.validation = config, split, validation
+        self.samples = held_on(split, device)
+        self.trunk = model.encoder.trunk.to(device, memory_format=torch.channels_last).eval()
+        torch.manual_seed(config.train.seed)
+        super().__init__(CameraHead(config), config.train, run, device)
+
+    def train_step(self) -> PlacementLoss:
+        """One optimiser step on the batch of the current step."""
+        settings, step = self.settings, self.step
+        rows = batch_indices(len(self.split), settings.batch_size, settings.seed, step)[distributed.share()]
+        self.model.train()
+        loss = self._loss(self.samples, self.split, rows, step_seed(settings.seed, step), self.replica)
+        self.descend(loss.total, loss.terms)
+        return PlacementLoss(loss.total.detach(), {name: term.detach() for name, term in loss.terms.items()})
+
+    def _loss(self, samples, split: PreparedSplit, rows: np.ndarray, seed: int, head) -> PlacementLoss:
+        raw = load_batch(samples, rows, self.device)
+        batch = augment(raw, self.config.data, torch.Generator().manual_seed(seed))
+        with torch.no_grad(), self.autocast:
+            features = self.trunk(batch.image.contiguous(memory_format=torch.channels_last))
+        return placement_loss(
+            head(features), batch.root, bone_in_sides(split, rows).to(self.device) * batch.zoom
+        )
+
+    def log_row(self, parts: PlacementLoss, validate: bool) -> dict[str, float]:
+        """One row of metrics.csv."""
+        row = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "learning_rate": learning_rate(self.settings, self.step - 1),
+            "val_total": self.validation_loss() if validate else np.nan,
+            "total": parts.total,
+        }
+        return {name: float(value) for name, value in (row | parts.terms).items()}
+
+    def validation_loss(self) -> float:
+        """The loss on jittered crops of the validation split, always the same ones."""
+        head, total = self.tested_model().eval(), 0.0
+        every = np.arange(len(self.validation))
+        for begin in range(0, len(every), 100):
+            rows = every[begin : begin + 100]
+            with torch.inference_mode():
+                loss = self._loss(self.validation, self.validation, rows, VALIDATION_SEED + begin, head)
+            total += loss.total.item() * len(rows)
+        return total / len(every)
+
+
+def load_camera(run: Path | str) -> tuple[CameraHead, CameraConfig]:
+    """Open a finished camera head, frozen; errors as `davae.training.runs.load_model`."""
+    head, config = runs.load(Path(run), CameraConfig, CameraHead, "train-camera")
+    return head.requires_grad_(False), config

@@ -1,0 +1,78 @@
+"""What was found of a hand in a photo."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from davae.config import BLOCKS
+from davae.hand.kinematics import Pose, skinned, solve
+from davae.hand.procedural import procedural_rig
+from davae.photo.finding import Box
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Hand:
+    """What was found in one photo.
+
+    Attributes:
+        name: of the photo.
+        box: the square of the photo that was looked at.
+        side: "left" or "right".
+        joints: (21, 3) normalised: relative to the middle MCP, in units of the middle MCP-PIP bone, in the
+            frame of a camera that looks at the root, x right, y down, z away. Those of the photo: a left
+            hand's are a left hand's.
+        joints_mm: (21, 3) the same in mm, for the bone that was assumed; with intrinsics in the camera's
+            frame, where the hand lies, else relative to the root.
+        bone_mm: length that was assumed of the middle MCP-PIP bone.
+        joints_px: (21, 2) pixels of the photo; pixel centres lie at integers.
+        mask: (px, px) probability on the crop that a pixel is the hand's, as the photo shows it.
+        means: block -> (z,) of the posterior, of the right-handed crop that the network saw.
+        spreads: block -> (z,) standard deviations.
+    """
+
+    name: str
+    box: Box
+    side: Side
+    joints: NDArray[np.float64]
+    joints_mm: NDArray[np.float64]
+    bone_mm: float
+    joints_px: NDArray[np.float64]
+    mask: NDArray[np.float32]
+    means: dict[str, NDArray[np.float32]]
+    spreads: dict[str, NDArray[np.float32]]
+
+    def pose(self) -> Pose:
+        """The built-in right hand in this pose; a left hand's joints are mirrored for it."""
+        return solve(procedural_rig(), torch.from_numpy(mirrored(self.joints_mm, self.side)[None]))
+
+    def mesh_mm(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Vertices (v, 3), mm, in the frame of `joints_mm`, and faces (f, 3), counter-clockwise outside."""
+        rig = procedural_rig()
+        vertices = skinned(rig, self.pose())[0].numpy()
+        faces = rig.faces if self.side == "right" else rig.faces[:, ::-1]  # a mirror turns them inside out
+        return mirrored(vertices, self.side), np.ascontiguousarray(faces)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but mask and mesh, as JSON takes it."""
+        return {
+            "photo": self.name,
+            "box": {"centre_px": list(self.box.centre), "half_px": self.box.half},
+            "confidence": self.box.confidence,
+            "side": self.side,
+            "assumed_bone_mm": self.bone_mm,
+            "joints_normalised": self.joints.tolist(),
+            "joints_mm": self.joints_mm.tolist(),
+            "joints_px": self.joints_px.tolist(),
+            "latent_means": {block: self.means[block].tolist() for block in BLOCKS},
+            "latent_spreads": {block: self.spreads[block].tolist() for block in BLOCKS},
+        }
+
+
+def mirrored(points: NDArray, side: Side) -> NDArray:
+    """Turn points (..., 3) of a right hand into those of a hand of `side`, and back."""
+    return points if side == "right" else points * np.array([-1.0, 1.0, 1.0], points.dtype)

@@ -1,0 +1,117 @@
+"""Weights in one file: da-VAE, its mask network and its camera head, at half precision, with what they are.
+
+A safetensors file, so nothing in it is executed. Matrices are stored as fp16; what is one number a channel
+stays fp32, since the variances that BatchNorm keeps can exceed fp16's range.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from davae.config import Config, MaskConfig, Saved
+from davae.data.folders import write_atomically
+from davae.networks import DaVAE, HandMaskNet
+from davae.photo.camera import CameraConfig, CameraHead, load_camera
+from davae.training import runs
+
+FORMAT = 1
+_PARTS: dict[str, tuple[type[Saved], Any]] = {
+    "model": (Config, lambda config: DaVAE(config.model)),
+    "mask": (MaskConfig, HandMaskNet),
+    "camera": (CameraConfig, CameraHead),
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """The three networks in evaluation mode, frozen, their configs, and what the file says of itself."""
+
+    model: DaVAE
+    mask: HandMaskNet
+    camera: CameraHead
+    configs: Mapping[str, Saved]
+    about: Mapping[str, Any]
+
+
+def pack(run: Path | str, mask_run: Path | str, camera_run: Path | str, out: Path | str) -> dict[str, Any]:
+    """Write three finished runs that belong together to one file; return what it says of itself.
+
+    Raises:
+        FileNotFoundError: one of them is no finished run.
+        ValueError: the model saw other masks, or the camera head reads another model.
+    """
+    run, mask_run, camera_run, out = Path(run), Path(mask_run), Path(camera_run), Path(out)
+    (model, config), (mask, mask_config) = runs.load_model(run), runs.load_mask_network(mask_run)
+    camera, camera_config = load_camera(camera_run)
+    identity, of_camera = runs.identity_of(run), runs.identity_of(camera_run)
+    digests = {"model": runs.weights_digest(run), "mask": runs.weights_digest(mask_run)}
+    if config.data.mask != "network" or identity.mask_network != digests["mask"]:
+        raise ValueError(f"{run}: was not trained on masks of {mask_run}; name the mask network that it saw")
+    if of_camera.init != digests["model"]:
+        raise ValueError(f"{camera_run}: is a camera head of another model than {run}; train one for this")
+    tensors = {
+        f"{part}.{name}": _stored(value)
+        for part, network in (("model", model), ("mask", mask), ("camera", camera))
+        for name, value in network.state_dict().items()
+    }
+    report = run / "metrics.json"
+    about = {
+        "format": FORMAT,
+        "data": identity.data,
+        "runs": digests,
+        "P1_epe_mm": json.loads(report.read_text())["protocols"]["P1"]["epe_mm"] if report.exists() else None,
+    }
+    configs = {"model": config, "mask": mask_config, "camera": camera_config}
+    metadata = {"about": json.dumps(about)} | {f"{part}.config": c.to_json() for part, c in configs.items()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, lambda path: save_file(tensors, path, metadata))
+    return about
+
+
+def unpack(path: Path | str) -> Release:
+    """Open a file of `pack`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged, or no such file, or one of a later version.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing; name a file that `python -m davae pack` wrote")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: damaged, or no safetensors file ({error}); get it again") from error
+    missing = {"about", *(f"{part}.config" for part in _PARTS)} - metadata.keys()
+    if missing:
+        raise ValueError(f"{path}: lacks {sorted(missing)}, so `python -m davae pack` did not write it")
+    about = json.loads(metadata["about"])
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: is of format {about.get('format')}, this davae reads {FORMAT}; update it")
+    networks, configs = {}, {}
+    for part, (kind, build) in _PARTS.items():
+        configs[part] = kind.from_json(metadata[f"{part}.config"])
+        networks[part] = _filled(build(configs[part]), tensors, part, path)
+    return Release(**networks, configs=configs, about=about)
+
+
+def _filled(network: nn.Module, tensors: dict[str, Tensor], part: str, path: Path) -> nn.Module:
+    own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
+    try:
+        network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in own.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the weights of {part} do not fit its config: {error}") from error
+    return network.eval().requires_grad_(False)
+
+
+def _stored(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.half() if value.is_floating_point() and value.ndim > 1 else value

@@ -1,0 +1,208 @@
+"""Photo in, hand out: joints, mask, code and mesh of the hand in a photo, a few lines for a builder.
+
+from davae.predict import HandPredictor
+hand = HandPredictor.load().predict("photo.jpg")
+hand.joints_mm, hand.joints_px, hand.mesh_mm()
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from davae.camera import apply_homography, backproject, view_rotation
+from davae.config import BLOCKS, Config
+from davae.data.augment import over_grey
+from davae.hand.procedural import procedural_rig
+from davae.inference import fused
+from davae.networks import DaVAE, HandMaskNet
+from davae.photo.camera import CameraHead, Placement, on_crop
+from davae.photo.finding import Box, cut, find_hand
+from davae.photo.hand import Hand, Side, mirrored
+from davae.photo.reading import Photo, PhotoError, read_photo
+from davae.photo.release import Release, unpack
+from davae.skeleton import REFERENCE_BONE, ROOT
+from davae.training.masks import predict_probability
+
+WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # what comes with the project
+AT_ONCE = 32  # crops that the networks see together
+
+
+class HandPredictor:
+    """The three networks of a `Release`, ready for photos."""
+
+    def __init__(self, release: Release):
+        self.config: Config = release.configs["model"]
+        self.model: DaVAE = fused(release.model)
+        self.mask_network: HandMaskNet = fused(release.mask)
+        self.mask_network.config = release.configs["mask"]
+        self.camera: CameraHead = release.camera
+        self.px = self.config.model.image_px
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> "HandPredictor":
+        """Open a file of `python -m davae pack`; that which comes with the project where none is named.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            ValueError: it is no such file.
+        """
+        return cls(unpack(WEIGHTS if path is None else path))
+
+    def predict(self, photo: Photo, **options: Any) -> Hand:
+        """Find the hand in one photo; options as in `predict_all`.
+
+        Raises:
+            PhotoError: it cannot be used.
+        """
+        (found,) = self.predict_all([photo], **options)
+        if isinstance(found, PhotoError):
+            raise found
+        return found
+
+    def predict_all(
+        self,
+        photos: Sequence[Photo],
+        *,
+        names: Sequence[str] | None = None,
+        boxes: Sequence[Box | None] | None = None,
+        side: Side | None = None,
+        bone_mm: float | None = None,
+        intrinsics: tuple[float, float, float, float] | None = None,
+    ) -> list[Hand | PhotoError]:
+        """Find the hand in each photo; one that cannot be used costs no other its result.
+
+        Args:
+            photos: files, their contents, arrays or Pillow images.
+            names: by which results and errors call them.
+            boxes: the square to look at, for each photo; where there is none, the hand is looked for.
+            side: of all hands; guessed for each where nothing is said.
+            bone_mm: length of the middle MCP-PIP bone; the built-in hand's where nothing is said.
+            intrinsics: fx, fy, cx, cy of the camera, pixels, with which joints are placed before it.
+
+        Returns:
+            For each photo the hand or the error.
+
+        Raises:
+            ValueError: an option that makes no sense.
+        """
+        names = list(names) if names is not None else [""] * len(photos)
+        boxes = list(boxes) if boxes is not None else [None] * len(photos)
+        _check_options(photos, names, boxes, bone_mm, intrinsics)
+        found: list[Hand | PhotoError] = []
+        for begin in range(0, len(photos), AT_ONCE):
+            some = slice(begin, begin + AT_ONCE)
+            found += self._predict_some(photos[some], names[some], boxes[some], side, bone_mm, intrinsics)
+        return found
+
+    def _predict_some(self, photos, names, boxes, side, bone_mm, intrinsics) -> list[Hand | PhotoError]:
+        found: list[Hand | PhotoError | None] = []
+        crops, placed = [], []
+        for photo, name, box in zip(photos, names, boxes, strict=True):
+            name = name or (str(photo) if isinstance(photo, str | Path) else f"photo {len(found) + 1}")
+            try:
+                pixels = read_photo(photo, name)
+            except PhotoError as error:
+                found.append(error)
+                continue
+            box = box or find_hand(self.mask_network, pixels)
+            crops.append(cut(pixels, [box], self.px))
+            placed.append((len(found), name, box))
+            found.append(None)
+        if crops:
+            hands = self._hands(torch.cat(crops), placed, side, bone_mm or reference_bone_mm(), intrinsics)
+            for (place, *_), hand in zip(placed, hands, strict=True):
+                found[place] = hand
+        return found
+
+    def _hands(
+        self, crops: Tensor, placed: list, side: Side | None, bone_mm: float, intrinsics
+    ) -> list[Hand]:
+        """Read the hands off crops (b, 3, h, w)."""
+        sides = [side] * len(crops) if side else self._guess_sides(crops)
+        left = torch.tensor([one == "left" for one in sides])
+        crops = torch.where(left[:, None, None, None], crops.flip(3), crops)  # the network knows right hands
+        masks, code, joints, placement = self._read(crops)
+        uv = on_crop(joints, placement, self.px).double().numpy()
+        hands = []
+        for row, ((_, name, box), one) in enumerate(zip(placed, sides, strict=True)):
+            pixels, mask = uv[row], masks[row, 0].numpy()
+            if one == "left":
+                pixels = np.stack([self.px - 1 - pixels[:, 0], pixels[:, 1]], axis=1)
+                mask = np.ascontiguousarray(mask[:, ::-1])
+            pixels = apply_homography(np.linalg.inv(box.to_crop(self.px)), pixels)
+            normalised = mirrored(joints[row].double().numpy(), one)
+            length_px = float(placement.bone[row]) * 2 * box.half
+            hands.append(
+                Hand(
+                    name=name,
+                    box=box,
+                    side=one,
+                    joints=normalised,
+                    joints_mm=_in_mm(normalised, bone_mm, pixels, length_px, intrinsics),
+                    bone_mm=bone_mm,
+                    joints_px=pixels,
+                    mask=mask,
+                    means={block: code.means[block][row].numpy() for block in BLOCKS},
+                    spreads={block: code.logvars[block][row].mul(0.5).exp().numpy() for block in BLOCKS},
+                )
+            )
+        return hands
+
+    def _read(self, crops: Tensor) -> tuple[Tensor, Any, Tensor, Placement]:
+        """Masks, posterior, joints and placement of crops of right hands."""
+        masks = predict_probability(self.mask_network, crops)
+        with torch.inference_mode():
+            image = over_grey(crops, masks)
+            features = self.model.encoder.trunk(image)
+            code = self.model.encode(image)
+            joints = self.model.pose_decoder(code.means["pose"])
+            return masks, code, joints - joints[:, ROOT : ROOT + 1], self.camera(features)
+
+    def _guess_sides(self, crops: Tensor) -> list[Side]:
+        """The side under which the model explains what it sees better: it only knows right hands."""
+        unlike = []
+        for seen in (crops, crops.flip(3)):
+            masks = predict_probability(self.mask_network, seen)
+            with torch.inference_mode():
+                image = over_grey(seen, masks)
+                code = self.model.encode(image).means
+                decoded = self.model.decode(code).image
+            unlike.append((decoded - image).square().mean((1, 2, 3)))
+        return ["right" if right <= left else "left" for right, left in zip(*unlike, strict=True)]
+
+
+def reference_bone_mm() -> float:
+    """The built-in hand's middle MCP-PIP bone, that of an average adult."""
+    joints = procedural_rig().joints_mm
+    return float(np.linalg.norm(np.subtract(*joints[list(REFERENCE_BONE)])))
+
+
+def _in_mm(joints: NDArray, bone_mm: float, uv: NDArray, length_px: float, intrinsics) -> NDArray:
+    """Joints (21, 3) in mm: relative to the root, or with intrinsics where they lie before the camera."""
+    if intrinsics is None:
+        return joints * bone_mm
+    fx, fy, cx, cy = intrinsics
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+    depth_mm = np.sqrt(fx * fy) * bone_mm / length_px
+    ray = backproject(uv[ROOT], 1.0, K)
+    return joints * bone_mm @ view_rotation(ray) + ray * depth_mm  # rows: p @ R = R^T p
+
+
+def _check_options(photos, names, boxes, bone_mm, intrinsics) -> None:
+    for what, given in (("names", names), ("boxes", boxes)):
+        if len(given) != len(photos):
+            raise ValueError(f"{len(given)} {what} for {len(photos)} photos; give one each")
+    for box in boxes:
+        if box is not None and not (np.isfinite([*box.centre, box.half]).all() and box.half > 0):
+            raise ValueError(f"box {box}: expected finite pixels and a side above 0")
+    if bone_mm is not None and not 10 < bone_mm < 100:
+        raise ValueError(
+            f"bone_mm is {bone_mm:g}: expected the middle MCP-PIP bone in mm, 40 to 55 in adults"
+        )
+    if intrinsics is not None and not (np.isfinite(intrinsics).all() and min(intrinsics[:2]) > 0):
+        raise ValueError(f"intrinsics are {intrinsics}: expected fx, fy, cx, cy in pixels, fx and fy above 0")

@@ -1,0 +1,130 @@
+"""What is kept of a hand found in a photo: joints and code as JSON, the mesh as PLY, a picture to look at."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from davae.data.folders import write_atomically
+from davae.photo.finding import Box
+from davae.photo.hand import Hand, Side
+from davae.photo.reading import PhotoError, read_photo
+from davae.predict import AT_ONCE, HandPredictor
+
+
+def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> list[Path]:
+    """Write OUT/STEM.json, OUT/STEM.ply and OUT/STEM-overlay.png, each whole or not at all.
+
+    Args:
+        hand: of `davae.predict`.
+        photo: (h, w, 3) what it was found in.
+        out: folder, made where it is missing.
+        stem: of the files' names.
+
+    Returns:
+        The three files.
+    """
+    from davae.figures import photo_overlay  # here, since matplotlib takes a while to import
+
+    out.mkdir(parents=True, exist_ok=True)
+    values, mesh, picture = (out / f"{stem}{end}" for end in (".json", ".ply", "-overlay.png"))
+    write_atomically(values, lambda path: path.write_text(json.dumps(hand.as_dict(), indent=2) + "\n"))
+    write_atomically(mesh, lambda path: path.write_bytes(ply(*hand.mesh_mm())))
+    figure = photo_overlay(photo, hand)
+    write_atomically(picture, lambda path: figure.savefig(path, format="png", dpi=150))
+    return [values, mesh, picture]
+
+
+def ply(vertices_mm: NDArray, faces: NDArray) -> bytes:
+    """A mesh of vertices (v, 3), mm, and triangles (f, 3) as a binary PLY file."""
+    header = (
+        "ply\nformat binary_little_endian 1.0\ncomment mm; x right, y down, z away from the camera\n"
+        f"element vertex {len(vertices_mm)}\nproperty float x\nproperty float y\nproperty float z\n"
+        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    rows = np.empty(len(faces), np.dtype([("count", "u1"), ("corners", "<i4", 3)]))
+    rows["count"], rows["corners"] = 3, faces
+    return header.encode() + np.ascontiguousarray(vertices_mm, "<f4").tobytes() + rows.tobytes()
+
+
+class Found(NamedTuple):
+    """What became of some files."""
+
+    lines: list[str]  # to print, one a photo
+    failed: int  # how many could not be used
+
+
+def predict_files(
+    images: Sequence[Path],
+    out: Path,
+    box: str = "",
+    side: Side | None = None,
+    bone_mm: float | None = None,
+    intrinsics: str = "",
+    weights: Path | None = None,
+    progress: bool = True,
+) -> Found:
+    """Find the hand in each file and write what was found; arguments as they stand on the command line.
+
+    Raises:
+        ValueError: an argument makes no sense.
+        FileNotFoundError: no weights.
+    """
+    if not images:
+        raise ValueError("no photo is named; give one or more files")
+    rectangle, camera = (numbers(text, name) for text, name in ((box, "--box"), (intrinsics, "--intrinsics")))
+    if rectangle and min(rectangle[2:]) <= 0:
+        raise ValueError(f"--box {box}: expected a width and a height above 0")
+    names = stems(images)
+    predictor = HandPredictor.load(weights)
+    lines, failed = [], 0
+    starts = range(0, len(images), AT_ONCE)
+    for begin in tqdm(starts, desc="predict", unit="batch", disable=not progress or len(starts) < 2):
+        some = images[begin : begin + AT_ONCE]
+        boxes = [Box.of_rectangle(*rectangle) if rectangle else None] * len(some)
+        hands = predictor.predict_all(some, boxes=boxes, side=side, bone_mm=bone_mm, intrinsics=camera)
+        for path, name, hand in zip(some, names[begin:], hands, strict=False):
+            if isinstance(hand, PhotoError):
+                failed += 1
+                lines.append(f"failed: {hand}")
+                continue
+            *_, picture = write_hand(hand, read_photo(path), out, name)
+            lines.append(
+                f"{path}: {hand.side} hand, confidence {hand.box.confidence:.2f}, reference bone assumed "
+                f"{hand.bone_mm:.1f} mm, see {picture}"
+            )
+    return Found(lines, failed)
+
+
+def numbers(text: str, name: str) -> tuple[float, float, float, float] | None:
+    """Read four numbers "a,b,c,d"; None of nothing.
+
+    Raises:
+        ValueError: not four numbers.
+    """
+    if not text:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 4 or not np.isfinite(values).all():
+        raise ValueError(
+            f"{name} {text!r}: expected four numbers with commas between them, such as 10,20,200,200"
+        )
+    return values
+
+
+def stems(images: Sequence[Path]) -> list[str]:
+    """Names of the results: the photos' own, with a number where two are called alike."""
+    taken: dict[str, int] = {}
+    found = []
+    for path in images:
+        stem = Path(path).stem or "photo"
+        taken[stem] = taken.get(stem, 0) + 1
+        found.append(stem if taken[stem] == 1 else f"{stem}-{taken[stem]}")
+    return found

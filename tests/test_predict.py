@@ -1,0 +1,356 @@
+"""Photo in, hand out: a packed release of tiny networks, on every kind of photo, and the command line."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_photo import damaged, encoded, picture
+from torch.testing import assert_close
+
+from davae.camera import apply_homography, project
+from davae.config import BLOCKS, mask_preset
+from davae.data.augment import centre, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.evaluation import predict_masks
+from davae.hand.procedural import procedural_rig
+from davae.photo import camera as camera_head
+from davae.photo.camera import CameraHead, Placement, bone_in_sides, load_camera, on_crop, train_camera
+from davae.photo.finding import Box, cut
+from davae.photo.hand import Hand
+from davae.photo.reading import PhotoError, read_photo
+from davae.photo.release import pack, unpack
+from davae.predict import HandPredictor, reference_bone_mm
+from davae.predict_files import ply, stems, write_hand
+from davae.training import loop, runs
+from davae.training.masks import train_mask
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_config, prepared):
+    """The three runs of a release, trained for a few steps on jittered crops, and the prepared data."""
+    import shutil
+
+    home = tmp_path_factory.mktemp("release")
+    data = shutil.copytree(prepared, home / "data")
+    jittered = dataclasses.replace(tiny_config.data, scale_max=1.25, shift=0.1)
+    masks = mask_preset("smoke")
+    masks = dataclasses.replace(
+        masks, data=jittered, train=dataclasses.replace(masks.train, steps=4, batch_size=4, warmup_steps=1)
+    )
+    train_mask(masks, data, home / "mask", progress=False)
+    predict_masks(home / "mask", data, progress=False)
+    config = dataclasses.replace(tiny_config, data=dataclasses.replace(jittered, mask="network"))
+    loop.train(config, data, home / "run", progress=False)
+    schedule = dataclasses.replace(camera_head.camera_schedule(), steps=4, batch_size=4)
+    train_camera(home / "run", data, home / "camera", schedule, progress=False)
+    return home
+
+
+@pytest.fixture(scope="module")
+def release(trained):
+    """The file that `davae pack` writes of them."""
+    pack(trained / "run", trained / "mask", trained / "camera", trained / "hand.safetensors")
+    return trained / "hand.safetensors"
+
+
+@pytest.fixture(scope="module")
+def predictor(release):
+    return HandPredictor.load(release)
+
+
+def photo(width: int = 160, height: int = 120, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# The camera head
+
+
+def test_the_bones_length_is_the_one_that_the_camera_sees(prepared):
+    """Of points one bone from the root across the line of sight, projected by the crop's own camera."""
+    split = PreparedSplit.open(prepared, "train")
+    rows = np.arange(8)
+    sides = bone_in_sides(split, rows)
+    for row in rows:
+        root = split.root_mm[row].astype(float)
+        across = root + np.array([split.scale_mm[row], 0, 0])
+        apart = project(across, split.camera[row]) - project(root, split.camera[row])
+        assert sides[row].item() * split.manifest["image_px"] == pytest.approx(apart[0], rel=1e-5)
+
+
+def test_true_placement_puts_joints_where_they_are(prepared):
+    split = PreparedSplit.open(prepared, "train")
+    rows, px = np.arange(8), split.manifest["image_px"]
+    joints = torch.from_numpy(np.asarray(split.joints[rows]))
+    found = on_crop(joints, Placement(torch.zeros(8, 2), bone_in_sides(split, rows)), px)
+    margin = (split.images.shape[1] - px) / 2
+    expected = split.project(split.joints[rows].astype(float), rows) - margin
+    assert np.abs(found[:, 9].numpy() - expected[:, 9]).max() < 1.0  # the root, in the crop's middle
+    error = np.linalg.norm(found.numpy() - expected, axis=2)
+    assert np.median(error) < 0.02 * px  # a camera far away is not quite one near by
+
+
+def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
+    """Features that say it plainly: the head reads place and size off them."""
+    torch.manual_seed(0)
+    config = camera_head.CameraConfig(tiny_config.data, tiny_config.model)
+    head = CameraHead(config)
+    channels, side, _ = camera_head.trunk_shape(config.model)
+    axis = (torch.arange(side) + 0.5) / side - 0.5
+    optimiser = torch.optim.Adam(head.parameters(), 3e-3)
+    for step in range(151):
+        root, bone = 0.2 * torch.rand(64, 2) - 0.1, 0.1 + 0.2 * torch.rand(64)
+        du, dv = axis[None, None] - root[:, :1, None], axis[None, :, None] - root[:, 1:, None]
+        blot = torch.exp(-(du**2 + dv**2) / (2 * bone[:, None, None] ** 2))
+        loss = camera_head.placement_loss(head(blot[:, None].expand(-1, channels, -1, -1)), root, bone)
+        if step == 0:
+            first = loss.total.item()
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+    assert loss.total.item() < 0.2 * first
+
+
+def test_a_camera_head_needs_jittered_crops_and_leaves_the_model_be(trained, prepared, tiny_config, tmp_path):
+    loop.train(tiny_config, prepared, tmp_path / "plain", progress=False)
+    with pytest.raises(ValueError, match=r"data.shift is 0.*--set data.shift=0.1"):
+        train_camera(tmp_path / "plain", prepared, tmp_path / "camera", progress=False)
+    before = runs.weights_digest(trained / "run")
+    head, config = load_camera(trained / "camera")
+    assert runs.weights_digest(trained / "run") == before
+    assert runs.identity_of(trained / "camera").init == before
+    assert config.data.shift == 0.1 and not head.training
+    log = (trained / "camera" / "metrics.csv").read_text().splitlines()
+    assert log[0] == "step,seconds,learning_rate,val_total,total,root,bone" and log[-1].startswith("4,")
+
+
+# The release
+
+
+def test_a_release_holds_the_networks_at_half_precision(trained, release):
+    opened = unpack(release)
+    model, config = runs.load_model(trained / "run")
+    assert opened.configs["model"] == config
+    for name, value in model.state_dict().items():
+        found = opened.model.state_dict()[name]
+        exact = value.ndim <= 1 or not value.is_floating_point()
+        assert_close(found, value, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-6)
+    assert not any(p.requires_grad for p in opened.camera.parameters())
+    assert release.stat().st_size < 0.65 * sum(
+        (trained / part / "model.safetensors").stat().st_size for part in ("run", "mask", "camera")
+    )
+
+
+def test_runs_that_do_not_belong_together_are_not_packed(trained, tiny_config, prepared, tmp_path):
+    loop.train(tiny_config, prepared, tmp_path / "other", progress=False)
+    out = tmp_path / "x.safetensors"
+    with pytest.raises(ValueError, match="was not trained on masks of"):
+        pack(tmp_path / "other", trained / "mask", trained / "camera", out)
+    (trained / "camera" / "identity.json").rename(tmp_path / "kept.json")
+    try:
+        values = json.loads((tmp_path / "kept.json").read_text()) | {"init": "0" * 16}
+        (trained / "camera" / "identity.json").write_text(json.dumps(values))
+        with pytest.raises(ValueError, match="is a camera head of another model"):
+            pack(trained / "run", trained / "mask", trained / "camera", out)
+    finally:
+        (tmp_path / "kept.json").replace(trained / "camera" / "identity.json")
+    assert not out.exists()
+
+
+def test_files_that_are_no_release_are_refused(trained, release, tmp_path):
+    with pytest.raises(FileNotFoundError, match="davae pack"):
+        unpack(tmp_path / "none.safetensors")
+    cut_off = tmp_path / "cut.safetensors"
+    cut_off.write_bytes(release.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="damaged, or no safetensors file"):
+        unpack(cut_off)
+    with pytest.raises(ValueError, match=r"lacks \['about'"):
+        unpack(trained / "run" / "model.safetensors")
+
+
+# Predictions
+
+
+def check(hand: Hand):
+    for values in (hand.joints, hand.joints_mm, hand.joints_px, hand.mask, *hand.means.values()):
+        assert np.isfinite(values).all()
+    assert hand.joints.shape == hand.joints_mm.shape == (21, 3) and hand.joints_px.shape == (21, 2)
+    assert [len(hand.means[block]) for block in BLOCKS] == [24, 16, 8]
+    assert all((hand.spreads[block] > 0).all() for block in BLOCKS)
+    assert hand.side in ("left", "right") and hand.mask.min() >= 0 and hand.mask.max() <= 1
+
+
+def test_one_photo_gives_a_whole_hand(predictor):
+    hand = predictor.predict(photo(), names=["thumbs up"])
+    check(hand)
+    assert hand.name == "thumbs up" and hand.bone_mm == pytest.approx(reference_bone_mm())
+    np.testing.assert_allclose(hand.joints_mm, hand.joints * hand.bone_mm)
+    vertices, faces = hand.mesh_mm()
+    rig = procedural_rig()
+    assert vertices.shape == rig.vertices_mm.shape and faces.shape == rig.faces.shape
+    assert json.loads(json.dumps(hand.as_dict()))["side"] == hand.side
+
+
+def test_what_is_computed_is_what_the_networks_say(predictor, release):
+    """By hand for a given box and side, from the unfused networks: crop, mask, code, joints, pixels."""
+    from davae.data.augment import over_grey
+    from davae.training.masks import predict_probability
+
+    pixels, box = photo(), Box((80.0, 60.0), 50.0)
+    hand = predictor.predict(pixels, boxes=[box], side="right", bone_mm=40.0)
+    opened = unpack(release)
+    crop = cut(pixels, [box], 64)
+    mask = predict_probability(opened.mask, crop)
+    with torch.inference_mode():
+        image = over_grey(crop, mask)
+        output = opened.model(image)
+        placement = opened.camera(opened.model.encoder.trunk(image))
+    np.testing.assert_allclose(hand.mask, mask[0, 0], atol=1e-4)
+    joints = output.pose - output.pose[:, 9:10]
+    np.testing.assert_allclose(hand.joints, joints[0], atol=1e-4)
+    np.testing.assert_allclose(hand.joints_mm, 40 * joints[0], atol=1e-2)
+    np.testing.assert_allclose(hand.means["shape"], output.means["shape"][0], atol=1e-4)
+    on_photo = apply_homography(
+        np.linalg.inv(box.to_crop(64)), on_crop(joints, placement, 64)[0].double().numpy()
+    )
+    np.testing.assert_allclose(hand.joints_px, on_photo, atol=1e-2)
+
+
+def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor):
+    pixels = photo(161, 120)
+    box = Box((60.0, 50.0), 45.0)
+    mirrored = Box((160 - 60.0, 50.0), 45.0)
+    right = predictor.predict(pixels, boxes=[box], side="right")
+    left = predictor.predict(np.ascontiguousarray(pixels[:, ::-1]), boxes=[mirrored], side="left")
+    mirror = np.array([-1.0, 1, 1])
+    np.testing.assert_allclose(left.joints, right.joints * mirror, atol=1e-4)
+    np.testing.assert_allclose(left.joints_px[:, 0], 160 - right.joints_px[:, 0], atol=1e-2)
+    np.testing.assert_allclose(left.joints_px[:, 1], right.joints_px[:, 1], atol=1e-2)
+    np.testing.assert_allclose(left.mask, right.mask[:, ::-1], atol=1e-3)
+    (v_left, f_left), (v_right, f_right) = left.mesh_mm(), right.mesh_mm()
+    np.testing.assert_allclose(v_left, v_right * mirror, atol=0.05)
+    np.testing.assert_array_equal(f_left, f_right[:, ::-1])
+    guessed = [
+        predictor.predict(pixels, boxes=[box]),
+        predictor.predict(pixels[:, ::-1].copy(), boxes=[mirrored]),
+    ]
+    assert {hand.side for hand in guessed} == {"left", "right"}
+
+
+def test_intrinsics_place_the_joints_where_the_camera_saw_them(predictor):
+    camera = (200.0, 200.0, 80.0, 60.0)
+    hand = predictor.predict(photo(), boxes=[Box((100.0, 50.0), 40.0)], intrinsics=camera)
+    K = np.array([[200.0, 0, 80], [0, 200, 60], [0, 0, 1]])
+    assert (hand.joints_mm[9, 2] > 0).all()
+    np.testing.assert_allclose(project(hand.joints_mm[9], K), hand.joints_px[9], atol=1e-6)
+    across = hand.joints_mm[9] + np.array([hand.bone_mm, 0, 0])
+    seen = np.linalg.norm(project(across, K) - hand.joints_px[9])
+    assert seen == pytest.approx(np.linalg.norm(hand.joints_px - hand.joints_px[9], axis=1).max()
+                                 / np.linalg.norm(hand.joints[:, :2], axis=1).max(), rel=0.02)  # fmt: skip
+
+
+def test_a_photo_that_cannot_be_used_costs_no_other_its_result(predictor):
+    photos = [photo(), b"no photo", photo(20, 30), np.zeros((3, 3, 3), np.uint8), photo(seed=1)]
+    found = predictor.predict_all(photos)
+    assert [isinstance(one, PhotoError) for one in found] == [False, True, False, True, False]
+    assert str(found[1]).startswith("photo 2: is no picture")
+    alone = predictor.predict(photo(seed=1))
+    np.testing.assert_allclose(found[4].joints, alone.joints, atol=1e-4)
+    with pytest.raises(PhotoError, match="is no picture"):
+        predictor.predict(b"no photo")
+
+
+def test_two_hundred_damaged_photos_give_hands_or_named_errors(predictor):
+    found = predictor.predict_all([*damaged(200, seed=1), photo()], boxes=[Box((20.0, 15.0), 15.0)] * 201)
+    for one in found:
+        if isinstance(one, PhotoError):
+            assert str(one).startswith("photo ")
+        else:
+            check(one)
+    assert not isinstance(found[-1], PhotoError)
+    assert 10 < sum(isinstance(one, PhotoError) for one in found) < 190
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ({"bone_mm": 0.047}, "bone_mm is 0.047: expected the middle MCP-PIP bone in mm"),
+    ({"intrinsics": (0.0, 1, 2, 3)}, "expected fx, fy, cx, cy in pixels"),
+    ({"boxes": [Box((np.nan, 0.0), 3.0)]}, "expected finite pixels"),
+    ({"boxes": []}, "0 boxes for 1 photos; give one each"),
+])  # fmt: skip
+def test_options_that_make_no_sense_are_told(predictor, options, told):
+    with pytest.raises(ValueError, match=told):
+        predictor.predict_all([photo()], **options)
+
+
+def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained):
+    """A box that cuts out exactly a prepared sample's crop gives that sample's masks and joints."""
+    split = PreparedSplit.open(trained / "data", "test").seen_through("network")
+    model, config = runs.load_model(trained / "run")
+    stored, px = split.images.shape[1], config.data.image_px
+    batch = centre(load_batch(split, np.array([2])), config.data)
+    with torch.inference_mode():
+        expected = model(batch.image).pose[0]
+        expected = expected - expected[9]
+    box = Box(((stored - 1) / 2, (stored - 1) / 2), px / 2)
+    hand = predictor.predict(np.ascontiguousarray(split.images[2]), boxes=[box], side="right")
+    np.testing.assert_allclose(hand.joints, expected, atol=0.02)  # stored masks are of 8 bits
+
+
+# Files
+
+
+def test_files_of_a_hand(predictor, tmp_path):
+    pixels = photo()
+    hand = predictor.predict(pixels, names=["a photo"])
+    values, mesh, overlay = write_hand(hand, pixels, tmp_path / "out", "a")
+    assert json.loads(values.read_text())["photo"] == "a photo"
+    header, body = mesh.read_bytes().split(b"end_header\n", 1)
+    vertices, faces = hand.mesh_mm()
+    assert f"element vertex {len(vertices)}".encode() in header
+    np.testing.assert_array_equal(np.frombuffer(body, "<f4", vertices.size).reshape(-1, 3), vertices)
+    rest = np.frombuffer(body[4 * vertices.size :], np.dtype([("n", "u1"), ("f", "<i4", 3)]))
+    np.testing.assert_array_equal(rest["f"], faces)
+    with Image.open(overlay) as drawn:
+        assert drawn.width > 800 and np.asarray(drawn.convert("L")).std() > 10
+    assert stems(["a/x.png", "b/x.jpg", "y"]) == ["x", "x-2", "y"]
+    assert ply(np.zeros((0, 3)), np.zeros((0, 3), int)).endswith(b"end_header\n")
+
+
+def test_command_line(release, tmp_path):
+    (tmp_path / "good.png").write_bytes(encoded(picture(120, 100)))
+    (tmp_path / "also.png").write_bytes(encoded(picture()))
+    (tmp_path / "bad.jpg").write_bytes(b"text")
+
+    def davae(*words):
+        command = [
+            sys.executable,
+            "-m",
+            "davae",
+            "predict",
+            *words,
+            "--weights",
+            release,
+            "--out",
+            tmp_path / "out",
+        ]
+        return subprocess.run([*map(str, command)], capture_output=True, text=True)
+
+    files = [tmp_path / name for name in ("good.png", "bad.jpg", "also.png")]
+    answer = davae(*files, "--side", "left", "--bone-mm", "45")
+    assert answer.returncode == 1 and "Traceback" not in answer.stderr
+    assert f"failed: {tmp_path / 'bad.jpg'}: is no picture (text)" in answer.stdout
+    assert "left hand" in answer.stdout and "reference bone assumed 45.0 mm" in answer.stdout
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {f"{stem}{end}" for stem in ("good", "also") for end in (".json", ".ply", "-overlay.png")}
+    wrong = davae(files[0], "--box", "1,2,3")
+    assert wrong.returncode == 1 and "--box '1,2,3': expected four numbers" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_reading_is_the_same_from_file_and_from_memory(tmp_path):
+    (tmp_path / "p.png").write_bytes(encoded(picture()))
+    np.testing.assert_array_equal(read_photo(tmp_path / "p.png"), read_photo(encoded(picture())))
