@@ -56,7 +56,8 @@ def execute(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     done = []
-    for source in tqdm(sources, desc="notebooks", unit="notebook", disable=not progress):
+    for source in (bar := tqdm(sources, desc="notebooks", unit="notebook", disable=not progress)):
+        bar.set_postfix_str(source.stem)
         try:
             papermill.execute_notebook(
                 source,
@@ -65,7 +66,7 @@ def execute(
                 kernel_name="python3",
                 cwd=notebook_folder(),
                 execution_timeout=CELL_TIMEOUT_S,
-                progress_bar=False,
+                progress_bar=progress,  # of its cells, some of which train for minutes
             )
         except papermill.PapermillExecutionError as error:
             raise NotebookError(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -207,7 +208,7 @@ def wait_for(happened, seconds=120):
 
 
 @pytest.mark.slow
-def test_killed_at_three_moments_and_restarted_a_sweep_loses_little_and_ends_the_same(
+def test_killed_at_three_random_moments_and_restarted_a_sweep_loses_little_and_ends_the_same(
     tiny, prepared, tmp_path
 ):
     """kill -9 of the whole command: workers end with it, and each point goes on from its resume point."""
@@ -232,9 +233,10 @@ def test_killed_at_three_moments_and_restarted_a_sweep_loses_little_and_ends_the
         rows = path.read_text().splitlines()[1:] if path.exists() else []
         return int(rows[-1].split(",")[0]) if rows else 0
 
-    for moment in (10, 40, 70):  # steps of both points together
+    for moment in sorted(random.sample(range(1, 100), 3)):  # of the 120 steps of both points together
         sweeping = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(lambda moment=moment: sum(map(logged, folders)) >= moment)
+        time.sleep(random.random())  # rows come every ten steps: anywhere between two
         workers = [
             json.loads((f / STARTED).read_text())["process"] for f in folders if (f / STARTED).exists()
         ]
