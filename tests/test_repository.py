@@ -24,19 +24,9 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 # Files and folders of davae/ from the ground up: each may import only from those before it.
 ORDER = (
     *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks", "summary"),
-    *("hand", "data", "training", "inference", "graph", "evaluation", "photo", "export", "disentanglement"),
-    *(
-        "results",
-        "sweeps",
-        "figures",
-        "explorer",
-        "predict",
-        "predict_files",
-        "notebooks",
-        "workspace",
-        "cli",
-        "__main__",
-    ),
+    *("unpickle", "hand", "data", "training", "inference", "graph", "evaluation", "photo", "export"),
+    *("disentanglement", "results", "sweeps", "figures", "explorer", "predict", "predict_files"),
+    *("notebooks", "workspace", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}

@@ -10,7 +10,7 @@ hand, 18..33 right hand. The published set has `training` (41,258 samples) and `
 import os
 import pickle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from davae.data.folders import write_atomically
 from davae.data.pictures import check_size, read_picture
 from davae.data.record import BadSample, HandRecord
 from davae.skeleton import JOINTS, RHD_ORDER
+from davae.unpickle import UnsafePickle as UnsafePickle
+from davae.unpickle import load_pickle
 
 FOLDERS = {"train": "training", "val": "validation", "test": "evaluation"}
 PUBLISHED = {"train": 41258, "test": 2728}  # samples of the published set
@@ -28,17 +30,6 @@ HOLD_OUT_EVERY = 40  # validation of a set that has none: every 40th id of train
 LEFT_IDS = (2, 17)
 RIGHT_IDS = (18, 33)
 DEPTH_RANGE_MM = 5000.0  # the 16-bit code 65535
-
-# The only globals a pickle of NumPy arrays and scalars needs, under the module names of NumPy 1 and 2.
-_ADMITTED = {
-    ("multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("multiarray", "scalar"): np._core.multiarray.scalar,
-    ("numeric", "_frombuffer"): np._core.numeric._frombuffer,
-}
-
-
-class UnsafePickle(ValueError):
-    """A pickle asks for something other than NumPy arrays and plain containers. Nothing of it was run."""
 
 
 def encode_depth(depth_mm: NDArray) -> NDArray[np.uint8]:
@@ -75,8 +66,6 @@ def write_annotations(path: str | os.PathLike, annotations: dict[int, dict[str, 
 def load_annotations(path: str | os.PathLike) -> dict[int, dict[str, NDArray]]:
     """Read an annotation pickle without running anything in it.
 
-    Pickles of Python 2 are read as latin-1, as their raw array bytes need; newer ones are not affected.
-
     Raises:
         FileNotFoundError: there is no such file.
         UnsafePickle: it refers to a class or function other than NumPy's arrays and plain containers.
@@ -85,58 +74,10 @@ def load_annotations(path: str | os.PathLike) -> dict[int, dict[str, NDArray]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotation file; is this the folder of an RHD split?")
-    with open(path, "rb") as file:
-        try:
-            annotations = _ArraysOnly(file, encoding="latin1").load()
-        except UnsafePickle as refusal:
-            raise UnsafePickle(
-                f"{path}: {refusal}. It was refused and nothing in it was run; use only files that come from "
-                "the authors of the dataset"
-            ) from None
-        except Exception as error:  # a damaged pickle may raise anything
-            raise ValueError(
-                f"{path}: damaged annotation file ({error}); copy or download it again"
-            ) from error
+    annotations = load_pickle(path, "annotation file", "the authors of the dataset")
     if not isinstance(annotations, dict) or not all(isinstance(a, dict) for a in annotations.values()):
         raise ValueError(f"{path}: expected a dict {{id: {{xyz, uv_vis, K}}}}, found another structure")
     return annotations
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that admits NumPy arrays, dtypes, scalars and plain containers, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        package, _, rest = module.partition(".")
-        if package == "numpy":
-            if (module, name) == ("numpy", "dtype"):
-                return _plain_dtype
-            if (module, name) == ("numpy", "ndarray"):
-                return np.ndarray
-            layer, _, leaf = rest.partition(".")
-            if layer in ("core", "_core") and (leaf, name) in _ADMITTED:
-                return _ADMITTED[leaf, name]
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        raise UnsafePickle(
-            f"the pickle asks for {module}.{name}, neither a NumPy array nor a plain container"
-        )
-
-
-def _plain_dtype(spec: str, *flags: Any) -> np.dtype:
-    """Build a dtype, refusing the ones that hold Python objects. Python 2 wrote its two flags as integers."""
-    dtype = np.dtype(spec, *map(bool, flags))
-    if dtype.hasobject:
-        raise UnsafePickle("the pickle holds an array of Python objects; expected numbers")
-    return dtype
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Stand in for `_codecs.encode`, through which Python 3 writes bytes under protocol 2."""
-    if encoding != "latin1":
-        raise UnsafePickle(f"the pickle asks for the codec {encoding!r}; only latin1 is needed for arrays")
-    return text.encode("latin1")
 
 
 class RHDSplit:

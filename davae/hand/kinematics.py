@@ -11,10 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from davae.hand.pose import ANGLES, LIMITS_DEG
-from davae.hand.rig import FOREARM, PHALANGES, SEGMENT_PARENTS, SEGMENTS, Rig
+from davae.hand.rig import FOREARM, PHALANGES, SEGMENT_PARENTS, SEGMENTS, Rig, axis_rotation
 from davae.skeleton import JOINTS, PARENTS, WRIST
 
 LEVELS = [np.arange(first, JOINTS, 4) for first in (1, 2, 3, 4)]  # one segment of each finger, from the palm
@@ -318,15 +319,48 @@ def limits_deg(rig: Rig) -> np.ndarray:
     """Lowest and highest angles (22, 2), degrees, of a rig, whose own rest is at zero.
 
     Those of `davae.hand.pose` count from the built-in hand's rest. Another rig rests otherwise, by the angles
-    with which the built-in hand takes that pose.
+    at which the built-in hand's segments stand as its own do.
     """
     from davae.hand.procedural import procedural_rig
 
     built_in = procedural_rig()
     if rig is built_in:
         return LIMITS_DEG
-    rest = solve(built_in, torch.from_numpy(np.array(rig.joints_mm, np.float64))[None]).angles[0]
-    return LIMITS_DEG - np.degrees(rest.numpy())[:, None]
+    rest = np.degrees(_rest_angles(rig, built_in)).clip(*LIMITS_DEG.T)  # so that its own rest is allowed
+    return LIMITS_DEG - rest[:, None]
+
+
+def _rest_angles(rig: Rig, other: Rig) -> np.ndarray:
+    """Angles (22,), radians, that turn the segments of another rig at rest as those of this one lie.
+
+    They are read off the frames, not solved for from the joints: those of a straight thumb say nothing of its
+    twist, and a bone that is only of another shape would be taken for a bent one.
+    """
+    turned = rig.frames @ other.frames.transpose(0, 2, 1)
+
+    def turns(segments, parents):
+        """Angles (n, 3) about the columns of the segments' frames, given their parents' rotations."""
+        frames = other.frames[segments]
+        local = frames.transpose(0, 2, 1) @ parents.transpose(0, 2, 1) @ turned[segments] @ frames
+        # The columns are a left-handed set of axes, which turns every sign, and abduction counts backwards.
+        abduction, flexion, twist = Rotation.from_matrix(local).as_euler("YXZ").T
+        return np.stack([-flexion, abduction, -twist], axis=1)
+
+    still = np.tile(np.eye(3), (5, 1, 1))
+    ring, little = turns(np.array([13, 17]), still[:2])[:, FLEXION]
+    cup = (0.5 * ring + little) / 1.25  # the best compromise, since they fold by half of it and by all
+    palm = still.copy()  # a metacarpal that only points elsewhere has not moved: the palm is of another shape
+    for finger, share in ((3, 0.5), (4, 1.0)):
+        palm[finger] = axis_rotation(other.frames[1 + 4 * finger, :, 0], np.array(share * cup))
+    angles = np.zeros(ANGLES)
+    angles[21] = cup
+    first = turns(LEVELS[1], palm)
+    second, third = (turns(LEVELS[k + 1], turned[LEVELS[k]]) for k in (1, 2))
+    angles[0:16:4], angles[1:16:4] = first[1:, FLEXION], first[1:, ABDUCTION]
+    angles[2:16:4], angles[3:16:4] = second[1:, FLEXION], third[1:, FLEXION]
+    angles[16:19] = first[0]
+    angles[19], angles[20] = second[0, FLEXION], third[0, FLEXION]
+    return angles
 
 
 @lru_cache(maxsize=1)

@@ -90,7 +90,7 @@ def segment_frames(joints_mm: np.ndarray, palmar: np.ndarray) -> np.ndarray:
         palmar: (22, 3) directions towards which each segment flexes; need not be orthogonal to the bone.
 
     Returns:
-        (22, 3, 3), columns flexion axis, palmar direction, bone direction: a right-handed orthonormal frame.
+        (22, 3, 3), columns flexion axis, palmar direction, bone direction: orthonormal, and left-handed.
         A turn by +angle about the first column bends the bone towards the palm.
     """
     bones = np.empty((SEGMENTS, 3))

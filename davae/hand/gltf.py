@@ -1,0 +1,232 @@
+"""Read the skinned mesh of a glTF 2.0 file: triangles, joints and weights as the file's rest pose has them.
+
+As much of the format (Khronos, glTF 2.0 Specification) as a hand needs: .glb and .gltf, buffers inside,
+beside or as data URIs, interleaved and normalised accessors, node transforms, inverse bind matrices, several
+meshes and primitives. Not read: sparse accessors, compression, morph targets, animation, materials.
+"""
+
+import base64
+import json
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+
+_NUMBERS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+_KNOWN_EXTENSIONS = ("KHR_mesh_quantization", "KHR_materials_", "KHR_texture_", "EXT_texture_")
+_TRIANGLES = 4
+_MAGIC, _JSON, _BIN = b"glTF", 0x4E4F534A, 0x004E4942
+
+
+class SkinnedMesh(NamedTuple):
+    """A mesh and the nodes that move it, at rest, in the file's own frame and unit (metres).
+
+    Attributes:
+        vertices: (v, 3).
+        faces: (f, 3) vertex indices.
+        weights: (v, n) share of each node of the file in each vertex.
+        names: n names of nodes.
+        parents: (n,) parent of each node, -1 for none.
+        places: (n, 3) where each node is.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    weights: np.ndarray
+    names: list[str]
+    parents: np.ndarray
+    places: np.ndarray
+
+
+def read_skinned_mesh(path: Path) -> SkinnedMesh:
+    """Read everything in a file that is bound to a skin.
+
+    Raises:
+        ValueError: it is damaged, uses what is not read here, or holds no skinned mesh. The message does not
+            name the file.
+        FileNotFoundError: a buffer that it refers to is not there.
+    """
+    try:
+        return _assemble(_File(path))
+    except (LookupError, TypeError, AttributeError, ArithmeticError, struct.error, RecursionError) as error:
+        raise ValueError(
+            f"damaged, or not glTF 2.0 ({type(error).__name__}: {error}); export or download it again"
+        ) from error
+
+
+class _File:
+    """The JSON of a file and the bytes of its buffers."""
+
+    def __init__(self, path: Path):
+        data = path.read_bytes()
+        self.path, self.chunk = path, b""
+        if data[:4] == _MAGIC:
+            _, version, length = struct.unpack("<4sII", data[:12])
+            if version != 2 or length > len(data):
+                raise ValueError(
+                    f"glTF version {version} with {len(data)} of {length} bytes; expected version 2 in full"
+                )
+            chunks, at = {}, 12
+            while at + 8 <= length:
+                size, kind = struct.unpack_from("<II", data, at)
+                chunks.setdefault(kind, data[at + 8 : at + 8 + size])
+                at += 8 + size
+            data, self.chunk = chunks[_JSON], chunks.get(_BIN, b"")
+        self.tree: dict[str, Any] = json.loads(data)
+        if not str(self.tree["asset"]["version"]).startswith("2."):
+            raise ValueError(f"glTF version {self.tree['asset']['version']}; expected 2.0: export it as that")
+        for name in self.tree.get("extensionsRequired", ()):
+            if not name.startswith(_KNOWN_EXTENSIONS):
+                raise ValueError(f"it needs the extension {name}, which is not read here; export without it")
+        self.buffers = [self._buffer(buffer) for buffer in self.tree.get("buffers", ())]
+
+    def _buffer(self, buffer: dict) -> bytes:
+        uri = buffer.get("uri")
+        if uri is None:
+            return self.chunk
+        if uri.startswith("data:"):
+            return base64.b64decode(uri.partition("base64,")[2], validate=True)
+        name = Path(unquote(uri))
+        if ":" in uri or name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"its buffer {uri!r} is not in its folder; put the files side by side")
+        try:
+            return (self.path.parent / name).read_bytes()
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{self.path}: its buffer {uri!r} cannot be read ({error.strerror}); put it beside the file"
+            ) from error
+
+    def accessor(self, index: int) -> np.ndarray:
+        """Numbers (count, width) of an accessor; normalised integers as fractions."""
+        accessor = self.tree["accessors"][_natural(index)]
+        if "sparse" in accessor or "bufferView" not in accessor:
+            raise ValueError(
+                f"its accessor {index} is sparse or compressed, which is not read here; export it without"
+            )
+        view = self.tree["bufferViews"][_natural(accessor["bufferView"])]
+        dtype = np.dtype(_NUMBERS[accessor["componentType"]]).newbyteorder("<")
+        width, count = _WIDTHS[accessor["type"]], _natural(accessor["count"])
+        stride = _natural(view.get("byteStride", 0)) or width * dtype.itemsize
+        start = _natural(accessor.get("byteOffset", 0))
+        first = _natural(view.get("byteOffset", 0))
+        data = self.buffers[_natural(view["buffer"])][first : first + _natural(view["byteLength"])]
+        if start + (count - 1) * stride + width * dtype.itemsize > len(data) and count:
+            raise ValueError(
+                f"its accessor {index} ends beyond its {len(data)} bytes; the file, or its buffer, is cut off"
+            )
+        values = np.ndarray((count, width), dtype, data, start, (stride, dtype.itemsize))
+        if accessor.get("normalized"):
+            return np.maximum(values / np.iinfo(dtype).max, -1.0)
+        return values.astype(np.float64 if dtype.kind == "f" else np.int64)
+
+
+def _assemble(file: _File) -> SkinnedMesh:
+    nodes = file.tree["nodes"]
+    parents = np.full(len(nodes), -1)
+    for parent, node in enumerate(nodes):
+        for child in node.get("children", ()):
+            parents[_natural(child)] = parent
+    matrices = _world(nodes, parents)
+    vertices, faces, weights, total = [], [], [], 0
+    for node in nodes:
+        if "mesh" not in node or "skin" not in node:
+            continue
+        skin = file.tree["skins"][_natural(node["skin"])]
+        bones = np.array([_natural(joint) for joint in skin["joints"]])
+        bind = np.tile(np.eye(4), (len(bones), 1, 1))
+        if "inverseBindMatrices" in skin:  # stored column by column
+            bind = file.accessor(skin["inverseBindMatrices"])[: len(bones)].reshape(-1, 4, 4).swapaxes(1, 2)
+        moves = matrices[bones] @ bind  # the transform of the mesh's own node does not count
+        for primitive in file.tree["meshes"][_natural(node["mesh"])]["primitives"]:
+            points, corners, shares = _primitive(file, primitive, len(bones))
+            blended = np.einsum("vn,nij->vij", shares, moves)
+            vertices.append(np.einsum("vij,vj->vi", blended[:, :3, :3], points) + blended[:, :3, 3])
+            faces.append(corners + total)
+            total += len(points)
+            weights.append(np.zeros((len(points), len(nodes))))
+            np.add.at(weights[-1].T, bones, shares.T)
+    if not vertices:
+        raise ValueError("it holds no skinned mesh; export the hand's mesh together with its skeleton")
+    names = [str(node.get("name", "")) for node in nodes]
+    return SkinnedMesh(
+        *_welded(np.concatenate(vertices), np.concatenate(faces), np.concatenate(weights)),
+        names=names,
+        parents=parents,
+        places=matrices[:, :3, 3],
+    )
+
+
+def _primitive(file: _File, primitive: dict, bones: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (v, 3), triangles (f, 3) and weights (v, bones) of a primitive."""
+    mode, attributes = primitive.get("mode", _TRIANGLES), primitive["attributes"]
+    if mode != _TRIANGLES:
+        raise ValueError(
+            f"it has primitives of mode {mode}; expected triangles (4): triangulate and export it"
+        )
+    points = file.accessor(attributes["POSITION"])
+    shares = np.zeros((len(points), bones))
+    rows = np.arange(len(points))
+    for number in range(sum(name.startswith("JOINTS_") for name in attributes)):
+        joints = file.accessor(attributes[f"JOINTS_{number}"])
+        for joint, share in zip(joints.T, file.accessor(attributes[f"WEIGHTS_{number}"]).T, strict=True):
+            np.add.at(shares, (rows, joint), share)
+    if "indices" in primitive:
+        corners = file.accessor(primitive["indices"]).reshape(-1, 3)
+        if corners.size and corners.max() >= len(points):
+            raise ValueError(f"a triangle asks for vertex {corners.max()} of {len(points)}; export it again")
+    else:
+        corners = np.arange(len(points)).reshape(-1, 3)
+    total = shares.sum(1, keepdims=True)
+    return points, corners, shares / np.where(total > 0, total, 1.0)
+
+
+def _world(nodes: list[dict], parents: np.ndarray) -> np.ndarray:
+    """Transforms (n, 4, 4) of nodes to the scene."""
+    local = np.stack([_local(node) for node in nodes])
+    world = local.copy()
+    for index, parent in enumerate(parents):
+        steps = 0
+        while parent >= 0:
+            world[index] = local[parent] @ world[index]
+            parent, steps = parents[parent], steps + 1
+            if steps > len(nodes):
+                raise ValueError(f"its node {index} is among its own ancestors; export it again")
+    return world
+
+
+def _local(node: dict) -> np.ndarray:
+    """Transform (4, 4) of a node to its parent: a matrix by columns, or translation, rotation and scale."""
+    if "matrix" in node:
+        return np.array(node["matrix"], np.float64).reshape(4, 4).T
+    x, y, z, w = np.array(node.get("rotation", (0, 0, 0, 1)), np.float64)
+    turn = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn * np.array(node.get("scale", (1, 1, 1)), np.float64)
+    matrix[:3, 3] = node.get("translation", (0, 0, 0))
+    return matrix
+
+
+def _welded(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Join vertices that lie on each other: glTF doubles those on a seam of texture or shading."""
+    if not np.isfinite(vertices).all():
+        raise ValueError("its vertices hold NaN or infinity; export or download it again")
+    _, first, same = np.unique(np.round(vertices, 6), axis=0, return_index=True, return_inverse=True)
+    faces = same.reshape(-1)[faces]
+    apart = (faces != np.roll(faces, 1, axis=1)).all(1)
+    return vertices[first], faces[apart], weights[first]
+
+
+def _natural(number: Any) -> int:
+    """Return an index or a count, refusing the negative ones, which Python would take from the end."""
+    if not isinstance(number, int) or number < 0:
+        raise ValueError(f"it has {number!r} where an index or a count belongs; export it again")
+    return number

@@ -1,0 +1,484 @@
+"""Hands from MANO's form and from glTF come back as they were; bad files are named, and never run."""
+
+import json
+import os
+import pickle
+import re
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hand_file_fixture import (
+    MANO_VERTICES,
+    PALM,
+    RIG,
+    coarse_hand,
+    gltf_tree,
+    mano_model,
+    placed,
+    write_gltf,
+    write_mano,
+)  # fmt: skip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
+
+from davae.hand.adopt import palmar_directions
+from davae.hand.external import load_gltf, load_mano, load_rig
+from davae.hand.kinematics import limits_deg, skinned, solve
+from davae.hand.pose import gesture_angles, segment_rotations
+from davae.hand.rig import FOREARM, SEGMENTS, Rig, pose_vertices, segment_frames, segment_motion
+from davae.skeleton import JOINT_NAMES, JOINTS
+from davae.unpickle import UnsafePickle, load_pickle
+
+TIPS = [4, 8, 12, 16, 20]
+OTHERS = [joint for joint in range(JOINTS) if joint not in TIPS]
+GESTURES = ("fist", "victory", "pinch", "spread", "thumbs_up")
+MIRROR = np.array([-1.0, 1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def mano_file(tmp_path_factory):
+    return write_mano(tmp_path_factory.mktemp("mano") / "MANO_RIGHT.pkl", mano_model())
+
+
+@pytest.fixture(scope="module")
+def glb_file(tmp_path_factory):
+    return write_gltf(tmp_path_factory.mktemp("gltf") / "hand.glb", *gltf_tree())
+
+
+@pytest.fixture(scope="module", params=["mano", "gltf"])
+def rig(request, mano_file, glb_file) -> Rig:
+    return load_rig(mano_file if request.param == "mano" else glb_file)
+
+
+def rows_of(rig: Rig) -> np.ndarray:
+    """The built-in hand's vertex that each of a rig's came from; files may order them otherwise."""
+    distance, rows = KDTree(RIG.vertices_mm).query(rig.vertices_mm)
+    assert distance.max() < 1e-2
+    return rows
+
+
+def built_in_joints(angles: np.ndarray) -> np.ndarray:
+    rotations = segment_rotations(RIG, angles, np.eye(3), np.zeros(2))
+    return segment_motion(RIG.joints_mm, rotations)[2]
+
+
+def check_same_hand(rig: Rig, weights_within: float = 1e-6):
+    """Mesh, joints, frames and weights are the built-in hand's, up to what the forms do not keep."""
+    rows = rows_of(rig)
+    assert sorted(rows) == sorted(coarse_hand()[0])
+    np.testing.assert_allclose(rig.joints_mm[OTHERS], RIG.joints_mm[OTHERS], atol=1e-2)
+    assert np.linalg.norm(rig.joints_mm - RIG.joints_mm, axis=1).max() < 7  # MANO's tips lie on the skin
+    cos = (np.einsum("sij,sij->s", rig.frames, RIG.frames) - 1) / 2
+    assert np.degrees(np.arccos(cos.clip(-1, 1))).max() < 8
+    fingers = np.setdiff1d(np.arange(SEGMENTS), PALM)
+    np.testing.assert_allclose(rig.weights[:, fingers], RIG.weights[rows][:, fingers], atol=weights_within)
+    np.testing.assert_allclose(rig.weights.sum(1), 1)
+    assert (rig.parts == RIG.parts[rows]).mean() > 0.97
+    a, b, c = (rig.vertices_mm[rig.faces[:, k]] for k in range(3))
+    assert np.einsum("fi,fi->", a, np.cross(b, c)) > 0
+
+
+def test_a_hand_comes_back(rig):
+    check_same_hand(rig)
+    edges = np.sort(rig.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).mean() > 0.99
+    # The palm's flesh goes with the nearest metacarpal and hardly with the others; the arm with the arm.
+    rows = rows_of(rig)
+    assert np.abs(rig.weights[:, FOREARM] - RIG.weights[rows][:, FOREARM]).max() < 0.25
+    assert np.abs(rig.weights[:, PALM] - RIG.weights[rows][:, PALM]).mean() < 0.06
+
+
+def test_shape_directions_of_mano_are_turned_with_the_hand(mano_file):
+    rig = load_mano(mano_file)
+    assert rig.shape_names == tuple(f"mano_{k}" for k in range(10))
+    np.testing.assert_allclose(rig.shape_fields, RIG.shape_fields[:, coarse_hand()[0]], atol=1e-9)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_pickle_protocol_is_read(tmp_path, protocol):
+    rig = load_mano(write_mano(tmp_path / "hand.pkl", mano_model(), protocol))
+    np.testing.assert_allclose(rig.joints_mm[OTHERS], RIG.joints_mm[OTHERS], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"joint_type": np.uint16, "weight_type": np.uint16, "index_type": np.uint32, "padding": 4},
+        {"weight_type": np.uint8, "primitives": 3, "padding": 8},
+        {"primitives": 9, "index_type": np.uint8},
+    ],
+)
+@pytest.mark.parametrize("suffix", [".glb", ".gltf", "inline"])
+def test_forms_of_gltf(tmp_path, form, suffix):
+    inline = suffix == "inline"
+    path = tmp_path / f"hand{'.gltf' if inline else suffix}"
+    rig = load_rig(write_gltf(path, *gltf_tree(**form), inline=inline))
+    check_same_hand(rig, weights_within=5e-3)
+    assert rig.shape_fields.shape == (0, MANO_VERTICES, 3)
+
+
+def test_names_can_be_mapped_and_what_has_no_name_goes_with_its_parent(tmp_path):
+    tree, data = gltf_tree()
+    names, words = {}, (node["name"] for node in tree["nodes"][1:-1])
+    ours = iter(JOINT_NAMES)
+    for node, word in zip(tree["nodes"][1:-1], words, strict=True):
+        node["name"] = "Bone" + word
+        if not word.endswith("finger-metacarpal"):
+            names["Bone" + word] = next(ours)
+    rig = load_rig(write_gltf(tmp_path / "hand.glb", tree, data), names)
+    check_same_hand(rig)  # metacarpals count as palm, which is shared out
+    with pytest.raises(ValueError, match=r"hand\.glb: has no joint for wrist, .*\(found: hand, Bonewrist"):
+        load_rig(tmp_path / "hand.glb")
+    with pytest.raises(ValueError, match=r"names maps to nose; choose among wrist, thumb_cmc"):
+        load_rig(tmp_path / "hand.glb", names | {"Bonewrist": "nose"})
+
+
+def test_gestures_move_the_hand_as_they_move_the_built_in_one(rig):
+    rows = rows_of(rig)
+    for name in GESTURES:
+        angles = gesture_angles(name)
+        ours, joints = pose_vertices(RIG, segment_rotations(RIG, angles, np.eye(3), np.zeros(2)))
+        theirs, found = pose_vertices(rig, segment_rotations(rig, angles, np.eye(3), np.zeros(2)))
+        assert np.linalg.norm(found - joints, axis=1)[OTHERS].max() < 2
+        assert np.linalg.norm(found - joints, axis=1)[TIPS].max() < 8
+        apart = np.linalg.norm(theirs - ours[rows], axis=1)
+        assert apart.mean() < 1 and apart.max() < 8
+
+
+def test_joints_of_hands_are_solved_for(rig):
+    joints = torch.from_numpy(np.stack([built_in_joints(gesture_angles(name)) for name in GESTURES]))
+    turn = torch.from_numpy(Rotation.random(rng=2).as_matrix())
+    pose = solve(rig, joints @ turn.T + torch.tensor([10.0, 20.0, 500.0]))
+    distance = torch.linalg.vector_norm(
+        pose.joints_mm - (joints @ turn.T + torch.tensor([10.0, 20, 500])), dim=2
+    )
+    assert distance.mean() < 1.5
+    low, high = limits_deg(rig).T
+    degrees = torch.rad2deg(pose.angles).numpy()
+    assert (degrees >= low - 1e-9).all() and (degrees <= high + 1e-9).all()
+    meshes = skinned(rig, pose, torch.zeros(len(joints), len(rig.shape_names)))
+    assert meshes.isfinite().all()
+
+
+def test_a_hand_that_rests_bent_knows_how_its_fingers_bend_on(tmp_path):
+    """Frames come from joints alone: bend the built-in hand, and find what turned with its fingers."""
+    for name in ("relaxed", "claw", "cylinder_grip"):
+        rotations = segment_rotations(RIG, gesture_angles(name), np.eye(3), np.zeros(2))
+        turned, _, rest = segment_motion(RIG.joints_mm, rotations)
+        frames = segment_frames(rest, palmar_directions(rest))
+        axes = np.einsum("sij,sj->si", turned, RIG.frames[:, :, 0])
+        apart = np.degrees(np.arccos(np.einsum("si,si->s", axes, frames[:, :, 0]).clip(-1, 1)))
+        fingers = [c for c in range(6, JOINTS) if c % 4 != 1]
+        assert apart[fingers].max() < 8
+        assert apart[2:5].max() < 30  # the thumb's own twist shows in its bends alone
+
+
+# -- what is not a right hand -----------------------------------------------------------------------------
+
+
+def left(model):
+    model["v_template"] = model["v_template"] * MIRROR
+    return model
+
+
+def unlike(key, value):
+    return lambda model: model | {key: value}
+
+
+def without(key):
+    return lambda model: {name: value for name, value in model.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (left, "it is a left hand"),
+        (without("weights"), r"has no 'weights' \(found: v_template"),
+        (unlike("v_template", np.zeros((6890, 3))), r"'v_template' has shape \(6890, 3\)"),
+        (unlike("v_template", np.full((778, 3), np.nan)), "'v_template' holds NaN"),
+        (unlike("v_template", 1000 * mano_model()["v_template"]), "Coordinates must be in metres"),
+        (unlike("v_template", np.zeros((778, 3))), "Coordinates must be in metres"),
+        (unlike("v_template", [[1, 2, 3]]), "'v_template'|holds list where an array is expected"),
+        (unlike("weights", -np.ones((778, 16))), "skin weights are not finite, or negative"),
+        (unlike("weights", np.zeros((778, 16))), "all zero for a vertex"),
+        (unlike("f", np.full((1538, 3), 778)), "faces do not fit its 778 vertices"),
+        (unlike("kintree_table", np.zeros((2, 16), int)), "its joints hang on"),
+        (unlike("J_regressor", np.eye(16, 778)), "hand|lie on each other|metres"),
+        (lambda model: [model], r"has no 'v_template' \(found: list\)"),
+    ],
+)
+def test_a_pickle_that_is_no_right_hand_is_named(tmp_path, change, message):
+    path, model = tmp_path / "MANO_RIGHT.pkl", change(mano_model())
+    if isinstance(model, dict):
+        write_mano(path, model)
+    else:
+        path.write_bytes(pickle.dumps(model))
+    with pytest.raises(ValueError, match=rf"MANO_RIGHT\.pkl: .*({message}).*Expected MANO_RIGHT\.pkl"):
+        load_rig(path)
+
+
+def test_left_by_name(tmp_path, mano_file):
+    for name in ("MANO_LEFT.pkl", "left.glb", "hand-left.gltf"):
+        path = tmp_path / name
+        path.write_bytes(mano_file.read_bytes() if name.endswith("pkl") else b"glTF")
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}: by its name a left hand"):
+            load_rig(path)
+
+
+def test_files_of_another_kind_and_absent_ones(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pkl: no such file"):
+        load_rig(tmp_path / "nowhere.pkl")
+    picture = tmp_path / "hand.png"
+    picture.write_bytes(b"\x89PNG....")
+    with pytest.raises(ValueError, match=r"hand\.png: begins with .*neither a pickle nor glTF"):
+        load_rig(picture)
+    for empty in ("hand.pkl", "hand.glb"):
+        (tmp_path / empty).touch()
+        with pytest.raises(ValueError, match=re.escape(empty)):
+            load_rig(tmp_path / empty)
+
+
+def sparse(tree):
+    tree["accessors"][0]["sparse"] = {"count": 1}
+
+
+def compressed(tree):
+    tree["extensionsRequired"] = ["KHR_draco_mesh_compression"]
+
+
+def strip(tree):
+    tree["meshes"][0]["primitives"][0]["mode"] = 5
+
+
+def version_1(tree):
+    tree["asset"]["version"] = "1.0"
+
+
+def unbound(tree):
+    del tree["nodes"][-1]["skin"]
+
+
+def own_ancestor(tree):
+    tree["nodes"][8]["children"] = [1]
+
+
+def two_hands(tree):
+    tree["nodes"][6]["name"] = "thumb-tip"
+
+
+def unnamed(tree):
+    tree["nodes"][5]["name"] = "thumb-end"
+
+
+def centimetres(tree):
+    tree["nodes"][0] = {"name": "hand", "scale": [100, 100, 100], "children": [1]}
+
+
+def other_hand(tree):
+    tree["nodes"][0] = {"name": "hand", "scale": [-1, 1, 1], "children": [1]}
+
+
+def swapped(tree):
+    nodes = [node for node in tree["nodes"][2:-1] if node["name"] != "middle-finger-phalanx-proximal"]
+    for node, name in zip(nodes, [node["name"] for node in reversed(nodes)], strict=True):
+        node["name"] = name
+
+
+def beyond(tree):
+    tree["accessors"][0]["count"] = 10**6
+
+
+def backwards(tree):
+    tree["accessors"][0]["byteOffset"] = -12
+
+
+def no_accessors(tree):
+    del tree["accessors"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (sparse, "accessor 0 is sparse"),
+        (compressed, "needs the extension KHR_draco_mesh_compression"),
+        (strip, "primitives of mode 5; expected triangles"),
+        (version_1, r"glTF version 1\.0; expected 2\.0"),
+        (unbound, "holds no skinned mesh"),
+        (own_ancestor, "among its own ancestors"),
+        (two_hands, "are both its thumb_tip"),
+        (unnamed, "has no joint for thumb_tip .*map its names"),
+        (centimetres, "Coordinates must be in metres"),
+        (other_hand, "it is a left hand"),
+        (swapped, "from any pose of a hand"),
+        (beyond, "ends beyond its .* cut off"),
+        (backwards, "-12 where an index or a count belongs"),
+        (no_accessors, r"not glTF 2\.0 \(KeyError: 'accessors'\)"),
+    ],
+)
+def test_gltf_that_is_no_right_hand_is_named(tmp_path, change, message):
+    tree, data = gltf_tree()
+    change(tree)
+    with pytest.raises(ValueError, match=rf"hand\.glb: .*{message}"):
+        load_rig(write_gltf(tmp_path / "hand.glb", tree, data))
+
+
+def test_buffers_are_looked_for_beside_the_file_and_nowhere_else(tmp_path):
+    path = write_gltf(tmp_path / "hand.gltf", *gltf_tree())
+    (tmp_path / "hand data.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"hand\.gltf: its buffer 'hand%20data\.bin' cannot be read"):
+        load_gltf(path)
+    for elsewhere in (
+        "../secret.bin",
+        "file:///secret.bin",
+        "https://example.org/a.bin",
+        "%2e%2e/secret.bin",
+    ):
+        path.write_text(json.dumps(gltf_tree()[0] | {"buffers": [{"uri": elsewhere, "byteLength": 4}]}))
+        with pytest.raises(ValueError, match=r"hand\.gltf: .*is not in its folder"):
+            load_gltf(path)
+
+
+# -- pickles that would run something, and damage ---------------------------------------------------------
+
+
+class Malicious:
+    """What an attacker would put into a hand model."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.system, (f"echo > {self.target}",)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_that_calls_something_is_refused_unrun(tmp_path, protocol):
+    target = tmp_path / "hacked"
+    path = write_mano(tmp_path / "MANO_RIGHT.pkl", mano_model() | {"weights": Malicious(target)}, protocol)
+    with pytest.raises(UnsafePickle, match=r"MANO_RIGHT\.pkl: .*(posix|nt)\.system.* nothing in it was run"):
+        load_rig(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cscipy.sparse._sputils\nupcast\n(cos\nsystem\ntR.",
+        b"ccopy_reg\n_reconstructor\n(cnumpy\nndarray\nc__builtin__\nobject\nNtR.",
+        b"c__builtin__\ngetattr\n.",
+        b"c__builtin__\neval\n.",
+    ],
+)
+def test_stand_ins_let_nothing_else_in(tmp_path, program):
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(program)
+    with pytest.raises(UnsafePickle):
+        load_rig(path)
+
+
+def test_a_stand_in_that_a_pickle_altered_does_not_last(tmp_path, mano_file):
+    path = tmp_path / "MANO_RIGHT.pkl"  # sets __setstate__ of the class that stands in for chumpy.ch.Ch
+    path.write_bytes(b"cchumpy.ch\nCh\n(N(dS'__setstate__'\ncnumpy\nndarray\nstb.")
+    with pytest.raises(ValueError, match="damaged hand model"):
+        load_rig(path)
+    assert load_rig(mano_file).shape_names
+
+
+@pytest.mark.parametrize(
+    ("text", "spoilt"),
+    [
+        (b"I8\nI1\nI0\n", b"I8\nI1\nI63\n"),  # flags: numbers are said to be addresses of objects
+        (b"I8\nI1\nI0\n", b"I800000\nI1\nI0\n"),  # size of an element
+        (b"(I2\n", b"(I-2\n"),
+    ],
+)
+def test_what_a_pickle_claims_of_its_arrays_is_not_believed(tmp_path, text, spoilt):
+    path = tmp_path / "array.pkl"
+    program = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\ntcnumpy\ndtype\n"
+        b"(S'f8'\nI0\nI0\ntR(I3\nS'<'\nNNNI8\nI1\nI0\ntbI0\nS'" + b"abcdefgh" * 2 + b"'\ntb."
+    )
+    assert text in program
+    path.write_bytes(program)
+    expected = np.frombuffer(b"abcdefgh" * 2)
+    assert (load_pickle(path, "file", "anyone") == expected).all()
+    path.write_bytes(program.replace(text, spoilt))
+    if b"-" in spoilt:
+        with pytest.raises(ValueError, match=r"array of shape \(-2,\)"):
+            load_pickle(path, "file", "anyone")
+    else:
+        assert (load_pickle(path, "file", "anyone") == expected).all()
+    assert np.dtype("f8").itemsize == 8 and not np.dtype("f8").hasobject
+
+
+def test_memory_is_not_filled_for_a_damaged_number(tmp_path):
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(
+        b"\x80\x02}r" + struct.pack("<I", 2**32 - 1) + b"."
+    )  # remember this as object 4294967295
+    with pytest.raises(ValueError, match=r"MANO_RIGHT\.pkl: damaged hand model .*4294967295"):
+        load_rig(path)
+
+
+def load_or_be_told(path):
+    """Load a damaged file: a rig whose arrays are sound, or an error that names the file."""
+    try:
+        rig = load_rig(path)
+    except (ValueError, FileNotFoundError) as error:
+        assert path.name in str(error)
+    else:
+        for values in (rig.vertices_mm, rig.frames, rig.shape_fields):
+            assert np.isfinite(values).all()
+        np.testing.assert_allclose(rig.weights.sum(1), 1)
+
+
+@pytest.mark.parametrize("kind", ["mano", "glb"])
+def test_files_that_are_cut_off(tmp_path, mano_file, glb_file, kind):
+    whole = mano_file if kind == "mano" else glb_file
+    data, path = whole.read_bytes(), tmp_path / whole.name
+    for size in (1, 3, 11, 13, 20, 100, len(data) // 3, len(data) // 2, len(data) - 100, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=re.escape(path.name)):
+            load_rig(path)
+
+
+def structure(data: bytes) -> list[int]:
+    """Where a file has other things than numbers of arrays: where damage tells most."""
+    if data[:4] == b"glTF":
+        return list(range(20 + struct.unpack_from("<I", data, 12)[0]))
+    found = re.finditer(rb"[ -~]{5,}", data)
+    return sorted({at for piece in found for at in range(max(piece.start() - 8, 0), piece.end() + 8)})
+
+
+@pytest.mark.parametrize("kind", ["mano", "glb"])
+def test_damaged_files_are_told_of_and_never_run(tmp_path, mano_file, glb_file, kind):
+    whole = mano_file if kind == "mano" else glb_file
+    data, path = whole.read_bytes(), tmp_path / whole.name
+    telling = structure(data)
+
+    @settings(max_examples=150)
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(telling) | st.integers(0, len(data) - 1), st.integers(0, 255)),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def damage(changes):
+        spoilt = bytearray(data)
+        for at, value in changes:
+            spoilt[at] = value
+        path.write_bytes(spoilt)
+        load_or_be_told(path)
+
+    damage()
+
+
+def test_points_of_the_file_are_not_where_the_hand_ends_up():
+    """The fixture does turn and shift the hand, so that the tests above say something."""
+    assert np.linalg.norm(placed(RIG.joints_mm) * 1000 - RIG.joints_mm, axis=1).min() > 100
