@@ -1,9 +1,10 @@
 # Two commands do everything on a fresh machine: `make reproduce` and `make test`.
 # The first call of either makes an environment in $(VENV), from requirements.lock.
 
-PRESET ?= laptop
-VENV   ?= .venv
-OUT    ?= outputs/notebooks/$(PRESET)-da-seed0
+PRESET  ?= laptop
+VENV    ?= .venv
+WORKERS ?= 2
+OUT     ?= outputs/notebooks/$(PRESET)-da-seed0
 
 python    := $(VENV)/bin/python
 installed := $(VENV)/.installed
@@ -25,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT))"
+	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT)), WORKERS of tests (now $(WORKERS))"
 
 install: $(installed) ## make the environment (the other commands do so by themselves)
 
@@ -33,7 +34,7 @@ reproduce: $(installed) ## render, prepare, train, evaluate and run every notebo
 	$(python) -m davae reproduce --preset $(PRESET)
 
 test: lint ## lint, then all tests, every notebook at smoke among them
-	$(python) -m pytest
+	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 15 minutes
 	$(python) benchmarks/suite.py

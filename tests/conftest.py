@@ -31,6 +31,12 @@ settings.register_profile(
 settings.load_profile("davae")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run notebooks come first: of two workers, none is then left with the longest at the end."""
+    long = {item.path for item in items if item.get_closest_marker("notebook")}
+    items.sort(key=lambda item: item.path not in long)  # stable: else in pytest's order
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Start each test from the same global random state, whatever ran before it."""

@@ -10,7 +10,6 @@ import nbformat
 import pytest
 
 from davae import notebooks
-from davae.data.synthhand_forms import write_as
 from davae.results.tables import read_reported
 from davae.workspace import Workspace, parameters_of
 
@@ -66,27 +65,6 @@ def test_no_measured_number_stands_in_a_reported_column(home):
                 columns += 1
                 assert {line[place].strip() for line in lines[2:]} <= printed
     assert columns >= 10  # Tables 1 to 4 in 06, Tables 1 and 2 again in 04
-
-
-@pytest.mark.notebook
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dataset", "rig"), [("rhd", "sk"), ("stb", "sk"), ("stb", "bb"), ("freihand", "sk")]
-)
-def test_the_same_notebooks_run_on_every_dataset(dataset, rig, tmp_path, stb_set):
-    root = stb_set if dataset == "stb" else write_as(dataset, tmp_path / "set", 12, 4, 0, 1, progress=False)
-    mask = "network" if dataset == "freihand" else ""  # one of them through predicted masks
-    home = str(tmp_path / "home")
-    space = Workspace.of("smoke", home=home, dataset=dataset, root=str(root), rig=rig, mask=mask)
-    # All of them on a set that has everything and on one that lacks clouds and masks; else those on data.
-    whole = (dataset, rig) in (("rhd", "sk"), ("stb", "bb"))
-    for only in ("",) if whole else ("01", "02"):
-        notebooks.execute(space.executed, parameters_of(space), only=only, progress=False)
-    assert sorted(p.name for p in space.executed.glob("*.ipynb")) == (EXECUTED if whole else EXECUTED[:2])
-    assert len(list(space.figures.glob("*.png"))) >= (30 if whole else 12)
-    report = json.loads((space.run / "metrics.json").read_text())
-    assert report["dataset"] == dataset and report["n"] == (2 if (dataset, rig) == ("stb", "sk") else 4)
-    assert (report["cloud"]["chamfer_mm"] is None) == (dataset == "freihand" or rig == "bb")
 
 
 @pytest.mark.slow
