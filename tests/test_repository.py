@@ -24,8 +24,9 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 # Files and folders of davae/ from the ground up: each may import only from those before it.
 ORDER = (
     *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks", "summary"),
-    *("hand", "data", "training", "inference", "graph", "evaluation", "export", "disentanglement", "results"),
-    *("sweeps", "figures", "explorer", "predict", "notebooks", "workspace", "cli", "__main__"),
+    *("hand", "data", "training", "inference", "graph", "evaluation", "export", "latent", "latent_walk"),
+    *("disentanglement", "results", "sweeps", "figures", "explorer", "predict", "notebooks", "workspace"),
+    *("cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}
