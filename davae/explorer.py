@@ -5,13 +5,14 @@ still shows what it is about. It uses no `Output` widget: those wait for a brows
 without one would hang.
 """
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as widgets
 import torch
-from IPython.display import display
+from IPython.display import Image, display
 from torch import Tensor
 
 from davae.config import BLOCKS
@@ -130,7 +131,11 @@ class LatentExplorer:
         )
 
     def _ipython_display_(self) -> None:
-        display(self.figure())
+        file = io.BytesIO()
+        figure = self.figure()
+        figure.savefig(file, format="png", dpi=2 * figure.dpi)
+        # As a picture, which is shown whatever matplotlib's backend is, where a figure may be but its name.
+        display(Image(file.getvalue(), width=int(figure.bbox.width)))
         display(self.panel)
 
     def _thumbnail(self, index: int) -> bytes:

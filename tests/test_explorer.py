@@ -1,15 +1,18 @@
 """The explorer without a browser: what its sliders do to codes and views, and what is computed for it."""
 
+import base64
 import dataclasses
 import io
 from collections import Counter
 
 import ipywidgets as widgets
+import nbformat
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nbclient import NotebookClient
 from PIL import Image
 from torch.testing import assert_close
 
@@ -267,11 +270,10 @@ def test_it_is_shown_as_a_figure_first_and_without_output_widgets(explorer, monk
     shown = []
     monkeypatch.setattr(module, "display", shown.append)
     explorer._ipython_display_()
-    figure, panel = shown
+    picture, panel = shown
     assert panel is explorer.panel
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=60)
-    assert pixels(file.getvalue()).std() > 1
+    assert pixels(picture.data).std() > 1
+    figure = explorer.figure()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert titles == ["start", "0.00", "0.25", "0.50", "0.75", "1.00", "end"]
     assert figure.axes[-2].get_xlabel().startswith("joints ")
@@ -330,3 +332,28 @@ def test_what_does_not_fit_is_refused(model, images, codes):
 def test_changes_are_described_with_their_units():
     assert describe(Change(1.234, 0.5, 12.0)) == "joints 1.2 mm, cloud 0.5 mm, colour 12.0/255"
     assert describe(Change(0, 0, float("nan")), "\n").endswith("\nno hand to see")
+
+
+SHOW = """
+import torch
+from davae.config import preset
+from davae.explorer import LatentExplorer
+from davae.networks import DaVAE
+explorer = LatentExplorer(DaVAE(preset("smoke").model).eval(), torch.rand(3, 3, 64, 64), bone_mm=44.0)
+explorer
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_without_a_browser_shows_the_figure_then_the_controls():
+    move = nbformat.v4.new_code_cell("explorer.sliders['pose'][0].value = 2.0\nprint(explorer.changed.value)")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOW), move])
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    shown = [out.data for out in notebook.cells[0].outputs if out.output_type == "display_data"]
+    assert "image/png" in shown[0] and "application/vnd.jupyter.widget-view+json" in shown[1]
+    assert pixels(base64.b64decode(shown[0]["image/png"])).std() > 1
+    said = "".join(out.text for out in notebook.cells[1].outputs if out.get("name") == "stdout")
+    assert said.startswith("joints ") and not said.startswith("joints 0.0")
+    models = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
+    kinds = Counter(model["model_name"] for model in models)
+    assert kinds["ImageModel"] == 5 and kinds["OutputModel"] == 0
