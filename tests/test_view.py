@@ -112,6 +112,10 @@ def test_points_of_a_cloud_lie_where_they_should_and_near_ones_are_bright():
     picture = cloud_view(points, viewpoint(0, 0), half_mm=60.0, px=120, radius_mm=6.0).astype(int)
     near, far = picture[60, 30], picture[80, 90]
     assert near.sum() > 1.5 * far.sum()
+    overlapping = points * [0, 0, 1]
+    first, second = (cloud_view(p, viewpoint(0, 0), half_mm=60.0, px=120, radius_mm=6.0)
+                     for p in (overlapping, overlapping[::-1]))  # fmt: skip
+    assert np.array_equal(first, second) and np.abs(first[60, 60] - near).max() <= 1
     assert covered(picture).sum() == pytest.approx(2 * np.pi * 6**2, rel=0.15)
 
 
