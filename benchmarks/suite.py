@@ -33,6 +33,7 @@ GROUPS = {
     "inference": ("inference_rows", "rows"),
     "data": ("data_path", "rows"),
     "chamfer": ("chamfer", "rows"),
+    "explorer": ("explorer_latency", "rows"),
     "startup": ("commands", "start_rows"),
     "growth": ("commands", "growth_rows"),
     "ranks": ("commands", "rank_rows"),

@@ -163,6 +163,16 @@ def test_benchmarks_of_the_renderer_print_their_tables(name, arguments, says):
     assert says in run_main(name, *arguments)
 
 
+@pytest.mark.parametrize("where", ["here", pytest.param("kernel", marks=pytest.mark.slow)])
+def test_moves_of_the_explorers_sliders_are_timed(suite, tmp_path, monkeypatch, where):
+    module = suite("explorer_latency")
+    if where == "here":
+        monkeypatch.setattr(module, "measure_in_kernel", module.measure)
+    found = list(module.rows(suite("workbench").Workbench(tmp_path, quick=True)))
+    assert [row.name.split()[2] for row in found] == [*BLOCKS, "viewpoint"]
+    assert all(row.unit == "ms" and row.value > 0 for row in found)
+
+
 # The suite
 
 

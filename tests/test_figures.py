@@ -57,6 +57,14 @@ MAKERS = {
         PICTURES, UV, UV_GUESSES, HANDS, GUESSES, ERRORS_MM.mean(axis=1), each=2
     ),
     "cloud_figure": lambda: figures.cloud_figure(CLOUDS[0], HANDS[0]),
+    "latent_strip": lambda: figures.latent_strip(
+        {"image": PICTURES[:3], "mesh": PICTURES[3:6]},
+        ["0", "0.5", "1"],
+        ["a\nb"] * 3,
+        PICTURES[0],
+        PICTURES[2],
+        title="z of pose from start to end",
+    ),
     "cloud_figure, mm": lambda: figures.cloud_figure(CLOUDS[0] * 30, unit="mm"),
     "sweep_curve": lambda: figures.sweep_curve(SWEPT, SWEPT_ERRORS, variable="r", claim=(3, 30), guess=57.0),
     "rate_distortion": lambda: figures.rate_distortion(

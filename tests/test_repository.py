@@ -25,8 +25,8 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 ORDER = (
     *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks", "summary"),
     *("unpickle", "hand", "data", "training", "inference", "graph", "evaluation", "photo", "export"),
-    *("disentanglement", "results", "sweeps", "figures", "explorer", "predict", "predict_files"),
-    *("notebooks", "workspace", "cli", "__main__"),
+    *("latent", "latent_walk", "disentanglement", "results", "sweeps", "figures", "explorer", "predict"),
+    *("predict_files", "notebooks", "workspace", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}

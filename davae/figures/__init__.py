@@ -13,8 +13,9 @@ from davae.figures.curves import (
 )
 from davae.figures.diagram import model_diagram
 from davae.figures.hands import best_median_worst, compare_3d, draw_hand, hand_3d, hands_grid
+from davae.figures.latents import latent_strip
 from davae.figures.masks import iou_histogram, mask_comparison
-from davae.figures.photos import draw_mesh, photo_overlay
+from davae.figures.photos import photo_overlay
 from davae.figures.statistics import (
     bone_length_histogram,
     factor_histograms,
@@ -27,8 +28,8 @@ from davae.figures.sweeps import draw_sweep, kl_profiles, paired_seeds, rate_dis
 
 __all__ = [
     "best_median_worst", "bone_length_histogram", "check_sheet", "cloud_figure", "compare_3d",
-    "draw_cloud", "draw_hand", "draw_mesh", "draw_pck", "draw_sweep", "error_by_joint",
-    "factor_histograms", "hand_3d", "hands_grid", "iou_histogram", "kl_bars", "kl_profiles", "loss_curves",
+    "draw_cloud", "draw_hand", "draw_pck", "draw_sweep", "error_by_joint", "factor_histograms", "hand_3d",
+    "hands_grid", "iou_histogram", "kl_bars", "kl_profiles", "latent_strip", "loss_curves",
     "mask_comparison", "model_diagram", "new_axes", "new_figure", "paired_seeds", "palm_normal",
     "pck_beside_reported", "pck_curves", "photo_overlay", "plotly_hand", "rate_distortion",
     "reconstructions", "skin_tone_histogram", "styled", "sweep_curve", "term_bars", "trend", "use_style",

@@ -1,0 +1,67 @@
+"""Ways through the latent space as strips of pictures (paper Figs. 5 and 6)."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from davae.figures.style import ESTIMATE, TRUTH, new_figure, same_length, show_image, styled
+
+START, END = ESTIMATE, TRUTH  # the paper's red and blue boxes
+
+
+@styled
+def latent_strip(
+    strips: Mapping[str, Sequence],
+    titles: Sequence[str],
+    notes: Sequence[str],
+    start,
+    end,
+    *,
+    title: str = "",
+) -> Figure:
+    """Return one row per view of a way from one image's code to another's, between the two images.
+
+    Args:
+        strips: view -> n pictures (h, w, 3), uint8 or on [0, 1].
+        titles: n, above the columns.
+        notes: n, below the columns.
+        start: (h, w, 3), the image at whose code the way starts; boxed in red.
+        end: (h, w, 3), the one at which it ends; boxed in blue.
+        title: of the whole figure.
+
+    Raises:
+        ValueError: the numbers of pictures, titles and notes differ, or there are none.
+    """
+    count = same_length(**strips, titles=titles, notes=notes)
+    width, rows = count + 2, len(strips)
+    figure = new_figure(6.5 / (width + 0.35) * rows + 1.0)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0.0, hspace=0.0)
+    if title:
+        figure.suptitle(title)
+    axes = figure.subplots(rows, width, squeeze=False, width_ratios=[1, *[1] * count, 1])
+    for column, (name, image, colour) in {0: ("start", start, START), width - 1: ("end", end, END)}.items():
+        show_image(axes[0, column], image)
+        _frame(axes[0, column], colour, 2.0)
+        axes[0, column].set_title(name, color=colour)
+        for ax in axes[1:, column]:
+            ax.set_axis_off()
+    for row, (view, pictures) in enumerate(strips.items()):
+        for column, picture in enumerate(pictures, start=1):
+            ax = axes[row, column]
+            show_image(ax, picture)
+            _frame(ax, "#d0d0d0", 0.6)
+            if row == 0:
+                ax.set_title(titles[column - 1])
+            if row == rows - 1:
+                ax.set_xlabel(notes[column - 1], fontsize=7)
+        axes[row, 1].set_ylabel(view)
+    return figure
+
+
+def _frame(ax, colour: str, width: float) -> None:
+    """Give a picture a frame, and its labels back."""
+    ax.set_axis_on()
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=colour, linewidth=width)
