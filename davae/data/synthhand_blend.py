@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
+from davae.camera import pixel_ray, view_rotation
 from davae.config import DataConfig
 from davae.data.record import HandRecord
 from davae.data.sample import make_row
 from davae.data.synthhand_factors import FRAME_PX, GROUPS, Factors
-from davae.data.synthhand_view import Rendering, hand_pixels, render
+from davae.data.synthhand_view import Rendering, camera_matrix, hand_pixels, render
 from davae.skeleton import JOINTS, RHD_ORDER
 
 ROTATIONS = {"orientation"}  # factors that are rotation matrices, whose mean is none
@@ -23,6 +24,9 @@ ROTATIONS = {"orientation"}  # factors that are rotation matrices, whose mean is
 
 def blend(a: Factors, b: Factors, group: str, share: float) -> Factors:
     """Return the factors of `a` with one group at `share` of its way to that of `b`.
+
+    The pose is that which a camera sees that looks at the hand, as everywhere in davae: wherever the first
+    hand lies in its frame, at share 1 it shows the viewer the side that the second one shows.
 
     Numbers run straight, rotations along the shortest turn, and what can only be one or the other (the name
     of a gesture, a ring) changes half way.
@@ -41,11 +45,18 @@ def blend(a: Factors, b: Factors, group: str, share: float) -> Factors:
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share}; expected 0 (the first hand) to 1 (the second)")
     first, second = getattr(a, group), getattr(b, group)
+    if group == "pose":
+        second = dataclasses.replace(second, orientation=_view(a).T @ _view(b) @ second.orientation)
     values = {
         field.name: _between(field.name, getattr(first, field.name), getattr(second, field.name), share)
         for field in dataclasses.fields(first)
     }
     return dataclasses.replace(a, **{group: dataclasses.replace(first, **values)})
+
+
+def _view(factors: Factors) -> NDArray:
+    """View normalisation (3, 3) of a hand; the factors of a left one are those of its mirror image."""
+    return view_rotation(pixel_ray(factors.scene.root_uv, camera_matrix(factors, FRAME_PX)))
 
 
 def _between(name: str, a: Any, b: Any, share: float) -> Any:
