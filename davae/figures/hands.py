@@ -163,7 +163,7 @@ def hands_grid(
     side_in = 6.5 / columns
     legend_in = 0.25 if uv_px_pred is not None else 0.0
     figure, axes = new_axes(rows * (side_in + (0.2 if titles else 0.0)) + legend_in, rows, columns)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.035, wspace=0.01, hspace=0.01)
     compared = uv_px_pred is not None
     thickness = 2.0 / columns**0.35
     for index, ax in enumerate(axes.flat):
