@@ -14,9 +14,10 @@ from torch import Tensor
 
 from davae.config import BLOCKS
 from davae.data.png import encode_png
-from davae.hand.kinematics import skinned, solve
+from davae.hand.kinematics import solve
 from davae.hand.procedural import procedural_rig
 from davae.hand.rig import Rig
+from davae.hand.skinning import skinned
 from davae.hand.view import cloud_view, mesh_view, viewpoint
 from davae.latent import WAYS, CachedDecoder, Change, Code, Decoding, PrincipalDirections, change_between
 from davae.networks import DaVAE

@@ -155,11 +155,12 @@ def test_penetration_is_found_where_there_is_some_and_nowhere_else():
     ("name", "arguments", "says"),
     [
         ("self_penetration", ("--poses", "5"), "5 poses: "),
+        ("joints_to_mesh", ("--count", "3", "--oracle", "1"), "hands/s with mesh"),
         ("skin_tones", ("--samples", "3", "--size", "32"), "of the hands are at most"),
         ("render_speed", ("--images", "1", "--total", "2", "--size", "32", "--workers", "1"), "images/s"),
     ],
 )
-def test_benchmarks_of_the_renderer_print_their_tables(name, arguments, says):
+def test_benchmarks_of_the_hand_print_their_tables(name, arguments, says):
     assert says in run_main(name, *arguments)
 
 

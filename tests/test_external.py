@@ -27,9 +27,10 @@ from scipy.spatial.transform import Rotation
 
 from davae.hand.adopt import palmar_directions
 from davae.hand.external import load_gltf, load_mano, load_rig
-from davae.hand.kinematics import limits_deg, skinned, solve
+from davae.hand.kinematics import limits_deg, solve
 from davae.hand.pose import gesture_angles, segment_rotations
 from davae.hand.rig import FOREARM, SEGMENTS, Rig, pose_vertices, segment_frames, segment_motion
+from davae.hand.skinning import skinned
 from davae.skeleton import JOINT_NAMES, JOINTS
 from davae.unpickle import UnsafePickle, load_pickle
 

@@ -13,10 +13,11 @@ from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
 
 from davae.data.synthhand import sample_factors
-from davae.hand.kinematics import SCALES, Pose, _Skeleton, limits_deg, skinned, solve
+from davae.hand.kinematics import SCALES, Pose, Skeleton, limits_deg, solve
 from davae.hand.pose import ANGLES, LIMITS_DEG, gesture_angles, segment_rotations
 from davae.hand.procedural import procedural_rig
 from davae.hand.rig import pose_vertices, resize_joints, segment_frames, segment_motion
+from davae.hand.skinning import skinned
 
 RIG = procedural_rig()
 
@@ -82,7 +83,7 @@ def test_angles_of_a_gesture_are_found():
 
 def test_refinement_is_bounded_least_squares():
     """Against SciPy's trust-region solver on the same residuals, from the same closed form."""
-    joints, skeleton = noisy_joints(4), _Skeleton.of(RIG)
+    joints, skeleton = noisy_joints(4), Skeleton.of(RIG)
     pose = solve(RIG, joints, steps=40)
     low, high = (bound.numpy() for bound in skeleton.bounds())
     for hand in range(len(joints)):
@@ -111,7 +112,7 @@ def test_refinement_is_bounded_least_squares():
 
 
 def test_derivatives_are_those_of_the_joints():
-    pose, skeleton = solve(RIG, noisy_joints(3), steps=1), _Skeleton.of(RIG)
+    pose, skeleton = solve(RIG, noisy_joints(3), steps=1), Skeleton.of(RIG)
     found = skeleton.jacobian(pose)
 
     def joints(values, turn, shift):

@@ -1,9 +1,10 @@
-"""From 21 joints to a posed hand: joint rotations and bone lengths of a `Rig`, and its skinned mesh.
+"""From 21 joints to a posed hand: joint rotations and bone lengths of a `Rig`.
 
-It plays the part of BiHand and MANO in the paper's Figs. 5 and 6. Orientation, proportions and angles are
-first read off the joints in closed form, finger by finger; a few Gauss-Newton steps on all of them then
-share out what a rig cannot follow, such as a finger that is bent sideways. Angles stay within the anatomical
-limits of `davae.hand.pose` throughout. All hands of a batch are solved side by side.
+With `davae.hand.skinning`, which makes its mesh, it plays the part of BiHand and MANO in the paper's Figs. 5
+and 6. Orientation, proportions and angles are first read off the joints in closed form, finger by finger; a
+few Gauss-Newton steps on all of them then share out what a rig cannot follow, such as a finger that is bent
+sideways. Angles stay within the anatomical limits of `davae.hand.pose` throughout. All hands of a batch are
+solved side by side.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ LEVELS = [np.arange(first, JOINTS, 4) for first in (1, 2, 3, 4)]  # one segment 
 BONES = PHALANGES  # whose lengths are free; metacarpals go with the palm's breadth and length
 SCALES = (0.4, 2.5)  # of bones and palm against the rig's; a hand given in another unit ends up beyond
 STEPS = 5
-HANDS_AT_ONCE, MESHES_AT_ONCE = 64, 16  # whose numbers fit a processor's cache
+HANDS_AT_ONCE = 256  # of a thousand at once the numbers leave a processor's cache
 DAMPING = 1e-3  # of the first step, relative to the curvature of each parameter
 PRIOR_MM = (1.0, 3.0)  # pull on an angle (mm per radian) and on a scale, where joints do not say what it is
 
@@ -84,13 +85,13 @@ def solve(rig: Rig, joints_mm: Tensor, steps: int = STEPS) -> Pose:
     if not joints_mm.isfinite().all():
         bad = (~joints_mm.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(f"solve: joints of hand(s) {bad[:5]} are not finite; leave those hands out")
-    skeleton = _Skeleton.of(rig)
+    skeleton = Skeleton.of(rig)
     batches = joints_mm.detach().double().cpu().split(HANDS_AT_ONCE)
     solved = [_parts(_solve(skeleton, target, steps)) for target in batches or (joints_mm.double().cpu(),)]
     return Pose(*(torch.cat(values) for values in zip(*solved, strict=True)))
 
 
-def _solve(skeleton: "_Skeleton", target: Tensor, steps: int) -> Pose:
+def _solve(skeleton: "Skeleton", target: Tensor, steps: int) -> Pose:
     """Levenberg-Marquardt from the closed form; each hand keeps a step only if it helped."""
     pose = skeleton.pose(*skeleton.first_guess(target))
     error = skeleton.error(pose, target)
@@ -107,44 +108,12 @@ def _solve(skeleton: "_Skeleton", target: Tensor, steps: int) -> Pose:
     return pose
 
 
-def skinned(rig: Rig, pose: Pose, shape: Tensor | None = None) -> Tensor:
-    """Return the mesh (b, v, 3), mm, of posed hands: flesh, then proportions, then articulation.
-
-    The same as `davae.hand.rig.pose_vertices` for each hand, by dual quaternions.
-
-    Args:
-        rig: the hand that was solved for.
-        pose: of `solve`.
-        shape: (b, k) coefficients of the rig's shape fields, or None for the mean hand.
-    """
-    skeleton = _Skeleton.of(rig)
-    stretch, joints = skeleton.stretched(pose.bone_scale, pose.palm_scale)
-    pivots = SEGMENT_PARENTS.clip(0)
-    offsets = joints[:, pivots] - torch.einsum("bsij,sj->bsi", stretch, skeleton.joints[pivots])
-    moves = torch.cat([stretch, offsets[..., None]], dim=3).flatten(2)  # (b, 22, 12)
-    posed = torch.cat([pose.joints_mm, pose.joints_mm[:, :1]], dim=1)
-    shifts = posed[:, pivots] - torch.einsum("bsij,bsj->bsi", pose.turned, joints[:, pivots])
-    motion = _dual_quaternions(pose.turned, shifts)
-    meshes = []
-    for few in torch.arange(len(moves)).split(MESHES_AT_ONCE):
-        # Coordinate by coordinate (b, 3, v), which is several times faster than point by point.
-        blended = (moves[few].transpose(1, 2).float() @ skeleton.weights).unflatten(1, (3, 4))
-        points = (blended[:, :, :3] * skeleton.vertices).sum(2) + blended[:, :, 3]
-        if shape is not None:
-            points = points + torch.einsum("bk,kiv->biv", shape[few].float().cpu(), skeleton.shape_fields)
-        meshes.append(_blend(points, motion[few].transpose(1, 2).float() @ skeleton.weights).transpose(1, 2))
-    return torch.cat(meshes) if meshes else torch.zeros(0, skeleton.vertices.shape[1], 3)
-
-
-class _Skeleton:
+class Skeleton:
     """A rig's joints and frames as tensors, and how they move; float64, on the CPU."""
 
     def __init__(self, rig: Rig):
         self.joints = torch.from_numpy(np.array(rig.joints_mm, np.float64))
         self.frames = torch.from_numpy(np.array(rig.frames, np.float64))
-        self.vertices = torch.from_numpy(rig.vertices_mm.T.astype(np.float32))  # (3, v)
-        self.weights = torch.from_numpy(rig.weights.T.astype(np.float32))  # (22, v)
-        self.shape_fields = torch.from_numpy(np.moveaxis(rig.shape_fields, 2, 1).astype(np.float32))
         self.offsets = torch.zeros(SEGMENTS, 3, dtype=torch.float64)
         self.offsets[1:JOINTS] = self.joints[1:] - self.joints[PARENTS[1:]]
         self.limits = torch.from_numpy(np.radians(limits_deg(rig)))
@@ -159,8 +128,9 @@ class _Skeleton:
 
     @staticmethod
     @lru_cache(maxsize=4)
-    def of(rig: Rig) -> "_Skeleton":
-        return _Skeleton(rig)
+    def of(rig: Rig) -> "Skeleton":
+        """That of a rig, made once."""
+        return Skeleton(rig)
 
     def local_turns(self, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Matrices (b, 22, 3, 3) of each segment's abduction, flexion and twist, applied from the right."""
@@ -390,50 +360,6 @@ def _best_rotation(known: Tensor, seen: Tensor) -> Tensor:
     proper = torch.ones(len(u), 3, dtype=torch.float64)
     proper[:, 2] = torch.linalg.det(u @ vh).sign()
     return u * proper[:, None] @ vh
-
-
-def _dual_quaternions(rotations: Tensor, shifts: Tensor) -> Tensor:
-    """Rigid motions (b, 22, 3, 3) and (b, 22, 3) of the segments as dual quaternions (b, 22, 8)."""
-    real = _quaternions(rotations)
-    for c in range(1, SEGMENTS):  # q and -q turn alike: neighbours must agree in sign before they are blended
-        agree = (real[:, c] * real[:, SEGMENT_PARENTS[c]]).sum(1, keepdim=True)
-        real[:, c] = torch.where(agree < 0, -real[:, c], real[:, c])
-    w, axis = real[..., :1], real[..., 1:]
-    dual = torch.cat(
-        [-(shifts * axis).sum(2, keepdim=True), w * shifts + torch.linalg.cross(shifts, axis)], 2
-    )
-    return torch.cat([real, 0.5 * dual], dim=2)
-
-
-def _blend(points: Tensor, blended: Tensor) -> Tensor:
-    """Move points (b, 3, v) by blends (b, 8, v) of dual quaternions, which need not be of unit length."""
-    blended = blended / torch.linalg.vector_norm(blended[:, :4], dim=1, keepdim=True)
-    w, axis, dual_w, dual_axis = blended.split((1, 3, 1, 3), dim=1)
-    turned = points + 2 * _cross(axis, _cross(axis, points) + w * points)
-    return turned + 2 * (w * dual_axis - dual_w * axis + _cross(axis, dual_axis))
-
-
-def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross products (b, 3, v) of columns."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(1), b.unbind(1)
-    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], dim=1)
-
-
-def _quaternions(rotations: Tensor) -> Tensor:
-    """Unit quaternions (..., 4), real part first, of rotation matrices (..., 3, 3)."""
-    r = rotations
-    diagonal = r.diagonal(dim1=-2, dim2=-1)
-    trace = diagonal.sum(-1)
-    table = r.new_empty(*r.shape[:-2], 4, 4)  # four times the products q_i q_j; the largest row is sound
-    table[..., 0, 0] = 1 + trace
-    for i in range(3):
-        j, k = (i + 1) % 3, (i + 2) % 3
-        table[..., i + 1, i + 1] = 1 + 2 * diagonal[..., i] - trace
-        table[..., 0, i + 1] = table[..., i + 1, 0] = r[..., k, j] - r[..., j, k]
-        table[..., j + 1, k + 1] = table[..., k + 1, j + 1] = r[..., k, j] + r[..., j, k]
-    best = table.diagonal(dim1=-2, dim2=-1).argmax(-1)
-    rows = table.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
-    return rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
 
 
 def _parts(pose: Pose) -> tuple[Tensor, ...]:

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from davae.config import BLOCKS
-from davae.hand.kinematics import Pose, skinned, solve
+from davae.hand.kinematics import Pose, solve
 from davae.hand.procedural import procedural_rig
+from davae.hand.skinning import skinned
 from davae.photo.finding import Box
 
 Side = Literal["left", "right"]
