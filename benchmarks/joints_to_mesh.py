@@ -92,7 +92,8 @@ def main(count: int = 1000, oracle: int = 5, run: Path | None = None) -> None:
         print(
             f"{name}: mean {apart.mean():.2f} mm, worst hand {apart.max():.2f} mm; {ours:.0f} hands/s "
             f"solved, {len(joints) / both:.0f} hands/s with mesh\n"
-            f"  SciPy on {len(few)} of them: mean {best:.2f} mm (ours {apart[:oracle].mean():.2f}), {rate:.2f} hands/s, ours {ours / rate:.0f} times that"
+            f"  SciPy on {len(few)} of them: mean {best:.2f} mm (ours "
+            f"{apart[:oracle].mean():.2f}), {rate:.2f} hands/s, ours {ours / rate:.0f} times that"
         )
 
 
