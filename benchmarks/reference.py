@@ -87,6 +87,8 @@ def turn_and_zoom(row: Mapping[str, NDArray], config: DataConfig, angle: float, 
         torch.from_numpy(row["has_cloud"]),
         torch.from_numpy(row["has_mask"]),
         torch.from_numpy(row["scale_mm"]),
+        root=torch.zeros(2),  # the crop turns about it
+        zoom=torch.tensor(scale, dtype=torch.float32),
     )
 
 
