@@ -90,7 +90,8 @@ class HandPredictor:
         Raises:
             ValueError: an option that makes no sense.
         """
-        names = list(names) if names is not None else [""] * len(photos)
+        if names is None:
+            names = [str(p) if isinstance(p, str | Path) else f"photo {k}" for k, p in enumerate(photos, 1)]
         boxes = list(boxes) if boxes is not None else [None] * len(photos)
         _check_options(photos, names, boxes, bone_mm, intrinsics)
         found: list[Hand | PhotoError] = []
@@ -103,7 +104,6 @@ class HandPredictor:
         found: list[Hand | PhotoError | None] = []
         crops, placed = [], []
         for photo, name, box in zip(photos, names, boxes, strict=True):
-            name = name or (str(photo) if isinstance(photo, str | Path) else f"photo {len(found) + 1}")
             try:
                 pixels = read_photo(photo, name)
             except PhotoError as error:

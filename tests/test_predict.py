@@ -260,6 +260,8 @@ def test_a_photo_that_cannot_be_used_costs_no_other_its_result(predictor):
     assert str(found[1]).startswith("photo 2: is no picture")
     alone = predictor.predict(photo(seed=1))
     np.testing.assert_allclose(found[4].joints, alone.joints, atol=1e-4)
+    many = predictor.predict_all([b"no photo"] * 40)  # more than go at once
+    assert [str(one).split(":")[0] for one in many] == [f"photo {number}" for number in range(1, 41)]
     with pytest.raises(PhotoError, match="is no picture"):
         predictor.predict(b"no photo")
 

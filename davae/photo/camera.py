@@ -189,20 +189,24 @@ class CameraTrainer(ResumableTrainer):
     def train_step(self) -> PlacementLoss:
         """One optimiser step on the batch of the current step."""
         settings, step = self.settings, self.step
-        rows = batch_indices(len(self.split), settings.batch_size, settings.seed, step)[distributed.share()]
+        indices = batch_indices(len(self.split), settings.batch_size, settings.seed, step)
+        seed, own = step_seed(settings.seed, step), distributed.share()
         self.model.train()
-        loss = self._loss(self.samples, self.split, rows, step_seed(settings.seed, step), self.replica)
+        loss = self._loss(self.samples, self.split, indices, seed, self.replica, own)
         self.descend(loss.total, loss.terms)
         return PlacementLoss(loss.total.detach(), {name: term.detach() for name, term in loss.terms.items()})
 
-    def _loss(self, samples, split: PreparedSplit, rows: np.ndarray, seed: int, head) -> PlacementLoss:
-        raw = load_batch(samples, rows, self.device)
-        batch = augment(raw, self.config.data, torch.Generator().manual_seed(seed))
+    def _loss(
+        self, samples, split: PreparedSplit, indices: np.ndarray, seed: int, head, own: slice = slice(None)
+    ) -> PlacementLoss:
+        """The loss on this process's own share of a batch, whose jitter is drawn for all of it."""
+        raw = load_batch(samples, indices[own], self.device)
+        generator = torch.Generator().manual_seed(seed)
+        batch = augment(raw, self.config.data, generator, batch=len(indices), rows=own)
         with torch.no_grad(), self.autocast:
             features = self.trunk(batch.image.contiguous(memory_format=torch.channels_last))
-        return placement_loss(
-            head(features), batch.root, bone_in_sides(split, rows).to(self.device) * batch.zoom
-        )
+        bone = bone_in_sides(split, indices[own]).to(self.device) * batch.zoom
+        return placement_loss(head(features), batch.root, bone)
 
     def log_row(self, parts: PlacementLoss, validate: bool) -> dict[str, float]:
         """One row of metrics.csv."""
