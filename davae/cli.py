@@ -332,7 +332,7 @@ def predict(
     intrinsics: Annotated[str, tyro.conf.arg(metavar="FX,FY,CX,CY")] = "",
     weights: Path | None = None,
 ) -> None:
-    """Find the hand in photos: joints and code as JSON, the mesh as PLY, a picture to look at.
+    """Find the hand in photos: joints and code as JSON, the mesh as PLY and GLB, a picture to look at.
 
     A photo that cannot be used is told and costs no other its result; exit status 1 says that there was one.
 

@@ -1,6 +1,5 @@
-"""What is kept of a hand found in a photo: joints and code as JSON, the mesh as PLY, a picture to look at."""
+"""What is kept of a hand found in a photo: joints and code as JSON, the mesh as PLY and GLB, a picture."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from davae.predict import AT_ONCE, HandPredictor
 
 
 def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> list[Path]:
-    """Write OUT/STEM.json, OUT/STEM.ply and OUT/STEM-overlay.png, each whole or not at all.
+    """Write OUT/STEM.json, .ply, .glb and OUT/STEM-overlay.png, each whole or not at all.
 
     Args:
         hand: of `davae.predict`.
@@ -26,29 +25,19 @@ def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> li
         stem: of the files' names.
 
     Returns:
-        The three files.
+        The four files.
     """
     from davae.figures import photo_overlay  # here, since matplotlib takes a while to import
 
     out.mkdir(parents=True, exist_ok=True)
-    values, mesh, picture = (out / f"{stem}{end}" for end in (".json", ".ply", "-overlay.png"))
-    write_atomically(values, lambda path: path.write_text(json.dumps(hand.as_dict(), indent=2) + "\n"))
-    write_atomically(mesh, lambda path: path.write_bytes(ply(*hand.mesh_mm())))
+    written = []
+    for ending, content in hand.contents().items():
+        written.append(out / f"{stem}.{ending}")
+        write_atomically(written[-1], lambda path, content=content: path.write_bytes(content))
+    written.append(out / f"{stem}-overlay.png")
     figure = photo_overlay(photo, hand)
-    write_atomically(picture, lambda path: figure.savefig(path, format="png", dpi=150))
-    return [values, mesh, picture]
-
-
-def ply(vertices_mm: NDArray, faces: NDArray) -> bytes:
-    """A mesh of vertices (v, 3), mm, and triangles (f, 3) as a binary PLY file."""
-    header = (
-        "ply\nformat binary_little_endian 1.0\ncomment mm; x right, y down, z away from the camera\n"
-        f"element vertex {len(vertices_mm)}\nproperty float x\nproperty float y\nproperty float z\n"
-        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
-    )
-    rows = np.empty(len(faces), np.dtype([("count", "u1"), ("corners", "<i4", 3)]))
-    rows["count"], rows["corners"] = 3, faces
-    return header.encode() + np.ascontiguousarray(vertices_mm, "<f4").tobytes() + rows.tobytes()
+    write_atomically(written[-1], lambda path: figure.savefig(path, format="png", dpi=150))
+    return written
 
 
 class Found(NamedTuple):

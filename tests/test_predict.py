@@ -25,7 +25,7 @@ from davae.photo.hand import Hand
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
 from davae.predict import HandPredictor, reference_bone_mm
-from davae.predict_files import ply, stems, write_hand
+from davae.predict_files import stems, write_hand
 from davae.training import loop, runs
 from davae.training.masks import train_mask
 
@@ -308,7 +308,7 @@ def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained
 def test_files_of_a_hand(predictor, tmp_path):
     pixels = photo()
     hand = predictor.predict(pixels, names=["a photo"])
-    values, mesh, overlay = write_hand(hand, pixels, tmp_path / "out", "a")
+    values, mesh, skinned_mesh, overlay = write_hand(hand, pixels, tmp_path / "out", "a")
     assert json.loads(values.read_text())["photo"] == "a photo"
     header, body = mesh.read_bytes().split(b"end_header\n", 1)
     vertices, faces = hand.mesh_mm()
@@ -316,10 +316,13 @@ def test_files_of_a_hand(predictor, tmp_path):
     np.testing.assert_array_equal(np.frombuffer(body, "<f4", vertices.size).reshape(-1, 3), vertices)
     rest = np.frombuffer(body[4 * vertices.size :], np.dtype([("n", "u1"), ("f", "<i4", 3)]))
     np.testing.assert_array_equal(rest["f"], faces)
+    assert skinned_mesh.read_bytes() == hand.contents()["glb"]
     with Image.open(overlay) as drawn:
         assert drawn.width > 800 and np.asarray(drawn.convert("L")).std() > 10
     assert stems(["a/x.png", "b/x.jpg", "y"]) == ["x", "x-2", "y"]
-    assert ply(np.zeros((0, 3)), np.zeros((0, 3), int)).endswith(b"end_header\n")
+
+
+ENDINGS = (".json", ".ply", ".glb", "-overlay.png")
 
 
 def test_command_line(release, tmp_path):
@@ -347,7 +350,7 @@ def test_command_line(release, tmp_path):
     assert f"failed: {tmp_path / 'bad.jpg'}: is no picture (text)" in answer.stdout
     assert "left hand" in answer.stdout and "reference bone assumed 45.0 mm" in answer.stdout
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made == {f"{stem}{end}" for stem in ("good", "also") for end in (".json", ".ply", "-overlay.png")}
+    assert made == {f"{stem}{end}" for stem in ("good", "also") for end in ENDINGS}
     wrong = davae(files[0], "--box", "1,2,3")
     assert wrong.returncode == 1 and "--box '1,2,3': expected four numbers" in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -52,6 +52,7 @@ _WEBXR = {
         )
     },
 }
+_KNOWN = _WEBXR | {name: name for name in JOINT_NAMES}  # as davae itself writes them
 # What a joint moves: the bone beyond it. A finger's tip moves nothing of its own, its metacarpal the palm.
 _SEGMENT_OF = {"wrist": 0}
 for _finger, _name in enumerate(FINGERS):
@@ -131,7 +132,8 @@ def load_gltf(path: str | os.PathLike, names: dict[str, str] | None = None) -> R
     Args:
         path: the file; buffers that it refers to lie in its folder.
         names: its node names -> `davae.skeleton.JOINT_NAMES`, or "index_metacarpal" and so on for bones
-            within the palm; None if it has the names of the WebXR hand input standard. Nodes without a name
+            within the palm; None if it has those names themselves, or the
+            names of the WebXR hand input standard. Nodes without a name
             here move what their nearest named ancestor moves; those above the wrist move the forearm.
 
     Returns:
@@ -146,7 +148,7 @@ def load_gltf(path: str | os.PathLike, names: dict[str, str] | None = None) -> R
     _refuse_left(path)
     try:
         mesh = read_skinned_mesh(path)
-        nodes = _named_nodes(mesh, _WEBXR if names is None else names)
+        nodes = _named_nodes(mesh, _KNOWN if names is None else names)
         joints = MM_PER_M * mesh.places[[nodes[name] for name in JOINT_NAMES]]
         segments = _segments(mesh, nodes)
         weights = np.zeros((len(mesh.vertices), SEGMENTS))

@@ -1,19 +1,30 @@
 """What was found of a hand in a photo."""
 
+import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from davae.config import BLOCKS
-from davae.hand.kinematics import Pose, solve
+from davae.hand.kinematics import solve
+from davae.hand.mesh_files import glb, ply
 from davae.hand.procedural import procedural_rig
 from davae.hand.skinning import skinned
 from davae.photo.finding import Box
 
 Side = Literal["left", "right"]
+
+
+class Posed(NamedTuple):
+    """A hand model that fits a hand, in its frame."""
+
+    vertices_mm: NDArray[np.float32]  # (v, 3)
+    faces: NDArray[np.int32]  # (f, 3)
+    joints_mm: NDArray[np.float64]  # (21, 3), the model's own
 
 
 @dataclass(frozen=True)
@@ -47,16 +58,29 @@ class Hand:
     means: dict[str, NDArray[np.float32]]
     spreads: dict[str, NDArray[np.float32]]
 
-    def pose(self) -> Pose:
-        """The built-in right hand in this pose; a left hand's joints are mirrored for it."""
-        return solve(procedural_rig(), torch.from_numpy(mirrored(self.joints_mm, self.side)[None]))
+    @cached_property
+    def _posed(self) -> Posed:
+        rig = procedural_rig()
+        pose = solve(rig, torch.from_numpy(mirrored(self.joints_mm, self.side)[None]))
+        faces = rig.faces if self.side == "right" else rig.faces[:, ::-1]  # a mirror turns them inside out
+        vertices, joints = (points[0].numpy() for points in (skinned(rig, pose), pose.joints_mm))
+        return Posed(mirrored(vertices, self.side), np.ascontiguousarray(faces), mirrored(joints, self.side))
 
     def mesh_mm(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Vertices (v, 3), mm, in the frame of `joints_mm`, and faces (f, 3), counter-clockwise outside."""
-        rig = procedural_rig()
-        vertices = skinned(rig, self.pose())[0].numpy()
-        faces = rig.faces if self.side == "right" else rig.faces[:, ::-1]  # a mirror turns them inside out
-        return mirrored(vertices, self.side), np.ascontiguousarray(faces)
+        """Vertices (v, 3), mm, in the frame of `joints_mm`, and faces (f, 3), counter-clockwise outside.
+
+        The built-in hand, posed so that its joints lie nearest to these.
+        """
+        return self._posed[:2]
+
+    def contents(self) -> dict[str, bytes]:
+        """Files of this hand, ending -> content: "json" (`as_dict`), "ply" (mesh), "glb" (with skeleton)."""
+        vertices, faces, joints = self._posed
+        return {
+            "json": (json.dumps(self.as_dict(), indent=2) + "\n").encode(),
+            "ply": ply(vertices, faces),
+            "glb": glb(vertices, faces, joints, procedural_rig().weights),
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but mask and mesh, as JSON takes it."""
