@@ -353,6 +353,23 @@ def predict(
     sys.exit(0 if not found.failed else 1)
 
 
+def app(
+    weights: Path | None = None,
+    port: int = 8866,
+    browser: bool = True,
+) -> None:
+    """Serve the web app on this machine: your own photo, and sliders on the latent space.
+
+    Args:
+        weights: File of `pack`; that which comes with davae where nothing is said.
+        port: Of 127.0.0.1.
+        browser: Open it in your browser.
+    """
+    from davae.app.server import serve
+
+    serve(weights, port, browser)
+
+
 def export(
     run: Path,
     onnx: Path,
@@ -456,7 +473,7 @@ def main() -> None:
     """Run the command line; expected errors are told without a traceback (DAVAE_DEBUG=1 shows it)."""
     commands = (
         render, check_data, prepare, train_mask, predict_masks, train, sweep, evaluate, train_camera, pack,
-        predict, export, notebooks, reproduce, summary,
+        predict, app, export, notebooks, reproduce, summary,
     )  # fmt: skip
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -25,6 +25,8 @@ from davae.latent_walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
 
 SPREAD = 4.0  # standard deviations that a slider reaches on either side
+STEP = 0.05  # of the sliders
+SMALL = "font-size: 11px; line-height: 1.3"
 CAPTIONS = {
     "image": "decoded image: reads pose, appearance and shape",
     "mesh": "mesh through the decoded joints: reads pose",
@@ -110,10 +112,11 @@ class LatentExplorer:
                 self.controls[name].value = getattr(self.walk, name)
             for block in BLOCKS:
                 shown = self.walk.principal(block).tolist()
-                for slider, value in zip(self.sliders[block], shown, strict=False):
-                    slider.value = value
+                pairs = list(zip(self.sliders[block], shown, strict=False))
                 if self.folds[block].selected_index is not None:  # two dozen messages that nobody would see
-                    for slider, value in zip(self.raw[block], self.walk.raw(block).tolist(), strict=True):
+                    pairs += zip(self.raw[block], self.walk.raw(block).tolist(), strict=True)
+                for slider, value in pairs:
+                    if _apart(slider.value, value):
                         slider.value = value
         finally:
             self._showing = False
@@ -145,12 +148,14 @@ class LatentExplorer:
 
     def _make_controls(self, labels: list[str]) -> dict[str, Any]:
         choices = [(label, index) for index, label in enumerate(labels)]
-        narrow = {"width": "210px"}
+        narrow, short = {"width": "210px"}, {"description_width": "44px"}
         controls = {
-            "start": widgets.Dropdown(options=choices, description="start", layout=narrow),
-            "end": widgets.Dropdown(options=choices, value=self.walk.end, description="end", layout=narrow),
+            "start": widgets.Dropdown(options=choices, description="start", layout=narrow, style=short),
+            "end": widgets.Dropdown(
+                options=choices, value=self.walk.end, description="end", layout=narrow, style=short
+            ),
             "block": widgets.ToggleButtons(
-                options=[*BLOCKS, ALL], description="move", style={"button_width": "88px"}
+                options=[*BLOCKS, ALL], description="move", style={"button_width": "100px"}
             ),
             "share": widgets.FloatSlider(
                 min=0, max=1, step=0.01, description="to the end", readout_format=".2f"
@@ -179,7 +184,11 @@ class LatentExplorer:
         sliders = []
         for direction in range(min(directions, len(self.walk.directions[block]))):
             slider = _slider(f"direction {direction + 1}", -SPREAD, SPREAD, HUES[block])
-            self._listen(slider, lambda value, k=direction: self.walk.set_principal(block, k, value))
+            self._follow(
+                slider,
+                lambda k=direction: float(self.walk.principal(block)[k]),
+                lambda value, k=direction: self.walk.set_principal(block, k, value),
+            )
             sliders.append(slider)
         return sliders
 
@@ -191,14 +200,24 @@ class LatentExplorer:
         )
         for dimension, (mean, far) in enumerate(zip(found.mean.tolist(), reach.tolist(), strict=True)):
             slider = _slider(f"z {dimension}", mean - far, mean + far, HUES[block])
-            self._listen(slider, lambda value, i=dimension: self.walk.set_raw(block, i, value))
+            self._follow(
+                slider,
+                lambda i=dimension: float(self.walk.raw(block)[i]),
+                lambda value, i=dimension: self.walk.set_raw(block, i, value),
+            )
             sliders.append(slider)
         return sliders
 
     def _make_fold(self, block: str) -> widgets.Accordion:
-        fold = widgets.Accordion([widgets.VBox(self.raw[block])], titles=("single dimensions",))
+        """The single dimensions, which are in the page only while the fold is open and they are kept up."""
+        fold = widgets.Accordion([widgets.VBox([])], titles=("single dimensions",))
         fold.selected_index = None
-        fold.observe(lambda _: self.refresh(), names="selected_index")  # its sliders slept while it was shut
+
+        def turned(_) -> None:
+            self.refresh()
+            fold.children[0].children = () if fold.selected_index is None else self.raw[block]
+
+        fold.observe(turned, names="selected_index")
         return fold
 
     def _arrange(self, px: int) -> widgets.VBox:
@@ -206,14 +225,15 @@ class LatentExplorer:
         ends = row([box([self.references[name], c[name]]) for name in ("start", "end")])
         buttons = row([c[name] for name in ("reset", "random", "swap")])
         views = [
-            box([view, widgets.HTML(f"<small>{CAPTIONS[name]}</small>")], layout={"width": f"{px + 12}px"})
+            box(
+                [view, widgets.HTML(f"<div style='{SMALL}'>{CAPTIONS[name]}</div>")],
+                layout={"width": f"{px + 12}px"},
+            )
             for name, view in self.views.items()
         ]
         blocks = []
         for block in BLOCKS:
-            heading = widgets.HTML(
-                f"<b style='color:{HUES[block]}'>{block}</b>, standard deviations of the codes"
-            )
+            heading = widgets.HTML(f"<b style='color:{HUES[block]}'>{block}</b>, in standard deviations")
             alike = (
                 [] if self.sliders[block] else [widgets.HTML("These codes do not differ; give more images.")]
             )
@@ -225,6 +245,20 @@ class LatentExplorer:
 
     def _listen(self, control: widgets.Widget, act: Callable[[Any], None]) -> None:
         control.observe(lambda change: self._do(lambda: act(change["new"])), names="value")
+
+    def _follow(
+        self, slider: widgets.FloatSlider, held: Callable[[], float], act: Callable[[float], None]
+    ) -> None:
+        """Do as a slider says, unless it only says in steps what is `held` already.
+
+        A browser puts a handle on the nearest step, and reports that as if the user had moved it.
+        """
+
+        def moved(change: dict[str, Any]) -> None:
+            if _apart(change["new"], held()):
+                self._do(lambda: act(change["new"]))
+
+        slider.observe(moved, names="value")
 
     def _do(self, action: Callable[[], None]) -> None:
         """Do what the user wants, and show it."""
@@ -239,8 +273,13 @@ def describe(change: Change, separator: str = ", ") -> str:
     return separator.join([f"joints {change.joints_mm:.1f} mm", f"cloud {change.cloud_mm:.1f} mm", colour])
 
 
+def _apart(shown: float, held: float) -> bool:
+    """Whether a slider shows another value than is held, and not only the nearest of its steps."""
+    return abs(shown - held) > STEP / 2 + 1e-6
+
+
 def _slider(name: str, low: float, high: float, colour: str) -> widgets.FloatSlider:
     return widgets.FloatSlider(
-        value=(low + high) / 2, min=low, max=high, step=0.05, description=name, readout_format=".2f",
+        value=(low + high) / 2, min=low, max=high, step=STEP, description=name, readout_format=".2f",
         style={"handle_color": colour}, layout={"width": "300px"},
     )  # fmt: skip

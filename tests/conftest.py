@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from rhd_fixture import write_dataset
 
-from davae.config import Config, preset
+from davae.config import Config, mask_preset, preset
 from davae.data.prepared import prepare
 
 os.environ["MPLBACKEND"] = "Agg"  # for this process and those it starts; nothing has imported matplotlib yet
@@ -60,6 +61,39 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> P
     """A prepared folder of a few drawn hands: 20 to train on, 8 for validation, 8 to test."""
     root = write_dataset(tmp_path_factory.mktemp("rhd"), train=20, val=8, test=8)
     return prepare("synthhand", root, tmp_path_factory.mktemp("prepared"), tiny_config.data, progress=False)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, tiny_config, prepared):
+    """The three runs of a release, trained for a few steps on jittered crops, and the prepared data."""
+    from davae.evaluation import predict_masks
+    from davae.photo.camera import camera_schedule, train_camera
+    from davae.training import loop
+    from davae.training.masks import train_mask
+
+    home = tmp_path_factory.mktemp("release")
+    data = shutil.copytree(prepared, home / "data")
+    jittered = dataclasses.replace(tiny_config.data, scale_max=1.25, shift=0.1)
+    masks = mask_preset("smoke")
+    masks = dataclasses.replace(
+        masks, data=jittered, train=dataclasses.replace(masks.train, steps=4, batch_size=4, warmup_steps=1)
+    )
+    train_mask(masks, data, home / "mask", progress=False)
+    predict_masks(home / "mask", data, progress=False)
+    config = dataclasses.replace(tiny_config, data=dataclasses.replace(jittered, mask="network"))
+    loop.train(config, data, home / "run", progress=False)
+    schedule = dataclasses.replace(camera_schedule(), steps=4, batch_size=4)
+    train_camera(home / "run", data, home / "camera", schedule, progress=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def release(trained):
+    """The file that `davae pack` writes of them."""
+    from davae.photo.release import pack
+
+    pack(trained / "run", trained / "mask", trained / "camera", trained / "hand.safetensors")
+    return trained / "hand.safetensors"
 
 
 @pytest.fixture(scope="session")

@@ -266,6 +266,31 @@ def test_one_move_refreshes_once(explorer, monkeypatch):
     assert count["views"] == 2
 
 
+def test_what_a_browser_rounds_to_steps_is_no_wish_of_the_user(explorer):
+    """Browsers put handles on steps, and report that; a fold that is shut has no handles to report of."""
+    explorer.controls["block"].value = ALL
+    explorer.controls["random"].click()
+    fold = explorer.folds["pose"]
+    assert not fold.children[0].children
+    fold.selected_index = 0
+    assert list(fold.children[0].children) == explorer.raw["pose"]
+    code, drawn = explorer.walk.code(), dict(explorer.walk.drawn)
+    for slider in [*explorer.raw["pose"], *(s for sliders in explorer.sliders.values() for s in sliders)]:
+        steps = round((slider.value - slider.min) / slider.step)
+        slider.value = min(slider.min + steps * slider.step, slider.max)
+    assert_close(explorer.walk.code(), code, rtol=0, atol=0)
+    assert explorer.walk.drawn == drawn
+    explorer.refresh()  # which leaves the handles where the browser has put them
+    slider = explorer.sliders["pose"][0]
+    assert (slider.value - slider.min) / slider.step == pytest.approx(
+        round((slider.value - slider.min) / slider.step)
+    )
+    slider.value += slider.step
+    assert explorer.walk.principal("pose")[0] == pytest.approx(slider.value, abs=1e-4)
+    fold.selected_index = None
+    assert not fold.children[0].children
+
+
 def test_it_is_shown_as_a_figure_first_and_without_output_widgets(explorer, monkeypatch):
     shown = []
     monkeypatch.setattr(module, "display", shown.append)
@@ -283,6 +308,8 @@ def test_it_is_shown_as_a_figure_first_and_without_output_widgets(explorer, monk
         for child in getattr(widget, "children", ()):
             yield from inside(child)
 
+    for fold in explorer.folds.values():
+        fold.selected_index = 0
     found = list(inside(explorer.panel))
     assert not any(isinstance(widget, widgets.Output) for widget in found)
     wanted = [*explorer.controls.values(), *explorer.views.values(), *explorer.references.values()]

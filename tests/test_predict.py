@@ -1,6 +1,5 @@
 """Photo in, hand out: a packed release of tiny networks, on every kind of photo, and the command line."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -13,10 +12,9 @@ from test_photo import damaged, encoded, picture
 from torch.testing import assert_close
 
 from davae.camera import apply_homography, project
-from davae.config import BLOCKS, mask_preset
+from davae.config import BLOCKS
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
-from davae.evaluation import predict_masks
 from davae.hand.procedural import procedural_rig
 from davae.photo import camera as camera_head
 from davae.photo.camera import CameraHead, Placement, bone_in_sides, load_camera, on_crop, train_camera
@@ -27,35 +25,6 @@ from davae.photo.release import pack, unpack
 from davae.predict import HandPredictor, reference_bone_mm
 from davae.predict_files import stems, write_hand
 from davae.training import loop, runs
-from davae.training.masks import train_mask
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_config, prepared):
-    """The three runs of a release, trained for a few steps on jittered crops, and the prepared data."""
-    import shutil
-
-    home = tmp_path_factory.mktemp("release")
-    data = shutil.copytree(prepared, home / "data")
-    jittered = dataclasses.replace(tiny_config.data, scale_max=1.25, shift=0.1)
-    masks = mask_preset("smoke")
-    masks = dataclasses.replace(
-        masks, data=jittered, train=dataclasses.replace(masks.train, steps=4, batch_size=4, warmup_steps=1)
-    )
-    train_mask(masks, data, home / "mask", progress=False)
-    predict_masks(home / "mask", data, progress=False)
-    config = dataclasses.replace(tiny_config, data=dataclasses.replace(jittered, mask="network"))
-    loop.train(config, data, home / "run", progress=False)
-    schedule = dataclasses.replace(camera_head.camera_schedule(), steps=4, batch_size=4)
-    train_camera(home / "run", data, home / "camera", schedule, progress=False)
-    return home
-
-
-@pytest.fixture(scope="module")
-def release(trained):
-    """The file that `davae pack` writes of them."""
-    pack(trained / "run", trained / "mask", trained / "camera", trained / "hand.safetensors")
-    return trained / "hand.safetensors"
 
 
 @pytest.fixture(scope="module")

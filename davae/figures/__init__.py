@@ -13,7 +13,7 @@ from davae.figures.curves import (
 )
 from davae.figures.diagram import model_diagram
 from davae.figures.hands import best_median_worst, compare_3d, draw_hand, hand_3d, hands_grid
-from davae.figures.latents import latent_strip
+from davae.figures.latents import code_bars, latent_strip
 from davae.figures.masks import iou_histogram, mask_comparison
 from davae.figures.photos import photo_overlay
 from davae.figures.statistics import (
@@ -27,7 +27,7 @@ from davae.figures.style import new_axes, new_figure, styled, use_style
 from davae.figures.sweeps import draw_sweep, kl_profiles, paired_seeds, rate_distortion, sweep_curve, trend
 
 __all__ = [
-    "best_median_worst", "bone_length_histogram", "check_sheet", "cloud_figure", "compare_3d",
+    "best_median_worst", "bone_length_histogram", "check_sheet", "cloud_figure", "code_bars", "compare_3d",
     "draw_cloud", "draw_hand", "draw_pck", "draw_sweep", "error_by_joint", "factor_histograms", "hand_3d",
     "hands_grid", "iou_histogram", "kl_bars", "kl_profiles", "latent_strip", "loss_curves",
     "mask_comparison", "model_diagram", "new_axes", "new_figure", "paired_seeds", "palm_normal",

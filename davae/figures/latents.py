@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from davae.figures.style import ESTIMATE, TRUTH, new_figure, same_length, show_image, styled
+from davae.figures.style import ESTIMATE, HUES, TRUTH, new_figure, same_length, show_image, styled
 
 START, END = ESTIMATE, TRUTH  # the paper's red and blue boxes
 
@@ -65,3 +66,24 @@ def _frame(ax, colour: str, width: float) -> None:
     ax.grid(False)
     for spine in ax.spines.values():
         spine.set(visible=True, color=colour, linewidth=width)
+
+
+@styled
+def code_bars(means: Mapping[str, Sequence[float]], spreads: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw one posterior: its means as bars, its standard deviations as whiskers, block by block.
+
+    Args:
+        means: block -> (z,).
+        spreads: block -> (z,).
+    """
+    figure = new_figure(2.2)
+    sizes = [len(values) for values in means.values()]
+    axes = figure.subplots(1, len(means), sharey=True, width_ratios=sizes, squeeze=False)[0]
+    for ax, (block, values) in zip(axes, means.items(), strict=True):
+        ax.bar(range(len(values)), values, color=HUES[block], width=0.7)
+        ax.errorbar(range(len(values)), values, spreads[block], fmt="none", ecolor="#404040", elinewidth=0.8)
+        ax.axhline(0, color="#808080", linewidth=0.6)
+        ax.set(title=f"z of {block}", xlabel="dimension", xlim=(-0.7, len(values) - 0.3))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    axes[0].set_ylabel("mean ± deviation")
+    return figure
