@@ -8,7 +8,7 @@ OUT     ?= outputs/notebooks/$(PRESET)-da-seed0
 
 python    := $(VENV)/bin/python
 installed := $(VENV)/.installed
-notebooks := $(wildcard notebooks/*.ipynb)
+notebooks := $(wildcard notebooks/*.ipynb davae/app/*.ipynb)
 
 # The first of these that runs, is Python 3.11 or 3.12 and has venv: a name on the path is no proof of that.
 # 3.11 comes first because requirements.lock was made with it.
@@ -22,16 +22,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install reproduce test bench lint format notebooks lock clean
+.PHONY: help install reproduce app test bench lint format notebooks lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT)), WORKERS of tests (now $(WORKERS))"
+	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT)), WORKERS of tests (now $(WORKERS)), WEIGHTS of app"
 
 install: $(installed) ## make the environment (the other commands do so by themselves)
 
 reproduce: $(installed) ## render, prepare, train, evaluate and run every notebook at PRESET
 	$(python) -m davae reproduce --preset $(PRESET)
+
+app: $(installed) ## open the web app: your own photo, and sliders on the latent space
+	$(python) -m davae app $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 test: lint ## lint, then all tests, every notebook at smoke among them
 	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -26,7 +26,7 @@ ORDER = (
     *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks", "summary"),
     *("unpickle", "hand", "data", "training", "inference", "graph", "evaluation", "photo", "export"),
     *("latent", "latent_walk", "disentanglement", "results", "sweeps", "figures", "explorer", "predict"),
-    *("predict_files", "notebooks", "workspace", "cli", "__main__"),
+    *("predict_files", "app", "notebooks", "workspace", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}
@@ -37,7 +37,9 @@ ONLY_IN = {
     "matplotlib": ("figures",),
     "seaborn": ("figures",),
     "plotly": ("figures",),
-    "ipywidgets": ("explorer.py",),
+    "ipywidgets": ("explorer.py", "app"),
+    "anywidget": ("app",),
+    "voila": ("app",),
     "papermill": ("notebooks.py",),
     "tyro": ("cli.py",),
     "rich": ("sweeps/board.py",),
@@ -431,15 +433,16 @@ def test_licence_and_citation():
     assert citation["references"][0]["doi"].startswith("10.1007/")
 
 
-def test_tables_are_shipped_with_the_package():
+@pytest.mark.parametrize("folder", ["results", "app"])
+def test_what_is_no_code_is_shipped_with_the_package(folder):
     patterns = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"][
         "package-data"
     ]
-    tables = {path.name for path in (PACKAGE / "results").glob("*") if path.suffix not in {".py", ".pyc", ""}}
-    assert tables == {
-        path.name for pattern in patterns["davae.results"] for path in (PACKAGE / "results").glob(pattern)
+    found = {path.name for path in (PACKAGE / folder).glob("*.*") if path.suffix not in {".py", ".pyc"}}
+    assert found == {
+        path.name for pattern in patterns[f"davae.{folder}"] for path in (PACKAGE / folder).glob(pattern)
     }
-    assert tables
+    assert found
 
 
 def test_readme_can_be_read_in_minutes():
