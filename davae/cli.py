@@ -204,7 +204,7 @@ def sweep(
         mask: What the network sees; where nothing is said, the preset decides.
         record: Add each result, as it comes, to the runs of record in davae/results/measured.csv.
     """
-    from davae.results.tables import record_run
+    from davae.results.errors import record as record_run
     from davae.sweeps import Outcome, format_outcomes, parse_choices, parse_seeds
     from davae.sweeps import sweep as run_all
     from davae.sweeps import vary as points_of
@@ -456,6 +456,20 @@ def reproduce(
     )
 
 
+def findings(out: Path = Path("docs/figures")) -> None:
+    """Judge the paper's claims by the runs of record, and draw Figs. 2 and 3 from them; no run is needed.
+
+    Args:
+        out: Folder for the figures.
+    """
+    from davae.findings import draw, records, report
+
+    found = records()
+    print(report(found))
+    for path in draw(found, out):
+        print(path)
+
+
 def summary(preset: Preset = "paper", model: Model = "da") -> None:
     """Print parameters and FLOPs of each part of the network.
 
@@ -473,7 +487,7 @@ def main() -> None:
     """Run the command line; expected errors are told without a traceback (DAVAE_DEBUG=1 shows it)."""
     commands = (
         render, check_data, prepare, train_mask, predict_masks, train, sweep, evaluate, train_camera, pack,
-        predict, app, export, notebooks, reproduce, summary,
+        predict, app, export, notebooks, reproduce, findings, summary,
     )  # fmt: skip
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -1,0 +1,70 @@
+"""Each test image's error in our runs of record: from these, intervals between runs can be drawn anew.
+
+A mean with an interval says nothing of how two models differ on the *same* images. `errors.npz` therefore
+keeps, for each row of measured.csv that has been recorded with it, the errors of all test images, in
+hundredths of a millimetre.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from davae.config import Config
+from davae.data.folders import write_atomically
+from davae.evaluation.predictions import load_predictions
+from davae.metrics import endpoint_error
+from davae.results.tables import FOLDER, MEASURED, config_digest, record_run
+
+ERRORS = FOLDER / "errors.npz"
+UNIT_MM = 0.01
+_LARGEST_MM = UNIT_MM * np.iinfo(np.uint16).max
+
+Key = tuple[str, str]  # data and config, as measured.csv knows them
+
+
+def record(run: Path | str, measured: Path | str = MEASURED, errors: Path | str = ERRORS) -> None:
+    """Add a finished and evaluated run to the runs of record: its row, and its error on each test image.
+
+    Raises:
+        FileNotFoundError: it is not finished or not evaluated.
+    """
+    run = Path(run)
+    record_run(run, measured)
+    data = json.loads((run / "metrics.json").read_text())["data"][:12]
+    key = data, config_digest(Config.from_json((run / "config.json").read_text()))
+    write_errors({**read_errors(errors), key: p1_errors(run)}, errors)
+
+
+def p1_errors(run: Path | str) -> NDArray[np.float64]:
+    """Mean error (n,) over the joints of each test image, mm, under protocol P1."""
+    found = load_predictions(Path(run) / "predictions.npz")
+    return endpoint_error(found.pose_mm, found.joints_mm).mean(1)
+
+
+def read_errors(path: Path | str = ERRORS) -> dict[Key, NDArray[np.float64]]:
+    """Return the errors (n,), mm, of each run of record that has them."""
+    if not Path(path).exists():
+        return {}
+    with np.load(path) as file:
+        return {tuple(name.split("-")): file[name] * UNIT_MM for name in file.files}
+
+
+def write_errors(errors: dict[Key, NDArray], path: Path | str = ERRORS) -> None:
+    """Write the errors of all runs of record, whole or not at all.
+
+    Raises:
+        ValueError: one is not finite, negative, or of more than 655 mm.
+    """
+    stored = {}
+    for key, values in errors.items():
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > _LARGEST_MM:
+            raise ValueError(f"errors of {key}: expected 0 to {_LARGEST_MM:.0f} mm, one per test image")
+        stored["-".join(key)] = np.rint(np.asarray(values) / UNIT_MM).astype(np.uint16)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **dict(sorted(stored.items())))
+
+    write_atomically(Path(path), write)
