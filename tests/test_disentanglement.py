@@ -34,6 +34,23 @@ def test_silhouettes_and_colours_by_hand():
     assert d.silhouette_change(a[None], larger[None]).item() == pytest.approx(1 - inside / outside)
 
 
+def blurred(image: torch.Tensor, radius: int = 3) -> torch.Tensor:
+    kernel = torch.ones(3, 1, 2 * radius + 1, 2 * radius + 1) / (2 * radius + 1) ** 2
+    padded = torch.nn.functional.pad(image[None], (radius,) * 4, value=0.5)
+    return torch.nn.functional.conv2d(padded, kernel, groups=3)[0]
+
+
+@pytest.mark.parametrize("contrast", [0.1, 0.3, 1.0])
+def test_an_outline_does_not_depend_on_how_far_the_colour_is_from_grey(contrast):
+    """Nor on the blur, as far as that can be: near the edge of the sharp disc."""
+    sharp = disc(16, 16, 9, RED)
+    soft = blurred(sharp)
+    pale = 0.5 + contrast * (soft - 0.5)
+    assert d.silhouette_change(soft[None], pale[None]).item() == 0
+    assert d.silhouette_change(sharp[None], pale[None]).item() < 0.3
+    assert not d.silhouette(torch.full((3, 8, 8), 0.51)).any()  # an empty picture stays empty
+
+
 class Painter(torch.nn.Module):
     """Pose says where a disc lies and appearance its colour; or, entangled, appearance says both."""
 
