@@ -308,18 +308,19 @@ def train_camera(run: Path, data: Path, out: Path, steps: int = 2000) -> None:
     print(f"trained: {camera.train_camera(run, data, out, schedule)}")
 
 
-def pack(run: Path, mask_run: Path, camera_run: Path, out: Path) -> None:
-    """Write a model, its mask network and its camera head to one file, for `predict` and the app.
+def pack(run: Path, mask_run: Path, camera_run: Path, finder_run: Path, out: Path) -> None:
+    """Write a model, its mask network, camera head and finder to one file, for `predict` and the app.
 
     Args:
         run: Of `train`, on predicted masks and jittered crops.
         mask_run: Of `train-mask`, whose masks it saw.
         camera_run: Of `train-camera`, on that run.
+        finder_run: Of `train-mask` on widely jittered crops, which looks for hands.
         out: File to write, .safetensors.
     """
     from davae.photo.release import pack as write
 
-    about = write(run, mask_run, camera_run, out)
+    about = write(run, mask_run, camera_run, finder_run, out)
     print(f"packed: {out}, {out.stat().st_size / 1e6:.1f} MB, {about}")
 
 

@@ -21,7 +21,7 @@ from davae.hand.procedural import procedural_rig
 from davae.inference import fused
 from davae.networks import DaVAE, HandMaskNet
 from davae.photo.camera import CameraHead, Placement, on_crop
-from davae.photo.finding import Box, cut, find_hand
+from davae.photo.finding import Box, cut, find_hands
 from davae.photo.hand import Hand, Side, mirrored
 from davae.photo.reading import Photo, PhotoError, read_photo
 from davae.photo.release import Release, unpack
@@ -33,13 +33,14 @@ AT_ONCE = 32  # crops that the networks see together
 
 
 class HandPredictor:
-    """The three networks of a `Release`, ready for photos."""
+    """The networks of a `Release`, ready for photos."""
 
     def __init__(self, release: Release):
         self.config: Config = release.configs["model"]
         self.model: DaVAE = fused(release.model)
         self.mask_network: HandMaskNet = fused(release.mask)
-        self.mask_network.config = release.configs["mask"]
+        self.finder: HandMaskNet = fused(release.finder)
+        self.mask_network.config, self.finder.config = release.configs["mask"], release.configs["finder"]
         self.camera: CameraHead = release.camera
         self.px = self.config.model.image_px
 
@@ -101,21 +102,22 @@ class HandPredictor:
         return found
 
     def _predict_some(self, photos, names, boxes, side, bone_mm, intrinsics) -> list[Hand | PhotoError]:
-        found: list[Hand | PhotoError | None] = []
-        crops, placed = [], []
-        for photo, name, box in zip(photos, names, boxes, strict=True):
+        found: list[Hand | PhotoError | None] = [None] * len(photos)
+        read: dict[int, NDArray[np.uint8]] = {}
+        for place, (photo, name) in enumerate(zip(photos, names, strict=True)):
             try:
-                pixels = read_photo(photo, name)
+                read[place] = read_photo(photo, name)
             except PhotoError as error:
-                found.append(error)
-                continue
-            box = box or find_hand(self.mask_network, pixels)
-            crops.append(cut(pixels, [box], self.px))
-            placed.append((len(found), name, box))
-            found.append(None)
-        if crops:
-            hands = self._hands(torch.cat(crops), placed, side, bone_mm or reference_bone_mm(), intrinsics)
-            for (place, *_), hand in zip(placed, hands, strict=True):
+                found[place] = error
+        placed = {place: boxes[place] for place in read if boxes[place] is not None}
+        if searched := [place for place in read if place not in placed]:
+            found_boxes = find_hands(self.finder, self.mask_network, [read[place] for place in searched])
+            placed |= zip(searched, found_boxes, strict=True)
+        if read:
+            crops = torch.cat([cut(pixels, [placed[place]], self.px) for place, pixels in read.items()])
+            about = [(names[place], placed[place]) for place in read]
+            hands = self._hands(crops, about, side, bone_mm or reference_bone_mm(), intrinsics)
+            for place, hand in zip(read, hands, strict=True):
                 found[place] = hand
         return found
 
@@ -126,10 +128,10 @@ class HandPredictor:
         sides = [side] * len(crops) if side else self._guess_sides(crops)
         left = torch.tensor([one == "left" for one in sides])
         crops = torch.where(left[:, None, None, None], crops.flip(3), crops)  # the network knows right hands
-        masks, code, joints, placement = self._read(crops)
+        masks, codes, joints, placement = self._read(crops)
         uv = on_crop(joints, placement, self.px).double().numpy()
         hands = []
-        for row, ((_, name, box), one) in enumerate(zip(placed, sides, strict=True)):
+        for row, ((name, box), one) in enumerate(zip(placed, sides, strict=True)):
             pixels, mask = uv[row], masks[row, 0].numpy()
             if one == "left":
                 pixels = np.stack([self.px - 1 - pixels[:, 0], pixels[:, 1]], axis=1)
@@ -147,33 +149,31 @@ class HandPredictor:
                     bone_mm=bone_mm,
                     joints_px=pixels,
                     mask=mask,
-                    means={block: code.means[block][row].numpy() for block in BLOCKS},
-                    spreads={block: code.logvars[block][row].mul(0.5).exp().numpy() for block in BLOCKS},
+                    means={block: codes[block][0][row].numpy() for block in BLOCKS},
+                    spreads={block: codes[block][1][row].mul(0.5).exp().numpy() for block in BLOCKS},
                 )
             )
         return hands
 
-    def _read(self, crops: Tensor) -> tuple[Tensor, Any, Tensor, Placement]:
-        """Masks, posterior, joints and placement of crops of right hands."""
+    def _read(self, crops: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor, Placement]:
+        """Masks, mean and log-variance of each block, joints and placement of crops of right hands."""
         masks = predict_probability(self.mask_network, crops)
         with torch.inference_mode():
             image = over_grey(crops, masks)
             features = self.model.encoder.trunk(image)
-            code = self.model.encode(image)
-            joints = self.model.pose_decoder(code.means["pose"])
-            return masks, code, joints - joints[:, ROOT : ROOT + 1], self.camera(features)
+            codes = {block: head(features) for block, head in self.model.encoder.heads.items()}
+            joints = self.model.pose_decoder(codes["pose"][0])
+            return masks, codes, joints - joints[:, ROOT : ROOT + 1], self.camera(features)
 
     def _guess_sides(self, crops: Tensor) -> list[Side]:
-        """The side under which the model explains what it sees better: it only knows right hands."""
-        unlike = []
+        """The side that the camera head takes for likelier, of the crop as it is and mirrored."""
+        odds = []
         for seen in (crops, crops.flip(3)):
-            masks = predict_probability(self.mask_network, seen)
+            masks = predict_probability(self.mask_network, seen, 1)  # one look tells left from right
             with torch.inference_mode():
-                image = over_grey(seen, masks)
-                code = self.model.encode(image).means
-                decoded = self.model.decode(code).image
-            unlike.append((decoded - image).square().mean((1, 2, 3)))
-        return ["right" if right <= left else "left" for right, left in zip(*unlike, strict=True)]
+                features = self.model.encoder.trunk(over_grey(seen, masks))
+                odds.append(self.camera(features).right)
+        return ["right" if right >= left else "left" for right, left in zip(*odds, strict=True)]
 
 
 def reference_bone_mm() -> float:

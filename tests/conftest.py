@@ -92,7 +92,7 @@ def release(trained):
     """The file that `davae pack` writes of them."""
     from davae.photo.release import pack
 
-    pack(trained / "run", trained / "mask", trained / "camera", trained / "hand.safetensors")
+    pack(*(trained / part for part in ("run", "mask", "camera", "mask", "hand.safetensors")))
     return trained / "hand.safetensors"
 
 

@@ -55,7 +55,7 @@ def test_true_placement_puts_joints_where_they_are(prepared):
     split = PreparedSplit.open(prepared, "train")
     rows, px = np.arange(8), split.manifest["image_px"]
     joints = torch.from_numpy(np.asarray(split.joints[rows]))
-    found = on_crop(joints, Placement(torch.zeros(8, 2), bone_in_sides(split, rows)), px)
+    found = on_crop(joints, Placement(torch.zeros(8, 2), bone_in_sides(split, rows), torch.zeros(8)), px)
     margin = (split.images.shape[1] - px) / 2
     expected = split.project(split.joints[rows].astype(float), rows) - margin
     assert np.abs(found[:, 9].numpy() - expected[:, 9]).max() < 1.0  # the root, in the crop's middle
@@ -64,7 +64,7 @@ def test_true_placement_puts_joints_where_they_are(prepared):
 
 
 def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
-    """Features that say it plainly: the head reads place and size off them."""
+    """Features that say it plainly: the head reads place, size and side off them."""
     torch.manual_seed(0)
     config = camera_head.CameraConfig(tiny_config.data, tiny_config.model)
     head = CameraHead(config)
@@ -75,13 +75,28 @@ def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
         root, bone = 0.2 * torch.rand(64, 2) - 0.1, 0.1 + 0.2 * torch.rand(64)
         du, dv = axis[None, None] - root[:, :1, None], axis[None, :, None] - root[:, 1:, None]
         blot = torch.exp(-(du**2 + dv**2) / (2 * bone[:, None, None] ** 2))
-        loss = camera_head.placement_loss(head(blot[:, None].expand(-1, channels, -1, -1)), root, bone)
+        features = blot[:, None].repeat(1, channels, 1, 1)
+        features[:, 0], others = 1.0, features.clone()  # one channel says which hand it is
+        others[:, 0] = -1.0
+        right, left = head(features), head(others)
+        loss = camera_head.placement_loss(right, left, root, bone)
         if step == 0:
             first = loss.total.item()
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
     assert loss.total.item() < 0.2 * first
+    assert right.right.min() > 0 > left.right.max()
+
+
+def test_a_side_that_is_called_wrongly_costs():
+    root, bone = torch.zeros(4, 2), torch.ones(4)
+    sure, not_sure = (Placement(root, bone, torch.full((4,), odds)) for odds in (5.0, -5.0))
+    right = camera_head.placement_loss(sure, not_sure, root, bone)
+    wrong = camera_head.placement_loss(not_sure, sure, root, bone)
+    assert right.terms["side"].item() == pytest.approx(np.log1p(np.exp(-5.0)), rel=1e-5)
+    assert wrong.terms["side"].item() == pytest.approx(np.log1p(np.exp(5.0)), rel=1e-5)
+    assert right.terms["root"] == right.terms["bone"] == 0 and wrong.total > right.total
 
 
 def test_a_camera_head_needs_jittered_crops_and_leaves_the_model_be(trained, prepared, tiny_config, tmp_path):
@@ -94,7 +109,7 @@ def test_a_camera_head_needs_jittered_crops_and_leaves_the_model_be(trained, pre
     assert runs.identity_of(trained / "camera").init == before
     assert config.data.shift == 0.1 and not head.training
     log = (trained / "camera" / "metrics.csv").read_text().splitlines()
-    assert log[0] == "step,seconds,learning_rate,val_total,total,root,bone" and log[-1].startswith("4,")
+    assert log[0] == "step,seconds,learning_rate,val_total,total,root,bone,side" and log[-1].startswith("4,")
 
 
 # The release
@@ -118,13 +133,13 @@ def test_runs_that_do_not_belong_together_are_not_packed(trained, tiny_config, p
     loop.train(tiny_config, prepared, tmp_path / "other", progress=False)
     out = tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match="was not trained on masks of"):
-        pack(tmp_path / "other", trained / "mask", trained / "camera", out)
+        pack(tmp_path / "other", trained / "mask", trained / "camera", trained / "mask", out)
     (trained / "camera" / "identity.json").rename(tmp_path / "kept.json")
     try:
         values = json.loads((tmp_path / "kept.json").read_text()) | {"init": "0" * 16}
         (trained / "camera" / "identity.json").write_text(json.dumps(values))
         with pytest.raises(ValueError, match="is a camera head of another model"):
-            pack(trained / "run", trained / "mask", trained / "camera", out)
+            pack(trained / "run", trained / "mask", trained / "camera", trained / "mask", out)
     finally:
         (tmp_path / "kept.json").replace(trained / "camera" / "identity.json")
     assert not out.exists()

@@ -370,6 +370,7 @@ FORBIDDEN = {
     "a path of one machine": r"(?<![\w.:/-])/(?:home|root|Users|work|opt|mnt|tmp)/[\w.]|\b[A-Z]:\\\\?Users",
     "a package registry": r"(pypi|pythonhosted|anaconda)\.(org|com)|download\.pytorch|--[a-z-]*index[-]url",
 }
+BINARY = {".png", ".jpg", ".npz", ".safetensors"}
 LARGEST_BYTES = 1_000_000
 
 
@@ -392,7 +393,7 @@ def forbidden(text: str) -> dict[str, str]:
 
 
 def test_files_name_no_machine_and_no_registry(tracked):
-    texts = {path: path.read_bytes() for path in tracked if path.suffix not in {".png", ".jpg"}}
+    texts = {path: path.read_bytes() for path in tracked if path.suffix not in BINARY}
     found = {path: forbidden(data.decode("utf-8")) for path, data in texts.items()}
     assert not {path.relative_to(REPOSITORY).as_posix(): what for path, what in found.items() if what}
 

@@ -2,7 +2,8 @@
 
 da-VAE's joints are relative to the root and in units of a bone. To draw them on a photo one must know the
 root's pixel and that bone's length in pixels; both are regressed from the features of a finished, frozen
-trunk. The head is no part of the paper and of Eq. 3, and changes nothing of what da-VAE estimates.
+trunk. So is which hand it is, since da-VAE takes every hand for a right one. The head is no part of the paper
+and of Eq. 3, and changes nothing of what da-VAE estimates.
 """
 
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from davae.training.trainer import (
     step_seed,
 )
 
+SIDE_WEIGHT = 0.05  # of the side beside the place, whose error is of this order
 TOLERANCE = 0.02  # sides of the crop, or of a bone's logarithm: errors beyond count by their size, not square
 VALIDATION_SEED = 1_000_003  # of the crops that validation jitters, always alike
 
@@ -45,10 +47,11 @@ class CameraConfig(Saved):
 
 
 class Placement(NamedTuple):
-    """Where a hand is in a crop, in sides of the crop."""
+    """Where a hand is in a crop, in sides of the crop, and whether it is a right one."""
 
     root: Tensor  # (b, 2) right and down of the crop's middle
     bone: Tensor  # (b,) length of the reference bone, seen from the side
+    right: Tensor  # (b,) log-odds that it is a right hand, as all are that da-VAE is trained on
 
 
 class CameraHead(nn.Module):
@@ -60,16 +63,16 @@ class CameraHead(nn.Module):
         features = trunk_shape(config.model)
         self.squeeze = nn.Conv2d(features[0], config.channels, 1)
         self.hidden = nn.Linear(config.channels * features[1] * features[2], config.hidden)
-        self.last = nn.Linear(config.hidden, 3)
+        self.last = nn.Linear(config.hidden, 4)
         nn.init.zeros_(self.last.weight)  # begin with the middle of the crop and a likely length
         with torch.no_grad():
-            self.last.bias.copy_(torch.tensor([0.0, 0.0, -1.8]))
+            self.last.bias.copy_(torch.tensor([0.0, 0.0, -1.8, 0.0]))
 
     def forward(self, features: Tensor) -> Placement:
         """Locate the hands."""
         x = F.relu(self.squeeze(features.float())).flatten(1)
         x = self.last(F.relu(self.hidden(x)))
-        return Placement(x[:, :2], x[:, 2].exp())
+        return Placement(x[:, :2], x[:, 2].exp(), x[:, 3])
 
 
 def trunk_shape(config: ModelConfig) -> tuple[int, int, int]:
@@ -102,13 +105,21 @@ class PlacementLoss(NamedTuple):
     terms: dict[str, Tensor]
 
 
-def placement_loss(found: Placement, root: Tensor, bone: Tensor) -> PlacementLoss:
-    """Smooth L1 of the root's place (b, 2) and of the bone's logarithm (b,), both about relative."""
+def placement_loss(found: Placement, mirrored: Placement, root: Tensor, bone: Tensor) -> PlacementLoss:
+    """Smooth L1 of the root's place (b, 2) and of the bone's logarithm (b,), cross-entropy of the side.
+
+    Args:
+        found: of crops of right hands.
+        mirrored: of the same crops mirrored, which show left hands.
+        root: truth.
+        bone: truth.
+    """
     terms = {
         "root": F.smooth_l1_loss(found.root, root, beta=TOLERANCE),
         "bone": F.smooth_l1_loss(found.bone.log(), bone.log(), beta=TOLERANCE),
+        "side": (F.softplus(-found.right) + F.softplus(mirrored.right)).mean() / 2,
     }
-    return PlacementLoss(terms["root"] + terms["bone"], terms)
+    return PlacementLoss(terms["root"] + terms["bone"] + SIDE_WEIGHT * terms["side"], terms)
 
 
 def train_camera(
@@ -203,10 +214,14 @@ class CameraTrainer(ResumableTrainer):
         raw = load_batch(samples, indices[own], self.device)
         generator = torch.Generator().manual_seed(seed)
         batch = augment(raw, self.config.data, generator, batch=len(indices), rows=own)
+        both = torch.cat([batch.image, batch.image.flip(3)])
         with torch.no_grad(), self.autocast:
-            features = self.trunk(batch.image.contiguous(memory_format=torch.channels_last))
+            features = self.trunk(both.contiguous(memory_format=torch.channels_last))
+        seen, mirrored = (
+            Placement(*parts) for parts in zip(*(x.chunk(2) for x in head(features)), strict=True)
+        )
         bone = bone_in_sides(split, indices[own]).to(self.device) * batch.zoom
-        return placement_loss(head(features), batch.root, bone)
+        return placement_loss(seen, mirrored, batch.root, bone)
 
     def log_row(self, parts: PlacementLoss, validate: bool) -> dict[str, float]:
         """One row of metrics.csv."""

@@ -1,15 +1,19 @@
-"""The hand found in a photo by the mask network alone: look at many squares, then close in on the best.
+"""The hand found in a photo: look at a dozen squares, then close in on the best.
 
-The network was trained on crops with a hand in their middle, and says of each pixel whether it is that
-hand's. A square is a good one if the network finds a hand in its middle that fills it about as hands do in
-training crops and does not run over its border.
+Two mask networks look. The *finder* was trained on squares in which a hand lies anywhere and may be small: it
+says where in a square a hand is, and closes in on it. The mask network of da-VAE was trained on crops with a
+hand in their middle, and has the last word: a square is a good one if that network finds a hand in its middle
+that fills it about as hands do in training crops and does not run over its border.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import label
 from torch import Tensor
 
 from davae.camera import Array, crop_camera
@@ -18,10 +22,12 @@ from davae.networks import HandMaskNet
 from davae.training.masks import predict_probability
 
 FILL = 0.7  # of a crop's side that the mask's longer side takes: the median of SynthHand's test crops
-SHARES = (1.0, 0.6, 0.36)  # of the photo's shorter side: the squares first looked at, a third of a side apart
-KEPT = 4  # of them, to close in from
-ROUNDS = 3  # of closing in
-LOOKS = 64  # crops the network sees at once
+SHARES = (1.0, 0.5)  # of the photo's shorter side: the squares first looked at, half a side apart
+THUMBNAIL_PX = 256  # of a photo's shorter side while it is searched: the smallest squares are half of that
+SMALL = 0.25  # of a square's side: what is smaller there is better judged in a smaller square
+KEPT = 3  # squares to close in from
+ROUNDS = 2  # of closing in
+LOOKS = 64  # crops a network sees at once
 TAIL = 0.01  # of a mask's mass on each side that does not count to its extent
 
 
@@ -44,6 +50,11 @@ class Box:
         """The square around a rectangle with its left upper corner at (x, y), as annotation tools give it."""
         return cls((x + (w - 1) / 2, y + (h - 1) / 2), max(w, h) / 2)
 
+    def scaled(self, scale: float) -> "Box":
+        """The same square in a photo enlarged by `scale`."""
+        u, v = ((c + 0.5) * scale - 0.5 for c in self.centre)
+        return replace(self, centre=(u, v), half=self.half * scale)
+
     def to_crop(self, px: int) -> Array:
         """Matrix (3, 3) from pixels of the photo to those of a crop of `px`."""
         return crop_camera(np.eye(3), self.centre, self.half, px)
@@ -55,47 +66,80 @@ def cut(photo: NDArray[np.uint8], boxes: list[Box], px: int) -> Tensor:
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
 
 
-def find_hand(network: HandMaskNet, photo: NDArray[np.uint8]) -> Box:
-    """Return the square of a photo (h, w, 3) that most looks like the crop of a hand.
+def find_hands(finder: HandMaskNet, network: HandMaskNet, photos: Sequence[NDArray[np.uint8]]) -> list[Box]:
+    """Return, of each photo (h, w, 3), the square that most looks like the crop of a hand.
 
-    Always returns one; `confidence` says how much to make of it.
+    There always is one; `confidence` says how much to make of it.
     """
-    px = network.config.data.image_px
-    found = _look(network, photo, _squares(photo.shape[1], photo.shape[0]), px)
-    best = sorted(found, key=lambda box: -box.confidence)[:KEPT]
+    small, scales = zip(*map(_thumbnail, photos), strict=True)
+    looks = [(n, box) for n, photo in enumerate(small) for box in _squares(photo.shape[1], photo.shape[0])]
+    looks = _best(_look(finder, small, looks, _proposed), KEPT)
     for _ in range(ROUNDS):
-        best = _look(network, photo, best, px, closer=True)
-    return max(_look(network, photo, best, px), key=lambda box: box.confidence)
+        looks = _look(finder, small, looks, _around)
+    looks = _look(network, small, looks, _around)
+    best = _best(_look(network, small, looks, _judged), 1)
+    return [box.scaled(scales[n]) for n, box in best]
+
+
+Look = tuple[int, Box]  # at a square of the photo of that number
+
+
+def _thumbnail(photo: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+    """The photo no larger than a search needs, and by how much the original is larger."""
+    height, width = photo.shape[:2]
+    scale = min(width, height) / THUMBNAIL_PX
+    if scale <= 1:
+        return photo, 1.0
+    size = round(width / scale), round(height / scale)
+    return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BOX, reducing_gap=2.0)), scale
 
 
 def _squares(width: int, height: int) -> list[Box]:
-    """Squares of a few sizes all over a photo."""
+    """Squares of a few sizes all over a photo, and the one around it."""
     squares = []
     for share in SHARES:
         half = max(min(width, height) * share / 2, 8.0)
         places = []
         for side in (width, height):
             room = side - 2 * half
-            count = 1 + int(np.ceil(max(room, 0) / (2 * half / 3)))
+            count = 1 + int(np.ceil(max(room, 0) / half - 1e-6))
             places.append(np.linspace(half, side - half, count) - 0.5 if count > 1 else [(side - 1) / 2])
         squares += [Box((float(u), float(v)), half) for v in places[1] for u in places[0]]
-    squares.append(Box(((width - 1) / 2, (height - 1) / 2), max(width, height) / 2))
-    return squares
+    return [*squares, Box(((width - 1) / 2, (height - 1) / 2), max(width, height) / 2)]
 
 
 def _look(
-    network: HandMaskNet, photo: NDArray[np.uint8], boxes: list[Box], px: int, closer: bool = False
-) -> list[Box]:
-    """Judge squares by what the network sees in them, or return those around what it sees."""
+    network: HandMaskNet, photos: Sequence[NDArray], looks: list[Look], then: Callable[[Box, NDArray], Box]
+) -> list[Look]:
+    """Let a network see squares; what becomes of each is up to `then`, which gets it and its mask."""
+    px = network.config.data.image_px
     answer = []
-    for begin in range(0, len(boxes), LOOKS):
-        some = boxes[begin : begin + LOOKS]
-        masks = predict_probability(network, cut(photo, some, px), 1)[:, 0].numpy()
-        answer += [
-            _around(box, mask) if closer else _judged(box, mask)
-            for box, mask in zip(some, masks, strict=True)
-        ]
+    for begin in range(0, len(looks), LOOKS):
+        some = looks[begin : begin + LOOKS]
+        crops = torch.cat([cut(photos[n], [box], px) for n, box in some])
+        masks = predict_probability(network, crops, 1)[:, 0].numpy()
+        answer += [(n, then(box, mask)) for (n, box), mask in zip(some, masks, strict=True)]
     return answer
+
+
+def _best(looks: list[Look], count: int) -> list[Look]:
+    """Of each photo, the squares of most confidence."""
+    kept: dict[int, list[Look]] = {}
+    for look in sorted(looks, key=lambda look: -look[1].confidence):
+        kept.setdefault(look[0], []).append(look)
+    return [look for n in sorted(kept) for look in kept[n][:count]]
+
+
+def _proposed(box: Box, mask: NDArray) -> Box:
+    """The square around what a mask (px, px) shows, if that is sure, not tiny and not cut off."""
+    hand = _largest(mask)
+    if not hand.any():
+        return replace(box, confidence=0.0)
+    _, extent = _extent(hand)
+    border = np.concatenate([hand[0], hand[-1], hand[1:-1, 0], hand[1:-1, -1]]) > 0
+    certainty = hand[hand > 0].mean()
+    size = min(1.0, extent / SMALL)
+    return replace(_around(box, mask), confidence=float(certainty * size * (1 - border.mean()) ** 2))
 
 
 def _judged(box: Box, mask: NDArray) -> Box:
@@ -105,31 +149,40 @@ def _judged(box: Box, mask: NDArray) -> Box:
     middle = mask[3 * px // 8 : 5 * px // 8, 3 * px // 8 : 5 * px // 8].mean()
     sure = mask > 0.5
     certainty = mask[sure].mean() if sure.any() else 0.0
-    _, extent = _extent(mask)
+    _, extent = _extent(np.where(sure, mask, 0.0))
     fits = np.exp(-(np.log(max(extent, 1e-3) / FILL) ** 2) / (2 * 0.35**2))
-    return Box(box.centre, box.half, float(certainty * middle * fits * (1 - border)))
+    return replace(box, confidence=float(certainty * middle * fits * (1 - border)))
 
 
 def _around(box: Box, mask: NDArray) -> Box:
     """The square in which the hand that a mask (px, px) shows would lie as hands do in training crops."""
-    if mask.max() < 0.5:
+    hand = _largest(mask)
+    if not hand.any():
         return box
-    centre, extent = _extent(mask)
+    centre, extent = _extent(hand)
     side = 2 * box.half
     u, v = np.asarray(box.centre) + centre * side
-    return Box((float(u), float(v)), max(8.0, box.half * extent / FILL), box.confidence)
+    return replace(box, centre=(float(u), float(v)), half=max(8.0, box.half * extent / FILL))
 
 
-def _extent(mask: NDArray) -> tuple[Array, float]:
-    """Middle of a soft mask's extent, in sides from the square's middle, and its longer side."""
-    mask = np.where(mask > 0.5, mask, 0.0)
+def _largest(mask: NDArray) -> NDArray:
+    """A soft mask without what is not sure, and without all but its largest piece: one hand of two."""
+    pieces, count = label(mask > 0.5)
+    if count == 0:
+        return np.zeros_like(mask)
+    masses = np.bincount(pieces.ravel(), mask.ravel())[1:]
+    return np.where(pieces == 1 + masses.argmax(), mask, 0.0)
+
+
+def _extent(hand: NDArray) -> tuple[Array, float]:
+    """Middle of a mask's extent, zero beside the hand, in sides from the square's middle; its longer side."""
     lows, highs = [], []
     for axis in (0, 1):  # summed over rows: along u first
-        mass = np.cumsum(mask.sum(axis))
+        mass = np.cumsum(hand.sum(axis))
         if mass[-1] <= 0:
             return np.zeros(2), 0.0
         low, high = np.searchsorted(mass, [TAIL * mass[-1], (1 - TAIL) * mass[-1]])
-        lows.append(low / len(mask))
-        highs.append((high + 1) / len(mask))
+        lows.append(low / len(hand))
+        highs.append((high + 1) / len(hand))
     lows, highs = np.array(lows), np.array(highs)
     return (lows + highs) / 2 - 0.5, float((highs - lows).max())

@@ -1,4 +1,4 @@
-"""Weights in one file: da-VAE, its mask network and its camera head, at half precision, with what they are.
+"""Weights in one file: da-VAE, its mask network, camera head and finder, at half precision; what they are.
 
 A safetensors file, so nothing in it is executed. Matrices are stored as fp16; what is one number a channel
 stays fp32, since the variances that BatchNorm keeps can exceed fp16's range.
@@ -25,22 +25,26 @@ _PARTS: dict[str, tuple[type[Saved], Any]] = {
     "model": (Config, lambda config: DaVAE(config.model)),
     "mask": (MaskConfig, HandMaskNet),
     "camera": (CameraConfig, CameraHead),
+    "finder": (MaskConfig, HandMaskNet),
 }
 
 
 @dataclass(frozen=True)
 class Release:
-    """The three networks in evaluation mode, frozen, their configs, and what the file says of itself."""
+    """The four networks in evaluation mode, frozen, their configs, and what the file says of itself."""
 
     model: DaVAE
     mask: HandMaskNet
     camera: CameraHead
+    finder: HandMaskNet
     configs: Mapping[str, Saved]
     about: Mapping[str, Any]
 
 
-def pack(run: Path | str, mask_run: Path | str, camera_run: Path | str, out: Path | str) -> dict[str, Any]:
-    """Write three finished runs that belong together to one file; return what it says of itself.
+def pack(
+    run: Path | str, mask_run: Path | str, camera_run: Path | str, finder_run: Path | str, out: Path | str
+) -> dict[str, Any]:
+    """Write four finished runs that belong together to one file; return what it says of itself.
 
     Raises:
         FileNotFoundError: one of them is no finished run.
@@ -49,15 +53,17 @@ def pack(run: Path | str, mask_run: Path | str, camera_run: Path | str, out: Pat
     run, mask_run, camera_run, out = Path(run), Path(mask_run), Path(camera_run), Path(out)
     (model, config), (mask, mask_config) = runs.load_model(run), runs.load_mask_network(mask_run)
     camera, camera_config = load_camera(camera_run)
+    finder, finder_config = runs.load_mask_network(Path(finder_run))
     identity, of_camera = runs.identity_of(run), runs.identity_of(camera_run)
     digests = {"model": runs.weights_digest(run), "mask": runs.weights_digest(mask_run)}
     if config.data.mask != "network" or identity.mask_network != digests["mask"]:
         raise ValueError(f"{run}: was not trained on masks of {mask_run}; name the mask network that it saw")
     if of_camera.init != digests["model"]:
         raise ValueError(f"{camera_run}: is a camera head of another model than {run}; train one for this")
+    networks = {"model": model, "mask": mask, "camera": camera, "finder": finder}
     tensors = {
         f"{part}.{name}": _stored(value)
-        for part, network in (("model", model), ("mask", mask), ("camera", camera))
+        for part, network in networks.items()
         for name, value in network.state_dict().items()
     }
     report = run / "metrics.json"
@@ -67,7 +73,7 @@ def pack(run: Path | str, mask_run: Path | str, camera_run: Path | str, out: Pat
         "runs": digests,
         "P1_epe_mm": json.loads(report.read_text())["protocols"]["P1"]["epe_mm"] if report.exists() else None,
     }
-    configs = {"model": config, "mask": mask_config, "camera": camera_config}
+    configs = {"model": config, "mask": mask_config, "camera": camera_config, "finder": finder_config}
     metadata = {"about": json.dumps(about)} | {f"{part}.config": c.to_json() for part, c in configs.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda path: save_file(tensors, path, metadata))
