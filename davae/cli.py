@@ -63,6 +63,7 @@ def prepare(
     root: Path,
     out: Path,
     size: int = 64,
+    scale_min: float = 0.8,
     crop: Literal["plain", "rotated-camera"] = "plain",
     rig: Literal["sk", "bb"] | None = None,
     wrist: WristRule = None,
@@ -76,6 +77,7 @@ def prepare(
         root: The dataset's folder.
         out: Folder to write.
         size: Side of the network's input, pixels (64 for smoke, laptop and sweep, 256 for paper).
+        scale_min: How small a hand may be in a training crop, over the test crop: room is kept for that.
         crop: The paper's crop, or the one exact under view normalisation.
         rig: Of STB alone: sk, colour pictures with a cloud from the depth camera (where nothing is said), or
             bb, both pictures of the stereo camera, without a cloud.
@@ -87,7 +89,7 @@ def prepare(
     from davae.config import DataConfig
     from davae.data.prepared import prepare as prepare_data
 
-    config = DataConfig(image_px=size, crop=crop)
+    config = DataConfig(image_px=size, crop=crop, scale_min=scale_min)
     options = {name: value for name, value in (("rig", rig), ("wrist", wrist)) if value is not None}
     prepare_data(dataset, root, out, config, options=options, skip_bad=skip_bad, workers=workers)
     print(f"prepared {dataset} into {out}")
