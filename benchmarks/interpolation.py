@@ -1,0 +1,118 @@
+"""Does moving one block of the code change one thing, over many pairs and beside the rendered truth?
+
+    python benchmarks/interpolation.py --run RUN --data PREPARED
+
+Between the codes of two SynthHand test images each block is moved from end to end while the others are held.
+Printed are the claims of "without significant impact" (`davae.disentanglement.verdicts`), the change of the
+outline with shape beside that of the rendered truth, and how near each decoded frame comes to the truth of
+the same factors, beside the floor: the two images themselves, encoded and decoded.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from davae import disentanglement as d
+from davae.config import BLOCKS
+from davae.data.augment import centre, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.data.record import BadSample
+from davae.data.synthhand import sample_factors
+from davae.latent import encode, straight
+from davae.training.runs import load_model
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHAPE_BOUND = 1.5  # the outline's change with shape over that of the truth
+
+
+def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list], dict[str, float]]:
+    """Agreement of a pair's decoded frames with the truth, block -> one a frame, "floor" -> its two ends.
+
+    With it how much of the outline moving each block changes in the truth.
+
+    Raises:
+        davae.data.record.BadSample: a hand on the way cannot be cropped.
+    """
+    start, end = ({block: codes[block][n : n + 1] for block in BLOCKS} for n in pair)
+    truths = {block: d.rendered_way(*factors, block, SHARES, config.data) for block in BLOCKS}
+    ends = [d.rendered(one, config.data) for one in factors]
+    frames, changes = {}, {}
+    for block, truth in truths.items():
+        code = {name: start[name].repeat(len(SHARES), 1) for name in BLOCKS}
+        code[block] = torch.cat([straight(start[block], end[block], share) for share in SHARES])
+        decoded = model.decode(code)
+        frames[block] = [d.agreement(*f) for f in zip(decoded.image, decoded.cloud, truth, strict=True)]
+        changes[block] = d.silhouette_change(truth[0].image[None], truth[-1].image[None]).item()
+    own = model.decode({block: torch.cat([start[block], end[block]]) for block in BLOCKS})
+    frames["floor"] = [d.agreement(*f) for f in zip(own.image, own.cloud, ends, strict=True)]
+    return frames, changes
+
+
+@torch.inference_mode()
+def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str, Any]:
+    """Claims and agreement over random pairs of test images."""
+    model, config = load_model(run)
+    test = PreparedSplit.open(data, "test").seen_through(config.data.mask)
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([rng.choice(len(test), 2, replace=False) for _ in range(pairs)])
+    used, rows = np.unique(drawn, return_inverse=True)
+    codes = encode(model, centre(load_batch(test, used), config.data).image)
+    rows = rows.reshape(drawn.shape)
+    effects = d.effects(model, codes, rows, np.asarray(test.scale_mm[used]))
+    agreements: dict[str, list] = {}
+    outline: list[tuple[float, float]] = []
+    left_out = 0
+    for number, pair in enumerate(tqdm(rows, unit="pair", disable=None)):
+        factors = [sample_factors(config.render.seed, "test", int(test.ids[used[n]])) for n in pair]
+        try:
+            frames, changes = frames_of_pair(model, codes, pair, factors, config)
+        except BadSample:
+            left_out += 1
+            continue
+        for name, found in frames.items():
+            agreements.setdefault(name, []).extend(found)
+        outline.append((effects["shape"].silhouette[number], changes["shape"]))
+    moved, truly = np.median(np.array(outline), axis=0)
+    verdicts = [
+        *d.verdicts(effects),
+        d.Verdict(
+            "shape moves the outline, over what it does in the truth", float(moved / truly), SHAPE_BOUND
+        ),
+    ]
+    return {
+        "pairs": pairs,
+        "left out": left_out,
+        "claims": {v.claim: {"ratio": v.ratio, "bound": v.bound, "holds": v.holds} for v in verdicts},
+        "effects": {
+            block: dict(zip(e._fields, (float(np.nanmedian(values)) for values in e), strict=True))
+            for block, e in effects.items()
+        },
+        "agreement": {
+            name: dict(zip(d.Agreement._fields, np.nanmedian(np.array(found), axis=0).tolist(), strict=True))
+            for name, found in agreements.items()
+        },
+    }
+
+
+def main(run: Path, data: Path, pairs: int = 100, out: Path | None = None) -> None:
+    """Measure a run on SynthHand.
+
+    Args:
+        run: Folder of a finished run.
+        data: Its prepared SynthHand.
+        pairs: How many.
+        out: JSON to write besides.
+    """
+    result = measure(run, data, pairs)
+    print(json.dumps(result, indent=2))
+    if out is not None:
+        out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
