@@ -6,6 +6,7 @@ hand.joints_mm, hand.joints_px, hand.mesh_mm()
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from davae.camera import apply_homography, backproject, view_rotation
+from davae.camera import apply_homography, backproject, hand_crop, view_rotation
 from davae.config import BLOCKS, Config
 from davae.data.augment import over_grey
 from davae.hand.procedural import procedural_rig
@@ -29,6 +30,7 @@ from davae.skeleton import REFERENCE_BONE, ROOT
 from davae.training.masks import predict_probability
 
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # what comes with the project
+MOVED, RESIZED = 0.3, 1.7  # sides, and times: a square that joints move further was no good to begin with
 AT_ONCE = 32  # crops that the networks see together
 
 
@@ -114,12 +116,23 @@ class HandPredictor:
             found_boxes = find_hands(self.finder, self.mask_network, [read[place] for place in searched])
             placed |= zip(searched, found_boxes, strict=True)
         if read:
-            crops = torch.cat([cut(pixels, [placed[place]], self.px) for place, pixels in read.items()])
-            about = [(names[place], placed[place]) for place in read]
-            hands = self._hands(crops, about, side, bone_mm or reference_bone_mm(), intrinsics)
-            for place, hand in zip(read, hands, strict=True):
+            first = self._look(read, placed, names, side, bone_mm, intrinsics)
+            if searched:  # a crop around the joints that were seen is more like those that were trained on
+                closer = {place: around_joints(first[place]) for place in searched}
+                again = {place: read[place] for place in searched}
+                first |= self._look(again, closer, names, side, bone_mm, intrinsics)
+            for place, hand in first.items():
                 found[place] = hand
         return found
+
+    def _look(
+        self, photos: dict[int, NDArray], boxes: dict[int, Box], names, side, bone_mm, intrinsics
+    ) -> dict[int, Hand]:
+        """Read the hands in boxes of photos."""
+        crops = torch.cat([cut(pixels, [boxes[place]], self.px) for place, pixels in photos.items()])
+        about = [(names[place], boxes[place]) for place in photos]
+        hands = self._hands(crops, about, side, bone_mm or reference_bone_mm(), intrinsics)
+        return dict(zip(photos, hands, strict=True))
 
     def _hands(
         self, crops: Tensor, placed: list, side: Side | None, bone_mm: float, intrinsics
@@ -174,6 +187,15 @@ class HandPredictor:
                 features = self.model.encoder.trunk(over_grey(seen, masks))
                 odds.append(self.camera(features).right)
         return ["right" if right >= left else "left" for right, left in zip(*odds, strict=True)]
+
+
+def around_joints(hand: Hand) -> Box:
+    """The square around the joints of a hand by the rule of training crops; its own if that is far off."""
+    centre, half = hand_crop(hand.joints_px, np.ones(len(hand.joints_px), bool))
+    moved = np.abs(centre - hand.box.centre).max() / (2 * hand.box.half)
+    if moved > MOVED or not 1 / RESIZED < half / hand.box.half < RESIZED:
+        return hand.box
+    return replace(hand.box, centre=(float(centre[0]), float(centre[1])), half=half)
 
 
 def reference_bone_mm() -> float:

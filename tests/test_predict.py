@@ -1,5 +1,6 @@
 """Photo in, hand out: a packed release of tiny networks, on every kind of photo, and the command line."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
-from davae.predict import HandPredictor, reference_bone_mm
+from davae.predict import HandPredictor, around_joints, reference_bone_mm
 from davae.predict_files import stems, write_hand
 from davae.training import loop, runs
 
@@ -202,6 +203,19 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
         np.linalg.inv(box.to_crop(64)), on_crop(joints, placement, 64)[0].double().numpy()
     )
     np.testing.assert_allclose(hand.joints_px, on_photo, atol=1e-2)
+
+
+def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
+    found = Box((70.0, 60.0), 40.0, 0.7)
+    monkeypatch.setattr("davae.predict.find_hands", lambda finder, network, photos: [found] * len(photos))
+    first = predictor.predict(photo(), boxes=[found], side="right")
+    hand = predictor.predict(photo(), side="right")
+    assert first.box == found and hand.box == around_joints(first) and hand.box.confidence == 0.7
+    near = dataclasses.replace(first, joints_px=first.joints_px * 0 + [75.0, 58.0])
+    near.joints_px[20] = [75.0, 88.0]
+    assert around_joints(near) == Box((75.0, 58.0), 1.3 * 30, 0.7)
+    for far in (near.joints_px + 40, [75.0, 58.0] + 3 * (near.joints_px - [75.0, 58.0])):
+        assert around_joints(dataclasses.replace(near, joints_px=far)) == found
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor):
