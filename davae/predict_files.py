@@ -1,6 +1,7 @@
 """What is kept of a hand found in a photo: joints and code as JSON, the mesh as PLY and GLB, a picture."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from davae.data.folders import write_atomically
+from davae.data.png import encode_png
 from davae.photo.finding import Box
 from davae.photo.hand import Hand, Side
+from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError, read_photo
 from davae.predict import AT_ONCE, HandPredictor
 
@@ -27,16 +30,13 @@ def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> li
     Returns:
         The four files.
     """
-    from davae.figures import photo_overlay  # here, since matplotlib takes a while to import
-
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for ending, content in hand.contents().items():
         written.append(out / f"{stem}.{ending}")
         write_atomically(written[-1], lambda path, content=content: path.write_bytes(content))
     written.append(out / f"{stem}-overlay.png")
-    figure = photo_overlay(photo, hand)
-    write_atomically(written[-1], lambda path: figure.savefig(path, format="png", dpi=150))
+    write_atomically(written[-1], lambda path: path.write_bytes(encode_png(photo_overlay(photo, hand))))
     return written
 
 
@@ -70,23 +70,29 @@ def predict_files(
         raise ValueError(f"--box {box}: expected a width and a height above 0")
     names = stems(images)
     predictor = HandPredictor.load(weights)
-    lines, failed = [], 0
+    lines: list[str | Future[str]] = []
+    failed = 0
+
+    def write(hand: Hand, path: Path, name: str) -> str:
+        *_, picture = write_hand(hand, read_photo(path), out, name)
+        return (
+            f"{path}: {hand.side} hand, confidence {hand.box.confidence:.2f}, reference bone assumed "
+            f"{hand.bone_mm:.1f} mm, see {picture}"
+        )
+
     starts = range(0, len(images), AT_ONCE)
-    for begin in tqdm(starts, desc="predict", unit="batch", disable=not progress or len(starts) < 2):
-        some = images[begin : begin + AT_ONCE]
-        boxes = [Box.of_rectangle(*rectangle) if rectangle else None] * len(some)
-        hands = predictor.predict_all(some, boxes=boxes, side=side, bone_mm=bone_mm, intrinsics=camera)
-        for path, name, hand in zip(some, names[begin:], hands, strict=False):
-            if isinstance(hand, PhotoError):
-                failed += 1
-                lines.append(f"failed: {hand}")
-                continue
-            *_, picture = write_hand(hand, read_photo(path), out, name)
-            lines.append(
-                f"{path}: {hand.side} hand, confidence {hand.box.confidence:.2f}, reference bone assumed "
-                f"{hand.bone_mm:.1f} mm, see {picture}"
-            )
-    return Found(lines, failed)
+    with ThreadPoolExecutor() as writers:  # results are written while the next photos are looked at
+        for begin in tqdm(starts, desc="predict", unit="batch", disable=not progress or len(starts) < 2):
+            some = images[begin : begin + AT_ONCE]
+            boxes = [Box.of_rectangle(*rectangle) if rectangle else None] * len(some)
+            hands = predictor.predict_all(some, boxes=boxes, side=side, bone_mm=bone_mm, intrinsics=camera)
+            for path, name, hand in zip(some, names[begin:], hands, strict=False):
+                if isinstance(hand, PhotoError):
+                    failed += 1
+                    lines.append(f"failed: {hand}")
+                else:
+                    lines.append(writers.submit(write, hand, path, name))
+        return Found([line if isinstance(line, str) else line.result() for line in lines], failed)
 
 
 def numbers(text: str, name: str) -> tuple[float, float, float, float] | None:

@@ -21,6 +21,7 @@ from davae.photo import camera as camera_head
 from davae.photo.camera import CameraHead, Placement, bone_in_sides, load_camera, on_crop, train_camera
 from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand
+from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
 from davae.predict import HandPredictor, around_joints, reference_bone_mm
@@ -316,8 +317,30 @@ def test_files_of_a_hand(predictor, tmp_path):
     np.testing.assert_array_equal(rest["f"], faces)
     assert skinned_mesh.read_bytes() == hand.contents()["glb"]
     with Image.open(overlay) as drawn:
-        assert drawn.width > 800 and np.asarray(drawn.convert("L")).std() > 10
+        np.testing.assert_array_equal(np.asarray(drawn), photo_overlay(pixels, hand))
     assert stems(["a/x.png", "b/x.jpg", "y"]) == ["x", "x-2", "y"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(160, 120), (40, 900), (2000, 1500)])
+def test_an_overlay_shows_box_joints_and_mesh_of_any_photo(predictor, width, height):
+    pixels = np.full((height, width, 3), 128, np.uint8)
+    centre = (width / 2, height / 2)
+    hand = predictor.predict(pixels, boxes=[Box(centre, min(width, height) / 4)], side="left")
+    half = hand.box.half
+    joints = np.array(centre) + np.linspace(-half, half, 21)[:, None] * [1, 0]
+    hand = dataclasses.replace(hand, joints_px=joints, mask=np.ones_like(hand.mask))
+    drawn = photo_overlay(pixels, hand).astype(int)
+    assert drawn.shape == (280, 1042, 3)
+    whole, close, front, aside = (drawn[24:, left : left + 256] for left in (0, 262, 524, 786))
+    red = (whole[..., 0] > 150) & (whole[..., 1] < 110)
+    columns = np.flatnonzero(red.any(0))  # the box, as large as on the photo
+    assert np.ptp(columns) == pytest.approx(2 * half * 256 / max(width, height), abs=4)
+    spread = close.max(2) - close.min(2)
+    assert (spread[128] > 60).sum() > 100 and (spread[5] > 60).sum() == 0  # bones run across the middle
+    inside, beyond = close[100, 128], close[5, 128]  # the mask tints the crop, not the margin
+    assert inside[0] > inside[1] + 10 and beyond[0] == beyond[1]
+    for view in (front, aside):
+        assert (view < 200).any() and view.std() > 10
 
 
 ENDINGS = (".json", ".ply", ".glb", "-overlay.png")

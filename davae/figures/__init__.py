@@ -15,7 +15,6 @@ from davae.figures.diagram import model_diagram
 from davae.figures.hands import best_median_worst, compare_3d, draw_hand, hand_3d, hands_grid
 from davae.figures.latents import code_bars, latent_strip
 from davae.figures.masks import iou_histogram, mask_comparison
-from davae.figures.photos import photo_overlay
 from davae.figures.statistics import (
     bone_length_histogram,
     factor_histograms,
@@ -31,7 +30,7 @@ __all__ = [
     "draw_cloud", "draw_hand", "draw_pck", "draw_sweep", "error_by_joint", "factor_histograms", "hand_3d",
     "hands_grid", "iou_histogram", "kl_bars", "kl_profiles", "latent_strip", "loss_curves",
     "mask_comparison", "model_diagram", "new_axes", "new_figure", "paired_seeds", "palm_normal",
-    "pck_beside_reported", "pck_curves", "photo_overlay", "plotly_hand", "rate_distortion",
+    "pck_beside_reported", "pck_curves", "plotly_hand", "rate_distortion",
     "reconstructions", "skin_tone_histogram", "styled", "sweep_curve", "term_bars", "trend", "use_style",
     "viewpoint_scatter",
 ]  # fmt: skip

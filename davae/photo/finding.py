@@ -20,6 +20,7 @@ from davae.camera import Array, crop_camera
 from davae.data.sample import warp_image
 from davae.networks import HandMaskNet
 from davae.training.masks import predict_probability
+from davae.training.trainer import has_bf16
 
 FILL = 0.7  # of a crop's side that the mask's longer side takes: the median of SynthHand's test crops
 SHARES = (1.0, 0.5)  # of the photo's shorter side: the squares first looked at, half a side apart
@@ -117,7 +118,8 @@ def _look(
     for begin in range(0, len(looks), LOOKS):
         some = looks[begin : begin + LOOKS]
         crops = torch.cat([cut(photos[n], [box], px) for n, box in some])
-        masks = predict_probability(network, crops, 1)[:, 0].numpy()
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(crops.device)):
+            masks = predict_probability(network, crops, 1)[:, 0].float().numpy()
         answer += [(n, then(box, mask)) for (n, box), mask in zip(some, masks, strict=True)]
     return answer
 
