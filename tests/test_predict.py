@@ -13,10 +13,11 @@ from test_photo import damaged, encoded, picture
 from torch.testing import assert_close
 
 from davae.camera import apply_homography, project
-from davae.config import BLOCKS
+from davae.config import BLOCKS, PRESETS, preset
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.hand.procedural import procedural_rig
+from davae.networks.encoder import Trunk
 from davae.photo import camera as camera_head
 from davae.photo.camera import CameraHead, Placement, bone_in_sides, load_camera, on_crop, train_camera
 from davae.photo.finding import Box, cut
@@ -63,6 +64,14 @@ def test_true_placement_puts_joints_where_they_are(prepared):
     assert np.abs(found[:, 9].numpy() - expected[:, 9]).max() < 1.0  # the root, in the crop's middle
     error = np.linalg.norm(found.numpy() - expected, axis=2)
     assert np.median(error) < 0.02 * px  # a camera far away is not quite one near by
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_trunks_features_are_as_counted(name):
+    config = preset(name).model
+    with torch.device("meta"):
+        features = Trunk(config).eval()(torch.empty(1, 3, config.image_px, config.image_px))
+    assert camera_head.trunk_shape(config) == features.shape[1:]
 
 
 def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):

@@ -76,10 +76,14 @@ class CameraHead(nn.Module):
 
 
 def trunk_shape(config: ModelConfig) -> tuple[int, int, int]:
-    """Channels, height and width of the trunk's features."""
-    with torch.device("meta"):
-        trunk = DaVAE(config).encoder.trunk.eval()
-        return tuple(trunk(torch.empty(1, 3, config.image_px, config.image_px)).shape[1:])
+    """Channels, height and width of the trunk's features: each stride rounds up.
+
+    Counted and not tried on torch's meta device, for which torch loads its compiler: three seconds.
+    """
+    side = config.image_px
+    for stride in (config.stem_stride, 2 if config.stem_pool else 1, 2):
+        side = -(-side // stride)
+    return 2 * config.width, side, side
 
 
 def bone_in_sides(split: PreparedSplit, rows: np.ndarray) -> Tensor:
