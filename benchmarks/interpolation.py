@@ -77,7 +77,8 @@ def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str,
         for name, found in frames.items():
             agreements.setdefault(name, []).extend(found)
         outline.append((effects["shape"].silhouette[number], changes["shape"]))
-    moved, truly = np.median(np.array(outline), axis=0)
+    moved, truly = np.median(np.array(outline), axis=0).tolist()
+    ratio = moved / truly if truly else float("nan")
     verdicts = [
         *d.verdicts(effects),
         d.Verdict(
@@ -87,16 +88,28 @@ def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str,
     return {
         "pairs": pairs,
         "left out": left_out,
-        "claims": {v.claim: {"ratio": v.ratio, "bound": v.bound, "holds": v.holds} for v in verdicts},
+        "claims": {
+            v.claim: {"ratio": median([v.ratio]), "bound": v.bound, "holds": v.holds} for v in verdicts
+        },
         "effects": {
-            block: dict(zip(e._fields, (float(np.nanmedian(values)) for values in e), strict=True))
+            block: {name: median(values) for name, values in zip(e._fields, e, strict=True)}
             for block, e in effects.items()
         },
         "agreement": {
-            name: dict(zip(d.Agreement._fields, np.nanmedian(np.array(found), axis=0).tolist(), strict=True))
+            name: {
+                field: median(values)
+                for field, values in zip(d.Agreement._fields, np.array(found, float).T, strict=True)
+            }
             for name, found in agreements.items()
         },
     }
+
+
+def median(values) -> float | None:
+    """Of what is a number; None where nothing is, such as the colour of pictures without a hand."""
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    return float(np.median(known)) if known.size else None
 
 
 def main(run: Path, data: Path, pairs: int = 100, out: Path | None = None) -> None:

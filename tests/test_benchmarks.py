@@ -15,12 +15,15 @@ import torch
 from rhd_fixture import write_dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from davae.config import BLOCKS, mask_preset
+from davae.config import BLOCKS, DataConfig, mask_preset
 from davae.data.augment import over_grey
+from davae.data.prepared import PreparedSplit, prepare
+from davae.data.rhd import RHDSplit
 from davae.evaluation import evaluate
 from davae.hand.pose import ANGLES
 from davae.hand.procedural import procedural_rig
 from davae.networks import DaVAE, HandMaskNet
+from davae.photo.hand import mirrored
 from davae.summary import summarise
 from davae.training.loop import train
 from davae.training.masks import enlarge
@@ -333,3 +336,56 @@ def test_inference_is_judged_by_its_quickest_way_but_not_in_eight_bits(suite, mo
     judged = {row.name: row.met for row in rows if row.bar}
     assert judged == {f"{name}: crop to joints, folded, 1 at a time": True for name in ("laptop", "paper")}
     assert len(rows) == 12 and rows[1].baseline == "ResNet-34 in torch: 2"
+
+
+# Photos and interpolation
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return load("photos")
+
+
+def test_squares_overlap_by_hand(photos):
+    a = photos.Box((10.0, 10.0), 10.0)
+    assert photos.overlap(a, a) == 1
+    assert photos.overlap(a, photos.Box((20.0, 10.0), 10.0)) == pytest.approx(200 / 600)
+    assert photos.overlap(a, photos.Box((10.0, 10.0), 5.0)) == pytest.approx(0.25)
+    assert photos.overlap(a, photos.Box((50.0, 10.0), 10.0)) == 0
+
+
+def test_a_hand_that_is_right_has_no_error_on_the_photo(photos, prepared, tmp_path):
+    """Of either side: what preparation made of a sample, mirrored back, is what the frame shows."""
+    root = write_dataset(tmp_path / "rhd", train=4, val=1, test=8)
+    split = RHDSplit(root, "test")
+    data = prepare("synthhand", root, tmp_path / "data", DataConfig(image_px=32), progress=False)
+    rows = PreparedSplit.open(data, "test")
+    sides = set()
+    for number in range(len(split)):
+        record = split.record(number)
+        hand = types.SimpleNamespace(joints=mirrored(rows.joints[number].astype(float), record.side))
+        assert photos.p1_mm(hand, record) < 0.01
+        hand.joints[:, 0] += 1.0  # one reference bone to the side, of every joint
+        assert photos.p1_mm(hand, record) == pytest.approx(float(rows.scale_mm[number]), rel=1e-3)
+        sides.add(record.side)
+    assert sides == {"left", "right"}
+
+
+def test_photos_end_to_end(photos, release, tmp_path, capsys):
+    root = write_dataset(tmp_path / "rhd", train=4, val=1, test=5)
+    photos.main(root, release, count=3, out=tmp_path / "out.json")
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report == json.loads(capsys.readouterr().out)
+    assert report["frames"] == 3 and report["photos a second"] > 0
+    for way in photos.WAYS:
+        assert 0 < report[way]["P1 mm, median"] < 1000
+
+
+def test_interpolation_end_to_end(trained, tmp_path, capsys):
+    interpolation = load("interpolation")
+    interpolation.main(trained / "run", trained / "data", pairs=2, out=tmp_path / "out.json")
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report == json.loads(capsys.readouterr().out)
+    assert len(report["claims"]) == 4 and report["pairs"] == 2
+    assert report["agreement"].keys() == {*BLOCKS, "floor"}
+    assert all(0 <= row["iou"] <= 1 for row in report["agreement"].values())
