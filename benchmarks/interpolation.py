@@ -81,9 +81,7 @@ def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str,
     ratio = moved / truly if truly else float("nan")
     verdicts = [
         *d.verdicts(effects),
-        d.Verdict(
-            "shape moves the outline, over what it does in the truth", float(moved / truly), SHAPE_BOUND
-        ),
+        d.Verdict("shape moves the outline, over what it does in the truth", ratio, SHAPE_BOUND),
     ]
     return {
         "pairs": pairs,
