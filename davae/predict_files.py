@@ -81,7 +81,7 @@ def predict_files(
         )
 
     starts = range(0, len(images), AT_ONCE)
-    with ThreadPoolExecutor() as writers:  # results are written while the next photos are looked at
+    with ThreadPoolExecutor(2) as writers:  # results are written while the next photos are looked at
         for begin in tqdm(starts, desc="predict", unit="batch", disable=not progress or len(starts) < 2):
             some = images[begin : begin + AT_ONCE]
             boxes = [Box.of_rectangle(*rectangle) if rectangle else None] * len(some)
@@ -116,10 +116,14 @@ def numbers(text: str, name: str) -> tuple[float, float, float, float] | None:
 
 def stems(images: Sequence[Path]) -> list[str]:
     """Names of the results: the photos' own, with a number where two are called alike."""
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     found = []
     for path in images:
-        stem = Path(path).stem or "photo"
-        taken[stem] = taken.get(stem, 0) + 1
-        found.append(stem if taken[stem] == 1 else f"{stem}-{taken[stem]}")
+        stem = name = Path(path).stem or "photo"
+        number = 1
+        while name.casefold() in taken:  # some file systems do not tell X from x
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        found.append(name)
     return found

@@ -328,6 +328,7 @@ def test_files_of_a_hand(predictor, tmp_path):
     with Image.open(overlay) as drawn:
         np.testing.assert_array_equal(np.asarray(drawn), photo_overlay(pixels, hand))
     assert stems(["a/x.png", "b/x.jpg", "y"]) == ["x", "x-2", "y"]
+    assert stems(["x.png", "X.jpg", "x-2.png", "x-2.jpg"]) == ["x", "X-2", "x-2-2", "x-2-3"]
 
 
 @pytest.mark.parametrize(("width", "height"), [(160, 120), (40, 900), (2000, 1500)])

@@ -30,9 +30,11 @@ function camera(model, view) {
   if (!navigator.mediaDevices?.getUserMedia) return []; // no camera, or a page that may not use one
   open.onclick = async () => {
     let stream;
+    open.disabled = true;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch (error) {
+      open.disabled = false;
       hint.textContent = `The camera cannot be used (${error.name}); allow it, or choose a file.`;
       return;
     }
@@ -55,7 +57,6 @@ function camera(model, view) {
       still.toBlob((blob) => send(model, blob, "camera.jpg"), "image/jpeg", 0.95);
       close();
     };
-    open.disabled = true;
     view.before(live);
   };
   return [open, hint];
@@ -116,7 +117,9 @@ function render({ model, el }) {
       view.hidden = true;
       return;
     }
-    photo = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+    const picture = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+    if (bytes !== model.get("picture")) return; // another has come, or been refused, meanwhile
+    photo = picture;
     [view.width, view.height] = [photo.width, photo.height];
     view.hidden = false;
     draw();

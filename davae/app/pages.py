@@ -53,8 +53,8 @@ class Pages:
 
     def walk_from(self, hand: Hand, photo: NDArray[np.uint8]) -> None:
         """Turn to the explorer, which starts at a hand found in a photo (h, w, 3)."""
+        self.panel.selected_index = 1  # first, so that the progress of rendering is seen
         self._fill(hand, photo)
-        self.panel.selected_index = 1
 
     def _ipython_display_(self) -> None:
         from IPython.display import display

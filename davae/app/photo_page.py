@@ -91,13 +91,12 @@ class PhotoPage:
                 side=side,
                 bone_mm=self.controls["bone_mm"].value,
             )
+            self._show(guessed=side is None, searched=not drawn)
         except PhotoError as error:
             self._refuse(str(error))
         except Exception as error:  # whatever it is, the page must not stand there as if nothing had happened
             self._refuse(f"davae failed on {self._name} ({type(error).__name__}: {error}); please report it")
             raise
-        else:
-            self._show(guessed=side is None, searched=not drawn)
         finally:
             self.canvas.busy = False
 

@@ -31,7 +31,7 @@ def record(run: Path | str, measured: Path | str = MEASURED, errors: Path | str 
         FileNotFoundError: it is not finished or not evaluated.
     """
     run = Path(run)
-    record_run(run, measured)
+    record_run(run, measured)  # says what is missing of an unfinished run
     data = json.loads((run / "metrics.json").read_text())["data"][:12]
     key = data, config_digest(Config.from_json((run / "config.json").read_text()))
     write_errors({**read_errors(errors), key: p1_errors(run)}, errors)

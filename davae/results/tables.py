@@ -135,8 +135,9 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # The table itself does not count: it changes with every run that is recorded.
-        changed = git("status", "--porcelain", "--", ".", f":(exclude){MEASURED.relative_to(FOLDER.parent)}")
+        # The record itself does not count: it changes with every run that is recorded.
+        record = [f":(exclude){FOLDER.name}/{name}" for name in (MEASURED.name, "errors.npz")]
+        changed = git("status", "--porcelain", "--", ".", *record)
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
