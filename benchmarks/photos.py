@@ -60,10 +60,9 @@ def measure(predictor: HandPredictor, records: list[HandRecord]) -> dict[str, li
     """One row of numbers of a few frames, each way."""
     photos, boxes = [record.image for record in records], [true_box(record) for record in records]
     found = predictor.predict_all(photos)
-    # The box does not hang on the side, so what was found is looked at again with the true one.
     hands = {
         WAYS[0]: one_by_side(predictor, records, photos, boxes),
-        WAYS[1]: one_by_side(predictor, records, photos, [hand.box for hand in found]),
+        WAYS[1]: one_by_side(predictor, records, photos, [None] * len(records)),
         WAYS[2]: found,
     }
     rows: dict[str, list] = {"iou": [overlap(h.box, b) for h, b in zip(found, boxes, strict=True)]}
@@ -79,7 +78,7 @@ def measure(predictor: HandPredictor, records: list[HandRecord]) -> dict[str, li
 
 
 def one_by_side(predictor: HandPredictor, records, photos, boxes) -> list[Hand]:
-    """Hands in boxes, each told its side."""
+    """Hands in boxes, or found where those are None, each told its side."""
     hands: list[Hand | None] = [None] * len(records)
     for side in ("left", "right"):
         own = [n for n, record in enumerate(records) if record.side == side]
