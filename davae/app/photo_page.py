@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from davae.app.canvas import PhotoCanvas
 from davae.data.png import encode_png
 from davae.figures.latents import code_bars
-from davae.hand.view import mesh_view, viewpoint
-from davae.latent_walk import HALF_BONES
 from davae.photo.finding import Box
 from davae.photo.hand import Hand
+from davae.photo.overlay import hand_view
 from davae.photo.reading import PhotoError, read_photo
 from davae.predict import HandPredictor, reference_bone_mm
-from davae.skeleton import ROOT
 
 DOUBTFUL = 0.25  # confidence below which the box may well be wrong
 MESH_PX = 300
@@ -104,11 +102,8 @@ class PhotoPage:
         """Draw the mesh from the chosen side."""
         if self.hand is None:
             return
-        vertices, faces = self.hand.mesh_mm()
-        rotation = viewpoint(self.controls["turn_deg"].value, self.controls["tilt_deg"].value)
-        about_root = vertices - self.hand.joints_mm[ROOT].astype(np.float32)
-        half_mm = HALF_BONES * self.hand.bone_mm
-        self.mesh.value = encode_png(mesh_view(about_root, faces, rotation, half_mm=half_mm, px=MESH_PX))
+        turn_deg, tilt_deg = (self.controls[name].value for name in ("turn_deg", "tilt_deg"))
+        self.mesh.value = encode_png(hand_view(self.hand, turn_deg, tilt_deg, MESH_PX))
 
     def _show(self, guessed: bool, searched: bool) -> None:
         """Let every widget show the hand."""

@@ -34,8 +34,8 @@ def photo_overlay(photo: NDArray[np.uint8], hand: Hand) -> NDArray[np.uint8]:
     panels = {
         f"{hand.side} hand": _whole(photo, hand),
         "joints and mask": _close(photo, hand),
-        "mesh, as photographed": _mesh(hand, 0.0),
-        "from its side": _mesh(hand, 90.0),
+        "mesh, as photographed": hand_view(hand, 0.0, 0.0, PANEL_PX),
+        "from its side": hand_view(hand, 90.0, 0.0, PANEL_PX),
     }
     width = len(panels) * (PANEL_PX + GAP_PX) - GAP_PX
     sheet = Image.new("RGB", (width, PANEL_PX + TITLE_PX), "white")
@@ -81,11 +81,12 @@ def _close(photo: NDArray, hand: Hand) -> NDArray[np.uint8]:
     return _averaged(panel)
 
 
-def _mesh(hand: Hand, turn_deg: float) -> NDArray[np.uint8]:
+def hand_view(hand: Hand, turn_deg: float, tilt_deg: float, px: int) -> NDArray[np.uint8]:
+    """Draw a hand's mesh (px, px, 3), turned and tilted by degrees about its root."""
     vertices, faces = hand.mesh_mm()
     about_root = vertices - hand.joints_mm[ROOT].astype(np.float32)
     half_mm = HALF_BONES * hand.bone_mm
-    return mesh_view(about_root, faces, viewpoint(turn_deg, 0), half_mm=half_mm, px=PANEL_PX)
+    return mesh_view(about_root, faces, viewpoint(turn_deg, tilt_deg), half_mm=half_mm, px=px)
 
 
 def _averaged(panel: Image.Image) -> NDArray[np.uint8]:
