@@ -206,7 +206,7 @@ def sweep(
         mask: What the network sees; where nothing is said, the preset decides.
         record: Add each result, as it comes, to the runs of record in davae/results/measured.csv.
     """
-    from davae.results.errors import record as record_run
+    from davae.results.errors import record as keep
     from davae.sweeps import Outcome, format_outcomes, parse_choices, parse_seeds
     from davae.sweeps import sweep as run_all
     from davae.sweeps import vary as points_of
@@ -217,13 +217,20 @@ def sweep(
     options = parse_options(option)
     make = factory(executor, jobs or os.cpu_count() or 1, store, scheduler=scheduler, options=options)
 
+    unrecorded = []
+
     def settled(outcome: Outcome) -> None:
-        if record and outcome.ok:
-            record_run(outcome.folder)
+        if not (record and outcome.ok):
+            return
+        try:
+            keep(outcome.folder)
+        except (ValueError, OSError) as error:  # no reason to end the other runs
+            unrecorded.append(f"not recorded: {error}")
 
     outcomes = run_all(points, data, store, make, threads=threads, settled=settled)
     print(format_outcomes(outcomes), end="")
-    sys.exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+    print(*unrecorded, sep="\n", end="\n" if unrecorded else "")
+    sys.exit(0 if all(outcome.ok for outcome in outcomes) and not unrecorded else 1)
 
 
 def train_mask(

@@ -5,10 +5,10 @@ hand = HandPredictor.load().predict("photo.jpg")
 hand.joints_mm, hand.joints_px, hand.mesh_mm()
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from davae.training.masks import predict_probability
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # what comes with the project
 MOVED, RESIZED = 0.3, 1.7  # sides, and times: a square that joints move further was no good to begin with
 AT_ONCE = 32  # crops that the networks see together
+PIXELS_AT_ONCE = 60_000_000  # of decoded photos after which no more are waited for: 180 MB
 
 
 class HandPredictor:
@@ -93,42 +94,61 @@ class HandPredictor:
         Raises:
             ValueError: an option that makes no sense.
         """
+        options = {"side": side, "bone_mm": bone_mm, "intrinsics": intrinsics}
+        return [hand for hand, _ in self.each(photos, names=names, boxes=boxes, **options)]
+
+    def each(
+        self,
+        photos: Sequence[Photo],
+        *,
+        names: Sequence[str] | None = None,
+        boxes: Sequence[Box | None] | None = None,
+        side: Side | None = None,
+        bone_mm: float | None = None,
+        intrinsics: tuple[float, float, float, float] | None = None,
+    ) -> Iterator[tuple[Hand | PhotoError, NDArray[np.uint8] | None]]:
+        """What `predict_all` returns, as it is found, and with each hand its photo's pixels (h, w, 3).
+
+        However many and however large the photos are, no more than a few hundred MB of them are held.
+        """
         if names is None:
             names = [str(p) if isinstance(p, str | Path) else f"photo {k}" for k, p in enumerate(photos, 1)]
         boxes = list(boxes) if boxes is not None else [None] * len(photos)
         _check_options(photos, names, boxes, bone_mm, intrinsics)
-        found: list[Hand | PhotoError] = []
-        for begin in range(0, len(photos), AT_ONCE):
-            some = slice(begin, begin + AT_ONCE)
-            found += self._predict_some(photos[some], names[some], boxes[some], side, bone_mm, intrinsics)
-        return found
+        waiting: list[_Waiting] = []
+        for photo, name, box in zip(photos, names, boxes, strict=True):
+            waiting.append(_Waiting(_read(photo, name), name, box))
+            held = sum(one.photo.size // 3 for one in waiting if not isinstance(one.photo, PhotoError))
+            if len(waiting) == AT_ONCE or held >= PIXELS_AT_ONCE:
+                yield from self._find(waiting, side, bone_mm, intrinsics)
+                waiting = []
+        yield from self._find(waiting, side, bone_mm, intrinsics)
 
-    def _predict_some(self, photos, names, boxes, side, bone_mm, intrinsics) -> list[Hand | PhotoError]:
-        found: list[Hand | PhotoError | None] = [None] * len(photos)
-        read: dict[int, NDArray[np.uint8]] = {}
-        for place, (photo, name) in enumerate(zip(photos, names, strict=True)):
-            try:
-                read[place] = read_photo(photo, name)
-            except PhotoError as error:
-                found[place] = error
-        placed = {place: boxes[place] for place in read if boxes[place] is not None}
-        if searched := [place for place in read if place not in placed]:
-            found_boxes = find_hands(self.finder, self.mask_network, [read[place] for place in searched])
-            placed |= zip(searched, found_boxes, strict=True)
-        if read:
-            first = self._look(read, placed, names, side, bone_mm, intrinsics)
-            if searched:  # a crop around the joints that were seen is more like those that were trained on
-                closer = {place: around_joints(first[place]) for place in searched}
-                again = {place: read[place] for place in searched}
-                first |= self._look(again, closer, names, side, bone_mm, intrinsics)
-            for place, hand in first.items():
-                found[place] = hand
-        return found
+    def _find(
+        self, waiting: "list[_Waiting]", side, bone_mm, intrinsics
+    ) -> Iterator[tuple[Hand | PhotoError, NDArray[np.uint8] | None]]:
+        """Find the hands in photos that the networks see together."""
+        read = {n: one.photo for n, one in enumerate(waiting) if not isinstance(one.photo, PhotoError)}
+        names = [one.name for one in waiting]
+        boxes = {n: waiting[n].box for n in read if waiting[n].box is not None}
+        searched = {n: photo for n, photo in read.items() if n not in boxes}
+        if searched:
+            boxes |= zip(
+                searched, find_hands(self.finder, self.mask_network, [*searched.values()]), strict=True
+            )
+        hands = self._look(read, boxes, names, side, bone_mm, intrinsics)
+        # A crop around the joints that were seen is more like those that were trained on.
+        closer = {n: around_joints(hands[n]) for n in searched}
+        hands |= self._look(searched, closer, names, side, bone_mm, intrinsics)
+        for n, one in enumerate(waiting):
+            yield (hands[n], one.photo) if n in hands else (one.photo, None)
 
     def _look(
         self, photos: dict[int, NDArray], boxes: dict[int, Box], names, side, bone_mm, intrinsics
     ) -> dict[int, Hand]:
         """Read the hands in boxes of photos."""
+        if not photos:
+            return {}
         crops = torch.cat([cut(pixels, [boxes[place]], self.px) for place, pixels in photos.items()])
         about = [(names[place], boxes[place]) for place in photos]
         hands = self._hands(crops, about, side, bone_mm or reference_bone_mm(), intrinsics)
@@ -187,6 +207,21 @@ class HandPredictor:
                 features = self.model.encoder.trunk(over_grey(seen, masks))
                 odds.append(self.camera(features).right)
         return ["right" if right >= left else "left" for right, left in zip(*odds, strict=True)]
+
+
+class _Waiting(NamedTuple):
+    """A photo on its way to the networks, or why it cannot be used."""
+
+    photo: NDArray[np.uint8] | PhotoError
+    name: str
+    box: Box | None
+
+
+def _read(photo: Photo, name: str) -> NDArray[np.uint8] | PhotoError:
+    try:
+        return read_photo(photo, name)
+    except PhotoError as error:
+        return error
 
 
 def around_joints(hand: Hand) -> Box:

@@ -1,7 +1,8 @@
 """What is kept of a hand found in a photo: joints and code as JSON, the mesh as PLY and GLB, a picture."""
 
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from davae.data.png import encode_png
 from davae.photo.finding import Box
 from davae.photo.hand import Hand, Side
 from davae.photo.overlay import photo_overlay
-from davae.photo.reading import PhotoError, read_photo
+from davae.photo.reading import PhotoError
 from davae.predict import AT_ONCE, HandPredictor
 
 
@@ -62,6 +63,7 @@ def predict_files(
     Raises:
         ValueError: an argument makes no sense.
         FileNotFoundError: no weights.
+        OSError: a result cannot be written; no more photos are looked at then.
     """
     if not images:
         raise ValueError("no photo is named; give one or more files")
@@ -70,29 +72,43 @@ def predict_files(
         raise ValueError(f"--box {box}: expected a width and a height above 0")
     names = stems(images)
     predictor = HandPredictor.load(weights)
-    lines: list[str | Future[str]] = []
-    failed = 0
+    found = predictor.each(
+        images,
+        boxes=[Box.of_rectangle(*rectangle) if rectangle else None] * len(images),
+        side=side,
+        bone_mm=bone_mm,
+        intrinsics=camera,
+    )
+    lines: list[str] = []
+    failed, writing = 0, deque()
 
-    def write(hand: Hand, path: Path, name: str) -> str:
-        *_, picture = write_hand(hand, read_photo(path), out, name)
-        return (
-            f"{path}: {hand.side} hand, confidence {hand.box.confidence:.2f}, reference bone assumed "
-            f"{hand.bone_mm:.1f} mm, see {picture}"
-        )
+    def settle(left: int) -> None:
+        """Wait until no more than so many results are unwritten, and raise what went wrong with one."""
+        while len(writing) > left:
+            lines.append(writing.popleft().result())
 
-    starts = range(0, len(images), AT_ONCE)
+    bar = tqdm(
+        found, desc="predict", unit="photo", total=len(images), disable=not progress or len(images) < 2
+    )
     with ThreadPoolExecutor(2) as writers:  # results are written while the next photos are looked at
-        for begin in tqdm(starts, desc="predict", unit="batch", disable=not progress or len(starts) < 2):
-            some = images[begin : begin + AT_ONCE]
-            boxes = [Box.of_rectangle(*rectangle) if rectangle else None] * len(some)
-            hands = predictor.predict_all(some, boxes=boxes, side=side, bone_mm=bone_mm, intrinsics=camera)
-            for path, name, hand in zip(some, names[begin:], hands, strict=False):
-                if isinstance(hand, PhotoError):
-                    failed += 1
-                    lines.append(f"failed: {hand}")
-                else:
-                    lines.append(writers.submit(write, hand, path, name))
-        return Found([line if isinstance(line, str) else line.result() for line in lines], failed)
+        for (hand, photo), path, name in zip(bar, images, names, strict=True):
+            if isinstance(hand, PhotoError):
+                failed += 1
+                writing.append(writers.submit("failed: {}".format, hand))
+            else:
+                writing.append(writers.submit(_write, hand, photo, out, path, name))
+            settle(AT_ONCE)
+        settle(0)
+    return Found(lines, failed)
+
+
+def _write(hand: Hand, photo: NDArray[np.uint8], out: Path, path: Path, name: str) -> str:
+    """Write what was found in the photo at `path`; return the line that says so."""
+    *_, picture = write_hand(hand, photo, out, name)
+    return (
+        f"{path}: {hand.side} hand, confidence {hand.box.confidence:.2f}, reference bone assumed "
+        f"{hand.bone_mm:.1f} mm, see {picture}"
+    )
 
 
 def numbers(text: str, name: str) -> tuple[float, float, float, float] | None:

@@ -26,6 +26,7 @@ from davae.app.pages import OFFERED, Pages, seen
 from davae.app.photo_page import DOUBTFUL, PhotoPage, describe, links
 from davae.config import BLOCKS
 from davae.hand.gltf import read_skinned_mesh
+from davae.photo.finding import Box
 from davae.predict import HandPredictor, reference_bone_mm
 from davae.skeleton import BONES
 
@@ -97,8 +98,8 @@ def test_a_photo_yields_what_predict_yields(page, predictor):
     page.open(content, "my hand.png")
     hand = predictor.predict(content, names=["my hand.png"], bone_mm=page.controls["bone_mm"].value)
     np.testing.assert_array_equal(page.canvas.joints, hand.joints_px)
-    u, v, w, h = page.canvas.found
-    assert (u + w / 2, v + h / 2) == pytest.approx(hand.box.centre) and w == h == 2 * hand.box.half
+    shown = Box.of_rectangle(*page.canvas.found)
+    assert shown.centre == pytest.approx(hand.box.centre) and shown.half == pytest.approx(hand.box.half)
     assert not hidden(page) and not page.canvas.busy
     assert f"a {hand.side} hand (guessed)" in page.message.value and "Confidence" in page.message.value
     for view in (page.mesh, page.code):
@@ -128,7 +129,7 @@ def test_names_cannot_break_out_of_the_page(page):
 def test_a_box_that_is_drawn_is_the_one_looked_at(page):
     page.open(photo_file(), "p.png")
     page.canvas.drawn = [20, 30, 40, 50]
-    assert page.canvas.found == pytest.approx([20 + 39 / 2 - 25, 30 + 49 / 2 - 25, 50, 50])
+    assert page.canvas.found == pytest.approx([20 + 40 / 2 - 25, 30, 50, 50])  # as wide as it is high
     assert "Confidence" not in page.message.value
     page.controls["again"].click()
     assert page.canvas.drawn == [] and "Confidence" in page.message.value
@@ -227,7 +228,40 @@ def test_the_pages_open_the_weights_that_the_environment_names(release, monkeypa
         Pages.open()
 
 
+def test_a_second_walk_leaves_nothing_of_the_first(predictor):
+    pages = Pages(predictor, rendered=2)
+    pages.photo.open(photo_file(), "p.png")
+    pages.photo.controls["walk"].click()
+    first = pages.explorer.panel
+    pages.photo.controls["walk"].click()
+    assert pages.explorer.panel is not first
+    assert first.comm is None and all(child.comm is None for child in first.children)
+
+
+def test_hands_that_cannot_be_rendered_are_told(predictor, monkeypatch):
+    pages = Pages(predictor, rendered=2)
+
+    def broken(*_):
+        raise RuntimeError("no <such> luck")
+
+    monkeypatch.setattr(pages, "_render", broken)
+    with pytest.raises(RuntimeError):
+        pages.panel.selected_index = 1
+    (said,) = pages.panel.children[1].children
+    assert "RuntimeError: no &lt;such&gt; luck" in said.value
+
+
 # The server
+
+
+def test_the_next_free_port_is_taken():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = listener.getsockname()[1]
+        assert taken < server.free_port(taken) < taken + 100
+    with pytest.raises(OSError, match="name another with --port"):
+        server.free_port(65536)
 
 
 def test_what_is_missing_is_told_before_anything_is_served(tmp_path, release, monkeypatch):

@@ -170,6 +170,20 @@ def test_a_run_is_recorded_with_its_images(trained, tmp_path):
     )
 
 
+def test_a_run_whose_errors_cannot_be_kept_is_not_recorded_at_all(trained, tmp_path):
+    run = shutil.copytree(trained / "run", tmp_path / "run")
+    measured = tmp_path / "measured.csv"
+    measured.write_text(",".join(MEASURED_COLUMNS) + "\n")
+    evaluate(run, trained / "data", progress=False)
+    with np.load(run / "predictions.npz") as file:
+        arrays = dict(file)
+    arrays["pose_mm"] = arrays["pose_mm"] + 1e4
+    np.savez(run / "predictions.npz", **arrays)
+    with pytest.raises(ValueError, match="expected 0 to 655 mm"):
+        record(run, measured, tmp_path / "errors.npz")
+    assert read_measured(measured) == [] and not (tmp_path / "errors.npz").exists()
+
+
 # What is committed
 
 

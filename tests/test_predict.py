@@ -26,7 +26,7 @@ from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
 from davae.predict import HandPredictor, around_joints, reference_bone_mm
-from davae.predict_files import stems, write_hand
+from davae.predict_files import predict_files, stems, write_hand
 from davae.training import loop, runs
 
 
@@ -274,6 +274,20 @@ def test_a_photo_that_cannot_be_used_costs_no_other_its_result(predictor):
         predictor.predict(b"no photo")
 
 
+def test_no_more_photos_are_held_than_must_be(predictor, monkeypatch):
+    """Results are the same, and the second photo is read only once the first ones have theirs."""
+    photos = [photo(seed=seed) for seed in range(5)]
+    boxes = [Box((60.0, 60.0), 50.0)] * 5
+    at_once = predictor.predict_all(photos, boxes=boxes)
+    monkeypatch.setattr("davae.predict.PIXELS_AT_ONCE", 2 * 160 * 120)
+    read = []
+    monkeypatch.setattr("davae.predict.read_photo", lambda p, name: read.append(name) or read_photo(p, name))
+    for number, (hand, pixels) in enumerate(predictor.each(photos, boxes=boxes)):
+        assert len(read) == min(5, 2 * (number // 2 + 1))
+        assert pixels is photos[number] or np.array_equal(pixels, photos[number])
+        np.testing.assert_allclose(hand.joints, at_once[number].joints, atol=1e-4)
+
+
 def test_two_hundred_damaged_photos_give_hands_or_named_errors(predictor):
     found = predictor.predict_all([*damaged(200, seed=1), photo()], boxes=[Box((20.0, 15.0), 15.0)] * 201)
     for one in found:
@@ -351,6 +365,28 @@ def test_an_overlay_shows_box_joints_and_mesh_of_any_photo(predictor, width, hei
     assert inside[0] > inside[1] + 10 and beyond[0] == beyond[1]
     for view in (front, aside):
         assert (view < 200).any() and view.std() > 10
+
+
+def test_a_result_that_cannot_be_written_ends_it_soon(release, tmp_path, monkeypatch):
+    """Not after hours of looking; what was written stays, whole."""
+    files = [tmp_path / f"{number}.png" for number in range(9)]
+    for path in files:
+        path.write_bytes(encoded(picture()))
+    looked_at = []
+
+    def write(hand, photo, out, stem):
+        looked_at.append(stem)
+        if stem != "0":
+            raise OSError(28, "No space left on device", str(out / stem))
+        return write_hand(hand, photo, out, stem)
+
+    monkeypatch.setattr("davae.predict_files.write_hand", write)
+    for module in ("davae.predict", "davae.predict_files"):
+        monkeypatch.setattr(f"{module}.AT_ONCE", 2)
+    with pytest.raises(OSError, match="No space left on device"):
+        predict_files(files, tmp_path / "out", progress=False, weights=release)
+    assert len(looked_at) < 9
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"0{ending}" for ending in ENDINGS}
 
 
 ENDINGS = (".json", ".ply", ".glb", "-overlay.png")

@@ -162,9 +162,9 @@ def test_a_run_is_recorded_from_its_folder(tiny_config, prepared, tmp_path):
     path.write_text(",".join(tables.MEASURED_COLUMNS) + "\n")
     train(tiny_config, prepared, run, progress=False)
     with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
-        tables.record_run(run, path)
+        tables.row_of(run)
     found = evaluate(run, prepared, progress=False)
-    tables.record_run(run, path)
+    tables.append_measured(tables.row_of(run), path)
     (row,) = tables.read_measured(path)
     assert float(row["P1_epe_mm"]) == pytest.approx(found["protocols"]["P1"]["epe_mm"], rel=1e-4)
     assert (row["steps"], row["last_px"], row["model"]) == ("4", "4", "da-VAE")

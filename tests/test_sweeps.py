@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davae.config import Config, preset
+from davae.config import Config, mask_preset, preset
 from davae.sweeps import format_outcomes, parse_choices, parse_seeds, sweep, vary
 from davae.sweeps.board import Board, State
 from davae.sweeps.executors import dask, factory, parse_options, processes, slurm
+from davae.sweeps.points import apply_settings
 from davae.sweeps.sweep import ERROR, STARTED, folder_name
 from davae.training import runs
 
@@ -93,6 +94,15 @@ def test_any_field_of_the_config_can_vary(tiny):
     assert isinstance(point.config.train.learning_rate, float)
 
 
+def test_the_size_of_the_input_changes_data_and_network_together(tiny):
+    config = apply_settings(tiny, ["image_px=128", "data.shift=0.1"])
+    assert (config.data.image_px, config.model.image_px, config.data.shift) == (128, 128, 0.1)
+    mask = apply_settings(mask_preset("smoke"), ["image_px=96", "stem_pool=true", "width=8"])
+    assert (mask.data.image_px, mask.stem_pool, mask.width) == (96, True, 8)
+    with pytest.raises(ValueError, match="built for the images"):
+        apply_settings(tiny, ["data.image_px=128"])
+
+
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
@@ -105,6 +115,9 @@ def test_any_field_of_the_config_can_vary(tiny):
         ({"beta": []}, "no value of beta"),
         ({"train.steps": [0]}, "at least 1"),
         ({"train.warmup_steps": [-1]}, "at least 0"),
+        ({"image_px": [1.5]}, "image_px = 1.5: expected a whole number"),
+        ({"preset": ["paper"]}, "unknown variable 'preset'"),
+        ({"train": [3]}, "unknown variable 'train'"),
     ],
 )
 def test_what_cannot_vary_is_refused_in_words(tiny, choices, words):

@@ -108,7 +108,8 @@ function render({ model, el }) {
     view.ariaLabel = joints.length ? "the photo with 21 joints over it" : "the photo";
   }
 
-  const rectangle = ([a, b, c, d]) => [Math.min(a, c), Math.min(b, d), Math.abs(c - a), Math.abs(d - b)];
+  // As boxes are given: the first pixel's centre lies half a pixel inside the border.
+  const rectangle = ([a, b, c, d]) => [Math.min(a, c) + 0.5, Math.min(b, d) + 0.5, Math.abs(c - a), Math.abs(d - b)];
 
   async function load() {
     const bytes = model.get("picture");

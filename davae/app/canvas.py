@@ -60,7 +60,7 @@ class PhotoCanvas(anywidget.AnyWidget):
         (u, v), half = box.centre, box.half
         with self.hold_sync():
             self.joints = joints_px.tolist()
-            self.found = [u - half, v - half, 2 * half, 2 * half]
+            self.found = [u - half + 0.5, v - half + 0.5, 2 * half, 2 * half]  # `Box.of_rectangle`'s inverse
 
     def clear(self) -> None:
         """Show nothing."""

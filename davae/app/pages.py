@@ -1,5 +1,6 @@
 """The app's two pages, one behind the other: a photo, and the latent explorer on rendered hands."""
 
+import html
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -66,7 +67,12 @@ class Pages:
         if self.explorer is not None and hand is None:
             return
         if self._images is None:
-            self._images = self._render()
+            try:
+                self._images = self._render()
+            except Exception as error:
+                reason = f"davae could not render hands ({type(error).__name__}: {error}); please report it"
+                self._second.children = [widgets.HTML(f"<p role='alert'>{html.escape(reason)}</p>")]
+                raise
             self._codes = encode(self.predictor.model, self._images)
         images = self._images[:OFFERED]
         codes = {block: code[:OFFERED] for block, code in self._codes.items()}
@@ -77,6 +83,8 @@ class Pages:
             own = {block: torch.from_numpy(hand.means[block])[None] for block in BLOCKS}
             codes = {block: torch.cat([own[block], codes[block]]) for block in BLOCKS}
             labels, bone_mm = [hand.name, *labels], hand.bone_mm
+        if self.explorer is not None:
+            close(self.explorer.panel)
         self.explorer = LatentExplorer(
             self.predictor.model, images, codes, bone_mm=bone_mm, reference=self._codes, labels=labels
         )
@@ -96,6 +104,13 @@ class Pages:
                 images.append(rendered(factors, self.predictor.config.data).image)
             bar.value, number = len(images), number + 1
         return torch.stack(images)
+
+
+def close(widget: widgets.Widget) -> None:
+    """Close a widget and all within it, which the kernel would keep alive."""
+    for child in getattr(widget, "children", ()):
+        close(child)
+    widget.close()
 
 
 def seen(hand: Hand, photo: NDArray[np.uint8], px: int) -> Tensor:

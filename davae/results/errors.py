@@ -5,17 +5,15 @@ keeps, for each row of measured.csv that has been recorded with it, the errors o
 hundredths of a millimetre.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from davae.config import Config
 from davae.data.folders import write_atomically
 from davae.evaluation.predictions import load_predictions
 from davae.metrics import endpoint_error
-from davae.results.tables import FOLDER, MEASURED, config_digest, record_run
+from davae.results.tables import FOLDER, MEASURED, append_measured, row_of
 
 ERRORS = FOLDER / "errors.npz"
 UNIT_MM = 0.01
@@ -29,12 +27,12 @@ def record(run: Path | str, measured: Path | str = MEASURED, errors: Path | str 
 
     Raises:
         FileNotFoundError: it is not finished or not evaluated.
+        ValueError: an error is not finite or too large to be kept; nothing is recorded then.
     """
-    run = Path(run)
-    record_run(run, measured)  # says what is missing of an unfinished run
-    data = json.loads((run / "metrics.json").read_text())["data"][:12]
-    key = data, config_digest(Config.from_json((run / "config.json").read_text()))
-    write_errors({**read_errors(errors), key: p1_errors(run)}, errors)
+    row = row_of(run)
+    stored = _packed({**read_errors(errors), (row["data"], row["config"]): p1_errors(run)})
+    append_measured(row, measured)
+    _write(stored, errors)
 
 
 def p1_errors(run: Path | str) -> NDArray[np.float64]:
@@ -57,14 +55,21 @@ def write_errors(errors: dict[Key, NDArray], path: Path | str = ERRORS) -> None:
     Raises:
         ValueError: one is not finite, negative, or of more than 655 mm.
     """
+    _write(_packed(errors), path)
+
+
+def _packed(errors: dict[Key, NDArray]) -> dict[str, NDArray[np.uint16]]:
     stored = {}
     for key, values in errors.items():
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > _LARGEST_MM:
             raise ValueError(f"errors of {key}: expected 0 to {_LARGEST_MM:.0f} mm, one per test image")
         stored["-".join(key)] = np.rint(np.asarray(values) / UNIT_MM).astype(np.uint16)
+    return dict(sorted(stored.items()))
 
+
+def _write(stored: dict[str, NDArray[np.uint16]], path: Path | str) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **dict(sorted(stored.items())))
+            np.savez_compressed(file, **stored)
 
     write_atomically(Path(path), write)

@@ -110,8 +110,8 @@ def config_digest(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def record_run(run: Path | str, path: Path | str = MEASURED) -> None:
-    """Add a finished and evaluated run to the runs of record.
+def row_of(run: Path | str) -> dict[str, str]:
+    """Return the row of measured.csv of a finished and evaluated run.
 
     Raises:
         FileNotFoundError: it is not finished or not evaluated.
@@ -124,7 +124,7 @@ def record_run(run: Path | str, path: Path | str = MEASURED) -> None:
     with log.open(newline="") as file:
         *_, last = csv.DictReader(file)
     config = Config.from_json((run / "config.json").read_text())
-    append_measured(measured_row(json.loads(report.read_text()), config, last, commit()), path)
+    return measured_row(json.loads(report.read_text()), config, last, commit())
 
 
 def commit() -> str:

@@ -116,10 +116,9 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
     """
     if name in VARIABLES:
         return VARIABLES[name](config, value)
-    group, dot, field = name.partition(".")
-    part = getattr(config, group, None) if dot else None
-    fields = {f.name for f in dataclasses.fields(part)} if dataclasses.is_dataclass(part) else set()
-    if field not in fields:
+    group, _, field = name.rpartition(".")
+    part = getattr(config, group, None) if group else config
+    if field not in _fields(part):
         raise ValueError(
             f"unknown variable {name!r}; choose one of {', '.join(VARIABLES)}, or a field of the config such "
             "as train.learning_rate"
@@ -134,7 +133,26 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
         raise ValueError(
             f"{name} = {value!r}: expected a whole number of at least {int(field in AT_LEAST_ONE)}"
         )
-    return dataclasses.replace(config, **{group: dataclasses.replace(part, **{field: value})})
+    changed = dataclasses.replace(part, **{field: value})
+    return dataclasses.replace(config, **{group: changed}) if group else changed
+
+
+def _fields(part: Any) -> set[str]:
+    """Fields of a config or of a part of one, but for parts of their own and the preset's name."""
+    if not dataclasses.is_dataclass(part):
+        return set()
+    names = {f.name for f in dataclasses.fields(part)} - {"preset"}
+    return {name for name in names if not dataclasses.is_dataclass(getattr(part, name))}
+
+
+def _image_px(config: Any, value: Value) -> Any:
+    """Side of the network's input, which the data must have been prepared with."""
+    if type(value) is not int or value < 1:
+        raise ValueError(f"image_px = {value!r}: expected a whole number of pixels, such as 128")
+    parts = [name for name in ("data", "model") if hasattr(config, name)]
+    return dataclasses.replace(
+        config, **{name: dataclasses.replace(getattr(config, name), image_px=value) for name in parts}
+    )
 
 
 def _betas(config: Config, value: float) -> Config:
@@ -181,6 +199,7 @@ VARIABLES: dict[str, Callable[[Config, Value], Config]] = {
     "alpha_pose_ratio": _positive("alpha_pose_ratio", _alpha_ratio("pose")),
     "alpha_cloud_ratio": _positive("alpha_cloud_ratio", _alpha_ratio("cloud")),
     "model": _model,
+    "image_px": _image_px,
 }
 
 
