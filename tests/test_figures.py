@@ -299,3 +299,11 @@ def test_use_style_gives_a_session_this_look():
     with matplotlib.rc_context():
         figures.use_style()
         assert matplotlib.rcParams["axes.spines.top"] is False
+
+
+def test_a_band_says_how_many_seeds_it_is_drawn_from():
+    values, whole = np.array([1.0, 10.0, 100.0]), np.arange(9.0).reshape(3, 3)
+    holes = np.where(np.arange(3) == 1, whole, np.where(np.arange(3)[:, None] == 0, whole, np.nan))
+    for errors, said in ((whole, "range over 3 seeds"), (holes, "range over 1 to 3 seeds")):
+        (axes,) = figures.sweep_curve(values, errors, variable="r").axes
+        assert said in [text.get_text() for text in axes.get_legend().get_texts()]

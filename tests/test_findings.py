@@ -177,7 +177,7 @@ def test_a_run_whose_errors_cannot_be_kept_is_not_recorded_at_all(trained, tmp_p
     evaluate(run, trained / "data", progress=False)
     with np.load(run / "predictions.npz") as file:
         arrays = dict(file)
-    arrays["pose_mm"] = arrays["pose_mm"] + 1e4
+    arrays["pose"] = arrays["pose"] + 1e4
     np.savez(run / "predictions.npz", **arrays)
     with pytest.raises(ValueError, match="expected 0 to 655 mm"):
         record(run, measured, tmp_path / "errors.npz")

@@ -53,9 +53,10 @@ def draw_sweep(
             guess, color="#777777", linestyle=":", linewidth=1.2, label="mean pose, whatever the image"
         )
     if len(errors) > 1:
+        fewest, most = (int(end) for end in np.percentile(np.isfinite(errors).sum(0), (0, 100)))
         ax.fill_between(
             x, np.nanmin(errors, 0), np.nanmax(errors, 0), color=colour, alpha=0.22, linewidth=0,
-            label=f"range over {len(errors)} seeds",
+            label=f"range over {fewest if fewest == most else f'{fewest} to {most}'} seeds",
         )  # fmt: skip
         ax.plot(np.tile(x, len(errors)), errors.ravel(), ".", color=colour, markersize=4, alpha=0.6)
     label = "mean over seeds" if len(errors) > 1 else "one seed"
