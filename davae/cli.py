@@ -449,7 +449,7 @@ def reproduce(
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
 
     Args:
-        preset: smoke for a look (minutes), laptop for results (about an hour on two cores).
+        preset: smoke for a look (minutes), laptop for results (40 minutes on two quiet cores with bf16).
         seed: Training seed.
         model: da-VAE, na-VAE without attention, or with squeeze-excitation instead.
         dataset: SynthHand, rendered here, or a dataset on disk.

@@ -133,11 +133,10 @@ def draw(found: dict[str, Record], out: Path) -> list[Path]:
             drawn["record_fig3_alphas"] = figure
     attention = found["attention"]
     table = attention.table("P1_epe_mm")
-    models = np.isfinite(table).any(0)
-    complete = table[:, models][np.isfinite(table[:, models]).all(1)]
-    if models.sum() > 1 and len(complete):
-        titles = [f"{v}-VAE" for v, there in zip(attention.study.values, models, strict=True) if there]
-        drawn["record_attention"] = figures.paired_seeds(dict(zip(titles, complete.T, strict=True)))
+    models = {f"{v}-VAE": errors for v, errors in zip(attention.study.values, table.T, strict=True)}
+    models = {title: errors for title, errors in models.items() if np.isfinite(errors).any()}
+    if len(models) > 1:
+        drawn["record_attention"] = figures.paired_seeds(models)
     paths = []
     for name, figure in drawn.items():
         paths.append(out / f"{name}.png")

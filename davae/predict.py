@@ -28,9 +28,11 @@ from davae.photo.reading import Photo, PhotoError, read_photo
 from davae.photo.release import Release, unpack
 from davae.skeleton import REFERENCE_BONE, ROOT
 from davae.training.masks import predict_probability
+from davae.training.trainer import has_bf16
 
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # what comes with the project
 MOVED, RESIZED = 0.3, 1.7  # sides, and times: a square that joints move further was no good to begin with
+TURNS = 4  # quarter turns from which the mask of a hand is seen
 AT_ONCE = 32  # crops that the networks see together
 PIXELS_AT_ONCE = 60_000_000  # of decoded photos after which no more are waited for: 180 MB
 
@@ -136,32 +138,33 @@ class HandPredictor:
             boxes |= zip(
                 searched, find_hands(self.finder, self.mask_network, [*searched.values()]), strict=True
             )
-        hands = self._look(read, boxes, names, side, bone_mm, intrinsics)
-        # A crop around the joints that were seen is more like those that were trained on.
-        closer = {n: around_joints(hands[n]) for n in searched}
-        hands |= self._look(searched, closer, names, side, bone_mm, intrinsics)
+        told = (names, side, bone_mm, intrinsics)
+        hands = self._look({n: photo for n, photo in read.items() if n not in searched}, boxes, *told)
+        # A crop around the joints that a glance shows is more like those that were trained on.
+        closer = {n: around_joints(hand) for n, hand in self._look(searched, boxes, *told, turns=1).items()}
+        hands |= self._look(searched, closer, *told)
         for n, one in enumerate(waiting):
             yield (hands[n], one.photo) if n in hands else (one.photo, None)
 
     def _look(
-        self, photos: dict[int, NDArray], boxes: dict[int, Box], names, side, bone_mm, intrinsics
+        self, photos: dict[int, NDArray], boxes: dict[int, Box], names, side, bone_mm, intrinsics, turns=TURNS
     ) -> dict[int, Hand]:
-        """Read the hands in boxes of photos."""
+        """Read the hands in boxes of photos, each masked from so many quarter turns."""
         if not photos:
             return {}
         crops = torch.cat([cut(pixels, [boxes[place]], self.px) for place, pixels in photos.items()])
         about = [(names[place], boxes[place]) for place in photos]
-        hands = self._hands(crops, about, side, bone_mm or reference_bone_mm(), intrinsics)
+        hands = self._hands(crops, about, side, bone_mm or reference_bone_mm(), intrinsics, turns)
         return dict(zip(photos, hands, strict=True))
 
     def _hands(
-        self, crops: Tensor, placed: list, side: Side | None, bone_mm: float, intrinsics
+        self, crops: Tensor, placed: list, side: Side | None, bone_mm: float, intrinsics, turns: int
     ) -> list[Hand]:
         """Read the hands off crops (b, 3, h, w)."""
         sides = [side] * len(crops) if side else self._guess_sides(crops)
         left = torch.tensor([one == "left" for one in sides])
         crops = torch.where(left[:, None, None, None], crops.flip(3), crops)  # the network knows right hands
-        masks, codes, joints, placement = self._read(crops)
+        masks, codes, joints, placement = self._read(crops, turns)
         uv = on_crop(joints, placement, self.px).double().numpy()
         hands = []
         for row, ((name, box), one) in enumerate(zip(placed, sides, strict=True)):
@@ -188,9 +191,11 @@ class HandPredictor:
             )
         return hands
 
-    def _read(self, crops: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor, Placement]:
+    def _read(
+        self, crops: Tensor, turns: int
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor, Placement]:
         """Masks, mean and log-variance of each block, joints and placement of crops of right hands."""
-        masks = predict_probability(self.mask_network, crops)
+        masks = self._masks(crops, turns)
         with torch.inference_mode():
             image = over_grey(crops, masks)
             features = self.model.encoder.trunk(image)
@@ -198,11 +203,17 @@ class HandPredictor:
             joints = self.model.pose_decoder(codes["pose"][0])
             return masks, codes, joints - joints[:, ROOT : ROOT + 1], self.camera(features)
 
+    def _masks(self, crops: Tensor, turns: int) -> Tensor:
+        """Masks (b, 1, h, w) of crops; one look is a glance, for which half precision is enough."""
+        glance = turns == 1 and has_bf16(crops.device)
+        with torch.autocast("cpu", torch.bfloat16, enabled=glance):
+            return predict_probability(self.mask_network, crops, turns)
+
     def _guess_sides(self, crops: Tensor) -> list[Side]:
         """The side that the camera head takes for likelier, of the crop as it is and mirrored."""
         odds = []
         for seen in (crops, crops.flip(3)):
-            masks = predict_probability(self.mask_network, seen, 1)  # one look tells left from right
+            masks = self._masks(seen, 1)  # one look tells left from right
             with torch.inference_mode():
                 features = self.model.encoder.trunk(over_grey(seen, masks))
                 odds.append(self.camera(features).right)

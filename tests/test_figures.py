@@ -307,3 +307,10 @@ def test_a_band_says_how_many_seeds_it_is_drawn_from():
     for errors, said in ((whole, "range over 3 seeds"), (holes, "range over 1 to 3 seeds")):
         (axes,) = figures.sweep_curve(values, errors, variable="r").axes
         assert said in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_a_seed_that_a_model_lacks_is_not_counted():
+    errors = {"da-VAE": np.array([20.0, 22.0]), "se-VAE": np.array([np.nan, 30.0])}
+    (axes,) = figures.paired_seeds(errors).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["da-VAE\n2 seeds", "se-VAE\n1 seed"]
+    assert [text.get_text() for text in axes.texts] == ["21.00", "30.00"]

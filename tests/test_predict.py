@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from test_photo import damaged, encoded, picture
 from torch.testing import assert_close
 
@@ -143,8 +145,13 @@ def test_a_release_holds_the_networks_at_half_precision(trained, release):
 def test_runs_that_do_not_belong_together_are_not_packed(trained, tiny_config, prepared, tmp_path):
     loop.train(tiny_config, prepared, tmp_path / "other", progress=False)
     out = tmp_path / "x.safetensors"
-    with pytest.raises(ValueError, match="was not trained on masks of"):
+    with pytest.raises(ValueError, match="was trained with mask 'none'"):
         pack(tmp_path / "other", trained / "mask", trained / "camera", trained / "mask", out)
+    mask = shutil.copytree(trained / "mask", tmp_path / "mask")
+    weights = load_file(mask / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, mask / "model.safetensors")
+    with pytest.raises(ValueError, match="was not trained on masks of"):
+        pack(trained / "run", mask, trained / "camera", trained / "mask", out)
     (trained / "camera" / "identity.json").rename(tmp_path / "kept.json")
     try:
         values = json.loads((tmp_path / "kept.json").read_text()) | {"init": "0" * 16}

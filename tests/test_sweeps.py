@@ -104,6 +104,20 @@ def test_the_size_of_the_input_changes_data_and_network_together(tiny):
 
 
 @pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["train.steps"], r"--set 'train.steps': expected NAME=VALUE, such as train.steps=9000"),
+        (["train.steps=1,2"], "found several values; one run has one"),
+        (["train.steps=1", "train.steps=2"], "train.steps is given twice"),
+        (["train.step=1"], "unknown variable 'train.step'; did you mean train.steps"),
+    ],
+)
+def test_settings_that_make_no_sense_are_told(tiny, texts, words):
+    with pytest.raises(ValueError, match=words):
+        apply_settings(tiny, texts)
+
+
+@pytest.mark.parametrize(
     ("choices", "words"),
     [
         ({"gamma": [1.0]}, "unknown variable 'gamma'; choose one of beta_ratio"),

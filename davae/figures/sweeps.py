@@ -124,7 +124,7 @@ def paired_seeds(errors: Mapping[str, np.ndarray], *, measure: str = "EPE, P1 (m
     """Return each model's error seed by seed, those of one seed joined by a line, with the means as bars.
 
     Args:
-        errors: model -> (s,) one error a seed, in the same order.
+        errors: model -> (s,) one error a seed, in the same order; NaN for a seed that the model lacks.
         measure: what the errors are.
     """
     same_length(**{label: values for label, values in errors.items()})
@@ -135,11 +135,12 @@ def paired_seeds(errors: Mapping[str, np.ndarray], *, measure: str = "EPE, P1 (m
     ax.plot(places, table, "-", color="#bbbbbb", linewidth=0.8, zorder=1)
     for place, values, colour in zip(places, table, SERIES, strict=False):
         ax.plot(np.full(len(values), place), values, "o", color=colour, markersize=4, zorder=2)
-        ax.hlines(values.mean(), place - 0.18, place + 0.18, color=colour, linewidth=2.5, zorder=3)
-        ax.annotate(
-            f"{values.mean():.2f}", (place + 0.2, values.mean()), va="center", color=colour, fontsize=8
-        )
-    ax.set_xticks(places, list(errors))
+        mean = np.nanmean(values)
+        ax.hlines(mean, place - 0.18, place + 0.18, color=colour, linewidth=2.5, zorder=3)
+        ax.annotate(f"{mean:.2f}", (place + 0.2, mean), va="center", color=colour, fontsize=8)
+    counts = np.isfinite(table).sum(1)
+    ticks = [f"{label}\n{n} seed{'s' * (n > 1)}" for label, n in zip(errors, counts.tolist(), strict=True)]
+    ax.set_xticks(places, ticks)
     ax.set(xlim=(-0.5, len(errors) - 0.4), ylabel=measure)
     ax.grid(axis="x", visible=False)
     return figure

@@ -56,7 +56,12 @@ def pack(
     finder, finder_config = runs.load_mask_network(Path(finder_run))
     identity, of_camera = runs.identity_of(run), runs.identity_of(camera_run)
     digests = {"model": runs.weights_digest(run), "mask": runs.weights_digest(mask_run)}
-    if config.data.mask != "network" or identity.mask_network != digests["mask"]:
+    if config.data.mask != "network":
+        raise ValueError(
+            f"{run}: was trained with mask {config.data.mask!r}, but photos are seen through predicted "
+            "masks; train one with `--mask network`"
+        )
+    if identity.mask_network != digests["mask"]:
         raise ValueError(f"{run}: was not trained on masks of {mask_run}; name the mask network that it saw")
     if of_camera.init != digests["model"]:
         raise ValueError(f"{camera_run}: is a camera head of another model than {run}; train one for this")

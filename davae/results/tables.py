@@ -206,10 +206,10 @@ def layout(table: int, measured: Mapping[str, Mapping[str, float]] | None = None
         cells = [*([row["group"]] if grouped else []), method, *(row[name] or "–" for name in numbers)]
         # Only an entry without a reference is this paper's own model and may carry a measurement of ours.
         values = {} if row["reference"] else measured.pop(row["method"], {})
-        body.append(cells + [_cell(values.get(title)) or "–" for title in ours])
+        body.append(cells + [_cell(values.get(title), digits=4) or "–" for title in ours])
     for method, values in measured.items():
         cells = [*([""] if grouped else []), method, *("–" for _ in numbers)]
-        body.append(cells + [_cell(values.get(title)) or "–" for title in ours])
+        body.append(cells + [_cell(values.get(title), digits=4) or "–" for title in ours])
     notes = [f"({chr(ord('a') + i)}) {note}" for i, note in enumerate(notes)]
     return Layout(f"Table {table}. {TITLES[table]}", head, body, notes, 2 if grouped else 1)
 
@@ -277,7 +277,7 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, digits: int = 5) -> str:
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@ field of the config by its dotted name, such as `train.learning_rate`.
 """
 
 import dataclasses
+import difflib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -57,12 +58,11 @@ def vary(config: Config, choices: Mapping[str, Sequence[Value]], seeds: Sequence
     return points
 
 
-def parse_choices(texts: Sequence[str], option: str = "--vary") -> dict[str, list[Value]]:
+def parse_choices(texts: Sequence[str]) -> dict[str, list[Value]]:
     """Read variables and values as they stand on a command line: "beta_ratio=0.3,3,30".
 
     Args:
         texts: one a variable.
-        option: by which errors call it.
 
     Raises:
         ValueError: a text that is not NAME=VALUE,VALUE..., or a name given twice.
@@ -72,11 +72,11 @@ def parse_choices(texts: Sequence[str], option: str = "--vary") -> dict[str, lis
         name, equals, values = text.partition("=")
         found = [value.strip() for value in values.split(",")]
         if not (name and equals and all(found)):
-            raise ValueError(f"{option} {text!r}: expected NAME=VALUE,VALUE..., such as beta_ratio=0.3,3,30")
+            raise ValueError(f"--vary {text!r}: expected NAME=VALUE,VALUE..., such as beta_ratio=0.3,3,30")
         if "..." in found:
-            raise ValueError(f"{option} {text!r}: write every value out; '...' stands for none")
+            raise ValueError(f"--vary {text!r}: write every value out; '...' stands for none")
         if name in choices:
-            raise ValueError(f"{option} {text!r}: {name} is given twice; put all its values into one")
+            raise ValueError(f"--vary {text!r}: {name} is given twice; put all its values into one")
         choices[name] = [plain_value(value) for value in found]
     return choices
 
@@ -87,12 +87,17 @@ def apply_settings(config: Any, texts: Sequence[str]) -> Any:
     Raises:
         ValueError: not NAME=VALUE, no such variable, or not a value for it.
     """
-    for name, values in parse_choices(texts, "--set").items():
-        if len(values) > 1:
-            raise ValueError(
-                f"--set {name}: found {len(values)} values; one run has one, `sweep` takes several"
-            )
-        config = set_variable(config, name, values[0])
+    given = set()
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if name in given:
+            raise ValueError(f"--set {text!r}: {name} is given twice")
+        given.add(name)
+        if not (name and equals and value.strip()):
+            raise ValueError(f"--set {text!r}: expected NAME=VALUE, such as train.steps=9000")
+        if "," in value:
+            raise ValueError(f"--set {text!r}: found several values; one run has one, `sweep` takes several")
+        config = set_variable(config, name, plain_value(value.strip()))
     return config
 
 
@@ -119,10 +124,7 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
     group, _, field = name.rpartition(".")
     part = getattr(config, group, None) if group else config
     if field not in _fields(part):
-        raise ValueError(
-            f"unknown variable {name!r}; choose one of {', '.join(VARIABLES)}, or a field of the config such "
-            "as train.learning_rate"
-        )
+        raise ValueError(f"unknown variable {name!r}; {_advice(config, name)}")
     found = getattr(part, field)
     wanted = type(found)
     if wanted is float and type(value) is int:
@@ -135,6 +137,19 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
         )
     changed = dataclasses.replace(part, **{field: value})
     return dataclasses.replace(config, **{group: changed}) if group else changed
+
+
+def _advice(config: Any, name: str) -> str:
+    """What was perhaps meant by an unknown name."""
+    parts = [f.name for f in dataclasses.fields(config)]
+    known = [f"{part}.{field}" for part in parts for field in _fields(getattr(config, part))]
+    known += [*VARIABLES, *_fields(config)]
+    if near := difflib.get_close_matches(name, sorted(known), n=3):
+        return f"did you mean {' or '.join(near)}?"
+    return (
+        f"choose one of {', '.join(VARIABLES)}, or a field of the config (davae/config.py) such as "
+        "train.learning_rate"
+    )
 
 
 def _fields(part: Any) -> set[str]:
