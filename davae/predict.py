@@ -60,7 +60,7 @@ class HandPredictor:
         return cls(unpack(WEIGHTS if path is None else path))
 
     def predict(self, photo: Photo, **options: Any) -> Hand:
-        """Find the hand in one photo; options as in `predict_all`.
+        """Find the hand in one photo; options as in `each`.
 
         Raises:
             PhotoError: it cannot be used.
@@ -70,25 +70,12 @@ class HandPredictor:
             raise found
         return found
 
-    def predict_all(
-        self,
-        photos: Sequence[Photo],
-        *,
-        names: Sequence[str] | None = None,
-        boxes: Sequence[Box | None] | None = None,
-        side: Side | None = None,
-        bone_mm: float | None = None,
-        intrinsics: tuple[float, float, float, float] | None = None,
-    ) -> list[Hand | PhotoError]:
+    def predict_all(self, photos: Sequence[Photo], **options: Any) -> list[Hand | PhotoError]:
         """Find the hand in each photo; one that cannot be used costs no other its result.
 
         Args:
             photos: files, their contents, arrays or Pillow images.
-            names: by which results and errors call them.
-            boxes: the square to look at, for each photo; where there is none, the hand is looked for.
-            side: of all hands; guessed for each where nothing is said.
-            bone_mm: length of the middle MCP-PIP bone; the built-in hand's where nothing is said.
-            intrinsics: fx, fy, cx, cy of the camera, pixels, with which joints are placed before it.
+            options: as in `each`.
 
         Returns:
             For each photo the hand or the error.
@@ -96,8 +83,7 @@ class HandPredictor:
         Raises:
             ValueError: an option that makes no sense.
         """
-        options = {"side": side, "bone_mm": bone_mm, "intrinsics": intrinsics}
-        return [hand for hand, _ in self.each(photos, names=names, boxes=boxes, **options)]
+        return [hand for hand, _ in self.each(photos, **options)]
 
     def each(
         self,
@@ -112,6 +98,17 @@ class HandPredictor:
         """What `predict_all` returns, as it is found, and with each hand its photo's pixels (h, w, 3).
 
         However many and however large the photos are, no more than a few hundred MB of them are held.
+
+        Args:
+            photos: files, their contents, arrays or Pillow images.
+            names: by which results and errors call them.
+            boxes: the square to look at, for each photo; where there is none, the hand is looked for.
+            side: of all hands; guessed for each where nothing is said.
+            bone_mm: length of the middle MCP-PIP bone; the built-in hand's where nothing is said.
+            intrinsics: fx, fy, cx, cy of the camera, pixels, with which joints are placed before it.
+
+        Raises:
+            ValueError: an option that makes no sense.
         """
         if names is None:
             names = [str(p) if isinstance(p, str | Path) else f"photo {k}" for k, p in enumerate(photos, 1)]
