@@ -298,7 +298,7 @@ def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "tr
     print(format_table(measured))
 
 
-def train_camera(run: Path, data: Path, out: Path, steps: int = 2000) -> None:
+def train_camera(run: Path, data: Path, out: Path, steps: int = 3000) -> None:
     """Train the head that says where on a crop the joints lie, on the frozen trunk of a finished run.
 
     The run must have been trained on jittered crops: `train --set data.shift=0.1 data.scale_max=1.25`.

@@ -19,6 +19,7 @@ from davae.config import DataConfig, ModelConfig, Saved, TrainConfig
 from davae.data.augment import augment, held_on, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.networks import DaVAE
+from davae.networks.blocks import BasicBlock, full_precision, initialise, residual_layer
 from davae.training import distributed, runs
 from davae.training.trainer import (
     ResumableTrainer,
@@ -30,7 +31,7 @@ from davae.training.trainer import (
     step_seed,
 )
 
-SIDE_WEIGHT = 0.05  # of the side beside the place, whose error is of this order
+SIDE_WEIGHT = 0.1  # of the side beside the place, whose error is of this order
 TOLERANCE = 0.02  # sides of the crop, or of a bone's logarithm: errors beyond count by their size, not square
 VALIDATION_SEED = 1_000_003  # of the crops that validation jitters, always alike
 
@@ -41,7 +42,7 @@ class CameraConfig(Saved):
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    channels: int = 16  # of each place of the trunk's map
+    channels: tuple[int, int] = (64, 128)  # of its two layers
     hidden: int = 128
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -55,23 +56,32 @@ class Placement(NamedTuple):
 
 
 class CameraHead(nn.Module):
-    """The trunk's features (b, c, h, w) to the root's place and the reference bone's length in the crop."""
+    """The trunk's features (b, c, h, w) to the root's place, the reference bone's length, and the side.
+
+    Two residual layers, as the heads of na-VAE have, and no pooling: where things are is what is asked. A
+    single look at each place of the trunk's map finds the root, but never learnt left from right.
+    """
 
     def __init__(self, config: CameraConfig):
         super().__init__()
         self.config = config
-        features = trunk_shape(config.model)
-        self.squeeze = nn.Conv2d(features[0], config.channels, 1)
-        self.hidden = nn.Linear(config.channels * features[1] * features[2], config.hidden)
+        channels, side, _ = trunk_shape(config.model)
+        layers = []
+        for wider in config.channels:
+            layers += residual_layer(BasicBlock, channels, wider, blocks=1, stride=2)
+            channels, side = wider, -(-side // 2)
+        self.layers = nn.Sequential(*layers)
+        self.hidden = nn.Linear(channels * side**2, config.hidden)
         self.last = nn.Linear(config.hidden, 4)
+        initialise(self)
         nn.init.zeros_(self.last.weight)  # begin with the middle of the crop and a likely length
         with torch.no_grad():
             self.last.bias.copy_(torch.tensor([0.0, 0.0, -1.8, 0.0]))
 
     def forward(self, features: Tensor) -> Placement:
         """Locate the hands."""
-        x = F.relu(self.squeeze(features.float())).flatten(1)
-        x = self.last(F.relu(self.hidden(x)))
+        x = full_precision(self.hidden, self.layers(features).flatten(1))
+        x = full_precision(self.last, F.relu(x))
         return Placement(x[:, :2], x[:, 2].exp(), x[:, 3])
 
 
@@ -178,7 +188,7 @@ def train_camera(
 def camera_schedule(seed: int = 0) -> TrainConfig:
     """A few minutes on two cores."""
     return TrainConfig(
-        steps=2000, batch_size=64, optimiser="adam", learning_rate=1e-3, warmup_steps=50, average_decay=0.98,
+        steps=3000, batch_size=64, optimiser="adam", learning_rate=1e-3, warmup_steps=50, average_decay=0.98,
         checkpoint_every=200, seed=seed,
     )  # fmt: skip
 
@@ -221,9 +231,9 @@ class CameraTrainer(ResumableTrainer):
         both = torch.cat([batch.image, batch.image.flip(3)])
         with torch.no_grad(), self.autocast:
             features = self.trunk(both.contiguous(memory_format=torch.channels_last))
-        seen, mirrored = (
-            Placement(*parts) for parts in zip(*(x.chunk(2) for x in head(features)), strict=True)
-        )
+        with self.autocast:
+            found = head(features)
+        seen, mirrored = (Placement(*parts) for parts in zip(*(x.chunk(2) for x in found), strict=True))
         bone = bone_in_sides(split, indices[own]).to(self.device) * batch.zoom
         return placement_loss(seen, mirrored, batch.root, bone)
 
