@@ -103,11 +103,19 @@ def test_the_size_of_the_input_changes_data_and_network_together(tiny):
         apply_settings(tiny, ["data.image_px=128"])
 
 
+def test_a_field_of_several_values_is_set_by_commas(tiny):
+    assert apply_settings(tiny, ["model.blocks=3,4,6,3"]).model.blocks == (3, 4, 6, 3)
+
+
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
         (["train.steps"], r"--set 'train.steps': expected NAME=VALUE, such as train.steps=9000"),
-        (["train.steps=1,2"], "found several values; one run has one"),
+        (["train.steps=1,2"], "found several values; a run has one"),
+        (["model.blocks=2,2"], "model.blocks = .*expected 4 values, such as 1,1,1,1"),
+        (["model.blocks=2"], "expected 4 values"),
+        (["beta_ratio=1,2"], "expected a positive number"),
+        (["model.blocks=2,2,2,x"], "expected 4 values"),
         (["train.steps=1", "train.steps=2"], "train.steps is given twice"),
         (["train.step=1"], "unknown variable 'train.step'; did you mean train.steps"),
     ],

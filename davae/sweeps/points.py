@@ -14,7 +14,7 @@ from typing import Any
 
 from davae.config import BLOCKS, VARIANTS, Config
 
-Value = float | int | str | bool
+Value = float | int | str | bool | tuple[int, ...]
 AT_LEAST_ONE = {"steps", "batch_size", "checkpoint_every", "width", "cloud_points", "fold_grid", "image_px"}
 
 
@@ -95,9 +95,8 @@ def apply_settings(config: Any, texts: Sequence[str]) -> Any:
         given.add(name)
         if not (name and equals and value.strip()):
             raise ValueError(f"--set {text!r}: expected NAME=VALUE, such as train.steps=9000")
-        if "," in value:
-            raise ValueError(f"--set {text!r}: found several values; one run has one, `sweep` takes several")
-        config = set_variable(config, name, plain_value(value.strip()))
+        values = tuple(plain_value(one.strip()) for one in value.split(","))
+        config = set_variable(config, name, values if len(values) > 1 else values[0])
     return config
 
 
@@ -129,6 +128,12 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
     wanted = type(found)
     if wanted is float and type(value) is int:
         value = float(value)
+    if wanted is tuple and (type(value) is not tuple or [*map(type, value)] != [*map(type, found)]):
+        raise ValueError(f"{name} = {value!r}: expected {len(found)} values, such as {_listed(found)}")
+    if type(value) is tuple and wanted is not tuple:
+        raise ValueError(
+            f"{name} = {_listed(value)}: found several values; a run has one, `sweep` takes several"
+        )
     if type(value) is not wanted:
         raise ValueError(f"{name} = {value!r}: expected a value of type {wanted.__name__}, such as {found!r}")
     if wanted is int and value < (field in AT_LEAST_ONE):
@@ -195,7 +200,7 @@ def _loss(config: Config, **weights: float) -> Config:
 
 def _positive(name: str, change: Callable[[Config, float], Config]) -> Callable[[Config, Value], Config]:
     def checked(config: Config, value: Value) -> Config:
-        if isinstance(value, bool | str) or not 0 < value < float("inf"):
+        if isinstance(value, bool | str | tuple) or not 0 < value < float("inf"):
             raise ValueError(f"{name} = {value!r}: expected a positive number")
         return change(config, float(value))
 
@@ -225,6 +230,10 @@ def plain_value(text: str) -> Value:
     except ValueError:
         return text
     return value if isinstance(value, int | float | bool) else text
+
+
+def _listed(values: tuple) -> str:
+    return ",".join(map(str, values))
 
 
 def _short(value: Value) -> str:
