@@ -280,7 +280,9 @@ def predict_masks(mask_run: Path, data: Path) -> None:
     print(f"{'predicted' if predict(mask_run, data) else 'found predicted'}: {data}")
 
 
-def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "train"] = "test") -> None:
+def evaluate(
+    run: Path, data: Path, out: Path, split: Literal["test", "val", "train"] = "test", turns: int = 1
+) -> None:
     """Measure a finished run under protocols P1 to P5, beside constant baselines.
 
     Args:
@@ -288,11 +290,12 @@ def evaluate(run: Path, data: Path, out: Path, split: Literal["test", "val", "tr
         data: Folder written by `prepare`.
         out: JSON file to write.
         split: Which split; every choice is made on val, test is for reporting.
+        turns: Quarter turns of each crop over which joints are averaged; the paper has 1, `predict` takes 4.
     """
     from davae.evaluation import evaluate as evaluate_run
     from davae.evaluation import format_table
 
-    measured = evaluate_run(run, data, out=out, split=split)
+    measured = evaluate_run(run, data, out=out, split=split, turns=turns)
     if measured["trained_on"] not in (None, measured["data"]):
         print(f"note: {run} was trained on other data; its folder keeps its own report, this one is {out}")
     print(format_table(measured))

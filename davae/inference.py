@@ -5,9 +5,11 @@ evaluation mode, without the other two heads and decoders.
 """
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
+import torch
 from torch import Tensor, channels_last, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -60,6 +62,26 @@ class HandProbability(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Apply the mask network at the crop's resolution."""
         return enlarge(self.network(image), image).sigmoid()
+
+
+def quarter_turns(images: Tensor, count: int) -> list[Tensor]:
+    """Return images (b, c, h, w) turned by 0, 1, 2, ... right angles about their middle."""
+    return [torch.rot90(images, turn, (2, 3)) for turn in range(count)]
+
+
+def over_turns(points: Sequence[Tensor]) -> Tensor:
+    """Return the mean of points (..., 2 or 3) that were seen in `quarter_turns`, each turned back.
+
+    Points are relative to the middle, or to each other: x right, y down, and z, if there is one, along the
+    axis of turning. A network is not quite the same from all sides, so four views err less than one.
+    """
+    back = []
+    for turn, seen in enumerate(points):
+        x, y = seen[..., 0], seen[..., 1]
+        for _ in range(turn):
+            x, y = -y, x
+        back.append(torch.cat([torch.stack([x, y], dim=-1), seen[..., 2:]], dim=-1))
+    return torch.stack(back).mean(0)
 
 
 def fused(network: Network) -> Network:

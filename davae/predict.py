@@ -19,7 +19,7 @@ from davae.camera import apply_homography, backproject, hand_crop, view_rotation
 from davae.config import BLOCKS, Config
 from davae.data.augment import over_grey
 from davae.hand.procedural import procedural_rig
-from davae.inference import fused
+from davae.inference import fused, over_turns, quarter_turns
 from davae.networks import DaVAE, HandMaskNet
 from davae.photo.camera import CameraHead, Placement, on_crop
 from davae.photo.finding import Box, cut, find_hands
@@ -32,7 +32,7 @@ from davae.training.trainer import has_bf16
 
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # what comes with the project
 MOVED, RESIZED = 0.3, 1.7  # sides, and times: a square that joints move further was no good to begin with
-TURNS = 4  # quarter turns from which the mask of a hand is seen
+TURNS = 4  # quarter turns from which a hand is seen, for its mask, joints and place
 AT_ONCE = 32  # crops that the networks see together
 PIXELS_AT_ONCE = 60_000_000  # of decoded photos after which no more are waited for: 180 MB
 
@@ -146,7 +146,7 @@ class HandPredictor:
     def _look(
         self, photos: dict[int, NDArray], boxes: dict[int, Box], names, side, bone_mm, intrinsics, turns=TURNS
     ) -> dict[int, Hand]:
-        """Read the hands in boxes of photos, each masked from so many quarter turns."""
+        """Read the hands in boxes of photos, each seen from so many quarter turns."""
         if not photos:
             return {}
         crops = torch.cat([cut(pixels, [boxes[place]], self.px) for place, pixels in photos.items()])
@@ -191,14 +191,25 @@ class HandPredictor:
     def _read(
         self, crops: Tensor, turns: int
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor, Placement]:
-        """Masks, mean and log-variance of each block, joints and placement of crops of right hands."""
+        """Masks, mean and log-variance of each block, joints and placement of crops of right hands.
+
+        Joints and placement are means over the turns; codes are those of the crop as it is.
+        """
         masks = self._masks(crops, turns)
         with torch.inference_mode():
-            image = over_grey(crops, masks)
-            features = self.model.encoder.trunk(image)
-            codes = {block: head(features) for block, head in self.model.encoder.heads.items()}
-            joints = self.model.pose_decoder(codes["pose"][0])
-            return masks, codes, joints - joints[:, ROOT : ROOT + 1], self.camera(features)
+            heads = self.model.encoder.heads
+            views = [
+                self.model.encoder.trunk(image) for image in quarter_turns(over_grey(crops, masks), turns)
+            ]
+            codes = {block: head(views[0]) for block, head in heads.items()}
+            joints = over_turns([self.model.pose_decoder(heads["pose"](view)[0]) for view in views])
+            placed = [self.camera(view) for view in views]
+            placement = Placement(
+                over_turns([one.root for one in placed]),
+                torch.stack([one.bone for one in placed]).mean(0),
+                torch.stack([one.right for one in placed]).mean(0),
+            )
+            return masks, codes, joints - joints[:, ROOT : ROOT + 1], placement
 
     def _masks(self, crops: Tensor, turns: int) -> Tensor:
         """Masks (b, 1, h, w) of crops; one look is a glance, for which half precision is enough."""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from skimage.color import lab2rgb, rgb2lab
 
 from davae import metrics
@@ -305,6 +306,22 @@ def test_predict_is_the_model_on_centred_crops(tiny):
     np.testing.assert_allclose(p.psnr_db[30:], -10 * mse.log10(), rtol=1e-5)
 
 
+def test_joints_over_turns_are_those_of_the_turned_crops_turned_back(tiny):
+    model, split, config = tiny
+    p = predict(model, split, config, turns=4, progress=False)
+    batch = centre(load_batch(split, np.arange(32), "cpu"), config.data)
+    mean = 0
+    with torch.inference_mode():
+        for turn in range(4):
+            joints = model(torch.rot90(batch.image, turn, (2, 3))).pose.numpy()
+            back = Rotation.from_euler("z", 90 * turn, degrees=True).as_matrix()
+            mean = mean + joints @ back.T / 4
+    np.testing.assert_allclose(p.pose[:32], mean, atol=1e-5)
+    once = predict(model, split, config, progress=False)
+    np.testing.assert_array_equal(p.means["pose"], once.means["pose"])  # of the crop as it is
+    assert np.abs(p.pose - once.pose).max() > 0.01
+
+
 def test_predict_draws_the_objective_of_training(tiny):
     model, split, config = tiny
     p = predict(model, split, config, progress=False, seed=5)
@@ -336,6 +353,15 @@ def test_a_run_keeps_the_report_of_its_own_data(run, tmp_path):
     found = evaluate(run, tmp_path, tmp_path / "out.json", device="cpu", progress=False)
     assert (found["trained_on"], found["data"]) == ("1" * 64, "0" * 64)
     assert json.loads((tmp_path / "out.json").read_text()) == found
+    assert not (run / "metrics.json").exists() and not (run / "predictions.npz").exists()
+
+
+def test_a_run_keeps_the_report_of_one_look(run, tmp_path):
+    with pytest.raises(ValueError, match="turns is 5: expected 1 to 4"):
+        evaluate(run, tmp_path, turns=5, progress=False)
+    with pytest.raises(ValueError, match=r"name a file for the report \(out\) of 4 turns"):
+        evaluate(run, tmp_path, turns=4, progress=False)
+    assert evaluate(run, tmp_path, tmp_path / "out.json", turns=4, progress=False)["turns"] == 4
     assert not (run / "metrics.json").exists() and not (run / "predictions.npz").exists()
 
 

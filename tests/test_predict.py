@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.spatial.transform import Rotation
 from test_photo import damaged, encoded, picture
 from torch.testing import assert_close
 
@@ -207,12 +208,18 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     opened = unpack(release)
     crop = cut(pixels, [box], 64)
     mask = predict_probability(opened.mask, crop)
+    joints, root, bone = 0, 0, 0
     with torch.inference_mode():
-        image = over_grey(crop, mask)
-        output = opened.model(image)
-        placement = opened.camera(opened.model.encoder.trunk(image))
+        upright = over_grey(crop, mask)
+        output = opened.model(upright)
+        for turn, back in enumerate(quarter_turn_matrices()):
+            image = torch.rot90(upright, turn, (2, 3))
+            placement = opened.camera(opened.model.encoder.trunk(image))
+            joints = joints + opened.model(image).pose @ back.T / 4
+            root, bone = root + placement.root @ back[:2, :2].T / 4, bone + placement.bone / 4
+        placement = placement._replace(root=root, bone=bone)
     np.testing.assert_allclose(hand.mask, mask[0, 0], atol=1e-4)
-    joints = output.pose - output.pose[:, 9:10]
+    joints = joints - joints[:, 9:10]
     np.testing.assert_allclose(hand.joints, joints[0], atol=1e-4)
     np.testing.assert_allclose(hand.joints_mm, 40 * joints[0], atol=1e-2)
     np.testing.assert_allclose(hand.means["shape"], output.means["shape"][0], atol=1e-4)
@@ -220,6 +227,25 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
         np.linalg.inv(box.to_crop(64)), on_crop(joints, placement, 64)[0].double().numpy()
     )
     np.testing.assert_allclose(hand.joints_px, on_photo, atol=1e-2)
+
+
+def quarter_turn_matrices() -> list[torch.Tensor]:
+    """Rotations about the axis of view that undo `torch.rot90` by 0 to 3 turns; y is down."""
+    return [
+        torch.tensor(Rotation.from_euler("z", 90 * turn, degrees=True).as_matrix()).float()
+        for turn in range(4)
+    ]
+
+
+def test_a_turned_photo_gives_the_turned_hand(predictor):
+    """Exactly, however little the networks know: all four sides of a crop are looked at."""
+    pixels, box = photo(121, 121), Box((60.0, 60.0), 50.0)
+    upright = predictor.predict(pixels, boxes=[box], side="right")
+    turned = predictor.predict(np.rot90(pixels).copy(), boxes=[box], side="right")
+    back = quarter_turn_matrices()[1].numpy()
+    np.testing.assert_allclose(turned.joints @ back.T, upright.joints, atol=1e-4)
+    np.testing.assert_allclose((turned.joints_px - 60) @ back[:2, :2].T + 60, upright.joints_px, atol=1e-2)
+    np.testing.assert_allclose(np.rot90(turned.mask, -1), upright.mask, atol=1e-3)
 
 
 def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
