@@ -114,6 +114,7 @@ def test_a_field_of_several_values_is_set_by_commas(tiny):
         (["train.steps=1,2"], "found several values; a run has one"),
         (["model.blocks=2,2"], "model.blocks = .*expected 4 values, such as 1,1,1,1"),
         (["model.blocks=2"], "expected 4 values"),
+        (["model.blocks=0,2,2,2"], "model.blocks = 0,2,2,2: expected whole numbers, each of at least 1"),
         (["beta_ratio=1,2"], "expected a positive number"),
         (["model.blocks=2,2,2,x"], "expected 4 values"),
         (["train.steps=1", "train.steps=2"], "train.steps is given twice"),

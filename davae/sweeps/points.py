@@ -15,7 +15,9 @@ from typing import Any
 from davae.config import BLOCKS, VARIANTS, Config
 
 Value = float | int | str | bool | tuple[int, ...]
-AT_LEAST_ONE = {"steps", "batch_size", "checkpoint_every", "width", "cloud_points", "fold_grid", "image_px"}
+AT_LEAST_ONE = {
+    "steps", "batch_size", "checkpoint_every", "width", "blocks", "cloud_points", "fold_grid", "image_px",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,11 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
         )
     if type(value) is not wanted:
         raise ValueError(f"{name} = {value!r}: expected a value of type {wanted.__name__}, such as {found!r}")
-    if wanted is int and value < (field in AT_LEAST_ONE):
-        raise ValueError(
-            f"{name} = {value!r}: expected a whole number of at least {int(field in AT_LEAST_ONE)}"
-        )
+    least = int(field in AT_LEAST_ONE)
+    numbers = value if wanted is tuple else (value,)
+    if any(type(number) is int and number < least for number in numbers):
+        what = "whole numbers, each" if wanted is tuple else "a whole number"
+        raise ValueError(f"{name} = {_listed(numbers)}: expected {what} of at least {least}")
     changed = dataclasses.replace(part, **{field: value})
     return dataclasses.replace(config, **{group: changed}) if group else changed
 
