@@ -24,7 +24,7 @@ from davae.data.prepared import PreparedSplit
 from davae.data.record import BadSample
 from davae.data.synthhand import sample_factors
 from davae.latent import encode, straight
-from davae.training.runs import load_model
+from davae.training.runs import load_model, weights_digest
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHAPE_BOUND = 1.5  # the outline's change with shape over that of the truth
@@ -53,6 +53,17 @@ def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list]
     return frames, changes
 
 
+def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
+    """Raise ValueError unless a test image shows the hand that `seed` draws, whose truth is rendered here."""
+    number = int(test.ids[row])
+    for name, drawn in sample_factors(seed, "test", number).flat().items():
+        if not np.array_equal(test.factors[name][row], drawn):
+            raise ValueError(
+                f"--data: {name} of test image {number} is {test.factors[name][row]}, but seed {seed} of the "
+                f"run's preset draws {drawn}; give data that were rendered with that seed"
+            )
+
+
 @torch.inference_mode()
 def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str, Any]:
     """Claims and agreement over random pairs of test images."""
@@ -61,6 +72,7 @@ def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str,
     rng = np.random.default_rng(seed)
     drawn = np.stack([rng.choice(len(test), 2, replace=False) for _ in range(pairs)])
     used, rows = np.unique(drawn, return_inverse=True)
+    check_drawn_with(config.render.seed, test, used[0])
     codes = encode(model, centre(load_batch(test, used), config.data).image)
     rows = rows.reshape(drawn.shape)
     effects = d.effects(model, codes, rows, np.asarray(test.scale_mm[used]))
@@ -84,6 +96,7 @@ def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str,
         d.Verdict("shape moves the outline, over what it does in the truth", ratio, SHAPE_BOUND),
     ]
     return {
+        "weights": weights_digest(run),
         "pairs": pairs,
         "left out": left_out,
         "claims": {

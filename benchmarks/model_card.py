@@ -1,5 +1,8 @@
 r"""The tables of the model card of the weights that come with davae, from what was measured.
 
+    python -m davae render --out FRAMES --train 500 --val 1 --test 2000 --seed 7 --workers 2
+    python -m davae prepare --dataset synthhand --root FRAMES --out UNSEEN --size 128 --workers 2
+    python -m davae predict-masks --mask-run outputs/runs/photo-mask --data UNSEEN
     python -m davae evaluate --run outputs/runs/photo --data UNSEEN --turns 4 \
         --out docs/results/photo_evaluation.json
     python -m davae evaluate --run outputs/runs/photo --data UNSEEN --out docs/results/photo_one_look.json
@@ -17,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from davae.data.folders import write_atomically
+from davae.disentanglement import Agreement
 from davae.predict import WEIGHTS
 from davae.skeleton import JOINT_NAMES
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results"
 CARD = WEIGHTS.with_name("README.md")
+LEAST_CONSTANTS = 500  # training hands whose mean is the constant answer
 BEGIN, END = "<!-- measured -->\n", "<!-- end -->"
 
 
@@ -32,18 +37,26 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def number(value: float | None, digits: int = 1) -> str:
+    """A number as it stands in a cell, a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def interval(value: float | None, bounds: list[float] | None) -> str:
+    """A number with its 95 % interval."""
+    return "-" if value is None or bounds is None else f"{value:.1f} ({bounds[0]:.1f} to {bounds[1]:.1f})"
+
+
 def errors(reports: list[dict[str, Any]]) -> str:
     """P1 and P5 beside constant answers, as `predict` does it and by one look at each crop."""
     rows = []
     kinds = (("P1", "mean_pose", "P1_to_mean_pose"), ("P5", "mean_hand", "P5_to_mean_hand"))
     for (name, baseline, ratio), report in itertools.product(kinds, reports):
         found = report["protocols"][name]
-        low, high = found["epe_interval_mm"]
-        constant = report[baseline][name]["epe_mm"]
         rows.append([
-            name, str(report["turns"]), f"{found['epe_mm']:.1f} ({low:.1f} to {high:.1f})",
-            f"{found['median_mm']:.1f}", f"{found['auc_20_50']:.3f}", f"{constant:.1f}",
-            f"{report['ratios'][ratio]:.3f}",
+            name, str(report["turns"]), interval(found["epe_mm"], found["epe_interval_mm"]),
+            number(found["median_mm"]), number(found["auc_20_50"], 3),
+            number(report[baseline][name]["epe_mm"]), number(report["ratios"][ratio], 3),
         ])  # fmt: skip
     head = [
         "protocol", "looks", "EPE mm (95 % interval)", "median mm", "AUC 20-50 mm", "constant answer, mm",
@@ -55,19 +68,16 @@ def errors(reports: list[dict[str, Any]]) -> str:
 def joints(report: dict[str, Any]) -> str:
     """Errors of each joint."""
     p1, p5 = (report["protocols"][name]["per_joint_mm"] for name in ("P1", "P5"))
-    rows = [[name, f"{a:.1f}", f"{b:.1f}"] for name, a, b in zip(JOINT_NAMES, p1, p5, strict=True)]
+    rows = [[name, number(a), number(b)] for name, a, b in zip(JOINT_NAMES, p1, p5, strict=True)]
     return table(["joint", "P1 mm", "P5 mm"], rows)
 
 
 def skin_tones(report: dict[str, Any]) -> str:
     """Errors of hands by how light they look."""
-    rows = []
-    for name, found in report["skin_tone"]["classes"].items():
-        low, high = found["epe_mm_interval"]
-        rows.append([
-            name, str(found["n"]), f"{found['epe_mm']:.1f} ({low:.1f} to {high:.1f})",
-            f"{found['share_of_grey']:.2f}",
-        ])  # fmt: skip
+    rows = [
+        [name, str(c["n"]), interval(c["epe_mm"], c["epe_mm_interval"]), number(c["share_of_grey"], 2)]
+        for name, c in report["skin_tone"]["classes"].items()
+    ]
     return table(["skin tone", "hands", "P1 mm (95 % interval)", "share of grey's picture error"], rows)
 
 
@@ -76,40 +86,72 @@ def frames(found: dict[str, Any]) -> str:
     rows = [
         [
             way,
-            f"{cell['P1 mm, mean']:.1f}",
-            f"{cell['P1 mm, median']:.1f}",
+            number(cell["P1 mm, mean"]),
+            number(cell["P1 mm, median"]),
             f"{100 * cell['joints on the photo, median of sides']:.1f} %",
         ]
         for way, cell in found.items()
         if isinstance(cell, dict)
     ]
-    text = table(
-        ["crop, side", "P1 mm, mean", "P1 mm, median", "joints on the photo, of the crop's side"], rows
-    )
+    head = ["crop, side", "P1 mm, mean", "P1 mm, median", "joints on the photo, of the crop's side"]
     boxes, sides = (100 * found[name] for name in ("boxes of IoU 0.5 or more", "sides guessed"))
-    return text + (
-        f"\nOf {found['frames']:,} boxes, {boxes:.0f} % overlap the true one by half or more (IoU); of the "
-        f"sides, {sides:.0f} % are guessed rightly.\n"
+    return table(head, rows) + (
+        f"\nOf the boxes found, {boxes:.0f} % overlap the true one by half or more (IoU); of the sides "
+        f"guessed in them, {sides:.0f} % are right.\n"
     )
 
 
 def moves(found: dict[str, Any]) -> str:
     """What moves that should not, over random pairs of codes."""
     rows = [
-        [claim, f"{cell['ratio']:.2f}", f"{cell['bound']:g}", "yes" if cell["holds"] else "no"]
+        [claim, number(cell["ratio"], 2), f"{cell['bound']:g}", "yes" if cell["holds"] else "no"]
         for claim, cell in found["claims"].items()
     ]
     return table(["moved end to end", "ratio", "bound", "holds"], rows)
 
 
+def likeness(found: dict[str, Any]) -> str:
+    """How near decoded frames of those moves come to the rendered truth, beside plain reconstruction."""
+    names = {"floor": "both ends, reconstructed"}
+    rows = [
+        [
+            names.get(name, f"way of {name}"),
+            *(number(cell[f], digits) for f, digits in zip(Agreement._fields, (2, 1, 1), strict=True)),
+        ]
+        for name, cell in found["agreement"].items()
+    ]
+    return table(["frames, medians", "outline IoU", "colour error, of 255", "cloud, Chamfer mm"], rows)
+
+
 def tables(folder: Path = RESULTS) -> str:
-    """Everything measured, as Markdown."""
+    """Everything measured, as Markdown.
+
+    Raises:
+        ValueError: the reports are of different weights, or the constant answers are of too few hands.
+    """
     report, one_look, photos, walks = (
         json.loads((folder / f"photo_{name}.json").read_text())
         for name in ("evaluation", "one_look", "frames", "interpolation")
     )
-    parts = [errors([report, one_look]), frames(photos), skin_tones(report), joints(report), moves(walks)]
-    return "\n".join(parts)
+    if len({found["weights"] for found in (report, one_look, photos, walks)}) > 1:
+        raise ValueError(
+            f"{folder}: the reports photo_*.json are of different weights; make all of them anew"
+        )
+    if report["constants_of"] < LEAST_CONSTANTS:
+        raise ValueError(
+            f"{folder / 'photo_evaluation.json'}: its constant answers are means of {report['constants_of']} "
+            f"hands; render the frames with --train {LEAST_CONSTANTS} or more"
+        )
+    parts = {
+        f"{report['n']:,} crops, cut as the truth says, masks predicted": errors([report, one_look]),
+        f"{photos['frames']:,} of the same as whole photos, as `predict` takes them": frames(photos),
+        "By skin tone": skin_tones(report),
+        "By joint": joints(report),
+        f"Blocks of the code, moved between {walks['pairs']} pairs of other test images": moves(walks)
+        + "\n"
+        + likeness(walks),
+    }
+    return "\n".join(f"### {title}\n\n{text}" for title, text in parts.items())
 
 
 def filled(card: str, text: str) -> str:

@@ -1,6 +1,6 @@
 """How good is a file of weights on whole frames that it never saw, and how fast?
 
-    python -m davae render --out FRAMES --train 1 --val 1 --test 2000 --seed 7
+    python -m davae render --out FRAMES --train 500 --val 1 --test 2000 --seed 7
     python benchmarks/photos.py --root FRAMES --weights FILE.safetensors
 
 Every frame of the test split is treated as a stranger's photo, twice: with the box around the true hand, as
@@ -142,6 +142,7 @@ def main(root: Path, weights: Path | None = None, count: int = 0, out: Path | No
             rows.setdefault(name, []).extend(values)
     result = summary({name: np.array(values) for name, values in rows.items()})
     result["photos a second"] = photos_a_second(predictor, records)
+    result["weights"] = predictor.about["runs"]["model"]
     print(json.dumps(result, indent=2))
     if out is not None:
         out.write_text(json.dumps(result, indent=2) + "\n")

@@ -518,4 +518,4 @@ def main() -> None:
             sys.exit(1)
         sys.exit(f"davae: {error}")
     except KeyboardInterrupt:
-        sys.exit("davae: interrupted; the same command goes on where it stopped")
+        sys.exit("davae: interrupted; the same command goes on from what is finished and whole")

@@ -134,6 +134,7 @@ class LatentExplorer:
         )
 
     def _ipython_display_(self) -> None:
+        self.refresh()  # the walk may have been moved by hand since
         file = io.BytesIO()
         figure = self.figure()
         figure.savefig(file, format="png", dpi=2 * figure.dpi)

@@ -18,15 +18,14 @@ from torch import Tensor
 from davae.camera import apply_homography, backproject, hand_crop, view_rotation
 from davae.config import BLOCKS, Config
 from davae.data.augment import over_grey
-from davae.hand.procedural import procedural_rig
 from davae.inference import fused, over_turns, quarter_turns
 from davae.networks import DaVAE, HandMaskNet
 from davae.photo.camera import CameraHead, Placement, on_crop
 from davae.photo.finding import Box, cut, find_hands
-from davae.photo.hand import Hand, Side, mirrored
+from davae.photo.hand import Hand, Side, mirrored, reference_bone_mm
 from davae.photo.reading import Photo, PhotoError, read_photo
 from davae.photo.release import Release, unpack
-from davae.skeleton import REFERENCE_BONE, ROOT
+from davae.skeleton import ROOT
 from davae.training.masks import predict_probability
 from davae.training.trainer import has_bf16
 
@@ -38,9 +37,14 @@ PIXELS_AT_ONCE = 60_000_000  # of decoded photos after which no more are waited 
 
 
 class HandPredictor:
-    """The networks of a `Release`, ready for photos."""
+    """The networks of a `Release`, ready for photos.
+
+    Attributes:
+        about: what the file of the weights says of itself.
+    """
 
     def __init__(self, release: Release):
+        self.about = release.about
         self.config: Config = release.configs["model"]
         self.model: DaVAE = fused(release.model)
         self.mask_network: HandMaskNet = fused(release.mask)
@@ -59,13 +63,23 @@ class HandPredictor:
         """
         return cls(unpack(WEIGHTS if path is None else path))
 
-    def predict(self, photo: Photo, **options: Any) -> Hand:
-        """Find the hand in one photo; options as in `each`.
+    def predict(
+        self, photo: Photo, *, name: str | None = None, box: Box | None = None, **options: Any
+    ) -> Hand:
+        """Find the hand in one photo.
+
+        Args:
+            photo: a file, its contents, an array or a Pillow image.
+            name: by which result and errors call it.
+            box: the square to look at; where there is none, the hand is looked for.
+            options: side, bone_mm and intrinsics, as in `each`.
 
         Raises:
             PhotoError: it cannot be used.
+            ValueError: an option that makes no sense.
         """
-        (found,) = self.predict_all([photo], **options)
+        names = None if name is None else [name]
+        (found,) = self.predict_all([photo], names=names, boxes=[box], **options)
         if isinstance(found, PhotoError):
             raise found
         return found
@@ -102,8 +116,9 @@ class HandPredictor:
         Args:
             photos: files, their contents, arrays or Pillow images.
             names: by which results and errors call them.
-            boxes: the square to look at, for each photo; where there is none, the hand is looked for.
-            side: of all hands; guessed for each where nothing is said.
+            boxes: the square to look at, for each photo; where there is none, the hand is looked for. One
+                that lies beside its photo makes that a photo that cannot be used.
+            side: "left" or "right", of all hands; guessed for each where nothing is said.
             bone_mm: length of the middle MCP-PIP bone; the built-in hand's where nothing is said.
             intrinsics: fx, fy, cx, cy of the camera, pixels, with which joints are placed before it.
 
@@ -113,10 +128,10 @@ class HandPredictor:
         if names is None:
             names = [str(p) if isinstance(p, str | Path) else f"photo {k}" for k, p in enumerate(photos, 1)]
         boxes = list(boxes) if boxes is not None else [None] * len(photos)
-        _check_options(photos, names, boxes, bone_mm, intrinsics)
+        _check_options(photos, names, boxes, side, bone_mm, intrinsics)
         waiting: list[_Waiting] = []
         for photo, name, box in zip(photos, names, boxes, strict=True):
-            waiting.append(_Waiting(_read(photo, name), name, box))
+            waiting.append(_Waiting(_read(photo, name, box), name, box))
             held = sum(one.photo.size // 3 for one in waiting if not isinstance(one.photo, PhotoError))
             if len(waiting) == AT_ONCE or held >= PIXELS_AT_ONCE:
                 yield from self._find(waiting, side, bone_mm, intrinsics)
@@ -236,11 +251,19 @@ class _Waiting(NamedTuple):
     box: Box | None
 
 
-def _read(photo: Photo, name: str) -> NDArray[np.uint8] | PhotoError:
+def _read(photo: Photo, name: str, box: Box | None) -> NDArray[np.uint8] | PhotoError:
     try:
-        return read_photo(photo, name)
+        pixels = read_photo(photo, name)
     except PhotoError as error:
         return error
+    height, width = pixels.shape[:2]
+    if box is not None and not box.meets(width, height):
+        (u, v), half = box.centre, box.half
+        return PhotoError(
+            f"{name}: is {width} x {height} pixels, and the box from {u - half:.0f}, {v - half:.0f} to "
+            f"{u + half:.0f}, {v + half:.0f} lies beside it; draw it around the hand, or leave it out"
+        )
+    return pixels
 
 
 def around_joints(hand: Hand) -> Box:
@@ -250,12 +273,6 @@ def around_joints(hand: Hand) -> Box:
     if moved > MOVED or not 1 / RESIZED < half / hand.box.half < RESIZED:
         return hand.box
     return replace(hand.box, centre=(float(centre[0]), float(centre[1])), half=half)
-
-
-def reference_bone_mm() -> float:
-    """The built-in hand's middle MCP-PIP bone, that of an average adult."""
-    joints = procedural_rig().joints_mm
-    return float(np.linalg.norm(np.subtract(*joints[list(REFERENCE_BONE)])))
 
 
 def _in_mm(joints: NDArray, bone_mm: float, uv: NDArray, length_px: float, intrinsics) -> NDArray:
@@ -269,16 +286,24 @@ def _in_mm(joints: NDArray, bone_mm: float, uv: NDArray, length_px: float, intri
     return joints * bone_mm @ view_rotation(ray) + ray * depth_mm  # rows: p @ R = R^T p
 
 
-def _check_options(photos, names, boxes, bone_mm, intrinsics) -> None:
+def _check_options(photos, names, boxes, side, bone_mm, intrinsics) -> None:
+    if side not in (None, "left", "right"):
+        raise ValueError(f'side is {side!r}: expected "left", "right" or, to have it guessed, None')
     for what, given in (("names", names), ("boxes", boxes)):
         if len(given) != len(photos):
             raise ValueError(f"{len(given)} {what} for {len(photos)} photos; give one each")
     for box in boxes:
+        if not isinstance(box, Box | None):
+            raise ValueError(
+                f"box {box!r}: expected a davae.photo.finding.Box, such as Box.of_rectangle(x, y, w, h)"
+            )
         if box is not None and not (np.isfinite([*box.centre, box.half]).all() and box.half > 0):
             raise ValueError(f"box {box}: expected finite pixels and a side above 0")
     if bone_mm is not None and not 10 < bone_mm < 100:
         raise ValueError(
             f"bone_mm is {bone_mm:g}: expected the middle MCP-PIP bone in mm, 40 to 55 in adults"
         )
+    if intrinsics is not None and np.shape(intrinsics) != (4,):
+        raise ValueError(f"intrinsics are {intrinsics}: expected four numbers, fx, fy, cx, cy in pixels")
     if intrinsics is not None and not (np.isfinite(intrinsics).all() and min(intrinsics[:2]) > 0):
         raise ValueError(f"intrinsics are {intrinsics}: expected fx, fy, cx, cy in pixels, fx and fy above 0")

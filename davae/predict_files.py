@@ -1,5 +1,6 @@
-"""What is kept of a hand found in a photo: joints and code as JSON, the mesh as PLY and GLB, a picture."""
+"""What is kept of a hand found in a photo: joints and code as JSON, mesh as PLY and GLB, mask, picture."""
 
+import json
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +13,17 @@ from tqdm.auto import tqdm
 
 from davae.data.folders import write_atomically
 from davae.data.png import encode_png
-from davae.photo.finding import Box
+from davae.photo.finding import DOUBTFUL, Box
 from davae.photo.hand import Hand, Side
 from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError
 from davae.predict import AT_ONCE, HandPredictor
 
+ENDINGS = (".json", ".ply", ".glb", "-mask.png", "-overlay.png")  # of the files of one hand
+
 
 def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> list[Path]:
-    """Write OUT/STEM.json, .ply, .glb and OUT/STEM-overlay.png, each whole or not at all.
+    """Write OUT/STEM and each of `ENDINGS`, whole or not at all.
 
     Args:
         hand: of `davae.predict`.
@@ -29,15 +32,16 @@ def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> li
         stem: of the files' names.
 
     Returns:
-        The four files.
+        The files.
     """
     out.mkdir(parents=True, exist_ok=True)
+    contents = {f".{ending}": content for ending, content in hand.contents().items()}
+    contents["-mask.png"] = encode_png(np.rint(255 * hand.mask).astype(np.uint8))
+    contents["-overlay.png"] = encode_png(photo_overlay(photo, hand))
     written = []
-    for ending, content in hand.contents().items():
-        written.append(out / f"{stem}.{ending}")
-        write_atomically(written[-1], lambda path, content=content: path.write_bytes(content))
-    written.append(out / f"{stem}-overlay.png")
-    write_atomically(written[-1], lambda path: path.write_bytes(encode_png(photo_overlay(photo, hand))))
+    for ending in ENDINGS:
+        written.append(out / f"{stem}{ending}")
+        write_atomically(written[-1], lambda path, ending=ending: path.write_bytes(contents[ending]))
     return written
 
 
@@ -61,7 +65,7 @@ def predict_files(
     """Find the hand in each file and write what was found; arguments as they stand on the command line.
 
     Raises:
-        ValueError: an argument makes no sense.
+        ValueError: an argument makes no sense, or a result would be written over what is no result.
         FileNotFoundError: no weights.
         OSError: a result cannot be written; no more photos are looked at then.
     """
@@ -71,6 +75,7 @@ def predict_files(
     if rectangle and min(rectangle[2:]) <= 0:
         raise ValueError(f"--box {box}: expected a width and a height above 0")
     names = stems(images)
+    _check_places(images, out, names)
     predictor = HandPredictor.load(weights)
     found = predictor.each(
         images,
@@ -102,13 +107,37 @@ def predict_files(
     return Found(lines, failed)
 
 
+def _check_places(images: Sequence[Path], out: Path, names: list[str]) -> None:
+    """Refuse to write over one of the photos, or over a JSON file that is not ours, such as its labels."""
+    photos = {Path(path).resolve() for path in images}
+    for name in names:
+        for place in (out / f"{name}{ending}" for ending in ENDINGS):
+            if place.resolve() in photos:
+                raise ValueError(
+                    f"{place}: is one of the photos, and would be written over; name another --out"
+                )
+        report = out / f"{name}.json"
+        if report.exists() and not _is_ours(report):
+            raise ValueError(
+                f"{report}: is no result of davae, and would be written over; name another --out"
+            )
+
+
+def _is_ours(report: Path) -> bool:
+    try:
+        return "latent_means" in json.loads(report.read_bytes())
+    except (ValueError, TypeError):
+        return False
+
+
 def _write(hand: Hand, photo: NDArray[np.uint8], out: Path, path: Path, name: str) -> str:
     """Write what was found in the photo at `path`; return the line that says so."""
     *_, picture = write_hand(hand, photo, out, name)
-    return (
-        f"{path}: {hand.side} hand, confidence {hand.box.confidence:.2f}, reference bone assumed "
-        f"{hand.bone_mm:.1f} mm, see {picture}"
-    )
+    sure = hand.box.confidence
+    found = "in the box given" if sure is None else f"confidence {sure:.2f}"
+    if sure is not None and sure < DOUBTFUL:
+        found += " (little: look at the picture, and give --box if that is not it)"
+    return f"{path}: {hand.side} hand, {found}, reference bone assumed {hand.bone_mm:.1f} mm, see {picture}"
 
 
 def numbers(text: str, name: str) -> tuple[float, float, float, float] | None:

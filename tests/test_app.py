@@ -96,7 +96,7 @@ def test_the_browser_gets_a_photo_no_larger_than_it_can_show(width, height):
 def test_a_photo_yields_what_predict_yields(page, predictor):
     content = photo_file()
     page.open(content, "my hand.png")
-    hand = predictor.predict(content, names=["my hand.png"], bone_mm=page.controls["bone_mm"].value)
+    hand = predictor.predict(content, name="my hand.png", bone_mm=page.controls["bone_mm"].value)
     np.testing.assert_array_equal(page.canvas.joints, hand.joints_px)
     shown = Box.of_rectangle(*page.canvas.found)
     assert shown.centre == pytest.approx(hand.box.centre) and shown.half == pytest.approx(hand.box.half)
@@ -179,6 +179,20 @@ def test_a_fault_of_our_own_is_told_too(page, monkeypatch):
     assert not page.canvas.busy
 
 
+def test_the_side_of_one_photo_is_not_that_of_the_next(page, monkeypatch):
+    page.open(encoded(picture()), "a.png")
+    page.controls["side"].value = "left"
+    asked = []
+    real = page.predictor.predict
+    monkeypatch.setattr(
+        page.predictor,
+        "predict",
+        lambda *args, **options: asked.append(options["side"]) or real(*args, **options),
+    )
+    page.open(encoded(picture()), "b.png")
+    assert asked == [None] and page.hand.name == "b.png"
+
+
 def test_little_confidence_is_called_so(page):
     page.open(photo_file(), "p.png")
     hand = page.hand
@@ -207,11 +221,12 @@ def test_the_explorer_is_made_when_it_is_looked_at(predictor):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_walk_from_a_photo_starts_at_its_hand(predictor, side):
     pages = Pages(predictor, rendered=2)
-    pages.photo.controls["side"].value = side
     pages.photo.open(photo_file(), "p.png")
+    pages.photo.controls["side"].value = side
     hand = pages.photo.hand
     pages.photo.controls["walk"].click()
-    assert pages.panel.selected_index == 1 and pages.explorer.controls["start"].label == "p.png"
+    label = {"right": "p.png", "left": "p.png, mirrored"}[side]
+    assert pages.panel.selected_index == 1 and pages.explorer.controls["start"].label == label
     for block in BLOCKS:
         assert_close(pages.explorer.walk.raw(block), torch.from_numpy(hand.means[block]))
     image = seen(hand, pages.photo._photo, predictor.px)

@@ -294,7 +294,9 @@ def test_what_a_browser_rounds_to_steps_is_no_wish_of_the_user(explorer):
 def test_it_is_shown_as_a_figure_first_and_without_output_widgets(explorer, monkeypatch):
     shown = []
     monkeypatch.setattr(module, "display", shown.append)
+    explorer.walk.end = len(explorer.walk) - 1  # by hand, as a notebook may: the controls follow
     explorer._ipython_display_()
+    assert explorer.controls["end"].value == explorer.walk.end
     picture, panel = shown
     assert panel is explorer.panel
     assert pixels(picture.data).std() > 1

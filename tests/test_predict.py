@@ -29,7 +29,7 @@ from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
 from davae.predict import HandPredictor, around_joints, reference_bone_mm
-from davae.predict_files import predict_files, stems, write_hand
+from davae.predict_files import ENDINGS, predict_files, stems, write_hand
 from davae.training import loop, runs
 
 
@@ -188,7 +188,7 @@ def check(hand: Hand):
 
 
 def test_one_photo_gives_a_whole_hand(predictor):
-    hand = predictor.predict(photo(), names=["thumbs up"])
+    hand = predictor.predict(photo(), name="thumbs up")
     check(hand)
     assert hand.name == "thumbs up" and hand.bone_mm == pytest.approx(reference_bone_mm())
     np.testing.assert_allclose(hand.joints_mm, hand.joints * hand.bone_mm)
@@ -204,7 +204,7 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     from davae.training.masks import predict_probability
 
     pixels, box = photo(), Box((80.0, 60.0), 50.0)
-    hand = predictor.predict(pixels, boxes=[box], side="right", bone_mm=40.0)
+    hand = predictor.predict(pixels, box=box, side="right", bone_mm=40.0)
     opened = unpack(release)
     crop = cut(pixels, [box], 64)
     mask = predict_probability(opened.mask, crop)
@@ -240,8 +240,8 @@ def quarter_turn_matrices() -> list[torch.Tensor]:
 def test_a_turned_photo_gives_the_turned_hand(predictor):
     """Exactly, however little the networks know: all four sides of a crop are looked at."""
     pixels, box = photo(121, 121), Box((60.0, 60.0), 50.0)
-    upright = predictor.predict(pixels, boxes=[box], side="right")
-    turned = predictor.predict(np.rot90(pixels).copy(), boxes=[box], side="right")
+    upright = predictor.predict(pixels, box=box, side="right")
+    turned = predictor.predict(np.rot90(pixels).copy(), box=box, side="right")
     back = quarter_turn_matrices()[1].numpy()
     np.testing.assert_allclose(turned.joints @ back.T, upright.joints, atol=1e-4)
     np.testing.assert_allclose((turned.joints_px - 60) @ back[:2, :2].T + 60, upright.joints_px, atol=1e-2)
@@ -251,7 +251,7 @@ def test_a_turned_photo_gives_the_turned_hand(predictor):
 def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
     found = Box((70.0, 60.0), 40.0, 0.7)
     monkeypatch.setattr("davae.predict.find_hands", lambda finder, network, photos: [found] * len(photos))
-    first = predictor.predict(photo(), boxes=[found], side="right")
+    first = predictor.predict(photo(), box=found, side="right")
     hand = predictor.predict(photo(), side="right")
     assert first.box == found and hand.box == around_joints(first) and hand.box.confidence == 0.7
     near = dataclasses.replace(first, joints_px=first.joints_px * 0 + [75.0, 58.0])
@@ -265,8 +265,8 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor):
     pixels = photo(161, 120)
     box = Box((60.0, 50.0), 45.0)
     mirrored = Box((160 - 60.0, 50.0), 45.0)
-    right = predictor.predict(pixels, boxes=[box], side="right")
-    left = predictor.predict(np.ascontiguousarray(pixels[:, ::-1]), boxes=[mirrored], side="left")
+    right = predictor.predict(pixels, box=box, side="right")
+    left = predictor.predict(np.ascontiguousarray(pixels[:, ::-1]), box=mirrored, side="left")
     mirror = np.array([-1.0, 1, 1])
     np.testing.assert_allclose(left.joints, right.joints * mirror, atol=1e-4)
     np.testing.assert_allclose(left.joints_px[:, 0], 160 - right.joints_px[:, 0], atol=1e-2)
@@ -276,15 +276,15 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor):
     np.testing.assert_allclose(v_left, v_right * mirror, atol=0.05)
     np.testing.assert_array_equal(f_left, f_right[:, ::-1])
     guessed = [
-        predictor.predict(pixels, boxes=[box]),
-        predictor.predict(pixels[:, ::-1].copy(), boxes=[mirrored]),
+        predictor.predict(pixels, box=box),
+        predictor.predict(pixels[:, ::-1].copy(), box=mirrored),
     ]
     assert {hand.side for hand in guessed} == {"left", "right"}
 
 
 def test_intrinsics_place_the_joints_where_the_camera_saw_them(predictor):
     camera = (200.0, 200.0, 80.0, 60.0)
-    hand = predictor.predict(photo(), boxes=[Box((100.0, 50.0), 40.0)], intrinsics=camera)
+    hand = predictor.predict(photo(), box=Box((100.0, 50.0), 40.0), intrinsics=camera)
     K = np.array([[200.0, 0, 80], [0, 200, 60], [0, 0, 1]])
     assert (hand.joints_mm[9, 2] > 0).all()
     np.testing.assert_allclose(project(hand.joints_mm[9], K), hand.joints_px[9], atol=1e-6)
@@ -337,6 +337,10 @@ def test_two_hundred_damaged_photos_give_hands_or_named_errors(predictor):
     ({"intrinsics": (0.0, 1, 2, 3)}, "expected fx, fy, cx, cy in pixels"),
     ({"boxes": [Box((np.nan, 0.0), 3.0)]}, "expected finite pixels"),
     ({"boxes": []}, "0 boxes for 1 photos; give one each"),
+    ({"boxes": [(10, 20, 100, 100)]}, r"expected a davae.photo.finding.Box, such as Box.of_rectangle"),
+    ({"side": "Right"}, 'side is \'Right\': expected "left", "right" or'),
+    ({"intrinsics": (200.0, 80.0, 60.0)}, "expected four numbers, fx, fy, cx, cy"),
+    ({"intrinsics": np.eye(3)}, "expected four numbers, fx, fy, cx, cy"),
 ])  # fmt: skip
 def test_options_that_make_no_sense_are_told(predictor, options, told):
     with pytest.raises(ValueError, match=told):
@@ -350,10 +354,11 @@ def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained
     stored, px = split.images.shape[1], config.data.image_px
     batch = centre(load_batch(split, np.array([2])), config.data)
     with torch.inference_mode():
-        expected = model(batch.image).pose[0]
-        expected = expected - expected[9]
+        views = [model(torch.rot90(batch.image, turn, (2, 3))).pose[0] for turn in range(4)]
+    expected = sum(view @ back.T for view, back in zip(views, quarter_turn_matrices(), strict=True)) / 4
+    expected = expected - expected[9]
     box = Box(((stored - 1) / 2, (stored - 1) / 2), px / 2)
-    hand = predictor.predict(np.ascontiguousarray(split.images[2]), boxes=[box], side="right")
+    hand = predictor.predict(np.ascontiguousarray(split.images[2]), box=box, side="right")
     np.testing.assert_allclose(hand.joints, expected, atol=0.02)  # stored masks are of 8 bits
 
 
@@ -362,8 +367,8 @@ def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained
 
 def test_files_of_a_hand(predictor, tmp_path):
     pixels = photo()
-    hand = predictor.predict(pixels, names=["a photo"])
-    values, mesh, skinned_mesh, overlay = write_hand(hand, pixels, tmp_path / "out", "a")
+    hand = predictor.predict(pixels, name="a photo")
+    values, mesh, skinned_mesh, mask, overlay = write_hand(hand, pixels, tmp_path / "out", "a")
     assert json.loads(values.read_text())["photo"] == "a photo"
     header, body = mesh.read_bytes().split(b"end_header\n", 1)
     vertices, faces = hand.mesh_mm()
@@ -372,6 +377,8 @@ def test_files_of_a_hand(predictor, tmp_path):
     rest = np.frombuffer(body[4 * vertices.size :], np.dtype([("n", "u1"), ("f", "<i4", 3)]))
     np.testing.assert_array_equal(rest["f"], faces)
     assert skinned_mesh.read_bytes() == hand.contents()["glb"]
+    with Image.open(mask) as kept:
+        np.testing.assert_allclose(np.asarray(kept) / 255, hand.mask, atol=0.5 / 255 + 1e-6)
     with Image.open(overlay) as drawn:
         np.testing.assert_array_equal(np.asarray(drawn), photo_overlay(pixels, hand))
     assert stems(["a/x.png", "b/x.jpg", "y"]) == ["x", "x-2", "y"]
@@ -382,7 +389,7 @@ def test_files_of_a_hand(predictor, tmp_path):
 def test_an_overlay_shows_box_joints_and_mesh_of_any_photo(predictor, width, height):
     pixels = np.full((height, width, 3), 128, np.uint8)
     centre = (width / 2, height / 2)
-    hand = predictor.predict(pixels, boxes=[Box(centre, min(width, height) / 4)], side="left")
+    hand = predictor.predict(pixels, box=Box(centre, min(width, height) / 4), side="left")
     half = hand.box.half
     joints = np.array(centre) + np.linspace(-half, half, 21)[:, None] * [1, 0]
     hand = dataclasses.replace(hand, joints_px=joints, mask=np.ones_like(hand.mask))
@@ -422,7 +429,54 @@ def test_a_result_that_cannot_be_written_ends_it_soon(release, tmp_path, monkeyp
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"0{ending}" for ending in ENDINGS}
 
 
-ENDINGS = (".json", ".ply", ".glb", "-overlay.png")
+def test_what_is_no_result_is_not_written_over(release, tmp_path):
+    """Neither a photo, nor labels that stand beside photos under the name of a result; results are."""
+    photo_file, labels = tmp_path / "x.png", tmp_path / "x.json"
+    photo_file.write_bytes(encoded(picture()))
+    labels.write_text('{"shapes": []}')
+    options = {"box": "10,10,90,90", "progress": False, "weights": release}
+    with pytest.raises(ValueError, match=r"x.json: is no result of davae, .* name another --out"):
+        predict_files([photo_file], tmp_path, **options)
+    assert labels.read_text() == '{"shapes": []}'
+    labels.unlink()
+    for _ in range(2):
+        assert predict_files([photo_file], tmp_path, **options).failed == 0
+    overlay = tmp_path / "x-overlay.png"
+    before = overlay.read_bytes()
+    with pytest.raises(ValueError, match=r"x-overlay.png: is one of the photos"):
+        predict_files([photo_file, overlay], tmp_path, **options)
+    assert overlay.read_bytes() == before
+
+
+def test_confidence_is_said_where_a_hand_was_looked_for(release, tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(encoded(picture()))
+    (line,) = predict_files([tmp_path / "x.png"], tmp_path, box="10,10,90,90", weights=release).lines
+    assert ", in the box given," in line and ", confidence " not in line
+    assert json.loads((tmp_path / "x.json").read_text())["confidence"] is None
+    for sure, doubt in ((0.1, True), (0.9, False)):
+        box = Box((50.0, 50.0), 40.0, sure)
+        monkeypatch.setattr("davae.predict.find_hands", lambda *_, box=box: [box])
+        (line,) = predict_files([tmp_path / "x.png"], tmp_path, weights=release).lines
+        assert f"confidence {sure:.2f}" in line and ("give --box" in line) == doubt
+
+
+def test_a_box_beside_the_photo_is_told(predictor):
+    beside, within = Box((5000.0, 60.0), 50.0), Box((60.0, 60.0), 50.0)
+    one, other = predictor.predict_all([photo(), photo()], boxes=[beside, within])
+    assert "the box from 4950, 10 to 5050, 110 lies beside it" in str(one)
+    check(other)
+    assert Box((-49.0, 60.0), 50.0).meets(160, 120) and not Box((-50.0, 60.0), 50.0).meets(160, 120)
+    assert Box((208.9, 60.0), 50.0).meets(160, 120) and not Box((209.0, 60.0), 50.0).meets(160, 120)
+
+
+def test_a_small_hand_has_the_shape_of_a_large_one(predictor):
+    """The assumed bone enlarges mesh and joints as a whole, with and without a camera."""
+    box = Box((80.0, 60.0), 50.0)
+    for camera in (None, (200.0, 200.0, 80.0, 60.0)):
+        small, large = (
+            predictor.predict(photo(), box=box, side="left", bone_mm=mm, intrinsics=camera) for mm in (20, 60)
+        )
+        np.testing.assert_allclose(3 * small.mesh_mm()[0], large.mesh_mm()[0], rtol=1e-3, atol=0.05)
 
 
 def test_command_line(release, tmp_path):

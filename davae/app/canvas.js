@@ -16,7 +16,13 @@ async function send(model, file, name) {
     model.send({ type: "refused", reason: `${name}: is larger than ${LIMIT / 2 ** 20} MiB; send a smaller photo` });
     return;
   }
-  const bytes = await file.arrayBuffer();
+  let bytes;
+  try {
+    bytes = await file.arrayBuffer();
+  } catch (error) {
+    model.send({ type: "refused", reason: `${name}: cannot be read (${error.name}); has it been moved? Choose it again` });
+    return;
+  }
   const count = Math.max(1, Math.ceil(bytes.byteLength / PART));
   for (let index = 0; index < count; index++) {
     const part = bytes.slice(index * PART, (index + 1) * PART);
@@ -54,7 +60,11 @@ function camera(model, view) {
       if (!width) return; // no picture has come yet
       const still = element("canvas", { width, height });
       still.getContext("2d").drawImage(video, 0, 0);
-      still.toBlob((blob) => send(model, blob, "camera.jpg"), "image/jpeg", 0.95);
+      const sent = (blob) => {
+        if (blob) send(model, blob, "camera.jpg");
+        else hint.textContent = "The picture could not be kept; take another.";
+      };
+      still.toBlob(sent, "image/jpeg", 0.95);
       close();
     };
     view.before(live);

@@ -82,7 +82,8 @@ class Pages:
             images = torch.cat([seen(hand, photo, self.predictor.px), images])
             own = {block: torch.from_numpy(hand.means[block])[None] for block in BLOCKS}
             codes = {block: torch.cat([own[block], codes[block]]) for block in BLOCKS}
-            labels, bone_mm = [hand.name, *labels], hand.bone_mm
+            own_label = hand.name if hand.side == "right" else f"{hand.name}, mirrored"
+            labels, bone_mm = [own_label, *labels], hand.bone_mm
         if self.explorer is not None:
             close(self.explorer.panel)
         self.explorer = LatentExplorer(

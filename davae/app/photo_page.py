@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from davae.app.canvas import PhotoCanvas
 from davae.data.png import encode_png
 from davae.figures.latents import code_bars
-from davae.photo.finding import Box
+from davae.photo.finding import DOUBTFUL, Box
 from davae.photo.hand import Hand
 from davae.photo.overlay import hand_view
 from davae.photo.reading import PhotoError, read_photo
 from davae.predict import HandPredictor, reference_bone_mm
 
-DOUBTFUL = 0.25  # confidence below which the box may well be wrong
 MESH_PX = 300
 FILES = {  # ending -> what it is, and its media type
     "json": ("joints and code", "application/json"),
@@ -68,11 +67,14 @@ class PhotoPage:
     def open(self, content: bytes, name: str) -> None:
         """Take a file that the user chose, and look for the hand in it."""
         try:
-            self._photo, self._name = read_photo(content, name), name
+            photo = read_photo(content, name)
         except PhotoError as error:
             self._refuse(str(error))
             return
-        self.canvas.show(self._photo)
+        self._photo = None  # so that the side, which was the last photo's, is set back without a look at it
+        self.controls["side"].value = ""
+        self._photo, self._name = photo, name
+        self.canvas.show(photo)
         self.look()
 
     def look(self) -> None:
@@ -84,8 +86,8 @@ class PhotoPage:
         try:
             self.hand = self.predictor.predict(
                 self._photo,
-                names=[self._name],
-                boxes=[Box.of_rectangle(*drawn) if drawn else None],
+                name=self._name,
+                box=Box.of_rectangle(*drawn) if drawn else None,
                 side=side,
                 bone_mm=self.controls["bone_mm"].value,
             )

@@ -80,6 +80,8 @@ def evaluate(
         "dataset": test.manifest["dataset"],
         "data": test.manifest["digest"],
         "trained_on": trained_on,
+        "weights": runs.weights_digest(Path(run)),
+        "constants_of": len(train),
         "preset": config.preset,
         "model": config.model.title,
         "mask": config.data.mask,

@@ -151,7 +151,7 @@ def hands_grid(
         images: n images (h, w, 3).
         uv_px_true: (n, 21, 2) or None.
         uv_px_pred: (n, 21, 2) or None.
-        titles: n short texts or None.
+        titles: n short texts, of one line or several, or None.
         visible: (n, 21) bool or None; marks the hidden joints of the truth.
         columns: images in a row.
     """
@@ -162,7 +162,9 @@ def hands_grid(
     rows = -(-count // columns)
     side_in = 6.5 / columns
     legend_in = 0.25 if uv_px_pred is not None else 0.0
-    figure, axes = new_axes(rows * (side_in + (0.2 if titles else 0.0)) + legend_in, rows, columns)
+    lines = max((title.count("\n") + 1 for title in titles or ()), default=0)
+    title_in = 0.06 + 0.14 * lines if lines else 0.0
+    figure, axes = new_axes(rows * (side_in + title_in) + legend_in, rows, columns)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.035, wspace=0.01, hspace=0.01)
     compared = uv_px_pred is not None
     thickness = 2.0 / columns**0.35

@@ -29,6 +29,7 @@ SMALL = 0.25  # of a square's side: what is smaller there is better judged in a 
 KEPT = 3  # squares to close in from
 ROUNDS = 2  # of closing in
 LOOKS = 64  # crops a network sees at once
+DOUBTFUL = 0.25  # confidence below which a box may well be wrong
 TAIL = 0.01  # of a mask's mass on each side that does not count to its extent
 
 
@@ -39,17 +40,22 @@ class Box:
     Attributes:
         centre: (u, v) pixels; pixel centres lie at integers.
         half: half its side, pixels.
-        confidence: 0..1, how much what it shows looks like one whole hand; 1 for a box that was given.
+        confidence: 0..1, how much what it shows looks like one whole hand; None of a box that was given.
     """
 
     centre: tuple[float, float]
     half: float
-    confidence: float = 1.0
+    confidence: float | None = None
 
     @classmethod
     def of_rectangle(cls, x: float, y: float, w: float, h: float) -> "Box":
         """The square around a rectangle with its left upper corner at (x, y), as annotation tools give it."""
         return cls((x + (w - 1) / 2, y + (h - 1) / 2), max(w, h) / 2)
+
+    def meets(self, width: int, height: int) -> bool:
+        """Whether it shows anything of a photo of so many pixels."""
+        (u, v), half = self.centre, self.half
+        return -half < u < width - 1 + half and -half < v < height - 1 + half
 
     def scaled(self, scale: float) -> "Box":
         """The same square in a photo enlarged by `scale`."""

@@ -15,6 +15,7 @@ from davae.hand.mesh_files import glb, ply
 from davae.hand.procedural import procedural_rig
 from davae.hand.skinning import skinned
 from davae.photo.finding import Box
+from davae.skeleton import REFERENCE_BONE
 
 Side = Literal["left", "right"]
 
@@ -61,9 +62,11 @@ class Hand:
     @cached_property
     def _posed(self) -> Posed:
         rig = procedural_rig()
-        pose = solve(rig, torch.from_numpy(mirrored(self.joints_mm, self.side)[None]))
+        # Solved at the size of the model and then enlarged, so that a small hand is no thin-boned large one.
+        larger = self.bone_mm / reference_bone_mm()
+        pose = solve(rig, torch.from_numpy(mirrored(self.joints_mm, self.side)[None] / larger))
         faces = rig.faces if self.side == "right" else rig.faces[:, ::-1]  # a mirror turns them inside out
-        vertices, joints = (points[0].numpy() for points in (skinned(rig, pose), pose.joints_mm))
+        vertices, joints = (larger * points[0].numpy() for points in (skinned(rig, pose), pose.joints_mm))
         return Posed(mirrored(vertices, self.side), np.ascontiguousarray(faces), mirrored(joints, self.side))
 
     def mesh_mm(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -87,7 +90,7 @@ class Hand:
         return {
             "photo": self.name,
             "box": {"centre_px": list(self.box.centre), "half_px": self.box.half},
-            "confidence": self.box.confidence,
+            "confidence": self.box.confidence,  # null where the box was given
             "side": self.side,
             "assumed_bone_mm": self.bone_mm,
             "joints_normalised": self.joints.tolist(),
@@ -96,6 +99,12 @@ class Hand:
             "latent_means": {block: self.means[block].tolist() for block in BLOCKS},
             "latent_spreads": {block: self.spreads[block].tolist() for block in BLOCKS},
         }
+
+
+def reference_bone_mm() -> float:
+    """The built-in hand's middle MCP-PIP bone, that of an average adult."""
+    joints = procedural_rig().joints_mm
+    return float(np.linalg.norm(np.subtract(*joints[list(REFERENCE_BONE)])))
 
 
 def mirrored(points: NDArray, side: Side) -> NDArray:

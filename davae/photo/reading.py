@@ -103,11 +103,12 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _eight_bits(grey: NDArray) -> NDArray[np.uint8]:
+def _eight_bits(deep: NDArray) -> NDArray[np.uint8]:
     """Reduce deeper greys to 0..255 by their full range, or their own where they exceed it."""
-    grey = np.nan_to_num(np.asarray(grey, np.float64), posinf=0.0, neginf=0.0).clip(0)
+    grey = np.nan_to_num(np.asarray(deep, np.float64), posinf=0.0, neginf=0.0).clip(0)
     top = grey.max(initial=0.0)
-    full = next((full for full in (255.0, 65535.0) if top <= full), top)
+    ranges = (1.0, 255.0, 65535.0) if np.issubdtype(deep.dtype, np.floating) else (255.0, 65535.0)
+    full = next((full for full in ranges if top <= full), top)
     return np.rint(grey * (255.0 / full)).astype(np.uint8)
 
 
