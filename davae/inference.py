@@ -5,17 +5,23 @@ evaluation mode, without the other two heads and decoders.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
 import torch
 from torch import Tensor, channels_last, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from davae.data.augment import over_grey
+from davae.data.augment import MID_GREY, over_grey
 from davae.networks import DaVAE, HandMaskNet
 from davae.training.masks import enlarge
+
+# How much a look is enlarged: crops have 1.3 times the room that the joints need, and a larger hand is read
+# better, by one percent on validation images (1.06 to 1.18 were tried).
+ZOOM = 1.12
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -64,24 +70,41 @@ class HandProbability(nn.Module):
         return enlarge(self.network(image), image).sigmoid()
 
 
-def quarter_turns(images: Tensor, count: int) -> list[Tensor]:
-    """Return images (b, c, h, w) turned by 0, 1, 2, ... right angles about their middle."""
-    return [torch.rot90(images, turn, (2, 3)) for turn in range(count)]
+def turned(images: Tensor, count: int) -> list[Tensor]:
+    """Return hands over mid-grey (b, 3, h, w) turned by equal parts of a full turn about their middle.
+
+    Where there is more than one look, each is enlarged by `ZOOM`, too.
+    """
+    if count == 1:
+        return [images]
+    seen = []
+    for angle in _angles(count):
+        # Which place of the image, on [-1, 1], each place of a look shows.
+        shown = torch.tensor([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]])
+        grid = F.affine_grid((shown / ZOOM).to(images).expand(len(images), 2, 3), list(images.shape), False)
+        seen.append(F.grid_sample(images - MID_GREY, grid, align_corners=False) + MID_GREY)
+    return seen
 
 
-def over_turns(points: Sequence[Tensor]) -> Tensor:
-    """Return the mean of points (..., 2 or 3) that were seen in `quarter_turns`, each turned back.
+def turned_back(points: Sequence[Tensor]) -> Tensor:
+    """Return points (..., 2 or 3) that were seen in k images `turned`, turned back: (k, ..., 2 or 3).
 
-    Points are relative to the middle, or to each other: x right, y down, and z, if there is one, along the
-    axis of turning. A network is not quite the same from all sides, so four views err less than one.
+    A network is not quite the same from all sides, so that the mean of eight looks errs less than one.
+
+    Args:
+        points: of each look, relative to the middle or to each other: x right, y down, and z, if there is
+            one, along the axis of turning. Lengths on the image remain `ZOOM` times as long.
     """
     back = []
-    for turn, seen in enumerate(points):
+    for angle, seen in zip(_angles(len(points)), points, strict=True):
         x, y = seen[..., 0], seen[..., 1]
-        for _ in range(turn):
-            x, y = -y, x
+        x, y = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
         back.append(torch.cat([torch.stack([x, y], dim=-1), seen[..., 2:]], dim=-1))
-    return torch.stack(back).mean(0)
+    return torch.stack(back)
+
+
+def _angles(count: int) -> list[float]:
+    return [2 * math.pi * number / count for number in range(count)]
 
 
 def fused(network: Network) -> Network:

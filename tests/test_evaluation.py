@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 from skimage.color import lab2rgb, rgb2lab
 
 from davae import metrics
 from davae.config import BLOCKS, TERMS, preset
-from davae.data.augment import centre, load_batch
+from davae.data.augment import MID_GREY, centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation import (
     Predictions,
@@ -24,6 +25,7 @@ from davae.evaluation import (
     skin_tone_report,
 )
 from davae.hand.appearance import ita_degrees
+from davae.inference import ZOOM
 from davae.losses import objective
 from davae.networks import DaVAE
 from davae.skeleton import JOINTS, ROOT
@@ -306,17 +308,26 @@ def test_predict_is_the_model_on_centred_crops(tiny):
     np.testing.assert_allclose(p.psnr_db[30:], -10 * mse.log10(), rtol=1e-5)
 
 
-def test_joints_over_turns_are_those_of_the_turned_crops_turned_back(tiny):
+def test_joints_over_looks_are_those_of_turned_crops_turned_back(tiny):
+    """A look shows the crop turned clockwise and enlarged: SciPy turns and enlarges it here."""
     model, split, config = tiny
-    p = predict(model, split, config, turns=4, progress=False)
-    batch = centre(load_batch(split, np.arange(32), "cpu"), config.data)
+    p = predict(model, split, config, looks=3, progress=False)
+    batch = centre(load_batch(split, np.arange(2), "cpu"), config.data)
+    middle = (batch.image.shape[-1] - 1) / 2
     mean = 0
-    with torch.inference_mode():
-        for turn in range(4):
-            joints = model(torch.rot90(batch.image, turn, (2, 3))).pose.numpy()
-            back = Rotation.from_euler("z", 90 * turn, degrees=True).as_matrix()
-            mean = mean + joints @ back.T / 4
-    np.testing.assert_allclose(p.pose[:32], mean, atol=1e-5)
+    for number in range(3):
+        back = Rotation.from_euler("z", 120 * number, degrees=True).as_matrix()
+        # SciPy counts rows first, so its matrix is the transpose of that of x and y.
+        shown = back[:2, :2].T / ZOOM
+        inside = {"offset": middle - shown @ [middle, middle], "order": 1, "mode": "grid-constant"}
+        seen = [
+            [affine_transform(c, shown, cval=MID_GREY, **inside) for c in image]
+            for image in batch.image.numpy()
+        ]
+        with torch.inference_mode():
+            joints = model(torch.tensor(np.array(seen))).pose.numpy()
+        mean = mean + joints @ back.T / 3
+    np.testing.assert_allclose(p.pose[:2], mean, atol=1e-4)
     once = predict(model, split, config, progress=False)
     np.testing.assert_array_equal(p.means["pose"], once.means["pose"])  # of the crop as it is
     assert np.abs(p.pose - once.pose).max() > 0.01
@@ -357,11 +368,11 @@ def test_a_run_keeps_the_report_of_its_own_data(run, tmp_path):
 
 
 def test_a_run_keeps_the_report_of_one_look(run, tmp_path):
-    with pytest.raises(ValueError, match="turns is 5: expected 1 to 4"):
-        evaluate(run, tmp_path, turns=5, progress=False)
-    with pytest.raises(ValueError, match=r"name a file for the report \(out\) of 4 turns"):
-        evaluate(run, tmp_path, turns=4, progress=False)
-    assert evaluate(run, tmp_path, tmp_path / "out.json", turns=4, progress=False)["turns"] == 4
+    with pytest.raises(ValueError, match="looks is 17: expected 1 to 16"):
+        evaluate(run, tmp_path, looks=17, progress=False)
+    with pytest.raises(ValueError, match=r"name a file for the report \(out\) of 8 looks"):
+        evaluate(run, tmp_path, looks=8, progress=False)
+    assert evaluate(run, tmp_path, tmp_path / "out.json", looks=8, progress=False)["looks"] == 8
     assert not (run / "metrics.json").exists() and not (run / "predictions.npz").exists()
 
 

@@ -20,6 +20,7 @@ from davae.config import BLOCKS, PRESETS, preset
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.hand.procedural import procedural_rig
+from davae.inference import ZOOM, turned, turned_back
 from davae.networks.encoder import Trunk
 from davae.photo import camera as camera_head
 from davae.photo.camera import CameraHead, Placement, bone_in_sides, load_camera, on_crop, train_camera
@@ -28,7 +29,7 @@ from davae.photo.hand import Hand
 from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
-from davae.predict import HandPredictor, around_joints, reference_bone_mm
+from davae.predict import LOOKS, HandPredictor, around_joints, reference_bone_mm
 from davae.predict_files import ENDINGS, predict_files, stems, write_hand
 from davae.training import loop, runs
 
@@ -208,16 +209,17 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     opened = unpack(release)
     crop = cut(pixels, [box], 64)
     mask = predict_probability(opened.mask, crop)
-    joints, root, bone = 0, 0, 0
     with torch.inference_mode():
-        upright = over_grey(crop, mask)
-        output = opened.model(upright)
-        for turn, back in enumerate(quarter_turn_matrices()):
-            image = torch.rot90(upright, turn, (2, 3))
-            placement = opened.camera(opened.model.encoder.trunk(image))
-            joints = joints + opened.model(image).pose @ back.T / 4
-            root, bone = root + placement.root @ back[:2, :2].T / 4, bone + placement.bone / 4
-        placement = placement._replace(root=root, bone=bone)
+        image = over_grey(crop, mask)
+        output = opened.model(image)
+        seen = turned(image, LOOKS)
+        joints = turned_back([opened.model(look).pose for look in seen]).mean(0)
+        placed = [opened.camera(opened.model.encoder.trunk(look)) for look in seen]
+    placement = Placement(
+        turned_back([one.root for one in placed]).mean(0) / ZOOM,
+        sum(one.bone for one in placed) / LOOKS / ZOOM,
+        placed[0].right,
+    )
     np.testing.assert_allclose(hand.mask, mask[0, 0], atol=1e-4)
     joints = joints - joints[:, 9:10]
     np.testing.assert_allclose(hand.joints, joints[0], atol=1e-4)
@@ -229,20 +231,12 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     np.testing.assert_allclose(hand.joints_px, on_photo, atol=1e-2)
 
 
-def quarter_turn_matrices() -> list[torch.Tensor]:
-    """Rotations about the axis of view that undo `torch.rot90` by 0 to 3 turns; y is down."""
-    return [
-        torch.tensor(Rotation.from_euler("z", 90 * turn, degrees=True).as_matrix()).float()
-        for turn in range(4)
-    ]
-
-
 def test_a_turned_photo_gives_the_turned_hand(predictor):
-    """Exactly, however little the networks know: all four sides of a crop are looked at."""
+    """Exactly, however little the networks know: a crop is looked at from all its sides."""
     pixels, box = photo(121, 121), Box((60.0, 60.0), 50.0)
     upright = predictor.predict(pixels, box=box, side="right")
     turned = predictor.predict(np.rot90(pixels).copy(), box=box, side="right")
-    back = quarter_turn_matrices()[1].numpy()
+    back = Rotation.from_euler("z", 90, degrees=True).as_matrix()
     np.testing.assert_allclose(turned.joints @ back.T, upright.joints, atol=1e-4)
     np.testing.assert_allclose((turned.joints_px - 60) @ back[:2, :2].T + 60, upright.joints_px, atol=1e-2)
     np.testing.assert_allclose(np.rot90(turned.mask, -1), upright.mask, atol=1e-3)
@@ -354,8 +348,7 @@ def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained
     stored, px = split.images.shape[1], config.data.image_px
     batch = centre(load_batch(split, np.array([2])), config.data)
     with torch.inference_mode():
-        views = [model(torch.rot90(batch.image, turn, (2, 3))).pose[0] for turn in range(4)]
-    expected = sum(view @ back.T for view, back in zip(views, quarter_turn_matrices(), strict=True)) / 4
+        expected = turned_back([model(look).pose for look in turned(batch.image, LOOKS)]).mean(0)[0]
     expected = expected - expected[9]
     box = Box(((stored - 1) / 2, (stored - 1) / 2), px / 2)
     hand = predictor.predict(np.ascontiguousarray(split.images[2]), box=box, side="right")

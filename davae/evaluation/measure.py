@@ -15,7 +15,7 @@ from davae.data.prepared import PreparedSplit
 from davae.evaluation.predictions import Predictions, save_predictions
 from davae.evaluation.report import report, report_json
 from davae.evaluation.skin_tone import COLOUR_FACTOR
-from davae.inference import JointNet, over_turns, quarter_turns
+from davae.inference import JointNet, turned, turned_back
 from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
 from davae.training import runs
@@ -30,14 +30,14 @@ def evaluate(
     out: Path | str | None = None,
     split: str = "test",
     *,
-    turns: int = 1,
+    looks: int = 1,
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a finished run on a split.
 
     Predictions and report are left in the run's folder, unless the data are not those it was trained on, or
-    joints are means over several turns: then the folder keeps its own report, and only `out` is written.
+    joints are means over several looks: then the folder keeps its own report, and only `out` is written.
 
     Args:
         run: folder of a finished run.
@@ -45,7 +45,7 @@ def evaluate(
             the baselines and P4's bone length.
         out: a second place for the report; needed where the folder keeps its own.
         split: "test", or "val" while choices are still being made; val's files carry its name.
-        turns: quarter turns of the crop over which joints are averaged, 1 to 4; the paper has 1.
+        looks: at the crop, each turned by another angle, over which joints are averaged; the paper has 1.
         device: "auto" takes a GPU where there is one.
         progress: show a progress bar.
 
@@ -55,10 +55,10 @@ def evaluate(
     Raises:
         FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
         ValueError: the model predicts values that are not finite, or `out` is needed, or the data lack the
-            masks that the model's input is seen through, or `turns` is none of 1 to 4.
+            masks that the model's input is seen through, or `looks` is none of 1 to 16.
     """
-    if turns not in range(1, 5):
-        raise ValueError(f"turns is {turns}: expected 1 to 4 quarter turns")
+    if looks not in range(1, 17):
+        raise ValueError(f"looks is {looks}: expected 1 to 16")
     model, config = runs.load_model(run)
     test, train = open_split(run, config, data_dir, split), PreparedSplit.open(data_dir, "train")
     identity = runs.identity_of(run)
@@ -69,12 +69,12 @@ def evaluate(
             f"{run} was trained on data {trained_on[:12]}, {data_dir} is {test.manifest['digest'][:12]}; "
             "name a file for the report (out), since the run's folder keeps that of its own data"
         )
-    if turns > 1 and out is None:
+    if looks > 1 and out is None:
         raise ValueError(
-            f"{run}: name a file for the report (out) of {turns} turns; the run's folder keeps that of one"
+            f"{run}: name a file for the report (out) of {looks} looks; the run's folder keeps that of one"
         )
     device = pick_device(device)
-    predictions = predict(model.to(device), test, config, turns=turns, device=device, progress=progress)
+    predictions = predict(model.to(device), test, config, looks=looks, device=device, progress=progress)
     about = {
         "split": split,
         "dataset": test.manifest["dataset"],
@@ -85,7 +85,7 @@ def evaluate(
         "preset": config.preset,
         "model": config.model.title,
         "mask": config.data.mask,
-        "turns": turns,
+        "looks": looks,
         "seed": config.train.seed,
     }
     measured = about | report(
@@ -94,7 +94,7 @@ def evaluate(
     text = report_json(measured)
     suffix = "" if split == "test" else f"-{split}"
     places = [] if out is None else [Path(out)]
-    if not (foreign or turns > 1):
+    if not (foreign or looks > 1):
         save_predictions(Path(run) / f"predictions{suffix}.npz", predictions)
         places.append(Path(run) / f"metrics{suffix}.json")
     for path in places:
@@ -133,7 +133,7 @@ def predict(
     split: PreparedSplit,
     config: Config,
     *,
-    turns: int = 1,
+    looks: int = 1,
     device: torch.device | str = "cpu",
     seed: int = 0,
     progress: bool = True,
@@ -144,7 +144,7 @@ def predict(
         model: on `device`.
         split: n images.
         config: the model's.
-        turns: quarter turns of each image over which joints are averaged.
+        looks: at each image, turned by another angle, over which joints are averaged.
         device: where to compute.
         seed: of the draws of z behind `Predictions.terms`.
         progress: show a progress bar.
@@ -161,8 +161,8 @@ def predict(
             output = model(batch.image)
             noise = torch.randn(len(indices), model.latents, generator=generator).to(device)
             rows = _measure(model, output, batch, noise)
-            if turns > 1:
-                rows["pose"] = over_turns([joint_net(image) for image in quarter_turns(batch.image, turns)])
+            if looks > 1:
+                rows["pose"] = turned_back([joint_net(image) for image in turned(batch.image, looks)]).mean(0)
             for name, value in rows.items():
                 value = value.cpu().numpy()
                 # In place: small arrays kept from every batch would lie between large blocks that are freed,
