@@ -42,6 +42,7 @@ class DataConfig:
     shift: float = 0.0  # of the hand in the crop, U[-shift, shift] of its side in u and in v
     cloud_points: int = 2048  # target points drawn per step
     mask: Literal["none", "truth", "network"] = "none"  # by which the input is laid over grey
+    steady_target: bool = False  # zoom and shift move the input alone, not what the image decoder returns
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,9 @@ def turn_and_zoom(
 ) -> Batch:
     """Turn image, joints and cloud by `angle` (b,) radians and scale the image by `scale` (b,).
 
+    Under `DataConfig.steady_target` the target is turned alone: no block of the code is named after where in
+    the crop a hand lies, and so none has to say it.
+
     With `shift` (b, 2), in sides of the crop, the picture moves as well, right and down, which joints and
     cloud do not: they are relative to the root. The stored crop may then end within the picture; beyond it
     is grey and no hand.
@@ -167,6 +170,13 @@ def turn_and_zoom(
     b, stored = raw.images.shape[:2]
     device = raw.images.device
     _check_margin(stored, config)
+    masks = _masks(raw, config)
+    # Laid out anew as bytes, and only then cast: five times as fast as both at once.
+    layers = torch.empty(b, 3 + len(masks), stored, stored, dtype=torch.uint8, device=device)
+    layers[:, :3] = raw.images.permute(0, 3, 1, 2)
+    for channel, mask in enumerate(masks, start=3):
+        layers[:, channel] = mask
+    layers = layers.float()
     Rz = torch.zeros(b, 3, 3)
     Rz[:, 0, 0] = Rz[:, 1, 1] = torch.cos(angle)
     Rz[:, 1, 0] = torch.sin(angle)
@@ -175,30 +185,36 @@ def turn_and_zoom(
 
     # The output's offset d from the centre shows what lies at Rz(-angle) d / scale in the stored crop. With
     # align_corners=False, -1..1 runs from pixel border to pixel border, as the crops of davae.camera do.
-    step = (config.image_px / stored / scale)[:, None, None] * Rz[:, :2, :2].transpose(1, 2)
-    line = (2 * torch.arange(config.image_px, device=device) + 1) / config.image_px - 1
-    columns, rows = step.to(device)[:, :, None, None, :].unbind(-1)  # (b, 2, 1, 1) each
-    grid = torch.empty(b, config.image_px, config.image_px, 2, device=device)
-    torch.add(columns * line, rows * line[:, None], out=grid.permute(0, 3, 1, 2))
-    if shift is not None:
-        grid -= 2 * (step @ shift[:, :, None]).to(device)[:, None, None, :, 0]
-    masks = _masks(raw, config)
-    # Laid out anew as bytes, and only then cast: five times as fast as both at once.
-    pixels = torch.empty(b, 3 + len(masks), stored, stored, dtype=torch.uint8, device=device)
-    pixels[:, :3] = raw.images.permute(0, 3, 1, 2)
-    for channel, mask in enumerate(masks, start=3):
-        pixels[:, channel] = mask
-    pixels = F.grid_sample(pixels.float(), grid, mode="bilinear", align_corners=False)  # (b, 4 or 5, h, w)
-    if shift is not None:  # what lies beyond the stored crop is zero, which as a colour is black
-        ones = torch.ones(1, 1, stored, stored, device=device).expand(b, -1, -1, -1)
-        inside = F.grid_sample(ones, grid, mode="bilinear", align_corners=False)
-        pixels[:, :3] += PADDING * (1 - inside)
+    step = (config.image_px / stored) * Rz[:, :2, :2].transpose(1, 2)
+    pixels = _resampled(layers, step / scale[:, None, None], config.image_px, shift)
+    shown = _resampled(layers, step, config.image_px) if config.steady_target else pixels
 
     turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T
     root = torch.zeros(b, 2) if shift is None else shift
     return _batch(
-        raw, config, pixels, raw.joints @ turn, raw.clouds @ turn, root.to(device), scale.to(device)
+        raw, config, pixels, shown, raw.joints @ turn, raw.clouds @ turn, root.to(device), scale.to(device)
     )
+
+
+def _resampled(layers: Tensor, step: Tensor, px: int, shift: Tensor | None = None) -> Tensor:
+    """Resample colours and masks (b, c, s, s) in 0..255 to (b, c, px, px) on [0, 1].
+
+    What is d from the middle comes from `step` (b, 2, 2) times d, each side counted on [-1, 1]; with `shift`
+    (b, 2) the picture is moved by so many of its sides.
+    """
+    b, device, stored = len(layers), layers.device, layers.shape[-1]
+    line = (2 * torch.arange(px, device=device) + 1) / px - 1
+    columns, rows = step.to(device)[:, :, None, None, :].unbind(-1)  # (b, 2, 1, 1) each
+    grid = torch.empty(b, px, px, 2, device=device)
+    torch.add(columns * line, rows * line[:, None], out=grid.permute(0, 3, 1, 2))
+    if shift is not None:
+        grid -= 2 * (step @ shift[:, :, None]).to(device)[:, None, None, :, 0]
+    pixels = F.grid_sample(layers, grid, mode="bilinear", align_corners=False)  # (b, 4 or 5, h, w)
+    if shift is not None:  # what lies beyond the stored crop is zero, which as a colour is black
+        ones = torch.ones(1, 1, stored, stored, device=device).expand(b, -1, -1, -1)
+        inside = F.grid_sample(ones, grid, mode="bilinear", align_corners=False)
+        pixels[:, :3] += PADDING * (1 - inside)
+    return pixels / 255
 
 
 def centre(raw: RawBatch, config: DataConfig) -> Batch:
@@ -212,7 +228,8 @@ def centre(raw: RawBatch, config: DataConfig) -> Batch:
     first = torch.zeros(len(raw.clouds), 1, dtype=torch.long, device=raw.clouds.device)
     cloud = _draw_points(raw.clouds, first, config.cloud_points)
     root, zoom = torch.zeros(len(cloud), 2, device=cloud.device), torch.ones(len(cloud), device=cloud.device)
-    return _batch(raw, config, pixels.permute(0, 3, 1, 2).float(), raw.joints, cloud, root, zoom)
+    pixels = pixels.permute(0, 3, 1, 2).float() / 255
+    return _batch(raw, config, pixels, pixels, raw.joints, cloud, root, zoom)
 
 
 def over_grey(image: Tensor, mask: Tensor) -> Tensor:
@@ -251,19 +268,23 @@ def _batch(
     raw: RawBatch,
     config: DataConfig,
     pixels: Tensor,
+    shown: Tensor,
     joints: Tensor,
     cloud: Tensor,
     root: Tensor,
     zoom: Tensor,
 ) -> Batch:
-    """Assemble a batch from colour and `_masks` (b, 4 or 5, h, w) in 0..255."""
-    pixels = pixels / 255
-    image, mask, predicted = pixels[:, :3], pixels[:, 3:4], pixels[:, 4:]
-    other = predicted if config.mask == "network" else torch.ones((), device=mask.device)
-    mask = torch.where(raw.has_mask[:, None, None, None], mask, other)
-    target = over_grey(image, mask)
+    """Assemble a batch from colour and `_masks` (b, 4 or 5, h, w) on [0, 1]: of the input, of the target."""
+    image, mask = pixels[:, :3], _known_mask(raw, config, shown)
     if config.mask == "network":
-        image = over_grey(image, predicted)
+        image = over_grey(image, pixels[:, 4:])
     elif config.mask == "truth":
-        image = target
+        image = over_grey(image, _known_mask(raw, config, pixels))
+    target = over_grey(shown[:, :3], mask)
     return Batch(image, target, mask, joints, cloud, raw.has_cloud, raw.has_mask, raw.scale_mm, root, zoom)
+
+
+def _known_mask(raw: RawBatch, config: DataConfig, layers: Tensor) -> Tensor:
+    """The true mask (b, 1, h, w) or, of a sample without one, the predicted one or all of the picture."""
+    other = layers[:, 4:] if config.mask == "network" else torch.ones((), device=layers.device)
+    return torch.where(raw.has_mask[:, None, None, None], layers[:, 3:4], other)
