@@ -1,4 +1,4 @@
-"""What a run is made of: frozen dataclasses, the four presets, and a JSON round trip.
+"""What a run is made of: frozen dataclasses, the five presets, and a JSON round trip.
 
 A `Config` holds everything that shapes a result and nothing that does not (no path, no worker count),
 so two runs with equal configs, data and code are the same experiment.

@@ -58,8 +58,7 @@ class ProtocolResult:
     """What one protocol says of a set of predictions.
 
     Mean, median and PCK are taken for each joint over its counted images and then averaged over the joints,
-    as hand3d's evaluation does. Where every joint counts (all but P2), mean and PCK are simply those of all
-    errors.
+    as hand3d's evaluation does. Where every joint counts (all but P2), mean and PCK are those of all errors.
     """
 
     epe_mm: float

@@ -1,0 +1,1 @@
+"""The weights that come with davae: `hand.safetensors`, and README.md, its model card."""
