@@ -172,7 +172,7 @@ def warp_image(image: NDArray[np.uint8], to_crop: Array, out_px: int) -> NDArray
     """
     to_source = np.linalg.inv(to_crop)
     if _only_enlarges(to_source):
-        return _enlarge(image, to_source, out_px)
+        return cut_square(image, to_source, out_px)
     middle = (out_px - 1) / 2
     corners = np.array([[middle, middle], [middle + 1, middle], [middle, middle + 1]])
     origin, right, down = apply_homography(to_source, corners)
@@ -193,8 +193,11 @@ def _only_enlarges(to_source: Array) -> bool:
     return scale <= 1 and np.allclose(to_source[:2, :2], scale * np.eye(2)) and not to_source[2, :2].any()
 
 
-def _enlarge(image: NDArray[np.uint8], to_source: Array, out_px: int) -> NDArray[np.uint8]:
-    """Cut a square out of an image and enlarge it: bilinear, at twice the speed of a general warp."""
+def cut_square(image: NDArray[np.uint8], to_source: Array, out_px: int) -> NDArray[np.uint8]:
+    """Cut a square out of an image (h, w, 3) and resize it, at several times the speed of a general warp.
+
+    Enlarged bilinearly; shrunk, each pixel is the mean of what it covers.
+    """
     scale = to_source[0, 0]
     left, top = to_source[:2, 2] + (1 - scale) / 2  # borders of pixels: ours begin at -0.5, Pillow's at 0
     side = scale * out_px
@@ -204,7 +207,8 @@ def _enlarge(image: NDArray[np.uint8], to_source: Array, out_px: int) -> NDArray
     u0, u1, u = _overlap(x0, canvas_px, image.shape[1])
     canvas[v, u] = image[v0:v1, u0:u1]
     box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
-    return np.array(Image.fromarray(canvas).resize((out_px, out_px), Image.Resampling.BILINEAR, box))
+    kind = Image.Resampling.BILINEAR if scale <= 1 else Image.Resampling.BOX
+    return np.array(Image.fromarray(canvas).resize((out_px, out_px), kind, box))
 
 
 def _overlap(first: int, length: int, size: int) -> tuple[int, int, slice]:
