@@ -36,7 +36,7 @@ TABS = ("your photo", "latent space")
 
 @pytest.fixture(scope="module")
 def predictor(release):
-    return HandPredictor.load(release)
+    return HandPredictor.load(release, bf16=False)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from davae.training import loop, runs
 
 @pytest.fixture(scope="module")
 def predictor(release):
-    return HandPredictor.load(release)
+    return HandPredictor.load(release, bf16=False)
 
 
 def photo(width: int = 160, height: int = 120, seed: int = 0) -> np.ndarray:
@@ -229,6 +229,16 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
         np.linalg.inv(box.to_crop(64)), on_crop(joints, placement, 64)[0].double().numpy()
     )
     np.testing.assert_allclose(hand.joints_px, on_photo, atol=1e-2)
+
+
+def test_half_precision_gives_nearly_the_same_hand(predictor, release):
+    coarse = HandPredictor.load(release, bf16=True)
+    given = {"box": Box((80.0, 60.0), 50.0), "side": "right"}
+    hand, other = (one.predict(photo(), **given) for one in (predictor, coarse))
+    check(other)
+    assert 0 < np.abs(other.joints - hand.joints).max() < 0.05
+    np.testing.assert_allclose(other.joints_px, hand.joints_px, atol=1.0)
+    np.testing.assert_allclose(other.mask, hand.mask, atol=0.05)
 
 
 def test_a_turned_photo_gives_the_turned_hand(predictor):
