@@ -14,10 +14,9 @@ from torch import Tensor
 
 from davae.config import BLOCKS
 from davae.data.png import encode_png
-from davae.hand.kinematics import solve
 from davae.hand.procedural import procedural_rig
 from davae.hand.rig import Rig
-from davae.hand.skinning import skinned
+from davae.hand.skinning import fitted
 from davae.hand.view import cloud_view, mesh_view, viewpoint
 from davae.latent import WAYS, CachedDecoder, Change, Code, Decoding, PrincipalDirections, change_between
 from davae.networks import DaVAE
@@ -190,8 +189,8 @@ class LatentWalk:
     def _mesh(self, joints_mm: Tensor) -> NDArray[np.float32]:
         """Vertices (v, 3), mm, of the hand whose joints lie nearest to those decoded."""
         if self._is_new("vertices", (joints_mm,)):
-            pose = solve(self.rig, joints_mm[None], steps=SOLVER_STEPS)
-            self._made["vertices"] = skinned(self.rig, pose)[0].numpy()
+            vertices, _ = fitted(self.rig, joints_mm[None], self.decoder.bone_mm, SOLVER_STEPS)
+            self._made["vertices"] = vertices[0].numpy()
             self.solved += 1
         return self._made["vertices"]
 

@@ -74,6 +74,14 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
+def test_a_small_hand_looks_like_a_large_one(model, codes):
+    """All views are in bones: only what is measured in mm tells one from the other."""
+    small, large = (LatentWalk(model, codes, bone_mm, px=PX) for bone_mm in (BONE_MM / 2, BONE_MM))
+    for view in ("mesh", "cloud"):
+        one, other = (pixels(walk.views()[view]).astype(int) for walk in (small, large))
+        assert np.abs(one - other).mean() < 0.5 and other.std() > 10
+
+
 def differing(before, after):
     return {view for view in VIEWS if before[view] != after[view]}
 

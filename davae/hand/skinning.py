@@ -6,10 +6,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from davae.hand.kinematics import Pose, Skeleton
+from davae.hand.kinematics import STEPS, Pose, Skeleton, solve
 from davae.hand.rig import SEGMENT_PARENTS, SEGMENTS, Rig
+from davae.skeleton import REFERENCE_BONE
 
 MESHES_AT_ONCE = 16  # whose coordinates fit a processor's cache
+
+
+def fitted(rig: Rig, joints_mm: Tensor, bone_mm: float, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+    """Pose a hand through joints: its mesh (b, v, 3) and its own joints (b, 21, 3), mm.
+
+    It is posed at the rig's own size and then enlarged as a whole, so that a child's hand is a small hand and
+    not an adult's with short bones.
+
+    Args:
+        rig: a right hand.
+        joints_mm: (b, 21, 3) joints of right hands, in any frame.
+        bone_mm: length of their reference bone.
+        steps: of `solve`.
+
+    Raises:
+        ValueError: as `solve`.
+    """
+    larger = bone_mm / float(np.linalg.norm(np.subtract(*rig.joints_mm[list(REFERENCE_BONE)])))
+    pose = solve(rig, joints_mm / larger, steps)
+    return skinned(rig, pose) * larger, pose.joints_mm * larger
 
 
 def skinned(rig: Rig, pose: Pose, shape: Tensor | None = None) -> Tensor:

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from davae.config import BLOCKS
-from davae.hand.kinematics import solve
 from davae.hand.mesh_files import glb, ply
 from davae.hand.procedural import procedural_rig
-from davae.hand.skinning import skinned
+from davae.hand.skinning import fitted
 from davae.photo.finding import Box
 from davae.skeleton import REFERENCE_BONE
 
@@ -62,11 +61,9 @@ class Hand:
     @cached_property
     def _posed(self) -> Posed:
         rig = procedural_rig()
-        # Solved at the size of the model and then enlarged, so that a small hand is no thin-boned large one.
-        larger = self.bone_mm / reference_bone_mm()
-        pose = solve(rig, torch.from_numpy(mirrored(self.joints_mm, self.side)[None] / larger))
+        right = torch.from_numpy(mirrored(self.joints_mm, self.side)[None])
+        vertices, joints = (points[0].numpy() for points in fitted(rig, right, self.bone_mm))
         faces = rig.faces if self.side == "right" else rig.faces[:, ::-1]  # a mirror turns them inside out
-        vertices, joints = (larger * points[0].numpy() for points in (skinned(rig, pose), pose.joints_mm))
         return Posed(mirrored(vertices, self.side), np.ascontiguousarray(faces), mirrored(joints, self.side))
 
     def mesh_mm(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
