@@ -76,7 +76,7 @@ def cloud_view(
     side = OVERSAMPLING * px
     points = np.asarray(points_mm, np.float32) @ rotation.T
     points = points[np.argsort(-points[:, 2], kind="stable")]
-    radius_mm = radius_mm or 26.0 / max(len(points), 1) ** 0.4
+    radius_mm = radius_mm or 0.22 * half_mm / max(len(points), 1) ** 0.4
     scale = side / (2 * half_mm)
     ball = _ball(max(1, round(radius_mm * scale)))
     centres = np.rint(points[:, :2] * scale + (side - 1) / 2).astype(int)
