@@ -285,8 +285,8 @@ class HandPredictor:
         """
         signs, aparts = [], []
         trunk, head = self.model.encoder.trunk, self.model.encoder.heads["pose"]
-        masks = self._masks(crops, 1)  # one look tells left from right
-        for image in (over_grey(crops, masks), over_grey(crops, masks).flip(3)):
+        upright = over_grey(crops, self._masks(crops, 1))  # one look tells left from right
+        for image in (upright, upright.flip(3)):
             with torch.inference_mode(), self._arithmetic():
                 features = [trunk(look) for look in turned(image, looks)]
                 odds = torch.stack([self.camera(one).right.float() for one in features]).mean(0)

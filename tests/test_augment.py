@@ -314,3 +314,19 @@ def test_only_what_is_asked_for_is_drawn():
     assert here.zoom.max() <= 1 < there.zoom.max() <= 1.25
     next_draws = [torch.rand(1, generator=g).item() for g in generators]
     assert next_draws[0] != next_draws[1]
+
+
+def test_a_steady_target_is_turned_alone():
+    """Zoom and shift move the input, not the target, which is that of the same turn without them."""
+    raw, steady = raw_batch(2), DataConfig(image_px=32, cloud_points=64, mask="truth", steady_target=True)
+    angle, scale, shift = torch.tensor([0.3, -2.0]), torch.tensor([0.8, 1.25]), torch.full((2, 2), 0.1)
+    moved = turn_and_zoom(raw, steady, angle, scale, shift)
+    still = turn_and_zoom(raw, steady, angle, torch.ones(2))
+    torch.testing.assert_close(moved.target, still.target)
+    torch.testing.assert_close(moved.mask, still.mask)
+    as_before = turn_and_zoom(
+        raw, DataConfig(image_px=32, cloud_points=64, mask="truth"), angle, scale, shift
+    )
+    torch.testing.assert_close(moved.image, as_before.image)
+    torch.testing.assert_close(as_before.target, as_before.image)
+    assert (moved.target - moved.image).abs().mean() > 0.05

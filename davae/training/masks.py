@@ -107,7 +107,7 @@ def train_mask(
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
         ValueError: the data was prepared for another image size or crop, or has no masks to learn from, or
-            the processes cannot share the batch evenly.
+            the processes cannot share the batch evenly, or its target is to stay put.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is no longer finite; the last resume point is kept.
     """
@@ -115,6 +115,11 @@ def train_mask(
     run = Path(run)
     split, validation = (PreparedSplit.open(data, name).seen_through("none") for name in ("train", "val"))
     check_prepared(split, data, config.data)
+    if config.data.steady_target:
+        raise ValueError(
+            "data.steady_target is true, but a mask network's target is the mask of the very crop that it "
+            "sees; leave it false here and set it for `train`"
+        )
     for part in (split, validation):
         if not part.has_mask.any():
             raise ValueError(
