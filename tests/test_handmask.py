@@ -211,6 +211,9 @@ def test_data_without_masks_or_of_another_size_are_refused(short, data, tmp_path
     larger = dataclasses.replace(short, data=dataclasses.replace(short.data, image_px=96))
     with pytest.raises(ValueError, match="prepared with image_px 64, this run needs 96"):
         train_mask(larger, data, tmp_path / "run", progress=False)
+    steady = dataclasses.replace(short, data=dataclasses.replace(short.data, steady_target=True))
+    with pytest.raises(ValueError, match=r"data.steady_target is true, but a mask network's target is"):
+        train_mask(steady, data, tmp_path / "run", progress=False)
     without_masks(monkeypatch)
     with pytest.raises(ValueError, match="train has no masks to learn from"):
         train_mask(short, data, tmp_path / "run", progress=False)
