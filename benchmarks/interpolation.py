@@ -57,10 +57,15 @@ def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
     """Raise ValueError unless a test image shows the hand that `seed` draws, whose truth is rendered here."""
     number = int(test.ids[row])
     for name, drawn in sample_factors(seed, "test", number).flat().items():
+        if name not in test.factors:
+            raise ValueError(
+                f"--data: no {name} is stored with these images, so what they show cannot be rendered; give "
+                "SynthHand, which `davae synthhand` renders with its factors"
+            )
         if not np.array_equal(test.factors[name][row], drawn):
             raise ValueError(
-                f"--data: {name} of test image {number} is {test.factors[name][row]}, but seed {seed} of the "
-                f"run's preset draws {drawn}; give data that were rendered with that seed"
+                f"--data: {name} of test image {number} is not what seed {seed} of the run's preset draws; "
+                "give data that were rendered with that seed"
             )
 
 

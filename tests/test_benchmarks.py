@@ -19,7 +19,8 @@ from davae.config import BLOCKS, DataConfig, mask_preset
 from davae.data.augment import over_grey
 from davae.data.prepared import PreparedSplit, prepare
 from davae.data.rhd import RHDSplit
-from davae.evaluation import evaluate
+from davae.data.synthhand import write_dataset as write_synthhand
+from davae.evaluation import evaluate, predict_masks
 from davae.hand.pose import ANGLES
 from davae.hand.procedural import procedural_rig
 from davae.networks import DaVAE, HandMaskNet
@@ -27,7 +28,7 @@ from davae.photo.hand import mirrored
 from davae.summary import summarise
 from davae.training.loop import train
 from davae.training.masks import enlarge
-from davae.training.runs import Identity, open_run, save_model
+from davae.training.runs import Identity, load_model, open_run, save_model
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -381,9 +382,29 @@ def test_photos_end_to_end(photos, release, tmp_path, capsys):
         assert 0 < report[way]["P1 mm, median"] < 1000
 
 
-def test_interpolation_end_to_end(trained, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def rendered(trained, tmp_path_factory):
+    """Four hands to test on, prepared for the run of `trained`, drawn by the seed of its preset."""
+    config = load_model(trained / "run")[1]
+    home = tmp_path_factory.mktemp("rendered")
+    root = write_synthhand(home / "frames", 1, 1, 4, config.render.seed, size=96, progress=False)
+    prepare("synthhand", root, home / "data", config.data, progress=False)
+    predict_masks(trained / "mask", home / "data", progress=False)
+    return home / "data"
+
+
+def test_interpolation_refuses_hands_that_it_cannot_render(trained, rendered):
     interpolation = load("interpolation")
-    interpolation.main(trained / "run", trained / "data", pairs=2, out=tmp_path / "out.json")
+    with pytest.raises(ValueError, match=r"--data: no \S+ is stored with these images"):
+        interpolation.measure(trained / "run", trained / "data", pairs=2)
+    test = PreparedSplit.open(rendered, "test")
+    with pytest.raises(ValueError, match=r"--data: \S+ of test image 0 is not what seed 99 .* draws"):
+        interpolation.check_drawn_with(99, test, 0)
+
+
+def test_interpolation_end_to_end(trained, rendered, tmp_path, capsys):
+    interpolation = load("interpolation")
+    interpolation.main(trained / "run", rendered, pairs=2, out=tmp_path / "out.json")
     report = json.loads((tmp_path / "out.json").read_text())
     assert report == json.loads(capsys.readouterr().out)
     assert len(report["claims"]) == 4 and report["pairs"] == 2

@@ -96,7 +96,7 @@ def measured_row(
 
 
 # Fields that configs have had since some rows were recorded, at the values that those rows meant.
-ADDED = {"data": {"scale_max": 1.0, "shift": 0.0}}
+ADDED = {"data": {"scale_max": 1.0, "shift": 0.0, "steady_target": False}}
 
 
 def config_digest(config: Config) -> str:
