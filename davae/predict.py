@@ -16,26 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from davae.camera import apply_homography, backproject, hand_crop, view_rotation
-from davae.config import BLOCKS, Config
-from davae.data.augment import over_grey
-from davae.inference import ZOOM, fused, turned, turned_back
-from davae.networks import DaVAE, HandMaskNet
-from davae.photo.camera import CameraHead, Placement, on_crop
+from davae.config import Config
+from davae.inference import fused
+from davae.networks import HandMaskNet
 from davae.photo.finding import Box, cut, find_hands
 from davae.photo.hand import Hand, Side, mirrored, reference_bone_mm
+from davae.photo.looks import Observer, confidence
 from davae.photo.reading import Photo, PhotoError, read_photo
 from davae.photo.release import Release, unpack
 from davae.skeleton import ROOT
-from davae.training.masks import predict_probability
-from davae.training.trainer import has_bf16
 
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # what comes with the project
 MOVED, RESIZED = 0.3, 1.7  # sides, and times: a square that joints move further was no good to begin with
-LOOKS = 8  # at a hand, from all around, for its joints and place
 GLANCES = 2  # at each square that may show a hand, as it is and mirrored
-SIDE_LOOKS = 4  # at the crop as it is and mirrored, for its side
-AGREEMENT = 4.0  # weight of their agreement beside log-odds: 94 % of validation hands guessed, not 90
-MASK_TURNS = 4  # quarter turns from which its mask is seen
 AT_ONCE = 32  # crops that the networks see together
 PIXELS_AT_ONCE = 60_000_000  # of decoded photos after which no more are waited for: 180 MB
 
@@ -45,23 +38,22 @@ class HandPredictor:
 
     Args:
         release: of `davae.photo.release.unpack`.
-        bf16: compute in half precision, in which joints differ by a tenth of a millimetre, no nearer to the
-            truth nor farther from it; by default where the processor has it, which saves a third of the time.
+        bf16: as for `davae.photo.looks.Observer`.
 
     Attributes:
         about: what the file of the weights says of itself.
+        config: of da-VAE.
+        model: da-VAE, in evaluation mode, its BatchNorms folded.
+        px: side of the crops that it takes.
     """
 
     def __init__(self, release: Release, bf16: bool | None = None):
         self.about = release.about
-        self.bf16 = has_bf16(torch.device("cpu")) if bf16 is None else bf16
         self.config: Config = release.configs["model"]
-        self.model: DaVAE = fused(release.model)
-        self.mask_network: HandMaskNet = fused(release.mask)
+        self.observer = Observer(release, bf16)
         self.finder: HandMaskNet = fused(release.finder)
-        self.mask_network.config, self.finder.config = release.configs["mask"], release.configs["finder"]
-        self.camera: CameraHead = release.camera
-        self.px = self.config.model.image_px
+        self.finder.config = release.configs["finder"]
+        self.model, self.px = self.observer.model, self.observer.px
 
     @classmethod
     def load(cls, path: Path | str | None = None, bf16: bool | None = None) -> "HandPredictor":
@@ -177,10 +169,10 @@ class HandPredictor:
         """Of the squares that may show a hand, the one whose looks agree best about joints; and its side."""
         if not photos:
             return {}
-        squares = find_hands(self.finder, self.mask_network, [*photos.values()])
+        squares = find_hands(self.finder, self.observer.mask_network, [*photos.values()])
         offered = [(n, box) for n, boxes in zip(photos, squares, strict=True) for box in boxes]
         crops = torch.cat([cut(photos[n], [box], self.px) for n, box in offered])
-        sides, apart = self._sides(crops, [side] * len(crops), GLANCES)
+        sides, apart = self.observer.sides(crops, [side] * len(crops), GLANCES)
         best: dict[int, tuple[float, Box, Side]] = {}
         for (n, box), one, spread in zip(offered, sides, apart.tolist(), strict=True):
             if n not in best or spread < best[n][0]:
@@ -206,7 +198,7 @@ class HandPredictor:
         about = [(names[place], boxes[place]) for place in photos]
         known = [sides[place] for place in photos]
         if None in known:
-            known, _ = self._sides(crops, known, SIDE_LOOKS)
+            known, _ = self.observer.sides(crops, known)
         hands = self._hands(crops, about, known, bone_mm or reference_bone_mm(), intrinsics, glance)
         return dict(zip(photos, hands, strict=True))
 
@@ -216,17 +208,16 @@ class HandPredictor:
         """Read the hands off crops (b, 3, h, w)."""
         left = torch.tensor([one == "left" for one in sides])
         crops = torch.where(left[:, None, None, None], crops.flip(3), crops)  # the network knows right hands
-        masks, codes, joints, placement = self._read(crops, glance)
-        uv = on_crop(joints, placement, self.px).double().numpy()
+        seen = self.observer.read(crops, glance)
         hands = []
         for row, ((name, box), one) in enumerate(zip(placed, sides, strict=True)):
-            pixels, mask = uv[row], masks[row, 0].numpy()
+            pixels, mask = seen.joints_px[row].double().numpy(), seen.masks[row, 0].numpy()
             if one == "left":
                 pixels = np.stack([self.px - 1 - pixels[:, 0], pixels[:, 1]], axis=1)
                 mask = np.ascontiguousarray(mask[:, ::-1])
             pixels = apply_homography(np.linalg.inv(box.to_crop(self.px)), pixels)
-            normalised = mirrored(joints[row].double().numpy(), one)
-            length_px = float(placement.bone[row]) * 2 * box.half
+            normalised = mirrored(seen.joints[row].double().numpy(), one)
+            length_px = float(seen.bone[row]) * 2 * box.half
             hands.append(
                 Hand(
                     name=name,
@@ -237,73 +228,14 @@ class HandPredictor:
                     bone_mm=bone_mm,
                     joints_px=pixels,
                     mask=mask,
-                    means={block: codes[block][0][row].numpy() for block in BLOCKS},
-                    spreads={block: codes[block][1][row].mul(0.5).exp().numpy() for block in BLOCKS},
+                    means={block: mean[row].numpy() for block, (mean, _) in seen.codes.items()},
+                    spreads={
+                        block: log_variance[row].mul(0.5).exp().numpy()
+                        for block, (_, log_variance) in seen.codes.items()
+                    },
                 )
             )
         return hands
-
-    def _read(
-        self, crops: Tensor, glance: bool
-    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor, Placement]:
-        """Masks, mean and log-variance of each block, joints and placement of crops of right hands.
-
-        Joints and placement are means over several looks; codes are those of the crop as it is.
-        """
-        masks = self._masks(crops, 1 if glance else MASK_TURNS)
-        with torch.inference_mode(), self._arithmetic():
-            trunk, heads = self.model.encoder.trunk, self.model.encoder.heads
-            image = over_grey(crops, masks)
-            features = trunk(image)
-            codes = {block: head(features) for block, head in heads.items()}
-            seen = [features] if glance else [trunk(look) for look in turned(image, LOOKS)]
-            poses = [self.model.pose_decoder(heads["pose"](one)[0]).float() for one in seen]
-            joints = turned_back(poses).mean(0)
-            placed = [self.camera(one) for one in seen]
-            grown = 1.0 if glance else ZOOM  # as lengths in the looks
-            placement = Placement(
-                root=turned_back([one.root for one in placed]).mean(0) / grown,
-                bone=torch.stack([one.bone for one in placed]).mean(0) / grown,
-                right=torch.stack([one.right for one in placed]).mean(0),
-            )
-            return masks, codes, joints - joints[:, ROOT : ROOT + 1], placement
-
-    def _masks(self, crops: Tensor, turns: int) -> Tensor:
-        """Masks (b, 1, h, w) of crops, each seen from so many quarter turns."""
-        with self._arithmetic():
-            return predict_probability(self.mask_network, crops, turns)
-
-    def _arithmetic(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
-
-    def _sides(self, crops: Tensor, known: list[Side | None], looks: int) -> tuple[list[Side], Tensor]:
-        """The likelier side of each hand in crops (b, 3, h, w), and how far its looks are apart (b,).
-
-        Where a side is not known, two signs tell it, seen in the crop as it is and mirrored: what the camera
-        head says, and that several looks agree about the joints. The model knows right hands alone, and
-        contradicts itself more about a left one. Apart is the mean distance of joints from their mean.
-        """
-        signs, aparts = [], []
-        trunk, head = self.model.encoder.trunk, self.model.encoder.heads["pose"]
-        upright = over_grey(crops, self._masks(crops, 1))  # one look tells left from right
-        for image in (upright, upright.flip(3)):
-            with torch.inference_mode(), self._arithmetic():
-                features = [trunk(look) for look in turned(image, looks)]
-                odds = torch.stack([self.camera(one).right.float() for one in features]).mean(0)
-                joints = turned_back([self.model.pose_decoder(head(one)[0]).float() for one in features])
-            aparts.append(torch.linalg.vector_norm(joints - joints.mean(0), dim=3).mean((0, 2)))
-            signs.append(odds - AGREEMENT * aparts[-1].log())
-        right = torch.where(
-            torch.tensor([side is None for side in known]),
-            signs[0] >= signs[1],
-            torch.tensor([side == "right" for side in known]),
-        )
-        return ["right" if one else "left" for one in right], torch.where(right, *aparts)
-
-
-def confidence(apart: float) -> float:
-    """Share of boxes with looks so far `apart` that overlap the true one by half (1,200 on validation)."""
-    return 1 / (1 + (apart / 0.172) ** 2.7)
 
 
 class _Waiting(NamedTuple):

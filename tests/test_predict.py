@@ -26,10 +26,11 @@ from davae.photo import camera as camera_head
 from davae.photo.camera import CameraHead, Placement, bone_in_sides, load_camera, on_crop, train_camera
 from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand
+from davae.photo.looks import LOOKS
 from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
-from davae.predict import LOOKS, HandPredictor, around_joints, reference_bone_mm
+from davae.predict import HandPredictor, around_joints, reference_bone_mm
 from davae.predict_files import ENDINGS, predict_files, stems, write_hand
 from davae.training import loop, runs
 
@@ -256,8 +257,8 @@ def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeyp
     found = Box((70.0, 60.0), 40.0, 0.7)
     monkeypatch.setattr("davae.predict.find_hands", lambda finder, network, photos: [[found]] * len(photos))
     monkeypatch.setattr("davae.predict.confidence", lambda apart: 0.7)
-    monkeypatch.setattr("davae.predict.LOOKS", 1)
-    monkeypatch.setattr("davae.predict.ZOOM", 1.0)
+    monkeypatch.setattr("davae.photo.looks.LOOKS", 1)
+    monkeypatch.setattr("davae.photo.looks.ZOOM", 1.0)
     first = predictor.predict(photo(), box=found, side="right")
     hand = predictor.predict(photo(), side="right")
     assert first.box == found and hand.box.confidence == 0.7
