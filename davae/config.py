@@ -1,7 +1,6 @@
 """What a run is made of: frozen dataclasses, the five presets, and a JSON round trip.
 
-A `Config` holds everything that shapes a result and nothing that does not (no path, no worker count),
-so two runs with equal configs, data and code are the same experiment.
+A `Config` holds what shapes a result and nothing else: equal configs, data and code are one experiment.
 
 Presets: `smoke` proves that everything runs (seconds), `laptop` learns on two cores (minutes), `sweep` is
 small enough to be run dozens of times, `gpu` wants a GPU, `paper` is the size and schedule of section 4.2.
@@ -17,6 +16,7 @@ BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meanin
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
 # Models by what is in their heads: da-VAE, na-VAE without attention (paper 4.4), and a third, our question.
 VARIANTS = {"da": "sk", "na": "none", "se": "se"}
+ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}  # later, to DataConfig
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class DataConfig:
     shift: float = 0.0  # of the hand in the crop, U[-shift, shift] of its side in u and in v
     cloud_points: int = 2048  # target points drawn per step
     mask: Literal["none", "truth", "network"] = "none"  # by which the input is laid over grey
+    blur: float = 0.0  # of half the inputs, by a Gaussian of U[0, blur] of their side: photos out of focus
     steady_target: bool = False  # zoom and shift move the input alone, not what the image decoder returns
 
 
@@ -134,7 +135,7 @@ class Saved:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Rebuild a config from `to_json`'s text; unknown or missing fields are errors."""
+        """Rebuild a config from `to_json`'s text; unknown or missing fields are errors, but those of `ADDED`."""
         return _build(cls, json.loads(text), "config")
 
 
@@ -173,6 +174,7 @@ class MaskConfig(Saved):
 def _build(cls: type, values: dict[str, Any], where: str):
     """Build dataclass `cls` from plain `values`, naming any field that should not, or does not, exist."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {name: value for name, value in ADDED.items() if name in fields} | values
     if unknown := sorted(values.keys() - fields.keys()):
         raise ValueError(f"{where}: unknown field(s) {unknown}; known are {sorted(fields)}")
     if missing := sorted(fields.keys() - values.keys()):

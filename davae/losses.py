@@ -92,8 +92,7 @@ def pose_loss(predicted: Tensor, true: Tensor) -> Tensor:
 def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """L_RGB of Eq. 3 for images (b, 3, h, w) on [0, 1] -> (b,).
 
-    Summed over channels, averaged over pixels and scaled to a 256 x 256 image, so that beta/alpha_image
-    means the same at every resolution.
+    Summed over channels, mean over pixels, times 256 x 256: beta/alpha_image means the same at any size.
     """
     squared = F.mse_loss(predicted.float(), target.float(), reduction="none")  # one pass over the pixels
     return squared.mean(dim=(1, 2, 3)) * IMAGE_ELEMENTS
@@ -153,8 +152,7 @@ def nearest_squared_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def objective(predicted: Prediction, true: Truth, weights: LossConfig) -> Objective:
     """Eq. 3: sum of alpha_i L_i + beta_i KL_i over pose, cloud/shape and image/appearance.
 
-    Samples without a cloud contribute 0 to that term, through 0 x prediction, so that every parameter has a
-    gradient in every batch.
+    Samples without a cloud add 0 to that term, as 0 x prediction: every parameter has a gradient always.
 
     Args:
         predicted: the network's output for a batch of b.

@@ -1,5 +1,6 @@
 """davae.data.augment: image, joints and cloud turn together, and the padding is never seen."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,11 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rhd_fixture import open_hand_mm, rotation, write_dataset
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from davae import camera
 from davae.config import DataConfig
-from davae.data.augment import RawBatch, announce, augment, centre, held_on, load_batch, turn_and_zoom
+from davae.data.augment import (
+    RawBatch,
+    announce,
+    augment,
+    blurred,
+    centre,
+    held_on,
+    load_batch,
+    turn_and_zoom,
+)
 from davae.data.prepared import PreparedSplit, prepare
 from davae.data.record import HandRecord
 from davae.data.sample import make_row, stored_px
@@ -314,6 +325,36 @@ def test_only_what_is_asked_for_is_drawn():
     assert here.zoom.max() <= 1 < there.zoom.max() <= 1.25
     next_draws = [torch.rand(1, generator=g).item() for g in generators]
     assert next_draws[0] != next_draws[1]
+
+
+def test_blur_is_scipys_gaussian():
+    images = torch.rand(4, 3, 24, 32)
+    spread = torch.tensor([0.0, 0.7, 1.5, 2.5])
+    found = blurred(images, spread, reach=8).numpy()
+    for row, sigma in enumerate(spread.tolist()):
+        expected = gaussian_filter(images[row].numpy(), (0, sigma, sigma), mode="nearest", radius=8)
+        np.testing.assert_allclose(found[row], expected if sigma else images[row], atol=2e-6)
+
+
+def test_half_of_the_inputs_are_blurred_and_no_target():
+    sharp = DataConfig(image_px=32, cloud_points=64, mask="truth", shift=0.1)
+    raw, blurry = raw_batch(64), dataclasses.replace(sharp, blur=0.05)
+    a, b = (augment(raw, config, torch.Generator().manual_seed(0)) for config in (sharp, blurry))
+    torch.testing.assert_close(a.target, b.target)
+    torch.testing.assert_close(a.joints, b.joints)
+    changed = (a.image - b.image).abs().amax((1, 2, 3)) > 1e-3
+    assert 20 <= changed.sum() <= 44
+    detail = [(images.diff(dim=3).abs()).mean((1, 2, 3)) for images in (a.image, b.image)]
+    assert (detail[1] <= detail[0] + 1e-6).all()
+
+
+def test_a_share_of_a_batch_is_blurred_as_in_the_whole():
+    config = DataConfig(image_px=32, cloud_points=64, mask="truth", blur=0.05)
+    raw = raw_batch(8)
+    whole = augment(raw, config, torch.Generator().manual_seed(0)).image
+    share = RawBatch(*(None if field is None else field[2:5] for field in raw))
+    drawn = torch.Generator().manual_seed(0)
+    torch.testing.assert_close(augment(share, config, drawn, batch=8, rows=slice(2, 5)).image, whole[2:5])
 
 
 def test_a_steady_target_is_turned_alone():

@@ -6,6 +6,7 @@ is turning the picture about the crop's centre the same as turning the hand abou
 acts on the image alone, since poses are normalised by a bone.
 """
 
+import math
 import mmap
 from typing import NamedTuple
 
@@ -126,8 +127,9 @@ def augment(
 
     Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as
     `davae.camera.rotation_about_z`), a scale of the hand in the image from U[scale_min, scale_max], a shift
-    of it where that is asked for, and `cloud_points` of the stored points, without repetition as long as
-    there are enough (the stored order is random, so any run of consecutive points is a fair draw).
+    of it and a blur of the input where those are asked for, and `cloud_points` of the stored points, without
+    repetition as long as there are enough (the stored order is random, so any run of consecutive points is a
+    fair draw).
 
     Args:
         raw: the stored samples (b, ...).
@@ -149,7 +151,14 @@ def augment(
     shift = None
     if config.shift:
         shift = config.shift * (2 * torch.rand(b, 2, generator=generator) - 1)[rows]
-    return turn_and_zoom(raw._replace(clouds=cloud), config, angle[rows], scale[rows], shift)
+    seen = turn_and_zoom(raw._replace(clouds=cloud), config, angle[rows], scale[rows], shift)
+    if not config.blur:
+        return seen
+    largest = config.image_px * config.blur
+    spread = largest * torch.rand(b, generator=generator)
+    spread *= torch.rand(b, generator=generator) < 0.5  # photos are sharp as often as not
+    image = blurred(seen.image, spread[rows].to(seen.image.device), math.ceil(3 * largest))
+    return seen._replace(image=image)
 
 
 def turn_and_zoom(
@@ -215,6 +224,21 @@ def _resampled(layers: Tensor, step: Tensor, px: int, shift: Tensor | None = Non
         inside = F.grid_sample(ones, grid, mode="bilinear", align_corners=False)
         pixels[:, :3] += PADDING * (1 - inside)
     return pixels / 255
+
+
+def blurred(images: Tensor, spread: Tensor, reach: int) -> Tensor:
+    """Blur images (b, c, h, w) by Gaussians of standard deviations `spread` (b,), pixels; 0 leaves one sharp.
+
+    Kernels end `reach` pixels from their middle; beyond its border an image goes on as it ends.
+    """
+    b, channels, height, width = images.shape
+    offsets = torch.arange(-reach, reach + 1, device=images.device)
+    # Where nothing is to be blurred, the next pixel's weight is e^-5000, which is 0.
+    kernels = torch.softmax(-((offsets / spread.clamp(min=0.01)[:, None]) ** 2) / 2, dim=1)
+    kernels = kernels.repeat_interleave(channels, 0)
+    planes = F.pad(images, (reach,) * 4, mode="replicate").flatten(0, 1)[None]
+    planes = F.conv2d(planes, kernels[:, None, :, None], groups=b * channels)
+    return F.conv2d(planes, kernels[:, None, None], groups=b * channels).view(b, channels, height, width)
 
 
 def centre(raw: RawBatch, config: DataConfig) -> Batch:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from davae.config import BLOCKS, TERMS, Config
+from davae.config import ADDED, BLOCKS, TERMS, Config
 from davae.data.folders import write_atomically
 from davae.metrics import PROTOCOLS
 
@@ -95,17 +95,12 @@ def measured_row(
     return {name: _cell(row[name]) for name in MEASURED_COLUMNS}
 
 
-# Fields that configs have had since some rows were recorded, at the values that those rows meant.
-ADDED = {"data": {"scale_max": 1.0, "shift": 0.0, "steady_target": False}}
-
-
 def config_digest(config: Config) -> str:
     """Return by what measured.csv knows an experiment, its seed included."""
     values = json.loads(config.to_json())
-    for section, fields in ADDED.items():
-        for name, default in fields.items():
-            if values[section][name] == default:
-                del values[section][name]
+    for name, default in ADDED.items():  # as before there were such fields
+        if values["data"][name] == default:
+            del values["data"][name]
     text = json.dumps(values, indent=2) + "\n"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
