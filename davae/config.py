@@ -135,7 +135,7 @@ class Saved:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Rebuild a config from `to_json`'s text; unknown or missing fields are errors, but those of `ADDED`."""
+        """Rebuild a config from `to_json`'s text; unknown and missing fields are errors, bar `ADDED`."""
         return _build(cls, json.loads(text), "config")
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from davae.config import PRESETS, Config, DataConfig, preset
+from davae.config import ADDED, PRESETS, Config, DataConfig, preset
 from davae.workspace import experiment
 
 
@@ -43,6 +43,13 @@ def test_experiments_vary_a_preset_by_seed_model_and_crop():
     config = experiment("laptop", seed=3, model="na", crop="rotated-camera")
     assert (config.train.seed, config.model.attention, config.data.crop) == (3, "none", "rotated-camera")
     assert experiment("laptop") == preset("laptop")
+
+
+def test_runs_older_than_a_field_mean_what_they_meant():
+    values = json.loads(preset("smoke").to_json())
+    for name in ADDED:
+        del values["data"][name]
+    assert Config.from_json(json.dumps(values)) == preset("smoke")
 
 
 def test_unknown_and_missing_fields_are_named():
