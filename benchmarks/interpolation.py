@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from davae import disentanglement as d
@@ -22,12 +25,30 @@ from davae.config import BLOCKS
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.data.record import BadSample
-from davae.data.synthhand import sample_factors
+from davae.data.synthhand import Factors, sample_factors
+from davae.figures import latent_strip
 from davae.latent import encode, straight
+from davae.losses import Prediction
 from davae.training.runs import load_model, weights_digest
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHAPE_BOUND = 1.5  # the outline's change with shape over that of the truth
+
+
+def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple[Prediction, list[d.Frame]]]:
+    """The ways of a pair, block -> what is decoded in `SHARES` steps, and the rendered truth of each.
+
+    Raises:
+        davae.data.record.BadSample: a hand on the way cannot be cropped.
+    """
+    start, end = ({block: codes[block][n : n + 1] for block in BLOCKS} for n in pair)
+    found = {}
+    for block in BLOCKS:
+        truth = d.rendered_way(*factors, block, SHARES, config.data)
+        code = {name: start[name].repeat(len(SHARES), 1) for name in BLOCKS}
+        code[block] = torch.cat([straight(start[block], end[block], share) for share in SHARES])
+        found[block] = model.decode(code), truth
+    return found
 
 
 def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list], dict[str, float]]:
@@ -38,19 +59,29 @@ def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list]
     Raises:
         davae.data.record.BadSample: a hand on the way cannot be cropped.
     """
-    start, end = ({block: codes[block][n : n + 1] for block in BLOCKS} for n in pair)
-    truths = {block: d.rendered_way(*factors, block, SHARES, config.data) for block in BLOCKS}
-    ends = [d.rendered(one, config.data) for one in factors]
     frames, changes = {}, {}
-    for block, truth in truths.items():
-        code = {name: start[name].repeat(len(SHARES), 1) for name in BLOCKS}
-        code[block] = torch.cat([straight(start[block], end[block], share) for share in SHARES])
-        decoded = model.decode(code)
+    for block, (decoded, truth) in decoded_and_rendered(model, codes, pair, factors, config).items():
         frames[block] = [d.agreement(*f) for f in zip(decoded.image, decoded.cloud, truth, strict=True)]
         changes[block] = d.silhouette_change(truth[0].image[None], truth[-1].image[None]).item()
-    own = model.decode({block: torch.cat([start[block], end[block]]) for block in BLOCKS})
+    own = model.decode({block: codes[block][pair] for block in BLOCKS})
+    ends = [d.rendered(one, config.data) for one in factors]
     frames["floor"] = [d.agreement(*f) for f in zip(own.image, own.cloud, ends, strict=True)]
     return frames, changes
+
+
+def ways_figure(model, codes, images: Tensor, pair, factors, config) -> Figure:
+    """Decoded over rendered frames of a pair's three ways, between the two images (3, h, w) themselves."""
+    strips = {}
+    for block, (decoded, truth) in decoded_and_rendered(model, codes, pair, factors, config).items():
+        strips[f"{block}\ndecoded"] = pictures(decoded.image)
+        strips[f"{block}\nrendered"] = pictures([frame.image for frame in truth])
+    start, end = pictures(images[pair])
+    return latent_strip(strips, [f"{share:.2f}" for share in SHARES], [""] * len(SHARES), start, end)
+
+
+def pictures(images) -> list[NDArray]:
+    """Images (3, h, w) as arrays (h, w, 3)."""
+    return [image.permute(1, 2, 0).clamp(0, 1).numpy() for image in images]
 
 
 def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
@@ -70,30 +101,45 @@ def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
 
 
 @torch.inference_mode()
-def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str, Any]:
-    """Claims and agreement over random pairs of test images."""
+def measure(
+    run: Path, data: Path, pairs: int = 100, seed: int = 0, figure: Path | None = None
+) -> dict[str, Any]:
+    """Claims and agreement over random pairs of test images.
+
+    `figure` shows the pair between which appearance changes the decoded colour most.
+    """
     model, config = load_model(run)
     test = PreparedSplit.open(data, "test").seen_through(config.data.mask)
     rng = np.random.default_rng(seed)
     drawn = np.stack([rng.choice(len(test), 2, replace=False) for _ in range(pairs)])
     used, rows = np.unique(drawn, return_inverse=True)
     check_drawn_with(config.render.seed, test, used[0])
-    codes = encode(model, centre(load_batch(test, used), config.data).image)
+    images = centre(load_batch(test, used), config.data).image
+    codes = encode(model, images)
     rows = rows.reshape(drawn.shape)
     effects = d.effects(model, codes, rows, np.asarray(test.scale_mm[used]))
     agreements: dict[str, list] = {}
     outline: list[tuple[float, float]] = []
-    left_out = 0
+    left_out: list[int] = []
+
+    def factors_of(pair) -> list[Factors]:
+        return [sample_factors(config.render.seed, "test", int(test.ids[used[n]])) for n in pair]
+
     for number, pair in enumerate(tqdm(rows, unit="pair", disable=None)):
-        factors = [sample_factors(config.render.seed, "test", int(test.ids[used[n]])) for n in pair]
+        factors = factors_of(pair)
         try:
             frames, changes = frames_of_pair(model, codes, pair, factors, config)
         except BadSample:
-            left_out += 1
+            left_out.append(number)
             continue
         for name, found in frames.items():
             agreements.setdefault(name, []).extend(found)
         outline.append((effects["shape"].silhouette[number], changes["shape"]))
+    if figure is not None:
+        colour = np.nan_to_num(effects["appearance"].colour)
+        colour[left_out] = -1
+        pair = rows[colour.argmax()]
+        ways_figure(model, codes, images, pair, factors_of(pair), config).savefig(figure, dpi=150)
     moved, truly = np.median(np.array(outline), axis=0).tolist()
     ratio = moved / truly if truly else float("nan")
     verdicts = [
@@ -103,7 +149,7 @@ def measure(run: Path, data: Path, pairs: int = 100, seed: int = 0) -> dict[str,
     return {
         "weights": weights_digest(run),
         "pairs": pairs,
-        "left out": left_out,
+        "left out": len(left_out),
         "claims": {
             v.claim: {"ratio": median([v.ratio]), "bound": v.bound, "holds": v.holds} for v in verdicts
         },
@@ -128,7 +174,9 @@ def median(values) -> float | None:
     return float(np.median(known)) if known.size else None
 
 
-def main(run: Path, data: Path, pairs: int = 100, out: Path | None = None) -> None:
+def main(
+    run: Path, data: Path, pairs: int = 100, out: Path | None = None, figure: Path | None = None
+) -> None:
     """Measure a run on SynthHand.
 
     Args:
@@ -136,8 +184,9 @@ def main(run: Path, data: Path, pairs: int = 100, out: Path | None = None) -> No
         data: Its prepared SynthHand.
         pairs: How many.
         out: JSON to write besides.
+        figure: PNG to draw besides: the ways of the pair between which appearance changes the colour most.
     """
-    result = measure(run, data, pairs)
+    result = measure(run, data, pairs, figure=figure)
     print(json.dumps(result, indent=2))
     if out is not None:
         out.write_text(json.dumps(result, indent=2) + "\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rhd_fixture import write_dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -404,7 +405,10 @@ def test_interpolation_refuses_hands_that_it_cannot_render(trained, rendered):
 
 def test_interpolation_end_to_end(trained, rendered, tmp_path, capsys):
     interpolation = load("interpolation")
-    interpolation.main(trained / "run", rendered, pairs=2, out=tmp_path / "out.json")
+    drawn = tmp_path / "ways.png"
+    interpolation.main(trained / "run", rendered, pairs=2, out=tmp_path / "out.json", figure=drawn)
+    with Image.open(drawn) as picture:
+        assert min(picture.size) > 500
     report = json.loads((tmp_path / "out.json").read_text())
     assert report == json.loads(capsys.readouterr().out)
     assert len(report["claims"]) == 4 and report["pairs"] == 2
