@@ -51,22 +51,24 @@ def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple
     return found
 
 
-def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list], dict[str, float]]:
+def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list], float]:
     """Agreement of a pair's decoded frames with the truth, block -> one a frame, "floor" -> its two ends.
 
-    With it how much of the outline moving each block changes in the truth.
+    With it how much of the outline shape changes in the truth.
 
     Raises:
         davae.data.record.BadSample: a hand on the way cannot be cropped.
     """
-    frames, changes = {}, {}
-    for block, (decoded, truth) in decoded_and_rendered(model, codes, pair, factors, config).items():
-        frames[block] = [d.agreement(*f) for f in zip(decoded.image, decoded.cloud, truth, strict=True)]
-        changes[block] = d.silhouette_change(truth[0].image[None], truth[-1].image[None]).item()
+    ways = decoded_and_rendered(model, codes, pair, factors, config)
+    frames = {
+        block: [d.agreement(*frame) for frame in zip(decoded.image, decoded.cloud, truth, strict=True)]
+        for block, (decoded, truth) in ways.items()
+    }
+    first, *_, last = ways["shape"][1]
     own = model.decode({block: codes[block][pair] for block in BLOCKS})
     ends = [d.rendered(one, config.data) for one in factors]
     frames["floor"] = [d.agreement(*f) for f in zip(own.image, own.cloud, ends, strict=True)]
-    return frames, changes
+    return frames, d.silhouette_change(first.image[None], last.image[None]).item()
 
 
 def ways_figure(model, codes, images: Tensor, pair, factors, config) -> Figure:
@@ -91,7 +93,7 @@ def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
         if name not in test.factors:
             raise ValueError(
                 f"--data: no {name} is stored with these images, so what they show cannot be rendered; give "
-                "SynthHand, which `davae synthhand` renders with its factors"
+                "SynthHand, which `davae render` draws with its factors"
             )
         if not np.array_equal(test.factors[name][row], drawn):
             raise ValueError(
@@ -128,13 +130,15 @@ def measure(
     for number, pair in enumerate(tqdm(rows, unit="pair", disable=None)):
         factors = factors_of(pair)
         try:
-            frames, changes = frames_of_pair(model, codes, pair, factors, config)
+            frames, truly = frames_of_pair(model, codes, pair, factors, config)
         except BadSample:
             left_out.append(number)
             continue
         for name, found in frames.items():
             agreements.setdefault(name, []).extend(found)
-        outline.append((effects["shape"].silhouette[number], changes["shape"]))
+        outline.append((effects["shape"].silhouette[number], truly))
+    if not outline:
+        raise ValueError(f"none of the {pairs} pairs could be rendered; give more")
     if figure is not None:
         colour = np.nan_to_num(effects["appearance"].colour)
         colour[left_out] = -1

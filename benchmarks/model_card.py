@@ -6,12 +6,14 @@ r"""The tables of the model card of the weights that come with davae, from what 
     python -m davae evaluate --run outputs/runs/photo --data UNSEEN --looks 8 \
         --out docs/results/photo_evaluation.json
     python -m davae evaluate --run outputs/runs/photo --data UNSEEN --out docs/results/photo_one_look.json
+    python -m davae pack ... --out davae/weights/hand.safetensors
     python benchmarks/photos.py --root FRAMES --out docs/results/photo_frames.json
     python benchmarks/interpolation.py --run outputs/runs/photo --data DIR \
-        --out docs/results/photo_interpolation.json
+        --out docs/results/photo_interpolation.json --figure docs/figures/photo_interpolation.png
     python benchmarks/model_card.py
 
-The last writes them into davae/weights/README.md, between its markers; its words are written by hand.
+DIR, and how the runs are trained and packed, are in docs/photos.md. The last command writes the tables into
+davae/weights/README.md, between its markers; its words are written by hand.
 """
 
 import itertools
@@ -94,10 +96,11 @@ def frames(found: dict[str, Any]) -> str:
         if isinstance(cell, dict)
     ]
     head = ["crop, side", "P1 mm, mean", "P1 mm, median", "joints on the photo, of the crop's side"]
-    boxes, sides = (100 * found[name] for name in ("boxes of IoU 0.5 or more", "sides guessed"))
+    names = ("boxes of IoU 0.5 or more", "sides guessed", "sides guessed, of those")
+    boxes, sides, there = (100 * found[name] for name in names)
     return table(head, rows) + (
-        f"\nOf the boxes found, {boxes:.0f} % overlap the true one by half or more (IoU); of the sides "
-        f"guessed in them, {sides:.0f} % are right.\n"
+        f"\nOf the boxes found, {boxes:.0f} % overlap the true one by half or more (IoU). Of all sides "
+        f"guessed {sides:.0f} % are right, in those boxes {there:.0f} %.\n"
     )
 
 

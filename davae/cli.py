@@ -301,7 +301,7 @@ def evaluate(
     print(format_table(measured))
 
 
-def train_camera(run: Path, data: Path, out: Path, steps: int = 3000) -> None:
+def train_camera(run: Path, data: Path, out: Path, steps: int = 3000, seed: int = 0) -> None:
     """Train the head that says where on a crop the joints lie, on the frozen trunk of a finished run.
 
     The run must have been trained on jittered crops: `train --set data.shift=0.1 data.scale_max=1.25`.
@@ -311,12 +311,13 @@ def train_camera(run: Path, data: Path, out: Path, steps: int = 3000) -> None:
         data: Folder written by `prepare`, that of the run.
         out: The head's own folder; an interrupted training goes on.
         steps: Of training.
+        seed: Of weights, order and augmentation.
     """
     import dataclasses
 
     from davae.photo import camera
 
-    schedule = dataclasses.replace(camera.camera_schedule(), steps=steps)
+    schedule = dataclasses.replace(camera.camera_schedule(seed), steps=steps)
     print(f"trained: {camera.train_camera(run, data, out, schedule)}")
 
 
@@ -361,8 +362,6 @@ def predict(
     from davae.predict_files import predict_files
 
     found = predict_files(images, out, box, side, bone_mm, intrinsics, weights)
-    for line in found.lines:
-        print(line)
     sys.exit(0 if not found.failed else 1)
 
 
@@ -518,4 +517,6 @@ def main() -> None:
             sys.exit(1)
         sys.exit(f"davae: {error}")
     except KeyboardInterrupt:
-        sys.exit("davae: interrupted; the same command goes on from what is finished and whole")
+        sys.exit(
+            "davae: interrupted; called again, rendering, preparing and training go on from what is whole"
+        )

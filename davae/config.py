@@ -16,7 +16,7 @@ BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meanin
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
 # Models by what is in their heads: da-VAE, na-VAE without attention (paper 4.4), and a third, our question.
 VARIANTS = {"da": "sk", "na": "none", "se": "se"}
-ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}  # later, to DataConfig
+ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}  # fields that older runs lack
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class DataConfig:
 
     image_px: int = 256
     crop: Literal["plain", "rotated-camera"] = "plain"  # the paper's crop, or the exact one
-    scale_min: float = 0.8  # augmentation: hand scale U[scale_min, 1]
+    scale_min: float = 0.8  # augmentation: hand scale U[scale_min, scale_max]
     rotation: float = math.pi  # augmentation: in-plane rotation U[-rotation, rotation], radians
-    scale_max: float = 1.0  # of U[scale_min, scale_max]; beyond 1, and shifted, for photos cropped by guess
+    scale_max: float = 1.0  # beyond 1, and shifted, for photos that are cropped by guess
     shift: float = 0.0  # of the hand in the crop, U[-shift, shift] of its side in u and in v
     cloud_points: int = 2048  # target points drawn per step
     mask: Literal["none", "truth", "network"] = "none"  # by which the input is laid over grey

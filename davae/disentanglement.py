@@ -157,7 +157,7 @@ class Verdict(NamedTuple):
 
 
 def verdicts(found: dict[str, Effect]) -> list[Verdict]:
-    """Hold effects against the bounds: a block may change what is not its own by a fifth of what is its."""
+    """Hold effects against the bounds: a fifth of what the block changes whose business it is."""
     pose, appearance = found["pose"], found["appearance"]
 
     def median(values: NDArray) -> float:

@@ -29,7 +29,7 @@ from davae.skeleton import ROOT
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # what comes with the project
 MOVED, RESIZED = 0.3, 1.7  # sides, and times: a square that joints move further was no good to begin with
 GLANCES = 2  # at each square that may show a hand, as it is and mirrored
-AT_ONCE = 32  # crops that the networks see together
+AT_ONCE = 32  # photos whose crops the networks see together
 PIXELS_AT_ONCE = 60_000_000  # of decoded photos after which no more are waited for: 180 MB
 
 
@@ -169,7 +169,8 @@ class HandPredictor:
         """Of the squares that may show a hand, the one whose looks agree best about joints; and its side."""
         if not photos:
             return {}
-        squares = find_hands(self.finder, self.observer.mask_network, [*photos.values()])
+        observer = self.observer
+        squares = find_hands(self.finder, observer.mask_network, [*photos.values()], observer.bf16)
         offered = [(n, box) for n, boxes in zip(photos, squares, strict=True) for box in boxes]
         crops = torch.cat([cut(photos[n], [box], self.px) for n, box in offered])
         sides, apart = self.observer.sides(crops, [side] * len(crops), GLANCES)
@@ -227,6 +228,7 @@ class HandPredictor:
                     joints_mm=_in_mm(normalised, bone_mm, pixels, length_px, intrinsics),
                     bone_mm=bone_mm,
                     joints_px=pixels,
+                    intrinsics=intrinsics,
                     mask=mask,
                     means={block: mean[row].numpy() for block, (mean, _) in seen.codes.items()},
                     spreads={

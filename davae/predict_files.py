@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +48,7 @@ def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> li
 class Found(NamedTuple):
     """What became of some files."""
 
-    lines: list[str]  # to print, one a photo
+    lines: list[str]  # as they were told, one a photo
     failed: int  # how many could not be used
 
 
@@ -61,8 +61,11 @@ def predict_files(
     intrinsics: str = "",
     weights: Path | None = None,
     progress: bool = True,
+    tell: Callable[[str], object] = tqdm.write,
 ) -> Found:
     """Find the hand in each file and write what was found; arguments as they stand on the command line.
+
+    What becomes of each photo is told as it is known: whatever stops the rest, that much was said.
 
     Raises:
         ValueError: an argument makes no sense, or a result would be written over what is no result.
@@ -88,9 +91,10 @@ def predict_files(
     failed, writing = 0, deque()
 
     def settle(left: int) -> None:
-        """Wait until no more than so many results are unwritten, and raise what went wrong with one."""
-        while len(writing) > left:
+        """Tell of what is written, wait until no more than so many are not, and raise what went wrong."""
+        while writing and (len(writing) > left or writing[0].done()):
             lines.append(writing.popleft().result())
+            tell(lines[-1])
 
     bar = tqdm(
         found, desc="predict", unit="photo", total=len(images), disable=not progress or len(images) < 2
@@ -108,7 +112,7 @@ def predict_files(
 
 
 def _check_places(images: Sequence[Path], out: Path, names: list[str]) -> None:
-    """Refuse to write over one of the photos, or over a JSON file that is not ours, such as its labels."""
+    """Refuse to write over one of the photos, or over a file that is not ours, such as its labels."""
     photos = {Path(path).resolve() for path in images}
     for name in names:
         for place in (out / f"{name}{ending}" for ending in ENDINGS):
@@ -116,17 +120,17 @@ def _check_places(images: Sequence[Path], out: Path, names: list[str]) -> None:
                 raise ValueError(
                     f"{place}: is one of the photos, and would be written over; name another --out"
                 )
-        report = out / f"{name}.json"
-        if report.exists() and not _is_ours(report):
+        taken = [place for ending in ENDINGS if (place := out / f"{name}{ending}").exists()]
+        if taken and not _is_ours(out / f"{name}.json"):  # which is the first that is written
             raise ValueError(
-                f"{report}: is no result of davae, and would be written over; name another --out"
+                f"{taken[0]}: is no result of davae, and would be written over; name another --out"
             )
 
 
 def _is_ours(report: Path) -> bool:
     try:
         return "latent_means" in json.loads(report.read_bytes())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, FileNotFoundError):
         return False
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from davae.config import DataConfig, MaskConfig
 from davae.photo import finding
-from davae.photo.finding import Box, cut, find_hands
+from davae.photo.finding import Box, _squares, cut, find_hands
 from davae.photo.reading import PhotoError, read_photo
 
 
@@ -167,6 +167,13 @@ class Bright(torch.nn.Module):
 
     def forward(self, image):
         return torch.nn.functional.avg_pool2d(40 * (image.mean(1, keepdim=True) - 0.7), 2)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (16, 16), (50, 70), (12, 300)])
+def test_no_square_is_looked_at_twice(width, height):
+    squares = _squares(width, height)
+    assert len(squares) == len(set(squares))
+    assert Box(((width - 1) / 2, (height - 1) / 2), max(width, height) / 2) in squares
 
 
 @pytest.mark.parametrize(("width", "height", "u", "v", "radius"), [

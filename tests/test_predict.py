@@ -131,6 +131,14 @@ def test_a_camera_head_needs_jittered_crops_and_leaves_the_model_be(trained, pre
 # The release
 
 
+def test_a_camera_head_of_other_data_is_not_packed(trained, tmp_path):
+    camera = shutil.copytree(trained / "camera", tmp_path / "camera")
+    identity = json.loads((camera / "identity.json").read_text())
+    (camera / "identity.json").write_text(json.dumps(identity | {"data": "0" * 64}))
+    with pytest.raises(ValueError, match="learnt from other data or masks than"):
+        pack(trained / "run", trained / "mask", camera, trained / "mask", tmp_path / "hand.safetensors")
+
+
 def test_a_release_holds_the_networks_at_half_precision(trained, release):
     opened = unpack(release)
     model, config = runs.load_model(trained / "run")
@@ -255,7 +263,9 @@ def test_a_turned_photo_gives_the_turned_hand(predictor):
 
 def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
     found = Box((70.0, 60.0), 40.0, 0.7)
-    monkeypatch.setattr("davae.predict.find_hands", lambda finder, network, photos: [[found]] * len(photos))
+    monkeypatch.setattr(
+        "davae.predict.find_hands", lambda finder, network, photos, bf16: [[found]] * len(photos)
+    )
     monkeypatch.setattr("davae.predict.confidence", lambda apart: 0.7)
     monkeypatch.setattr("davae.photo.looks.LOOKS", 1)
     monkeypatch.setattr("davae.photo.looks.ZOOM", 1.0)
@@ -301,6 +311,8 @@ def test_intrinsics_place_the_joints_where_the_camera_saw_them(predictor):
     seen = np.linalg.norm(project(across, K) - hand.joints_px[9])
     assert seen == pytest.approx(np.linalg.norm(hand.joints_px - hand.joints_px[9], axis=1).max()
                                  / np.linalg.norm(hand.joints[:, :2], axis=1).max(), rel=0.02)  # fmt: skip
+    assert hand.as_dict()["joints_mm_from"] == "camera"
+    assert predictor.predict(photo(), box=hand.box).as_dict()["joints_mm_from"] == "middle MCP"
 
 
 def test_a_photo_that_cannot_be_used_costs_no_other_its_result(predictor):
@@ -447,6 +459,13 @@ def test_what_is_no_result_is_not_written_over(release, tmp_path):
         predict_files([photo_file], tmp_path, **options)
     assert labels.read_text() == '{"shapes": []}'
     labels.unlink()
+    for ending in ENDINGS[1:]:
+        other = tmp_path / f"x{ending}"
+        other.write_text("mine")
+        with pytest.raises(ValueError, match=f"{other.name}: is no result of davae"):
+            predict_files([photo_file], tmp_path, **options)
+        assert other.read_text() == "mine"
+        other.unlink()
     for _ in range(2):
         assert predict_files([photo_file], tmp_path, **options).failed == 0
     overlay = tmp_path / "x-overlay.png"
@@ -454,6 +473,22 @@ def test_what_is_no_result_is_not_written_over(release, tmp_path):
     with pytest.raises(ValueError, match=r"x-overlay.png: is one of the photos"):
         predict_files([photo_file, overlay], tmp_path, **options)
     assert overlay.read_bytes() == before
+
+
+def test_what_was_found_is_told_before_what_ends_it(release, tmp_path, monkeypatch):
+    files, told = [tmp_path / f"{n}.png" for n in range(3)], []
+    for file in files:
+        file.write_bytes(encoded(picture()))
+
+    def fails(hand, photo, out, stem):
+        if stem == "2":
+            raise OSError("No space left on device")
+        return write_hand(hand, photo, out, stem)
+
+    monkeypatch.setattr("davae.predict_files.write_hand", fails)
+    with pytest.raises(OSError, match="No space left"):
+        predict_files(files, tmp_path / "out", progress=False, weights=release, tell=told.append)
+    assert [line.split(":")[0] for line in told] == [str(file) for file in files[:2]]
 
 
 def test_confidence_is_said_where_a_hand_was_looked_for(release, tmp_path, monkeypatch):

@@ -139,6 +139,8 @@ def test_settings_that_make_no_sense_are_told(tiny, texts, words):
         ({"train.steps": [0]}, "at least 1"),
         ({"train.warmup_steps": [-1]}, "at least 0"),
         ({"image_px": [1.5]}, "image_px = 1.5: expected a whole number"),
+        ({"data.mask": ["netwrk"]}, "data.mask = 'netwrk': expected one of none, truth, network"),
+        ({"train.optimiser": ["sgd"]}, "expected one of adam, muon"),
         ({"preset": ["paper"]}, "unknown variable 'preset'"),
         ({"train": [3]}, "unknown variable 'train'"),
     ],
@@ -146,6 +148,11 @@ def test_settings_that_make_no_sense_are_told(tiny, texts, words):
 def test_what_cannot_vary_is_refused_in_words(tiny, choices, words):
     with pytest.raises(ValueError, match=words):
         vary(tiny, choices)
+
+
+def test_a_mask_network_has_no_loss_weights_to_set():
+    with pytest.raises(ValueError, match="beta_ratio: is a variable of da-VAE, which a mask network lacks"):
+        apply_settings(mask_preset("smoke"), ["beta_ratio=3"])
 
 
 def test_texts_of_the_command_line_are_read(tiny):

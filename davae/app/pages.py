@@ -43,6 +43,7 @@ class Pages:
         self._images: Tensor | None = None  # those rendered
         self._codes: Code = {}
         self._second = widgets.VBox([])
+        self._from: tuple[Hand | None, NDArray | None] = (None, None)  # where the explorer shall start
         self.panel = widgets.Tab([self.photo.panel, self._second], titles=TITLES, selected_index=0)
         self.panel.observe(lambda change: change["new"] == 1 and self._fill(), names="selected_index")
 
@@ -54,16 +55,19 @@ class Pages:
 
     def walk_from(self, hand: Hand, photo: NDArray[np.uint8]) -> None:
         """Turn to the explorer, which starts at a hand found in a photo (h, w, 3)."""
-        self.panel.selected_index = 1  # first, so that the progress of rendering is seen
-        self._fill(hand, photo)
+        self._from = (hand, photo)
+        if self.panel.selected_index == 1:
+            self._fill()
+        self.panel.selected_index = 1  # which fills the page
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
         display(self.panel)
 
-    def _fill(self, hand: Hand | None = None, photo: NDArray | None = None) -> None:
+    def _fill(self) -> None:
         """Make the explorer where there is none yet, or where it shall start at a photo."""
+        (hand, photo), self._from = self._from, (None, None)
         if self.explorer is not None and hand is None:
             return
         if self._images is None:
@@ -92,7 +96,7 @@ class Pages:
         self._second.children = [self.explorer.panel]
 
     def _render(self) -> Tensor:
-        """Render hands as the network sees them (n, 3, h, w)."""
+        """Render hands over grey (n, 3, h, w), by their true masks."""
         from davae.data.synthhand import sample_factors  # here, since Open3D takes a while to import
         from davae.disentanglement import rendered
 

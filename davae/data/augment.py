@@ -1,9 +1,10 @@
 """Training batches: in-plane rotation and zoom of image, joints and cloud together (paper 4.2).
 
-All samples of a batch are turned at once on the device, with one resampling of the stored crop, whose
-margin is wide enough that nothing beyond it is ever needed. Rotation follows view normalisation: only then
-is turning the picture about the crop's centre the same as turning the hand about the optical axis. The zoom
-acts on the image alone, since poses are normalised by a bone.
+All samples of a batch are turned at once on the device, with one resampling of the stored crop, or two where
+the target stays put; its margin is wide enough that nothing beyond it is needed, unless crops are shifted.
+Rotation follows view normalisation: only then is turning the picture about the crop's centre the same as
+turning the hand about the optical axis. Zoom, shift and blur act on the image alone, since poses are relative
+to the root and normalised by a bone.
 """
 
 import math

@@ -170,12 +170,20 @@ def train_camera(
             f"{run}: trained on crops whose middle is the root (data.shift is 0), so there is nothing to "
             "learn about where it lies. Train with `--set data.shift=0.1 data.scale_max=1.25`"
         )
+    if config.data.crop != "plain":
+        raise ValueError(
+            f"{run}: trained on crops of kind {config.data.crop!r}, but photos are cut plainly; train one on "
+            "crops of kind 'plain'"
+        )
     split, validation = (
         PreparedSplit.open(data, name).seen_through(config.data.mask) for name in ("train", "val")
     )
     check_prepared(split, data, config.data)
     masks = split.mask_network if config.data.mask == "network" else None
     identity = runs.Identity.of(split.manifest["digest"], run, network="camera", masks=masks)
+    trained = runs.identity_of(run)
+    if (identity.data, identity.mask_network) != (trained.data, trained.mask_network):
+        raise ValueError(f"{data}: is not what {run} was trained on, or has other predicted masks; name that")
     camera = CameraConfig(config.data, config.model, train=train or camera_schedule(config.train.seed))
     device = pick_device(device)
 

@@ -20,7 +20,6 @@ from davae.camera import Array, crop_camera
 from davae.data.sample import cut_square, warp_image
 from davae.networks import HandMaskNet
 from davae.training.masks import predict_probability
-from davae.training.trainer import has_bf16
 
 # Of a crop's side that the mask's longer side takes. SynthHand's test crops have a median of 0.7; a little
 # more room costs less than a finger cut off: 85 % of boxes are good, not 77 % (200 frames, KEPT 3).
@@ -30,7 +29,7 @@ THUMBNAIL_PX = 256  # of a photo's shorter side while it is searched: the smalle
 SMALL = 0.25  # of a square's side: what is smaller there is better judged in a smaller square
 KEPT = 2  # squares to close in from; a third costs a sixth of the time, and finds 2 % more hands
 ROUNDS = 2  # of closing in
-LOOKS = 64  # crops a network sees at once
+CROPS_AT_ONCE = 64  # that a network sees
 DOUBTFUL = 0.25  # confidence below which a box may well be wrong
 TAIL = 0.01  # of a mask's mass on each side that does not count to its extent
 
@@ -79,16 +78,19 @@ def _tensor(crops: list[NDArray[np.uint8]]) -> Tensor:
 
 
 def find_hands(
-    finder: HandMaskNet, network: HandMaskNet, photos: Sequence[NDArray[np.uint8]]
+    finder: HandMaskNet, network: HandMaskNet, photos: Sequence[NDArray[np.uint8]], bf16: bool = False
 ) -> list[list[Box]]:
-    """Return, of each photo (h, w, 3), 1 to `KEPT` squares that may be crops of a hand, likely ones first."""
+    """Return, of each photo (h, w, 3), 1 to `KEPT` squares that may be crops of a hand, likely ones first.
+
+    With `bf16` the networks compute in half precision.
+    """
     small, scales = zip(*map(_thumbnail, photos), strict=True)
     looks = [(n, box) for n, photo in enumerate(small) for box in _squares(photo.shape[1], photo.shape[0])]
-    looks = _best(_look(finder, small, looks, _proposed), KEPT)
+    looks = _best(_look(finder, small, looks, _proposed, bf16), KEPT)
     for _ in range(ROUNDS):
-        looks = _look(finder, small, looks, _around)
+        looks = _look(finder, small, looks, _around, bf16)
     found: list[list[Box]] = [[] for _ in photos]
-    for n, box in _look(network, small, looks, _around):
+    for n, box in _look(network, small, looks, _around, bf16):
         found[n].append(box.scaled(scales[n]))
     return found
 
@@ -117,19 +119,24 @@ def _squares(width: int, height: int) -> list[Box]:
             count = 1 + int(np.ceil(max(room, 0) / half - 1e-6))
             places.append(np.linspace(half, side - half, count) - 0.5 if count > 1 else [(side - 1) / 2])
         squares += [Box((float(u), float(v)), half) for v in places[1] for u in places[0]]
-    return [*squares, Box(((width - 1) / 2, (height - 1) / 2), max(width, height) / 2)]
+    around = Box(((width - 1) / 2, (height - 1) / 2), max(width, height) / 2)
+    return list(dict.fromkeys([*squares, around]))  # of a square photo, the largest is the one around it
 
 
 def _look(
-    network: HandMaskNet, photos: Sequence[NDArray], looks: list[Look], then: Callable[[Box, NDArray], Box]
+    network: HandMaskNet,
+    photos: Sequence[NDArray],
+    looks: list[Look],
+    then: Callable[[Box, NDArray], Box],
+    bf16: bool,
 ) -> list[Look]:
     """Let a network see squares; what becomes of each is up to `then`, which gets it and its mask."""
     px = network.config.data.image_px
     answer = []
-    for begin in range(0, len(looks), LOOKS):
-        some = looks[begin : begin + LOOKS]
+    for begin in range(0, len(looks), CROPS_AT_ONCE):
+        some = looks[begin : begin + CROPS_AT_ONCE]
         crops = _tensor([cut_square(photos[n], np.linalg.inv(box.to_crop(px)), px) for n, box in some])
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(crops.device)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             masks = predict_probability(network, crops, 1)[:, 0].float().numpy()
         answer += [(n, then(box, mask)) for (n, box), mask in zip(some, masks, strict=True)]
     return answer
@@ -152,14 +159,16 @@ def _proposed(box: Box, mask: NDArray) -> Box:
     border = np.concatenate([hand[0], hand[-1], hand[1:-1, 0], hand[1:-1, -1]]) > 0
     certainty = hand[hand > 0].mean()
     size = min(1.0, extent / SMALL)
-    return replace(_around(box, mask), confidence=float(certainty * size * (1 - border.mean()) ** 2))
+    return replace(_square(box, hand), confidence=float(certainty * size * (1 - border.mean()) ** 2))
 
 
 def _around(box: Box, mask: NDArray) -> Box:
     """The square in which the hand that a mask (px, px) shows would lie as hands do in training crops."""
     hand = _largest(mask)
-    if not hand.any():
-        return box
+    return _square(box, hand) if hand.any() else box
+
+
+def _square(box: Box, hand: NDArray) -> Box:
     centre, extent = _extent(hand)
     side = 2 * box.half
     u, v = np.asarray(box.centre) + centre * side
@@ -180,8 +189,6 @@ def _extent(hand: NDArray) -> tuple[Array, float]:
     lows, highs = [], []
     for axis in (0, 1):  # summed over rows: along u first
         mass = np.cumsum(hand.sum(axis))
-        if mass[-1] <= 0:
-            return np.zeros(2), 0.0
         low, high = np.searchsorted(mass, [TAIL * mass[-1], (1 - TAIL) * mass[-1]])
         lows.append(low / len(hand))
         highs.append((high + 1) / len(hand))

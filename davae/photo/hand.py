@@ -45,6 +45,7 @@ class Hand:
         mask: (px, px) probability on the crop that a pixel is the hand's, as the photo shows it.
         means: block -> (z,) of the posterior, of the right-handed crop that the network saw.
         spreads: block -> (z,) standard deviations.
+        intrinsics: fx, fy, cx, cy with which joints were placed before the camera; None where they were not.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Hand:
     mask: NDArray[np.float32]
     means: dict[str, NDArray[np.float32]]
     spreads: dict[str, NDArray[np.float32]]
+    intrinsics: tuple[float, float, float, float] | None = None
 
     @cached_property
     def _posed(self) -> Posed:
@@ -91,6 +93,7 @@ class Hand:
             "side": self.side,
             "assumed_bone_mm": self.bone_mm,
             "joints_normalised": self.joints.tolist(),
+            "joints_mm_from": "middle MCP" if self.intrinsics is None else "camera",
             "joints_mm": self.joints_mm.tolist(),
             "joints_px": self.joints_px.tolist(),
             "latent_means": {block: self.means[block].tolist() for block in BLOCKS},

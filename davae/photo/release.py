@@ -65,6 +65,8 @@ def pack(
         raise ValueError(f"{run}: was not trained on masks of {mask_run}; name the mask network that it saw")
     if of_camera.init != digests["model"]:
         raise ValueError(f"{camera_run}: is a camera head of another model than {run}; train one for this")
+    if (of_camera.data, of_camera.mask_network) != (identity.data, identity.mask_network):
+        raise ValueError(f"{camera_run}: learnt from other data or masks than {run}; train one from the same")
     networks = {"model": model, "mask": mask, "camera": camera, "finder": finder}
     tensors = {
         f"{part}.{name}": _stored(value)

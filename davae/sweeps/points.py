@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from davae.config import BLOCKS, VARIANTS, Config
 
@@ -121,6 +121,10 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
         ValueError: no such variable, or not a value for it; the message lists what there is.
     """
     if name in VARIABLES:
+        if not isinstance(config, Config) and name != "image_px":
+            raise ValueError(
+                f"{name}: is a variable of da-VAE, which a mask network lacks; set one of its own"
+            )
         return VARIABLES[name](config, value)
     group, _, field = name.rpartition(".")
     part = getattr(config, group, None) if group else config
@@ -138,6 +142,9 @@ def set_variable(config: Config, name: str, value: Value) -> Config:
         )
     if type(value) is not wanted:
         raise ValueError(f"{name} = {value!r}: expected a value of type {wanted.__name__}, such as {found!r}")
+    choices = get_args(type(part).__annotations__[field])
+    if choices and wanted is str and value not in choices:
+        raise ValueError(f"{name} = {value!r}: expected one of {', '.join(map(str, choices))}")
     least = int(field in AT_LEAST_ONE)
     numbers = value if wanted is tuple else (value,)
     if any(type(number) is int and number < least for number in numbers):
