@@ -6,7 +6,7 @@ trunk. So is which hand it is, since da-VAE takes every hand for a right one. Th
 and of Eq. 3, and changes nothing of what da-VAE estimates.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,8 +147,9 @@ def train_camera(
 ) -> Path:
     """Train a camera head on the trunk of a finished run, or go on with it, or find it finished.
 
-    It learns from the run's own data, with the run's own augmentation: crops must be jittered there
-    (`scale_max`, `shift`), or the head only ever sees the root in the middle.
+    It learns from the run's own data, with the run's own augmentation, except that nothing is blurred: on
+    blurred crops it did not learn left from right. Crops must be jittered there (`scale_max`, `shift`), or
+    the head only ever sees the root in the middle.
 
     Args:
         run: of `davae.training.loop.train`.
@@ -184,7 +185,8 @@ def train_camera(
     trained = runs.identity_of(run)
     if (identity.data, identity.mask_network) != (trained.data, trained.mask_network):
         raise ValueError(f"{data}: is not what {run} was trained on, or has other predicted masks; name that")
-    camera = CameraConfig(config.data, config.model, train=train or camera_schedule(config.train.seed))
+    sharp = replace(config.data, blur=0.0)
+    camera = CameraConfig(sharp, config.model, train=train or camera_schedule(config.train.seed))
     device = pick_device(device)
 
     def start() -> CameraTrainer:
