@@ -17,13 +17,12 @@ from davae.data.png import encode_png
 from davae.hand.procedural import procedural_rig
 from davae.hand.rig import Rig
 from davae.hand.skinning import fitted
-from davae.hand.view import cloud_view, mesh_view, viewpoint
+from davae.hand.view import HALF_BONES, cloud_view, mesh_view, viewpoint
 from davae.latent import WAYS, CachedDecoder, Change, Code, Decoding, PrincipalDirections, change_between
 from davae.networks import DaVAE
 
 ALL = "all"
 VIEWS = ("image", "mesh", "cloud")
-HALF_BONES = 2.6  # half of what mesh and cloud views show, in reference bones: hand and wrist fit in
 SOLVER_STEPS = 2  # of the mesh's pose; within 0.2 mm of what more steps find, in a third of the time
 
 

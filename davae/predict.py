@@ -166,21 +166,21 @@ class HandPredictor:
             yield (hands[n], one.photo) if n in hands else (one.photo, None)
 
     def _choose(self, photos: dict[int, NDArray], side: Side | None) -> dict[int, tuple[Box, Side]]:
-        """Of the squares that may show a hand, the one whose looks agree best about joints; and its side."""
+        """Of the squares that may show a hand, the one that looks most like one; and which hand that is."""
         if not photos:
             return {}
         observer = self.observer
         squares = find_hands(self.finder, observer.mask_network, [*photos.values()], observer.bf16)
         offered = [(n, box) for n, boxes in zip(photos, squares, strict=True) for box in boxes]
         crops = torch.cat([cut(photos[n], [box], self.px) for n, box in offered])
-        sides, apart = self.observer.sides(crops, [side] * len(crops), GLANCES)
-        best: dict[int, tuple[float, Box, Side]] = {}
-        for (n, box), one, spread in zip(offered, sides, apart.tolist(), strict=True):
-            if n not in best or spread < best[n][0]:
-                best[n] = (spread, box, one)
-        return {
-            n: (replace(box, confidence=confidence(spread)), one) for n, (spread, box, one) in best.items()
-        }
+        guess = observer.guess(crops, [side] * len(crops), GLANCES)
+        signs = zip(guess.apart.tolist(), guess.sure.tolist(), strict=True)
+        best: dict[int, tuple[Box, Side]] = {}
+        for (n, box), one, sign in zip(offered, guess.sides, signs, strict=True):
+            likely = replace(box, confidence=confidence(*sign))
+            if n not in best or likely.confidence > best[n][0].confidence:
+                best[n] = (likely, one)
+        return best
 
     def _look(
         self,
@@ -199,7 +199,7 @@ class HandPredictor:
         about = [(names[place], boxes[place]) for place in photos]
         known = [sides[place] for place in photos]
         if None in known:
-            known, _ = self.observer.sides(crops, known)
+            known = self.observer.guess(crops, known).sides
         hands = self._hands(crops, about, known, bone_mm or reference_bone_mm(), intrinsics, glance)
         return dict(zip(photos, hands, strict=True))
 

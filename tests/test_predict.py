@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.spatial.transform import Rotation
@@ -17,7 +19,7 @@ from torch.testing import assert_close
 
 from davae.camera import apply_homography, project
 from davae.config import BLOCKS, PRESETS, preset
-from davae.data.augment import centre, load_batch
+from davae.data.augment import centre, load_batch, over_grey
 from davae.data.prepared import PreparedSplit
 from davae.hand.procedural import procedural_rig
 from davae.inference import ZOOM, turned, turned_back
@@ -26,7 +28,7 @@ from davae.photo import camera as camera_head
 from davae.photo.camera import CameraHead, Placement, bone_in_sides, load_camera, on_crop, train_camera
 from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand
-from davae.photo.looks import LOOKS
+from davae.photo.looks import LOOKS, Guess, Observer, confidence
 from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
@@ -102,7 +104,7 @@ def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
         loss.total.backward()
         optimiser.step()
     assert loss.total.item() < 0.2 * first
-    assert right.right.min() > 0 > left.right.max()
+    assert (right.right - left.right).min() > 0
 
 
 def test_a_side_that_is_called_wrongly_costs():
@@ -110,8 +112,8 @@ def test_a_side_that_is_called_wrongly_costs():
     sure, not_sure = (Placement(root, bone, torch.full((4,), odds)) for odds in (5.0, -5.0))
     right = camera_head.placement_loss(sure, not_sure, root, bone)
     wrong = camera_head.placement_loss(not_sure, sure, root, bone)
-    assert right.terms["side"].item() == pytest.approx(np.log1p(np.exp(-5.0)), rel=1e-5)
-    assert wrong.terms["side"].item() == pytest.approx(np.log1p(np.exp(5.0)), rel=1e-5)
+    assert right.terms["side"].item() == pytest.approx(np.log1p(np.exp(-10.0)), rel=1e-4)
+    assert wrong.terms["side"].item() == pytest.approx(np.log1p(np.exp(10.0)), rel=1e-5)
     assert right.terms["root"] == right.terms["bone"] == 0 and wrong.total > right.total
 
 
@@ -266,7 +268,7 @@ def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeyp
     monkeypatch.setattr(
         "davae.predict.find_hands", lambda finder, network, photos, bf16: [[found]] * len(photos)
     )
-    monkeypatch.setattr("davae.predict.confidence", lambda apart: 0.7)
+    monkeypatch.setattr("davae.predict.confidence", lambda apart, sure: 0.7)
     monkeypatch.setattr("davae.photo.looks.LOOKS", 1)
     monkeypatch.setattr("davae.photo.looks.ZOOM", 1.0)
     first = predictor.predict(photo(), box=found, side="right")
@@ -278,6 +280,42 @@ def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeyp
     assert around_joints(near) == Box((75.0, 58.0), 1.3 * 30, 0.7)
     for far in (near.joints_px + 40, [75.0, 58.0] + 3 * (near.joints_px - [75.0, 58.0])):
         assert around_joints(dataclasses.replace(near, joints_px=far)) == found
+
+
+def test_a_first_look_tells_how_sure_the_mask_is_and_how_far_looks_are_apart(predictor):
+    observer, crops = predictor.observer, cut(photo(), [Box((80.0, 60.0), 50.0)], 64)
+    guess = observer.guess(crops, ["right"], 2)
+    mask = observer.masks(crops, 1)
+    with torch.inference_mode():
+        image = over_grey(crops, mask)
+        joints = turned_back([observer.model(look).pose for look in turned(image, 2)])
+    assert guess.sides == ["right"]
+    assert guess.sure.item() == pytest.approx(mask[mask > 0.5].mean().item() if (mask > 0.5).any() else 0)
+    # Of two, each is half of their distance from the middle.
+    assert guess.apart.item() == pytest.approx(
+        (joints[0] - joints[1]).norm(dim=2).mean().item() / 2, rel=1e-3
+    )
+
+
+@given(st.floats(0, 3), st.floats(0, 1), st.floats(0, 1))
+def test_more_agreement_and_a_surer_mask_give_more_confidence(apart, sure, less):
+    told = confidence(apart, sure)
+    assert 0 <= confidence(apart + 0.1, sure) <= told <= 1
+    assert confidence(apart, less * sure) <= told
+
+
+def test_of_the_squares_the_likeliest_is_read(predictor, monkeypatch):
+    offered = [[Box((50.0, 60.0), 30.0), Box((110.0, 60.0), 30.0)], [Box((60.0, 50.0), 35.0)]]
+    signs = Guess(["right", "left", "right"], torch.tensor([0.3, 0.1, 0.9]), torch.tensor([0.9, 0.9, 0.6]))
+    monkeypatch.setattr("davae.predict.find_hands", lambda *given: offered)
+    monkeypatch.setattr("davae.predict.around_joints", lambda hand: hand.box)
+    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, looks=0: signs)
+    chosen = predictor._choose({0: photo(), 1: photo()}, None)
+    assert [(box.centre, side) for box, side in chosen.values()] == [
+        ((110.0, 60.0), "left"),
+        ((60.0, 50.0), "right"),
+    ]
+    assert chosen[0][0].confidence == pytest.approx(confidence(0.1, 0.9), rel=1e-5) > chosen[1][0].confidence
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor):
@@ -497,7 +535,7 @@ def test_confidence_is_said_where_a_hand_was_looked_for(release, tmp_path, monke
     assert ", in the box given," in line and ", confidence " not in line
     assert json.loads((tmp_path / "x.json").read_text())["confidence"] is None
     for sure, doubt in ((0.1, True), (0.9, False)):
-        monkeypatch.setattr("davae.predict.confidence", lambda apart, sure=sure: sure)
+        monkeypatch.setattr("davae.predict.confidence", lambda *signs, sure=sure: sure)
         (line,) = predict_files([tmp_path / "x.png"], tmp_path, weights=release).lines
         assert f"confidence {sure:.2f}" in line and ("give --box" in line) == doubt
 

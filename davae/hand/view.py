@@ -16,6 +16,7 @@ BACKGROUND = np.array([246, 246, 246], np.float32)
 FLESH = np.array([214, 190, 172], np.float32)  # of every mesh, since joints do not say what colour a hand is
 LIGHT = np.array([-0.45, -0.65, -0.75], np.float32) / np.linalg.norm([0.45, 0.65, 0.75])  # towards the light
 AMBIENT, WRAP = 0.42, 0.25  # light that reaches everything; how far light reaches around an edge
+HALF_BONES = 2.6  # a hand from knuckles to tips and wrist fits in twice that many reference bones
 OVERSAMPLING = 2  # pictures are drawn larger by this factor and averaged down: smooth edges
 DEPTH_SHARE = 0.7  # of the picture's half side: hands seldom reach further from the middle knuckle
 # Near points bright: viridis from its yellow end to its purple end.

@@ -31,7 +31,7 @@ from davae.training.trainer import (
     step_seed,
 )
 
-SIDE_WEIGHT = 0.1  # of the side beside the place, whose error is of this order
+SIDE_WEIGHT = 0.5  # of the side beside the place; with 0.1 it took thousands of steps to begin to be learnt
 TOLERANCE = 0.02  # sides of the crop, or of a bone's logarithm: errors beyond count by their size, not square
 VALIDATION_SEED = 1_000_003  # of the crops that validation jitters, always alike
 
@@ -52,7 +52,7 @@ class Placement(NamedTuple):
 
     root: Tensor  # (b, 2) right and down of the crop's middle
     bone: Tensor  # (b,) length of the reference bone, seen from the side
-    right: Tensor  # (b,) log-odds that it is a right hand, as all are that da-VAE is trained on
+    right: Tensor  # (b,) how much it looks like a right one; less that of its mirror image, log-odds
 
 
 class CameraHead(nn.Module):
@@ -64,7 +64,6 @@ class CameraHead(nn.Module):
 
     def __init__(self, config: CameraConfig):
         super().__init__()
-        self.config = config
         channels, side, _ = trunk_shape(config.model)
         layers = []
         for wider in config.channels:
@@ -122,6 +121,8 @@ class PlacementLoss(NamedTuple):
 def placement_loss(found: Placement, mirrored: Placement, root: Tensor, bone: Tensor) -> PlacementLoss:
     """Smooth L1 of the root's place (b, 2) and of the bone's logarithm (b,), cross-entropy of the side.
 
+    A crop and its mirror image show a right and a left hand; which is which is what is asked.
+
     Args:
         found: of crops of right hands.
         mirrored: of the same crops mirrored, which show left hands.
@@ -131,7 +132,7 @@ def placement_loss(found: Placement, mirrored: Placement, root: Tensor, bone: Te
     terms = {
         "root": F.smooth_l1_loss(found.root, root, beta=TOLERANCE),
         "bone": F.smooth_l1_loss(found.bone.log(), bone.log(), beta=TOLERANCE),
-        "side": (F.softplus(-found.right) + F.softplus(mirrored.right)).mean() / 2,
+        "side": F.softplus(mirrored.right - found.right).mean(),
     }
     return PlacementLoss(terms["root"] + terms["bone"] + SIDE_WEIGHT * terms["side"], terms)
 
@@ -147,9 +148,9 @@ def train_camera(
 ) -> Path:
     """Train a camera head on the trunk of a finished run, or go on with it, or find it finished.
 
-    It learns from the run's own data, with the run's own augmentation, except that nothing is blurred: on
-    blurred crops it did not learn left from right. Crops must be jittered there (`scale_max`, `shift`), or
-    the head only ever sees the root in the middle.
+    It learns from the run's own data, with the run's own augmentation, except that nothing is blurred, which
+    makes left and right hard to tell apart. Crops must be jittered there (`scale_max`, `shift`), or the head
+    only ever sees the root in the middle.
 
     Args:
         run: of `davae.training.loop.train`.

@@ -2,8 +2,8 @@
 
 Two mask networks look. The *finder* was trained on squares in which a hand lies anywhere and may be small: it
 says where in a square a hand is, and closes in on it. The mask network of da-VAE, trained on crops with a
-hand in their middle, draws the last square. Which of a few such squares shows a hand is for da-VAE to say
-(`davae.predict`): looks at a hand agree about its joints, looks at something else do not.
+hand in their middle, draws the last square. Which of a few such squares shows a hand is judged from a first
+look at each (`davae.predict`): whether its mask is sure, and whether looks at it agree about the joints.
 """
 
 from collections.abc import Callable, Sequence

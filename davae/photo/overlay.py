@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from davae.data.sample import warp_image
-from davae.hand.view import mesh_view, viewpoint
+from davae.hand.view import HALF_BONES, mesh_view, viewpoint
 from davae.photo.finding import Box
 from davae.photo.hand import Hand
 from davae.skeleton import BONES, JOINT_COLOURS, ROOT
 
 PANEL_PX, TITLE_PX, GAP_PX = 256, 24, 6
 FINE = 2  # lines are drawn larger by this factor and averaged down: smooth edges
-HALF_BONES = 2.6  # half of what the views of the mesh show, in reference bones
 MARGIN = 0.35  # of the box's side, shown around it
 RED, TINT = (214, 50, 45), np.uint8(64)  # how much the mask covers, of 255
 
