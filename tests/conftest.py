@@ -80,7 +80,7 @@ def trained(tmp_path_factory, tiny_config, prepared):
     )
     train_mask(masks, data, home / "mask", progress=False)
     predict_masks(home / "mask", data, progress=False)
-    config = dataclasses.replace(tiny_config, data=dataclasses.replace(jittered, mask="network"))
+    config = dataclasses.replace(tiny_config, data=dataclasses.replace(jittered, mask="network", blur=0.02))
     loop.train(config, data, home / "run", progress=False)
     schedule = dataclasses.replace(camera_schedule(), steps=4, batch_size=4)
     train_camera(home / "run", data, home / "camera", schedule, progress=False)
