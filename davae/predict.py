@@ -264,12 +264,15 @@ def _read(photo: Photo, name: str, box: Box | None) -> NDArray[np.uint8] | Photo
 
 
 def around_joints(hand: Hand) -> Box:
-    """The square around the joints of a hand by the rule of training crops; its own if that is far off."""
+    """The square around the joints of a hand by the rule of training crops; its own if that is far off.
+
+    It gets no smaller: where a network is in doubt, it puts joints too close together.
+    """
     centre, half = hand_crop(hand.joints_px, np.ones(len(hand.joints_px), bool))
     moved = np.abs(centre - hand.box.centre).max() / (2 * hand.box.half)
-    if moved > MOVED or not 1 / RESIZED < half / hand.box.half < RESIZED:
+    if moved > MOVED or half > RESIZED * hand.box.half:
         return hand.box
-    return replace(hand.box, centre=(float(centre[0]), float(centre[1])), half=half)
+    return replace(hand.box, centre=(float(centre[0]), float(centre[1])), half=max(half, hand.box.half))
 
 
 def _in_mm(joints: NDArray, bone_mm: float, uv: NDArray, length_px: float, intrinsics) -> NDArray:

@@ -30,7 +30,7 @@ SMALL = 0.25  # of a square's side: what is smaller there is better judged in a 
 KEPT = 2  # squares to close in from; a third costs a sixth of the time, and finds 2 % more hands
 ROUNDS = 2  # of closing in
 CROPS_AT_ONCE = 64  # that a network sees
-DOUBTFUL = 0.25  # confidence below which a box may well be wrong
+DOUBTFUL = 0.5  # confidence below which a box is more likely wrong than right
 TAIL = 0.01  # of a mask's mass on each side that does not count to its extent
 
 

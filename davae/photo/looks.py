@@ -123,4 +123,4 @@ class Observer:
 
 def confidence(apart: float, sure: float) -> float:
     """Share of boxes with such a `Guess` that overlap the true one by half (1,500 held-out renderings)."""
-    return 1 / (1 + (apart / 0.172) ** 1.45 * ((1 - sure) / max(sure, 1e-6) / 0.1) ** 1.8)
+    return 1 / (1 + (apart / 0.215) ** 0.77 * ((1 - sure) / max(sure, 1e-6) / 0.1) ** 1.18)
