@@ -113,6 +113,15 @@ def moves(found: dict[str, Any]) -> str:
     return table(["moved end to end", "ratio", "bound", "holds"], rows)
 
 
+def usage(report: dict[str, Any]) -> str:
+    """How many dimensions of each block say anything, and how much."""
+    said = [
+        f"{block} {cell['active_units']} of {len(cell['kl_per_dim'])} dimensions ({cell['kl']:.1f} nats)"
+        for block, cell in report["latent"].items()
+    ]
+    return f"In use on the {report['n']:,} crops above: {', '.join(said)}.\n"
+
+
 def likeness(found: dict[str, Any]) -> str:
     """How near decoded frames of those moves come to the rendered truth, beside plain reconstruction."""
     names = {"floor": "both ends, reconstructed"}
@@ -151,6 +160,8 @@ def tables(folder: Path = RESULTS) -> str:
         "By skin tone": skin_tones(report),
         "By joint": joints(report),
         f"Blocks of the code, moved between {walks['pairs']} pairs of other test images": moves(walks)
+        + "\n"
+        + usage(report)
         + "\n"
         + likeness(walks),
     }
