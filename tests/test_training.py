@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,15 @@ def test_other_config_is_refused_with_every_difference(finished, short, prepared
     assert "config.train.steps: the run has 12, asked for 13" in str(caught.value)
     assert "config.loss.beta_pose: the run has 10.0, asked for 3.0" in str(caught.value)
     assert weights(finished) == before
+
+
+def test_a_run_older_than_a_field_is_still_this_experiment(finished, short, prepared, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    assert config["data"].pop("blur") == 0 and not config["data"].pop("steady_target")
+    (copy / "config.json").write_text(json.dumps(config))
+    assert loop.train(short, prepared, copy, progress=False) == copy
+    assert weights(copy) == weights(finished)
 
 
 def test_other_code_or_data_is_refused(finished, short, prepared, tmp_path):

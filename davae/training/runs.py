@@ -31,7 +31,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from davae.config import Config, MaskConfig, Saved
+from davae.config import ADDED, Config, MaskConfig, Saved
 from davae.data.folders import write_atomically
 from davae.networks import DaVAE, HandMaskNet
 from davae.training.distributed import ranks
@@ -251,12 +251,12 @@ def environment() -> str:
 
 
 def differences(found: Any, asked: Any, where: str) -> list[str]:
-    """Return a line for every field in which two configs, as plain dicts, differ."""
+    """Return a line for each field in which two configs, as plain dicts, differ; runs may lack `ADDED`."""
     if isinstance(found, dict) and isinstance(asked, dict):
         names = list(asked) + [name for name in found if name not in asked]
         return [
             line
             for name in names
-            for line in differences(found.get(name), asked.get(name), f"{where}.{name}")
+            for line in differences(found.get(name, ADDED.get(name)), asked.get(name), f"{where}.{name}")
         ]
     return [] if found == asked else [f"{where}: the run has {found!r}, asked for {asked!r}"]
