@@ -34,7 +34,7 @@ reproduce: $(installed) ## render, prepare, train, evaluate and run every notebo
 	$(python) -m davae reproduce --preset $(PRESET)
 
 app: $(installed) ## open the web app: your own photo, and sliders on the latent space
-	$(python) -m davae app $(if $(WEIGHTS),--weights $(WEIGHTS))
+	$(python) -m davae app $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(PORT),--port $(PORT))
 
 test: lint ## lint, then all tests, every notebook at smoke among them
 	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

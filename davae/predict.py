@@ -301,7 +301,7 @@ def _check_options(photos, names, boxes, side, bone_mm, intrinsics) -> None:
             raise ValueError(f"box {box}: expected finite pixels and a side above 0")
     if bone_mm is not None and not 10 < bone_mm < 100:
         raise ValueError(
-            f"bone_mm is {bone_mm:g}: expected the middle MCP-PIP bone in mm, 40 to 55 in adults"
+            f"bone_mm is {bone_mm:g}: expected the middle MCP-PIP bone, 10 to 100 mm (adults: 40 to 55)"
         )
     if intrinsics is not None and np.shape(intrinsics) != (4,):
         raise ValueError(f"intrinsics are {intrinsics}: expected four numbers, fx, fy, cx, cy in pixels")

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from davae.data.folders import write_atomically
 from davae.data.png import encode_png
-from davae.photo.finding import DOUBTFUL, Box
+from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
 from davae.photo.hand import Hand, Side
 from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError
@@ -74,10 +74,13 @@ def predict_files(
     """
     if not images:
         raise ValueError("no photo is named; give one or more files")
-    rectangle, camera = (numbers(text, name) for text, name in ((box, "--box"), (intrinsics, "--intrinsics")))
+    rectangle = numbers(box, "--box", "10,20,200,200")
+    camera = numbers(intrinsics, "--intrinsics", "600,600,320,240")
     if rectangle and min(rectangle[2:]) <= 0:
         raise ValueError(f"--box {box}: expected a width and a height above 0")
     names = stems(images)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; --out is the folder for the results, so name another")
     _check_places(images, out, names)
     predictor = HandPredictor.load(weights)
     found = predictor.each(
@@ -141,10 +144,12 @@ def _write(hand: Hand, photo: NDArray[np.uint8], out: Path, path: Path, name: st
     found = "in the box given" if sure is None else f"confidence {sure:.2f}"
     if sure is not None and sure < DOUBTFUL:
         found += " (little: look at the picture, and give --box if that is not it)"
-    return f"{path}: {hand.side} hand, {found}, reference bone assumed {hand.bone_mm:.1f} mm, see {picture}"
+    if 2 * hand.box.half < SMALL_PX:
+        found += f", a square of only {2 * hand.box.half:.0f} pixels"
+    return f"{path}: {hand.side} hand, {found}, reference bone taken as {hand.bone_mm:.1f} mm, see {picture}"
 
 
-def numbers(text: str, name: str) -> tuple[float, float, float, float] | None:
+def numbers(text: str, name: str, example: str) -> tuple[float, float, float, float] | None:
     """Read four numbers "a,b,c,d"; None of nothing.
 
     Raises:
@@ -158,7 +163,7 @@ def numbers(text: str, name: str) -> tuple[float, float, float, float] | None:
         values = ()
     if len(values) != 4 or not np.isfinite(values).all():
         raise ValueError(
-            f"{name} {text!r}: expected four numbers with commas between them, such as 10,20,200,200"
+            f"{name} {text!r}: expected four numbers with commas between them, such as {example}"
         )
     return values
 

@@ -1,6 +1,7 @@
 """The app: its pages without a browser, then served by Voila and used by a real one."""
 
 import base64
+import dataclasses
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from davae.config import BLOCKS
 from davae.data.synthhand import render, sample_factors
 from davae.data.synthhand_view import hand_pixels
 from davae.hand.gltf import read_skinned_mesh
-from davae.photo.finding import Box
+from davae.photo.finding import SMALL_PX, Box
 from davae.predict import HandPredictor, reference_bone_mm
 from davae.skeleton import BONES
 
@@ -204,6 +205,13 @@ def test_little_confidence_is_called_so(page):
     assert "That is little" not in describe(hand, guessed=True, searched=False)
     object.__setattr__(hand.box, "confidence", 2 * DOUBTFUL)
     assert "That is little" not in describe(hand, guessed=False, searched=True)
+
+
+def test_a_small_box_is_called_so(page):
+    page.open(photo_file(), "p.png")
+    for side, told in ((SMALL_PX / 2, True), (SMALL_PX, False)):
+        hand = dataclasses.replace(page.hand, box=Box((50.0, 50.0), side / 2))
+        assert ("little of a hand is seen" in describe(hand, guessed=True, searched=False)) == told
 
 
 # Both pages

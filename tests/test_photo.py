@@ -113,8 +113,16 @@ def test_what_is_no_photo_is_told_by_name(content, told, tmp_path):
 def test_missing_files_and_folders_are_told_by_name(tmp_path):
     with pytest.raises(PhotoError, match=r"none\.jpg: no such file"):
         read_photo(tmp_path / "none.jpg")
-    with pytest.raises(PhotoError, match="cannot be read"):
+    with pytest.raises(PhotoError, match=r"is a folder; name its photos, as in .*\*\.jpg"):
         read_photo(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(PhotoError, match="cannot be read"):
+        read_photo(tmp_path / "file" / "x.jpg")
+
+
+def test_what_no_photo_can_be_is_told_by_its_type():
+    with pytest.raises(PhotoError, match="photo: is of type NoneType; expected a photo"):
+        read_photo(None)
 
 
 def damaged(count: int, seed: int = 0) -> list[bytes]:

@@ -395,7 +395,7 @@ def test_two_hundred_damaged_photos_give_hands_or_named_errors(predictor):
 
 
 @pytest.mark.parametrize(("options", "told"), [
-    ({"bone_mm": 0.047}, "bone_mm is 0.047: expected the middle MCP-PIP bone in mm"),
+    ({"bone_mm": 0.047}, "bone_mm is 0.047: expected the middle MCP-PIP bone, 10 to 100 mm"),
     ({"intrinsics": (0.0, 1, 2, 3)}, "expected fx, fy, cx, cy in pixels"),
     ({"boxes": [Box((np.nan, 0.0), 3.0)]}, "expected finite pixels"),
     ({"boxes": []}, "0 boxes for 1 photos; give one each"),
@@ -488,6 +488,22 @@ def test_a_result_that_cannot_be_written_ends_it_soon(release, tmp_path, monkeyp
         predict_files(files, tmp_path / "out", progress=False, weights=release)
     assert len(looked_at) < 9
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"0{ending}" for ending in ENDINGS}
+
+
+def test_results_need_a_folder_and_weights_a_file(release, tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded(picture()))
+    with pytest.raises(ValueError, match=r"x.png: is a file; --out is the folder"):
+        predict_files([tmp_path / "x.png"], tmp_path / "x.png", weights=release)
+    with pytest.raises(FileNotFoundError, match="is a folder; name a file that"):
+        predict_files([tmp_path / "x.png"], tmp_path / "out", weights=tmp_path)
+
+
+def test_a_square_in_which_little_is_seen_is_called_so(release, tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded(picture()))
+    for side, told in ((40, True), (90, False)):
+        box = f"10,10,{side},{side}"
+        (line,) = predict_files([tmp_path / "x.png"], tmp_path / "out", box, weights=release).lines
+        assert ("a square of only 40 pixels" in line) == told
 
 
 def test_what_is_no_result_is_not_written_over(release, tmp_path):
@@ -585,7 +601,7 @@ def test_command_line(release, tmp_path):
     answer = davae(*files, "--side", "left", "--bone-mm", "45")
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
     assert f"failed: {tmp_path / 'bad.jpg'}: is no picture (text)" in answer.stdout
-    assert "left hand" in answer.stdout and "reference bone assumed 45.0 mm" in answer.stdout
+    assert "left hand" in answer.stdout and "reference bone taken as 45.0 mm" in answer.stdout
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {f"{stem}{end}" for stem in ("good", "also") for end in ENDINGS}
     wrong = davae(files[0], "--box", "1,2,3")

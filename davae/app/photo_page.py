@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from davae.app.canvas import PhotoCanvas
 from davae.data.png import encode_png
 from davae.figures.latents import code_bars
-from davae.photo.finding import DOUBTFUL, Box
+from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
 from davae.photo.hand import Hand
 from davae.photo.overlay import hand_view
 from davae.photo.reading import PhotoError, read_photo
@@ -176,6 +176,8 @@ def describe(hand: Hand, guessed: bool, searched: bool) -> str:
         said += f" Confidence that the box holds one whole hand: {hand.box.confidence:.2f}."
         if hand.box.confidence < DOUBTFUL:
             said += " That is little: draw a box around the hand if this is not it."
+    if 2 * hand.box.half < SMALL_PX:
+        said += f" The box is only {2 * hand.box.half:.0f} pixels wide, in which little of a hand is seen."
     return said
 
 

@@ -31,6 +31,7 @@ KEPT = 2  # squares to close in from; of 1,500 held-out frames a third makes no 
 ROUNDS = 2  # of closing in
 CROPS_AT_ONCE = 64  # that a network sees
 DOUBTFUL = 0.5  # confidence below which a box is more likely wrong than right
+SMALL_PX = 64  # of a square: little of a hand is seen in a smaller one
 TAIL = 0.01  # of a mask's mass on each side that does not count to its extent
 
 

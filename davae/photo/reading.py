@@ -39,8 +39,10 @@ def read_photo(photo: Photo, name: str = "") -> NDArray[np.uint8]:
         picture = _from_array(photo, name)
     elif isinstance(photo, Image.Image):
         picture = photo
-    else:
+    elif isinstance(photo, str | os.PathLike | bytes):
         picture = _open(photo, name)
+    else:
+        raise PhotoError(f"{name}: is of type {type(photo).__name__}; {ADVICE}, its bytes, or an array")
     _check_size(picture.size, name)
     try:
         with warnings.catch_warnings():
@@ -55,6 +57,8 @@ def _open(photo: str | os.PathLike | bytes, name: str) -> Image.Image:
         content = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
     except FileNotFoundError:
         raise PhotoError(f"{name}: no such file; {ADVICE}") from None
+    except IsADirectoryError:
+        raise PhotoError(f"{name}: is a folder; name its photos, as in {name}/*.jpg") from None
     except OSError as error:
         raise PhotoError(f"{name}: cannot be read ({error.strerror or error}); {ADVICE}") from error
     if not content:

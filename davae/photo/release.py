@@ -95,8 +95,9 @@ def unpack(path: Path | str) -> Release:
         ValueError: it is damaged, or no such file, or one of a later version.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: missing; name a file that `python -m davae pack` wrote")
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "missing"
+        raise FileNotFoundError(f"{path}: {found}; name a file that `python -m davae pack` wrote")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
