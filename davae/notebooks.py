@@ -67,7 +67,7 @@ def execute(
                 cwd=notebook_folder(),
                 execution_timeout=CELL_TIMEOUT_S,
                 progress_bar=progress,  # of its cells, some of which train for minutes
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not that it listens on this machine
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # its warning of unencrypted TCP: loopback
             )
         except papermill.PapermillExecutionError as error:
             raise NotebookError(

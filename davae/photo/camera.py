@@ -52,7 +52,7 @@ class Placement(NamedTuple):
 
     root: Tensor  # (b, 2) right and down of the crop's middle
     bone: Tensor  # (b,) length of the reference bone, seen from the side
-    right: Tensor  # (b,) how much it looks like a right one; less that of its mirror image, log-odds
+    right: Tensor  # (b,) score of a right one; its difference from the mirror image's are log-odds
 
 
 class CameraHead(nn.Module):

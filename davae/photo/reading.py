@@ -32,7 +32,7 @@ def read_photo(photo: Photo, name: str = "") -> NDArray[np.uint8]:
         name: by which errors call it; a file's own name where nothing is said.
 
     Raises:
-        PhotoError: it is missing, damaged, no picture, or of a size that no photo of a hand has.
+        PhotoError: it is missing, a folder, damaged, no picture, or of a type or size that no photo has.
     """
     name = name or (str(photo) if isinstance(photo, str | os.PathLike) else "photo")
     if isinstance(photo, np.ndarray):

@@ -91,7 +91,7 @@ def unpack(path: Path | str) -> Release:
     """Open a file of `pack`.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it is not there, or a folder.
         ValueError: it is damaged, or no such file, or one of a later version.
     """
     path = Path(path)
