@@ -15,6 +15,7 @@ from davae.config import BLOCKS
 from davae.data.augment import MID_GREY
 from davae.losses import chamfer_distance
 from davae.networks import DaVAE
+from davae.threads import single_threaded
 
 Code = dict[str, Tensor]  # block -> (b, z)
 
@@ -27,6 +28,7 @@ HAND_CONTRAST = 0.06  # a decoded pixel further from mid-grey than this, in any 
 _NO_SPREAD = 1e-6  # relative to the code's own size: below it, rounding and not data
 
 
+@single_threaded()
 @torch.inference_mode()
 def encode(model: DaVAE, images: Tensor, batch: int = 64) -> Code:
     """Return the posterior means of images (n, 3, h, w) on [0, 1], a few images at a time.
@@ -171,6 +173,7 @@ class CachedDecoder:
         self._read: dict[str, list[Tensor]] = {}  # decoder -> the blocks that it read last
         self._made: dict[str, Tensor] = {}  # decoder -> what it made of them
 
+    @single_threaded()
     @torch.inference_mode()
     def __call__(self, code: Code) -> Decoding:
         """Decode one code, block -> (1, z)."""

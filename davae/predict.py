@@ -25,6 +25,7 @@ from davae.photo.looks import Observer, confidence
 from davae.photo.reading import Photo, PhotoError, read_photo
 from davae.photo.release import Release, unpack
 from davae.skeleton import ROOT
+from davae.threads import single_threaded
 
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # what comes with the project
 MOVED, RESIZED = 0.3, 1.7  # sides, and times: a square that joints move further was no good to begin with
@@ -165,6 +166,7 @@ class HandPredictor:
         for n, one in enumerate(waiting):
             yield (hands[n], one.photo) if n in hands else (one.photo, None)
 
+    @single_threaded()
     def _choose(self, photos: dict[int, NDArray], side: Side | None) -> dict[int, tuple[Box, Side]]:
         """Of the squares that may show a hand, the one that looks most like one; and which hand that is."""
         if not photos:
@@ -182,6 +184,7 @@ class HandPredictor:
                 best[n] = (likely, one)
         return best
 
+    @single_threaded()
     def _look(
         self,
         photos: dict[int, NDArray],

@@ -18,6 +18,7 @@ from davae.evaluation.skin_tone import COLOUR_FACTOR
 from davae.inference import JointNet, turned, turned_back
 from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
+from davae.threads import single_threaded
 from davae.training import runs
 from davae.training.trainer import pick_device
 
@@ -128,6 +129,7 @@ def _check_same_network(trained: str, found: str, data_dir: Path | str) -> None:
         )
 
 
+@single_threaded()
 def predict(
     model: DaVAE,
     split: PreparedSplit,

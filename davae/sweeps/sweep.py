@@ -138,7 +138,7 @@ def run_point(config: str, data: str, folder: str, threads: int) -> None:
     try:
         while not runs.is_evaluated(where):
             try:
-                train(asked, data, where, progress=False)
+                train(asked, data, where, progress=False, threads=threads)
                 if not runs.is_evaluated(where):
                     evaluate(where, data, progress=False)
             except BlockingIOError:  # another sweep is at this very point: its result will serve

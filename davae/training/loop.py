@@ -2,8 +2,8 @@
 
 Every random draw of step t (which samples, augmentation, latent noise) comes from generators seeded with
 (seed, t) alone. So the loop carries no random state: a run that was killed and resumed is, on one machine and
-thread count, bit for bit the run that was not; and several processes that share the batch (`torchrun`) see
-the same batch as one.
+a stated number of threads, bit for bit the run that was not; and several processes that share the batch
+(`torchrun`) see the same batch as one.
 """
 
 import dataclasses
@@ -39,6 +39,7 @@ def train(
     init: Path | str | None = None,
     device: str = "auto",
     progress: bool = True,
+    threads: int | None = None,
 ) -> Path:
     """Train one model, or go on with it, or find it finished.
 
@@ -53,6 +54,8 @@ def train(
         init: a finished run to take the first weights from, instead of random ones (RHD first, then STB).
         device: "auto" takes a GPU where there is one.
         progress: show a progress bar.
+        threads: of torch on a CPU; None for what OMP_NUM_THREADS says or, where it says nothing, as many as
+            pay at the time (`davae.threads`). Only a stated number gives the same bits again.
 
     Returns:
         The run's folder, finished.
@@ -78,7 +81,7 @@ def train(
     def start() -> Trainer:
         return Trainer(config, split, validation, run, pick_device(device), first)
 
-    return finish(run, config, identity, start, progress)
+    return finish(run, config, identity, start, progress, threads)
 
 
 def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
@@ -118,9 +121,9 @@ class Trainer(ResumableTrainer):
             model.load_state_dict(first_weights)
         super().__init__(model, config.train, run, device)
 
-    def fit(self, progress: bool = True) -> None:
+    def fit(self, progress: bool = True, threads: int | None = None) -> None:
         """Train to the last step and write terms.txt."""
-        super().fit(progress)
+        super().fit(progress, threads)
         distributed.on_first(lambda: runs.write_text(self.run / "terms.txt", self.log.terms_table()))
 
     def train_step(self) -> Objective:

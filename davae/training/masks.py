@@ -17,6 +17,7 @@ from davae.config import MaskConfig
 from davae.data.augment import augment, centre, held_on, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.networks import HandMaskNet
+from davae.threads import single_threaded
 from davae.training import distributed, runs
 from davae.training.trainer import (
     ResumableTrainer,
@@ -72,6 +73,7 @@ def mask_iou(predicted: Tensor, truth: Tensor) -> Tensor:
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
+@single_threaded()
 def predict_probability(network: HandMaskNet, images: Tensor, quarter_turns: int = 4) -> Tensor:
     """Return the probability (b, 1, h, w) that each pixel of crops (b, 3, h, w) is the hand's.
 

@@ -1,9 +1,10 @@
 """What every training here shares: a loop around one step, and the state that a kill must not cost.
 
 Every random draw of step t (which samples, augmentation, noise) comes from generators seeded with (seed, t)
-alone. So a trainer carries no random state: a run that was killed and resumed is, on one machine and thread
-count, bit for bit the run that was not. Started by torchrun, several processes share every batch of a run:
-see `davae.training.distributed`.
+alone. So a trainer carries no random state: a run that was killed and resumed is, on one machine and a stated
+number of threads, bit for bit the run that was not. (Where none is stated, by OMP_NUM_THREADS or by the
+caller, as many are used as pay at the time, which moves last bits: see `davae.threads`.) Started by torchrun,
+several processes share every batch of a run: see `davae.training.distributed`.
 """
 
 import csv
@@ -24,6 +25,7 @@ from tqdm.auto import tqdm
 from davae.config import DataConfig, Saved, TrainConfig
 from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
+from davae.threads import ThreadChoice, single_threaded, stated_threads
 from davae.training import distributed, runs
 from davae.training.heap import freed_memory_kept
 from davae.training.muon import Muon
@@ -71,14 +73,23 @@ class ResumableTrainer:
         """Return one row of metrics.csv; `validate` asks for the error on the validation split, too."""
         raise NotImplementedError
 
-    def fit(self, progress: bool = True) -> None:
-        """Train from the current step to the last, leaving resume points behind."""
+    def fit(self, progress: bool = True, threads: int | None = None) -> None:
+        """Train from the current step to the last, leaving resume points behind.
+
+        Args:
+            progress: show a progress bar.
+            threads: of torch; None for what OMP_NUM_THREADS says or, where it says nothing, what pays.
+        """
         settings, first = self.settings, self.step
+        if self.device.type != "cpu" or distributed.ranks() > 1:
+            threads = torch.get_num_threads()  # a GPU's steps need few, and torchrun shares them out
+        choice = ThreadChoice(threads or stated_threads())
         began = time.perf_counter()
         earlier = self.seconds
         bar = tqdm(total=settings.steps, initial=first, desc="train", unit="step", disable=not progress)
         while self.step < settings.steps:
-            parts = self.train_step()
+            with choice.piece():
+                parts = self.train_step()
             self.step += 1
             self.seconds = earlier + time.perf_counter() - began
             bar.update()
@@ -87,12 +98,14 @@ class ResumableTrainer:
             if validate:
                 distributed.share_buffers(self.tested_model())
             if validate or self.step == 1 or self.step % LOG_EVERY == 0:
-                row = distributed.mean(self.log_row(parts, validate))
+                with single_threaded():
+                    row = distributed.mean(self.log_row(parts, validate))
                 bar.set_postfix({name: f"{row[name]:.3g}" for name in parts.terms}, refresh=False)
                 distributed.on_first(lambda row=row: self.log.append(row))
             if progress and self.step == first + 20:
                 minutes = (time.perf_counter() - began) / 20 * (settings.steps - first) / 60
-                bar.write(f"{ARITHMETIC[has_bf16(self.device)]}; about {minutes:.0f} min to go")
+                threads = f"{choice.threads} thread{'s' * (choice.threads > 1)}"
+                bar.write(f"{ARITHMETIC[has_bf16(self.device)]}, {threads}; about {minutes:.0f} min to go")
             if not last and self.step % settings.checkpoint_every == 0:
                 distributed.on_first(lambda: runs.save_resume_point(self.run, self.state()))
         bar.close()
@@ -144,6 +157,7 @@ def finish(
     identity: runs.Identity,
     start: Callable[[], ResumableTrainer],
     progress: bool,
+    threads: int | None = None,
 ) -> Path:
     """Train in folder `run`, or go on there, or find it finished; return the folder.
 
@@ -166,7 +180,7 @@ def finish(
         if not distributed.on_first(claim):
             held.enter_context(freed_memory_kept())
             trainer = start()
-            trainer.fit(progress and distributed.rank() == 0)
+            trainer.fit(progress and distributed.rank() == 0, threads)
             distributed.on_first(lambda: runs.save_model(run, trainer.tested_model()))
         distributed.on_first(lambda: (run / "resume.pt").unlink(missing_ok=True))
     return run
