@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ SECONDS = {1: 0.10, 2: 0.06, 4: 0.040, 8: 0.038}  # a piece's on each number of 
 
 
 @pytest.fixture(autouse=True)
-def most():
+def restored():
     before = torch.get_num_threads()
     torch.set_num_threads(MOST)
     yield
@@ -48,12 +48,12 @@ def test_the_quickest_number_is_found_and_kept():
     assert torch.get_num_threads() == MOST  # outside pieces nothing has changed
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 12])
-def test_any_number_of_cores_has_its_ladder(most):
-    torch.set_num_threads(most)
-    ladder = ThreadChoice().ladder
-    assert ladder[0] == 1 and ladder[-1] == most and ladder == sorted(set(ladder))
-    assert all(b <= 2 * a for a, b in pairwise(ladder))
+@pytest.mark.parametrize(
+    ("cores", "ladder"), [(1, [1]), (2, [1, 2]), (3, [1, 2]), (6, [1, 2, 4]), (12, [1, 2, 4, 8])]
+)
+def test_numbers_are_powers_of_two(monkeypatch, cores, ladder):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    assert ThreadChoice().ladder == ladder
 
 
 def test_where_threads_gain_nothing_one_is_used():
