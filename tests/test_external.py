@@ -236,8 +236,17 @@ def test_files_of_another_kind_and_absent_ones(tmp_path):
         load_rig(tmp_path / "nowhere.pkl")
     picture = tmp_path / "hand.png"
     picture.write_bytes(b"\x89PNG....")
-    with pytest.raises(ValueError, match=r"hand\.png: begins with .*neither a pickle nor glTF"):
+    with pytest.raises(ValueError, match=r"hand\.png: is a PNG picture, neither a pickle nor glTF"):
         load_rig(picture)
+    picture.write_bytes(b"solid hand")
+    with pytest.raises(
+        ValueError, match=r"hand\.png: is a file that begins with b'solid ha', neither a pickle"
+    ):
+        load_rig(picture)
+    for name in ("hand.glb", "hand.pkl"):
+        (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        with pytest.raises(ValueError, match=rf"{name}: is a Git LFS pointer; `git lfs pull` gets"):
+            load_rig(tmp_path / name)
     for empty in ("hand.pkl", "hand.glb"):
         (tmp_path / empty).touch()
         with pytest.raises(ValueError, match=re.escape(empty)):

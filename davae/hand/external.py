@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from davae.file_kinds import kind_of_file
 from davae.hand.adopt import adopt
 from davae.hand.gltf import SkinnedMesh, read_skinned_mesh
 from davae.hand.rig import FOREARM, SEGMENTS, Rig
@@ -82,9 +83,10 @@ def load_rig(path: str | os.PathLike, names: dict[str, str] | None = None) -> Ri
         return load_gltf(path, names)
     if start.startswith((b"\x80", b"(d")) or path.suffix.lower() in (".pkl", ".pickle"):
         return load_mano(path)
+    kind = kind_of_file(path) or f"a file that begins with {start[:8]!r}"
     raise ValueError(
-        f"{path}: begins with {start[:8]!r}, neither a pickle nor glTF; expected MANO_RIGHT.pkl or a "
-        "skinned hand as .glb or .gltf"
+        f"{path}: is {kind}, neither a pickle nor glTF; expected MANO_RIGHT.pkl or a skinned hand as .glb "
+        "or .gltf"
     )
 
 
