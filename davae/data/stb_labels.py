@@ -96,6 +96,8 @@ def load_labels(path: str | os.PathLike) -> Array:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such label file; copy 'labels' of STB again")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: empty; copy it again from the dataset")
     kind = kind_of_file(path, apart_from="MATLAB 5")
     if kind:
         advice = "save it with `save -v7`" if "HDF5" in kind or "Octave" in kind else "copy it again"
