@@ -196,10 +196,11 @@ class _Dtype:
         self.dtype = np.dtype(spec)
 
     def __setstate__(self, state: tuple):
-        _, order, _, names, fields, *rest = state
-        if names is not None or fields is not None:
-            raise UnsafePickle(f"the pickle holds an array of records with fields {names}; expected numbers")
-        if self.dtype.kind in "mM":
+        _, order, subarray, names, fields, *rest = state
+        if any(part is not None for part in (subarray, names, fields)):
+            named = f" with fields {', '.join(names)}" if names else ""
+            raise UnsafePickle(f"the pickle holds an array of records{named}; expected numbers")
+        if self.dtype.kind in "mM" and rest[-1][1][0] != b"generic":
             unit, count, *_ = rest[-1][1]
             self.dtype = np.dtype(f"{self.dtype.kind}8[{int(count)}{unit.decode()}]")
         self.dtype = self.dtype.newbyteorder(order)

@@ -197,11 +197,11 @@ def test_what_is_not_of_the_hand_is_left_out_and_said(tmp_path, flat, beside):
     tree["nodes"].append({"name": "watch", "mesh": 0})
     path = write_gltf(tmp_path / "hand.glb", tree, data)
     with pytest.warns(
-        UserWarning, match=r"hand\.glb: left out 778 of its 1556 vertices, which go with left"
+        UserWarning, match=r"hand\.glb: left out 778 of 1556 vertices, since they move with left 0"
     ) as told:
         rig = load_rig(path)
-    assert len(told) == 1 and "not of the hand of its 'wrist'" in str(told[0].message)
-    assert str(told[0].message).endswith("and the mesh of watch, which no skeleton moves")
+    assert len(told) == 1 and "outside the hand of 'wrist', and the mesh" in str(told[0].message)
+    assert str(told[0].message).endswith("and the mesh of watch, since no skeleton moves it")
     check_same_hand(rig)
     assert len(rig.faces) == len(coarse_hand()[1])
 

@@ -168,7 +168,7 @@ def load_gltf(path: str | os.PathLike, names: dict[str, str] | None = None) -> R
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if left_out:
-        warnings.warn(f"{path}: left out {' and '.join(left_out)}", stacklevel=2)
+        warnings.warn(f"{path}: left out {' and '.join(left_out).rstrip(',')}", stacklevel=2)
     return rig
 
 
@@ -288,11 +288,11 @@ def _hand_alone(mesh: SkinnedMesh, elsewhere: np.ndarray, wrist: int) -> tuple[S
     if shares.any():
         movers = [mesh.names[node] or f"node {node}" for node in np.flatnonzero(shares.any(0))]
         said.append(
-            f"{gone.sum()} of its {len(gone)} vertices, which go with {_listed(movers)}: not of the hand of "
-            f"its {mesh.names[wrist]!r}"
+            f"{gone.sum()} of {len(gone)} vertices, since they move with {_listed(movers)}, outside the hand "
+            f"of {mesh.names[wrist]!r},"
         )
     if mesh.unbound:
-        said.append(f"the mesh of {_listed(mesh.unbound)}, which no skeleton moves")
+        said.append(f"the mesh of {_listed(mesh.unbound)}, since no skeleton moves it")
     if gone.all():
         raise ValueError(f"nothing in it moves with its {mesh.names[wrist]!r}; bind the hand's mesh to it")
     kept = ~gone
