@@ -88,10 +88,14 @@ def dense(value: Any) -> NDArray:
         return dense(state["x"])
     if {"a", "idxs"} <= state.keys():  # chumpy.reordering.Select, a[idxs] of another array laid out in a row
         return dense(state["a"]).ravel()[dense(state["idxs"])].reshape(state.get("preferred_shape", -1))
-    if isinstance(value, StandIn) and value.origin.startswith("scipy.sparse"):
-        return _dense_of_sparse(value.origin, state)
-    found = value.origin if isinstance(value, StandIn) else type(value).__name__
-    raise ValueError(f"holds {found} where an array is expected")
+    origin = value.origin if isinstance(value, StandIn) else type(value).__name__
+    if origin == "chumpy.reordering.Reshape":
+        return dense(state["a"]).reshape(state["newshape"])
+    if origin == "chumpy.reordering.transpose":
+        return dense(state["a"]).transpose(state.get("axes"))
+    if origin.startswith("scipy.sparse"):
+        return _dense_of_sparse(origin, state)
+    raise ValueError(f"holds {origin} where an array is expected")
 
 
 def _dense_of_sparse(origin: str, state: dict[str, Any]) -> NDArray:

@@ -305,7 +305,7 @@ def without(key):
         (unlike("v_template", np.full((778, 3), np.nan)), "'v_template' holds NaN"),
         (unlike("v_template", 1000 * mano_model()["v_template"]), "Coordinates must be in metres"),
         (unlike("v_template", np.zeros((778, 3))), "Coordinates must be in metres"),
-        (unlike("v_template", [[1, 2, 3]]), "'v_template'|holds list where an array is expected"),
+        (unlike("v_template", [[1, 2, 3]]), "'v_template' holds list where an array is expected"),
         (unlike("weights", -np.ones((778, 16))), "skin weights are not finite, or negative"),
         (unlike("weights", np.zeros((778, 16))), "all zero for a vertex"),
         (unlike("f", np.full((1538, 3), 778)), "faces do not fit its 778 vertices"),

@@ -141,6 +141,27 @@ def test_plain_containers_let_nothing_else_in(tmp_path, program):
         load_pickle(path, "file", "anyone")
 
 
+def of_chumpy(name: str, **state) -> StandIn:
+    """What the unpickler makes of an object of chumpy 0.70, whose states these are."""
+    thing = type("StandIn", (StandIn,), {"origin": f"chumpy.{name}"})()
+    thing.state = {"_dirty_vars": set(), "_itr": None, "_depends_on_deps": {}} | state
+    return thing
+
+
+def test_arrays_that_chumpy_laid_out_anew_are_read_and_its_sums_are_not():
+    values = np.arange(12.0).reshape(3, 4)
+    plain = of_chumpy("ch.Ch", x=values)
+    np.testing.assert_array_equal(dense(plain), values)
+    np.testing.assert_array_equal(dense(of_chumpy("reordering.transpose", a=plain)), values.T)
+    turned = of_chumpy("reordering.transpose", a=plain, axes=(1, 0))
+    reshaped = of_chumpy("reordering.Reshape", a=turned, newshape=(2, 6))
+    np.testing.assert_array_equal(dense(reshaped), values.T.reshape(2, 6))
+    few = of_chumpy("reordering.Select", a=plain, idxs=np.array([1, 5]), preferred_shape=(2,))
+    np.testing.assert_array_equal(dense(few), [1, 5])
+    with pytest.raises(ValueError, match=r"holds chumpy\.ch_ops\.add where an array is expected"):
+        dense(of_chumpy("reordering.transpose", a=of_chumpy("ch_ops.add", a=plain, b=plain)))
+
+
 FORMS = ("csc", "csr", "bsr", "coo", "dia")
 MATRIX = np.zeros((4, 6))
 MATRIX[[0, 1, 2, 2, 3], [1, 0, 2, 5, 5]] = [1, -2, 3, 4, 5]

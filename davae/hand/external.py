@@ -197,6 +197,8 @@ def _mano_part(model: object, key: str) -> np.ndarray:
         values = dense(model[key])
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{key!r} cannot be read ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{key!r} {error}") from error
     expected = _MANO_SHAPES[key]
     fits = len(values.shape) == len(expected) and all(
         want in (None, found) for want, found in zip(expected, values.shape, strict=True)
