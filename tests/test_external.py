@@ -220,6 +220,17 @@ def test_a_bone_beside_the_hand_moves_the_forearm(tmp_path):
     assert segments[twist] == segments[0] == FOREARM and segments[1] == 0
 
 
+def test_a_root_bone_makes_no_forearm_of_a_flat_skeleton(tmp_path):
+    tree, data = gltf_tree(flat=True)
+    tree["skins"][0]["joints"].append(0)
+    del tree["skins"][0]["inverseBindMatrices"]
+    mesh = read_skinned_mesh(write_gltf(tmp_path / "hand.glb", tree, data))
+    names = {theirs: ours for theirs, ours in _KNOWN.items() if not ours.endswith("_metacarpal")}
+    segments = _segments(mesh, _named_nodes(mesh, names))
+    palm = [node for node, name in enumerate(mesh.names) if name.endswith("finger-metacarpal")]
+    assert len(palm) == 4 and not segments[palm].any() and segments[0] == FOREARM
+
+
 def test_a_skin_without_bind_matrices_and_a_mesh_without_indices(tmp_path):
     buffer = Buffer()
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)

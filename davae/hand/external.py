@@ -252,7 +252,7 @@ def _segments(mesh: SkinnedMesh, nodes: dict[str, int]) -> np.ndarray:
         met = next((node for node in line if node in known or node in above), None)
         if met in known:
             segments[index] = known[met]
-        elif met == index or (met in fellows and met == above[0]):
+        elif met == index or (is_tree and met in fellows and met == above[0]):
             segments[index] = FOREARM  # a bone of the arm, or one that hangs on the bone before the wrist
         elif not is_tree and index in fellows:
             segments[index] = _nearest_segment(mesh, nodes, mesh.places[index])
