@@ -5,6 +5,7 @@ arrays and plain containers. Objects of packages that its caller names become `S
 object's state and do nothing; `dense` gets the numbers out of those of chumpy and scipy.sparse.
 """
 
+import math
 import os
 import pickle
 import pickletools
@@ -14,6 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from davae.file_kinds import kind_of_file
+
+_DENSE_ELEMENTS = 10**8  # of a sparse matrix that is written out: more than any hand model's
 
 
 class UnsafePickle(ValueError):
@@ -64,6 +69,9 @@ def load_pickle(path: str | os.PathLike, kind: str, origin: str, stand_ins: tupl
                 f"{origin}"
             ) from None
         except Exception as error:  # a damaged pickle may raise anything
+            found = kind_of_file(path, apart_from="pickle")
+            if found:
+                raise ValueError(f"{path}: is {found}; expected a pickle, the {kind}") from error
             raise ValueError(f"{path}: damaged {kind} ({error}); copy or download it again") from error
 
 
@@ -80,14 +88,40 @@ def dense(value: Any) -> NDArray:
         return dense(state["x"])
     if {"a", "idxs"} <= state.keys():  # chumpy.reordering.Select, a[idxs] of another array laid out in a row
         return dense(state["a"]).ravel()[dense(state["idxs"])].reshape(state.get("preferred_shape", -1))
-    if {"data", "indices", "indptr"} <= state.keys():
+    origin = value.origin if isinstance(value, StandIn) else type(value).__name__
+    if origin == "chumpy.reordering.Reshape":
+        return dense(state["a"]).reshape(state["newshape"])
+    if origin == "chumpy.reordering.transpose":
+        return dense(state["a"]).transpose(state.get("axes"))
+    if origin.startswith("scipy.sparse"):
+        return _dense_of_sparse(origin, state)
+    raise ValueError(f"holds {origin} where an array is expected")
+
+
+def _dense_of_sparse(origin: str, state: dict[str, Any]) -> NDArray:
+    """Write out a scipy.sparse matrix or array, under whatever module name its SciPy had, from its state.
+
+    Raises:
+        ValueError: its form is not read here, or its parts do not fit together.
+    """
+    form = origin.rpartition(".")[2].partition("_")[0]  # csc of "scipy.sparse._csc.csc_matrix"
+    shape = state.get("_shape", state.get("shape"))
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ValueError(f"holds {origin} of shape {shape!r}; expected counts of rows and columns")
+    if math.prod(shape) > _DENSE_ELEMENTS:
+        raise ValueError(f"holds {origin} of shape {shape}; expected {_DENSE_ELEMENTS:,} numbers at most")
+    if form in ("csc", "csr", "bsr"):
         parts = tuple(dense(state[key]) for key in ("data", "indices", "indptr"))
-        form = sparse.csr_matrix if "csr" in value.origin else sparse.csc_matrix
-        matrix = form(parts, shape=state.get("_shape", state.get("shape")))
+        matrix = getattr(sparse, f"{form}_matrix")(parts, shape=shape)
         matrix.check_format(full_check=True)  # indices beyond the shape would be written out of bounds
-        return matrix.toarray()
-    found = value.origin if isinstance(value, StandIn) else type(value).__name__
-    raise ValueError(f"holds {found} where an array is expected")
+    elif form == "coo":
+        places = state["coords"] if "coords" in state else (state["row"], state["col"])  # before SciPy 1.13
+        matrix = sparse.coo_matrix((dense(state["data"]), tuple(map(dense, places))), shape=shape)
+    elif form == "dia":
+        matrix = sparse.dia_matrix((dense(state["data"]), dense(state["offsets"])), shape=shape)
+    else:  # dok and lil hold Python objects
+        raise ValueError(f"holds {origin}; store it as an array, or by its method tocsc()")
+    return matrix.toarray()
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -108,21 +142,25 @@ class _ArraysOnly(pickle.Unpickler):
         if package == "numpy":
             if (module, name) == ("numpy", "dtype"):
                 return _Dtype
-            if (module, name) == ("numpy", "ndarray"):
-                return "numpy.ndarray"  # an argument of `_reconstruct`, never called
+            if (module, name) in _ARRAY_CLASSES:
+                return f"numpy.{name}"  # an argument of `_reconstruct`, never called
             layer, _, leaf = rest.partition(".")
             if layer in ("core", "_core") and (leaf, name) in _ADMITTED:
                 return _ADMITTED[leaf, name]
+        if module in ("builtins", "__builtin__") and name in _CONTAINERS:
+            return _CONTAINERS[name]
         if (module, name) == ("_codecs", "encode"):
             return _latin1_bytes
         if (module, name) == ("collections", "OrderedDict"):
             return dict
+        if (module, name) == ("collections", "defaultdict"):
+            return _defaultless
         if self._stand_ins:
             if package in self._stand_ins:
                 origin = f"{module}.{name}"
                 return self._classes.setdefault(origin, type("StandIn", (StandIn,), {"origin": origin}))
-            if module in ("builtins", "__builtin__") and name in ("set", "object"):
-                return {"set": set, "object": object}[name]
+            if module in ("builtins", "__builtin__") and name == "object":
+                return object
             if module in ("copyreg", "copy_reg") and name == "_reconstructor":
                 return _empty_stand_in  # protocols 0 and 1 make objects by it
         raise UnsafePickle(
@@ -144,14 +182,16 @@ def _check_memo(file: BinaryIO) -> None:
 def _empty_stand_in(kind: Any, base: Any, state: Any) -> StandIn:
     """Stand in for `copyreg._reconstructor`."""
     if not (isinstance(kind, type) and issubclass(kind, StandIn) and base is object):
-        raise UnsafePickle(f"the pickle makes an object of {kind!r}, neither an array nor a container")
+        name = getattr(kind, "origin", repr(kind))
+        raise UnsafePickle(f"the pickle makes an object of {name}, neither an array nor a container")
     return kind()
 
 
 class _Dtype:
     """Stand in for `numpy.dtype`, whose own `__setstate__` believes any size and flag that a pickle claims.
 
-    With those a pickle could have NumPy take numbers for addresses. The one thing needed is the byte order.
+    With those a pickle could have NumPy take numbers for addresses. What is needed is the byte order, and the
+    unit of times.
     """
 
     def __init__(self, spec: str, *flags: Any):
@@ -160,9 +200,13 @@ class _Dtype:
         self.dtype = np.dtype(spec)
 
     def __setstate__(self, state: tuple):
-        _, order, *parts = state
-        if any(part is not None for part in parts[:3]):  # subarray, names, fields
-            raise UnsafePickle("the pickle holds an array of records; expected numbers")
+        _, order, subarray, names, fields, *rest = state
+        if any(part is not None for part in (subarray, names, fields)):
+            named = f" with fields {', '.join(names)}" if names else ""
+            raise UnsafePickle(f"the pickle holds an array of records{named}; expected numbers")
+        if self.dtype.kind in "mM" and rest[-1][1][0] != b"generic":
+            unit, count, *_ = rest[-1][1]
+            self.dtype = np.dtype(f"{self.dtype.kind}8[{int(count)}{unit.decode()}]")
         self.dtype = self.dtype.newbyteorder(order)
 
 
@@ -188,12 +232,43 @@ def _reconstruct(*arguments: Any) -> _Array:
 
 def _scalar(kind: _Dtype, data: bytes | str) -> Any:
     """Stand in for NumPy's maker of numbers; Python 2 wrote their bytes as text."""
+    if not kind.dtype.itemsize:  # empty text
+        return np.zeros((), kind.dtype)[()]
     return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind.dtype, 1)[0]
 
 
-def _frombuffer(data: bytes, kind: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    """Stand in for how protocol 5 makes arrays."""
-    return np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+def _frombuffer(
+    data: bytes, kind: _Dtype, shape: tuple[int, ...], order: str, axes: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Stand in for how protocol 5 makes arrays; newer NumPy gives the order of axes, too."""
+    values = np.frombuffer(data, kind.dtype)
+    if axes is not None:
+        return values.reshape(shape).transpose(axes)
+    return values.reshape(shape, order=order)
+
+
+def _defaultless(*factory: Any) -> dict:
+    """Stand in for `collections.defaultdict`: a dict, whose items follow."""
+    return {}
+
+
+def _bytes(*content: Any) -> bytes:
+    """Stand in for `bytes`, by which Python 3 writes empty ones under protocols 0 to 2."""
+    if content:
+        raise UnsafePickle("the pickle calls bytes with something; only empty ones need a call")
+    return b""
+
+
+def _bytearray(content: bytes = b"", encoding: str = "latin1") -> bytearray:
+    """Stand in for `bytearray`, which takes a number for a size to fill."""
+    return bytearray(_latin1_bytes(content, encoding) if isinstance(content, str) else memoryview(content))
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stand in for `_codecs.encode`, through which Python 3 writes bytes under protocol 2."""
+    if encoding not in ("latin1", "latin-1"):
+        raise UnsafePickle(f"the pickle asks for the codec {encoding!r}; only latin1 is needed for arrays")
+    return text.encode("latin1")
 
 
 # What a pickle of NumPy arrays and scalars calls, under the module names of NumPy 1 and 2.
@@ -202,10 +277,16 @@ _ADMITTED = {
     ("multiarray", "scalar"): _scalar,
     ("numeric", "_frombuffer"): _frombuffer,
 }
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Stand in for `_codecs.encode`, through which Python 3 writes bytes under protocol 2."""
-    if encoding != "latin1":
-        raise UnsafePickle(f"the pickle asks for the codec {encoding!r}; only latin1 is needed for arrays")
-    return text.encode("latin1")
+_ARRAY_CLASSES = {("numpy", name) for name in ("ndarray", "matrix", "memmap")} | {
+    ("numpy.matrixlib.defmatrix", "matrix"),
+    ("numpy.core.memmap", "memmap"),
+    ("numpy._core.memmap", "memmap"),
+}
+_CONTAINERS: dict[str, Any] = {
+    "set": set,
+    "frozenset": frozenset,
+    "complex": complex,
+    "bytes": _bytes,
+    "bytearray": _bytearray,
+    **{name: name for name in ("dict", "list", "int", "float")},  # arguments of defaultdict, never called
+}

@@ -194,11 +194,32 @@ class Buffer:
         )
         return len(self.accessors) - 1
 
+    def add_sparse(self, rows: np.ndarray, values: np.ndarray, count: int) -> int:
+        """Append `count` zeros but for some rows (n, 1), of which alone something is stored."""
+        parts = {}
+        for name, part, kind in (("indices", rows, "SCALAR"), ("values", values, "VEC3")):
+            about = self.accessors[self.add(part, kind)]
+            parts[name] = {key: about[key] for key in ("bufferView", "byteOffset", "componentType")}
+        about = {"componentType": COMPONENTS[values.dtype], "count": count, "type": "VEC3"}
+        self.accessors.append(about | {"sparse": {"count": len(rows)} | parts})
+        return len(self.accessors) - 1
+
 
 def gltf_tree(
-    joint_type=np.uint8, weight_type=np.float32, index_type=np.uint16, padding: int = 0, primitives: int = 1
+    joint_type=np.uint8,
+    weight_type=np.float32,
+    index_type: Any = np.uint16,
+    padding: int = 0,
+    primitives: int = 1,
+    flat: bool = False,
+    morphed: bool = False,
 ) -> tuple[dict[str, Any], bytes]:
-    """A glTF document of the coarse hand, bent joints and all, and the bytes of its buffer."""
+    """A glTF document of the coarse hand, turned joints and all, and the bytes of its buffer.
+
+    Its skeleton is a tree, or `flat`: every joint beside the wrist, as in the hands of WebXR's profiles.
+    With index_type None triangles are rows of vertices. `morphed` puts some vertices elsewhere, and a morph
+    target, sparse and without a buffer view, brings them back.
+    """
     rows, faces = coarse_hand()
     names, parents, places, segments = webxr_joints()
     buffer, rng = Buffer(), np.random.default_rng(0)
@@ -209,7 +230,8 @@ def gltf_tree(
     root[:3, :3] = Rotation.from_euler("y", 90, degrees=True).as_matrix()
     nodes = [{"name": "hand", "matrix": root.T.ravel().tolist(), "children": [1]}]
     for joint, (name, parent) in enumerate(zip(names, parents, strict=True)):
-        local = (np.linalg.inv(world[parent]) if joint else np.eye(4)) @ world[joint]
+        beside = flat or not joint
+        local = (np.eye(4) if beside else np.linalg.inv(world[parent])) @ world[joint]
         nodes.append(
             {
                 "name": name,
@@ -218,6 +240,10 @@ def gltf_tree(
                 "children": [child + 1 for child, above in enumerate(parents) if above == joint],
             }
         )
+    if flat:
+        for node in nodes[1:]:
+            del node["children"]
+        nodes[0]["children"] = list(range(1, len(nodes)))
     weights = np.stack([RIG.weights[rows][:, moved].sum(1) for moved in segments], axis=1)
     nodes.append({"name": "skin", "mesh": 0, "skin": 0, "translation": [9.0, 9.0, 9.0]})  # has no effect
     best = np.argsort(-weights, axis=1)[:, :8]
@@ -228,25 +254,36 @@ def gltf_tree(
     parts = []
     for few in np.array_split(np.arange(len(faces)), primitives):
         used, corners = np.unique(faces[few], return_inverse=True)
-        attributes = {
-            "POSITION": buffer.add(
-                placed(RIG.vertices_mm[rows[used]]).astype(np.float32), "VEC3", padding=padding
-            )
-        }
+        if index_type is None:
+            used = used[corners.ravel()]
+        points = placed(RIG.vertices_mm[rows[used]])
+        moved = np.arange(0, len(used), 7)[:, None]
+        if morphed:
+            points[moved[:, 0]] -= 0.5 * np.array([0.02, -0.01, 0.03])
+        attributes = {"POSITION": buffer.add(points.astype(np.float32), "VEC3", padding=padding)}
         for number in (0, 1):
             part = slice(4 * number, 4 * number + 4)
             attributes[f"JOINTS_{number}"] = buffer.add(best[used, part], "VEC4", padding=padding)
             attributes[f"WEIGHTS_{number}"] = buffer.add(
                 shares[used, part], "VEC4", weight_type != np.float32, padding
             )
-        indices = buffer.add(corners.reshape(-1, 1).astype(index_type), "SCALAR")
-        parts.append({"attributes": attributes, "indices": indices})
+        part = {"attributes": attributes}
+        if index_type is not None:
+            part["indices"] = buffer.add(corners.reshape(-1, 1).astype(index_type), "SCALAR")
+        if morphed:
+            shifts = np.tile(np.array([0.02, -0.01, 0.03], np.float32), (len(moved), 1))
+            part["targets"] = [
+                {"POSITION": buffer.add_sparse(moved.astype(np.uint16), shifts, len(used))},
+                {"POSITION": buffer.add_sparse(moved.astype(np.uint16), 9 * shifts, len(used))},
+                {"NORMAL": buffer.add_sparse(moved.astype(np.uint16), shifts, len(used))},
+            ]
+        parts.append(part)
     bind = np.linalg.inv(world).swapaxes(1, 2).reshape(-1, 16).astype(np.float32)
     skin = {"joints": list(range(1, len(names) + 1)), "inverseBindMatrices": buffer.add(bind, "MAT4")}
     tree = {
         "asset": {"version": "2.0"},
         "nodes": nodes,
-        "meshes": [{"primitives": parts}],
+        "meshes": [{"primitives": parts} | ({"weights": [0.5, 0.0, 1.0]} if morphed else {})],
         "skins": [skin],
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,

@@ -13,6 +13,7 @@ from hand_file_fixture import (
     MANO_VERTICES,
     PALM,
     RIG,
+    Buffer,
     coarse_hand,
     gltf_tree,
     mano_model,
@@ -26,10 +27,12 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from davae.hand.adopt import palmar_directions
-from davae.hand.external import load_gltf, load_mano, load_rig
+from davae.hand.anatomy import pulp_mm
+from davae.hand.external import _KNOWN, _named_nodes, _segments, load_gltf, load_mano, load_rig
+from davae.hand.gltf import read_skinned_mesh
 from davae.hand.kinematics import limits_deg, solve
 from davae.hand.pose import gesture_angles, segment_rotations
-from davae.hand.rig import FOREARM, SEGMENTS, Rig, pose_vertices, segment_frames, segment_motion
+from davae.hand.rig import FOREARM, PALM_PART, SEGMENTS, Rig, pose_vertices, segment_frames, segment_motion
 from davae.hand.skinning import skinned
 from davae.skeleton import JOINT_NAMES, JOINTS
 from davae.unpickle import UnsafePickle, load_pickle
@@ -112,6 +115,8 @@ def test_every_pickle_protocol_is_read(tmp_path, protocol):
         {"joint_type": np.uint16, "weight_type": np.uint16, "index_type": np.uint32, "padding": 4},
         {"weight_type": np.uint8, "primitives": 3, "padding": 8},
         {"primitives": 9, "index_type": np.uint8},
+        {"index_type": None},
+        {"flat": True, "morphed": True},
     ],
 )
 @pytest.mark.parametrize("suffix", [".glb", ".gltf", "inline"])
@@ -137,6 +142,113 @@ def test_names_can_be_mapped_and_what_has_no_name_goes_with_its_parent(tmp_path)
         load_rig(tmp_path / "hand.glb")
     with pytest.raises(ValueError, match=r"names maps to nose; choose among wrist, thumb_cmc"):
         load_rig(tmp_path / "hand.glb", names | {"Bonewrist": "nose"})
+
+
+def test_in_a_flat_skeleton_the_metacarpals_are_palm_too(tmp_path):
+    """All joints beside the wrist, as in the hand of WebXR's profiles, and mapped by the 21 joints alone."""
+    tree, data = gltf_tree(flat=True)
+    names = {theirs: ours for theirs, ours in _KNOWN.items() if not ours.endswith("_metacarpal")}
+    rig = load_rig(write_gltf(tmp_path / "flat.glb", tree, data), names)
+    check_same_hand(rig)
+    same = load_rig(write_gltf(tmp_path / "tree.glb", *gltf_tree()), names)
+    np.testing.assert_allclose(rig.weights, same.weights, atol=1e-6)
+    palm = RIG.parts[rows_of(rig)] == PALM_PART
+    assert rig.weights[palm, FOREARM].mean() < 0.1
+
+
+def test_a_hand_without_tips_ends_where_its_flesh_does(tmp_path):
+    """VRM, Rigify and MakeHuman have no bone at a finger's end."""
+    for flat in (False, True):
+        tree, data = gltf_tree(flat=flat)
+        for node in tree["nodes"]:
+            node["name"] = node["name"].replace("-tip", "-nub")
+        rig = load_rig(write_gltf(tmp_path / "hand.glb", tree, data))
+        check_same_hand(rig)
+        beyond = rig.joints_mm[TIPS] - RIG.joints_mm[TIPS]
+        along = RIG.frames[TIPS, :, 2]
+        np.testing.assert_allclose(np.einsum("ti,ti->t", beyond, along), pulp_mm(), atol=2.5)
+        assert np.linalg.norm(np.cross(beyond, along), axis=1).max() < 2.5
+    for weights in (accessor for accessor in tree["accessors"] if accessor["componentType"] == 5121):
+        weights["bufferView"], weights["byteOffset"] = 0, 0  # joints: any bytes, but none of the last bones
+    tree["accessors"] = [dict(accessor) for accessor in tree["accessors"]]
+    joints = tree["meshes"][0]["primitives"][0]["attributes"]
+    for number in (0, 1):
+        del tree["accessors"][joints[f"JOINTS_{number}"]]["bufferView"]  # zeros: all is the wrist's
+    with pytest.raises(ValueError, match=r"hand\.glb: has no joint for thumb_tip, and its thumb_ip moves no"):
+        load_rig(write_gltf(tmp_path / "hand.glb", tree, data))
+
+
+def add_other_hand(tree, beside: bool):
+    """A second skin that moves the same mesh, its joints beside the hand's or alone."""
+    first = len(tree["nodes"])
+    bones = len(tree["skins"][0]["joints"])
+    tree["nodes"] += [{"name": f"left {k}", "translation": [0.2, 0.0, 0.01 * k]} for k in range(bones)]
+    tree["skins"].append({"joints": list(range(first, first + bones))})
+    tree["nodes"].append({"name": "left skin", "mesh": 0, "skin": 1})
+    if beside:
+        tree["nodes"][0]["children"] += range(first, first + bones)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_not_of_the_hand_is_left_out_and_said(tmp_path, flat, beside):
+    tree, data = gltf_tree(flat=flat)
+    add_other_hand(tree, beside)
+    tree["nodes"].append({"name": "watch", "mesh": 0})
+    path = write_gltf(tmp_path / "hand.glb", tree, data)
+    with pytest.warns(
+        UserWarning, match=r"hand\.glb: left out 778 of 1556 vertices, since they move with left 0"
+    ) as told:
+        rig = load_rig(path)
+    assert len(told) == 1 and "outside the hand of 'wrist', and the mesh" in str(told[0].message)
+    assert str(told[0].message).endswith("and the mesh of watch, since no skeleton moves it")
+    check_same_hand(rig)
+    assert len(rig.faces) == len(coarse_hand()[1])
+
+
+def test_a_bone_beside_the_hand_moves_the_forearm(tmp_path):
+    """As a twist bone does, which hangs on the bone of the arm on which the hand hangs."""
+    tree, data = gltf_tree()
+    twist = len(tree["nodes"])
+    tree["nodes"].append({"name": "twist"})
+    tree["nodes"][0]["children"].append(twist)
+    tree["skins"][0]["joints"][0] = twist  # what the wrist moved
+    tree["skins"][0]["joints"] += [0, 1]
+    del tree["skins"][0]["inverseBindMatrices"]
+    mesh = read_skinned_mesh(write_gltf(tmp_path / "hand.glb", tree, data))
+    segments = _segments(mesh, _named_nodes(mesh, _KNOWN))
+    assert segments[twist] == segments[0] == FOREARM and segments[1] == 0
+
+
+def test_a_root_bone_makes_no_forearm_of_a_flat_skeleton(tmp_path):
+    tree, data = gltf_tree(flat=True)
+    tree["skins"][0]["joints"].append(0)
+    del tree["skins"][0]["inverseBindMatrices"]
+    mesh = read_skinned_mesh(write_gltf(tmp_path / "hand.glb", tree, data))
+    names = {theirs: ours for theirs, ours in _KNOWN.items() if not ours.endswith("_metacarpal")}
+    segments = _segments(mesh, _named_nodes(mesh, names))
+    palm = [node for node, name in enumerate(mesh.names) if name.endswith("finger-metacarpal")]
+    assert len(palm) == 4 and not segments[palm].any() and segments[0] == FOREARM
+
+
+def test_a_skin_without_bind_matrices_and_a_mesh_without_indices(tmp_path):
+    buffer = Buffer()
+    points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+    attributes = {"POSITION": buffer.add(points, "VEC3")}
+    attributes["JOINTS_0"] = buffer.add(np.zeros((3, 4), np.uint8), "VEC4")
+    attributes["WEIGHTS_0"] = buffer.add(np.array([[255, 0, 0, 0]] * 3, np.uint8), "VEC4", True)
+    tree = {
+        "asset": {"version": "2.0"},
+        "nodes": [{"name": "bone", "translation": [1, 2, 3]}, {"mesh": 0, "skin": 0}],
+        "meshes": [{"primitives": [{"attributes": attributes}]}],
+        "skins": [{"joints": [0]}],
+        "accessors": buffer.accessors,
+        "bufferViews": buffer.views,
+        "buffers": [{"byteLength": len(buffer.data)}],
+    }
+    mesh = read_skinned_mesh(write_gltf(tmp_path / "one.glb", tree, buffer.data))
+    np.testing.assert_allclose(mesh.vertices[mesh.faces[0]], points + np.array([1, 2, 3]))
+    np.testing.assert_array_equal(mesh.weights, [[1, 0]] * 3)
 
 
 def test_gestures_move_the_hand_as_they_move_the_built_in_one(rig):
@@ -204,7 +316,7 @@ def without(key):
         (unlike("v_template", np.full((778, 3), np.nan)), "'v_template' holds NaN"),
         (unlike("v_template", 1000 * mano_model()["v_template"]), "Coordinates must be in metres"),
         (unlike("v_template", np.zeros((778, 3))), "Coordinates must be in metres"),
-        (unlike("v_template", [[1, 2, 3]]), "'v_template'|holds list where an array is expected"),
+        (unlike("v_template", [[1, 2, 3]]), "'v_template' holds list where an array is expected"),
         (unlike("weights", -np.ones((778, 16))), "skin weights are not finite, or negative"),
         (unlike("weights", np.zeros((778, 16))), "all zero for a vertex"),
         (unlike("f", np.full((1538, 3), 778)), "faces do not fit its 778 vertices"),
@@ -236,8 +348,17 @@ def test_files_of_another_kind_and_absent_ones(tmp_path):
         load_rig(tmp_path / "nowhere.pkl")
     picture = tmp_path / "hand.png"
     picture.write_bytes(b"\x89PNG....")
-    with pytest.raises(ValueError, match=r"hand\.png: begins with .*neither a pickle nor glTF"):
+    with pytest.raises(ValueError, match=r"hand\.png: is a PNG picture, neither a pickle nor glTF"):
         load_rig(picture)
+    picture.write_bytes(b"solid hand")
+    with pytest.raises(
+        ValueError, match=r"hand\.png: is a file that begins with b'solid ha', neither a pickle"
+    ):
+        load_rig(picture)
+    for name in ("hand.glb", "hand.pkl"):
+        (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        with pytest.raises(ValueError, match=rf"{name}: is a Git LFS pointer; `git lfs pull` gets"):
+            load_rig(tmp_path / name)
     for empty in ("hand.pkl", "hand.glb"):
         (tmp_path / empty).touch()
         with pytest.raises(ValueError, match=re.escape(empty)):
@@ -246,6 +367,28 @@ def test_files_of_another_kind_and_absent_ones(tmp_path):
 
 def sparse(tree):
     tree["accessors"][0]["sparse"] = {"count": 1}
+
+
+def zeros_without_end(tree):
+    del tree["accessors"][0]["bufferView"]
+    tree["accessors"][0]["count"] = 10**12
+
+
+def draco_not_required(tree):
+    tree["extensionsUsed"] = ["KHR_draco_mesh_compression"]
+    tree["meshes"][0]["primitives"][0]["extensions"] = {"KHR_draco_mesh_compression": {"bufferView": 0}}
+    del tree["accessors"][0]["bufferView"]
+
+
+def meshopt_not_required(tree):
+    extension = {"EXT_meshopt_compression": {"fallback": True}}
+    tree["buffers"].append({"byteLength": 10**6, "extensions": extension})
+    tree["bufferViews"][0] |= {"buffer": 1, "extensions": {"EXT_meshopt_compression": {"buffer": 0}}}
+
+
+def glove_alone(tree):
+    tree["skins"][0]["joints"] = list(range(len(tree["nodes"]), len(tree["nodes"]) + 25))
+    tree["nodes"] += [{"name": f"glove {k}"} for k in range(25)]
 
 
 def compressed(tree):
@@ -273,7 +416,7 @@ def two_hands(tree):
 
 
 def unnamed(tree):
-    tree["nodes"][5]["name"] = "thumb-end"
+    tree["nodes"][4]["name"] = "thumb-last"
 
 
 def centimetres(tree):
@@ -305,14 +448,18 @@ def no_accessors(tree):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (sparse, "accessor 0 is sparse"),
+        (sparse, r"not glTF 2\.0 \(KeyError: 'indices'\)"),
+        (zeros_without_end, "accessor 0 has 1000000000000 zeros"),
+        (draco_not_required, "compressed by the extension KHR_draco_mesh_compression"),
+        (meshopt_not_required, "compressed by the extension EXT_meshopt_compression"),
+        (glove_alone, "nothing in it moves with its 'wrist'"),
         (compressed, "needs the extension KHR_draco_mesh_compression"),
         (strip, "primitives of mode 5; expected triangles"),
         (version_1, r"glTF version 1\.0; expected 2\.0"),
         (unbound, "holds no skinned mesh"),
         (own_ancestor, "among its own ancestors"),
         (two_hands, "are both its thumb_tip"),
-        (unnamed, "has no joint for thumb_tip .*map its names"),
+        (unnamed, "has no joint for thumb_ip .*map its names"),
         (centimetres, "Coordinates must be in metres"),
         (other_hand, "it is a left hand"),
         (swapped, "from any pose of a hand"),

@@ -143,7 +143,13 @@ def change(path: Path, entry: int, value) -> None:
     ("name", "content", "message"),
     [
         ("xyz", lambda text: text[: len(text) // 2], "damaged"),
-        ("K", lambda text: "", "damaged"),
+        ("K", lambda text: "", "is empty; expected JSON"),
+        ("K", lambda text: "<html>404", r"is a web page \(HTML\).*; expected JSON"),
+        (
+            "xyz",
+            lambda text: "version https://git-lfs.github.com/spec/v1\n",
+            "is a Git LFS pointer; `git lfs",
+        ),
         ("xyz", lambda text: "\x00\x80", "damaged"),
         ("xyz", lambda text: '{"0": 1}', "expected a list"),
         ("K", lambda text: "[]", "expected a list"),

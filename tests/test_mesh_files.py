@@ -89,6 +89,7 @@ def test_a_glb_is_laid_out_as_the_standard_asks(posed, file):
     rest, kind = struct.unpack_from("<I4s", data, 20 + size)
     assert kind == b"BIN\0" and rest % 4 == 0 and 28 + size + rest == len(data)
     assert tree["buffers"][0]["byteLength"] == rest
+    assert tree["asset"]["extras"]["unit"] == "metre" and "y up" in tree["asset"]["extras"]["axes"]
     assert all(view["byteOffset"] % 4 == 0 for view in tree["bufferViews"])
     position = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
     vertices, _ = posed
@@ -102,4 +103,7 @@ def test_open3d_reads_a_ply(posed, tmp_path):
     mesh = open3d.io.read_triangle_mesh(str(tmp_path / "hand.ply"))
     np.testing.assert_array_equal(np.asarray(mesh.vertices, np.float32), vertices)
     np.testing.assert_array_equal(np.asarray(mesh.triangles), RIG.faces)
+    header = (tmp_path / "hand.ply").read_bytes().partition(b"end_header")[0].decode()
+    assert "comment unit: millimetre; x right, y down, z away from the camera" in header
+    assert "the GLB of the same hand is in metres, y up" in header
     assert ply(np.zeros((0, 3)), np.zeros((0, 3), int)).endswith(b"end_header\n")

@@ -183,6 +183,9 @@ def test_files_that_are_no_release_are_refused(trained, release, tmp_path):
     cut_off.write_bytes(release.read_bytes()[:5000])
     with pytest.raises(ValueError, match="damaged, or no safetensors file"):
         unpack(cut_off)
+    cut_off.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ValueError, match=r"cut\.safetensors: is a Git LFS pointer; `git lfs pull`"):
+        unpack(cut_off)
     with pytest.raises(ValueError, match=r"lacks \['about'"):
         unpack(trained / "run" / "model.safetensors")
 

@@ -201,7 +201,7 @@ def spoil(root, kind, how):
     [
         ("missing", "missing"),
         ("truncated", "cannot be decoded"),
-        ("not a picture", "cannot be decoded"),
+        ("not a picture", r"cannot be decoded: it is a web page \(HTML\).*, no picture"),
         ("wrong size", "160x200 pixels where the split's images are 320x320"),
     ],
 )

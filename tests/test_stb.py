@@ -53,6 +53,20 @@ def bad_labels(path: Path, how: str) -> None:
         path.write_bytes(b"<html>404, but long enough to be taken for a header" + b" " * 200)
     elif how == "MATLAB 7.3":
         path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF" * 100)
+    elif how == "Octave's text":
+        path.write_bytes(
+            b"# Created by Octave 8.4.0\n# name: handPara\n# type: matrix\n# ndims: 3\n 3 21 1\n"
+        )
+    elif how == "Octave's binary":
+        path.write_bytes(b"Octave-1-L\0\x08\0\0\0handPara")
+    elif how == "HDF5":
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200))
+    elif how == "a pointer":
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    elif how == "an archive":
+        path.write_bytes(b"PK\3\4" + bytes(200))
+    elif how == "MATLAB 4":
+        scipy.io.savemat(path, {"handPara": np.zeros((3, 63))}, format="4")
     elif how == "other key":
         save_mat(path, [left_hand_mm(0)], key="joints")
     elif how == "other joints":
@@ -71,8 +85,14 @@ def bad_labels(path: Path, how: str) -> None:
         ("missing", FileNotFoundError, "missing; train needs the labels of all its 10 sequences"),
         ("empty", ValueError, "empty; copy it again"),
         ("truncated", ValueError, "damaged label file"),
-        ("a web page", ValueError, "damaged label file"),
-        ("MATLAB 7.3", ValueError, r"MATLAB 7\.3 format"),
+        ("a web page", ValueError, r"is a web page \(HTML\).*; expected STB's labels as a MATLAB 5 file"),
+        ("MATLAB 7.3", ValueError, r"is a MATLAB 7\.3 file \(HDF5\); .*`save -v7`"),
+        ("HDF5", ValueError, "is an HDF5 file; .*`save -v7`"),
+        ("Octave's text", ValueError, "is a file in Octave's text form; .*`save -v7`"),
+        ("Octave's binary", ValueError, "is a file in Octave's binary form; .*`save -v7`"),
+        ("a pointer", ValueError, "is a Git LFS pointer; `git lfs pull` gets the file itself; expected"),
+        ("an archive", ValueError, "is a ZIP archive .*; expected STB's labels"),
+        ("MATLAB 4", ValueError, r"shape \(3, 63, 1\), expected numbers \(3, 21, frames\)"),
         ("other key", ValueError, "has no 'handPara' but joints"),
         ("other joints", ValueError, r"shape \(3, 20, 4\), expected numbers \(3, 21, frames\)"),
         ("text", ValueError, r"expected numbers \(3, 21, frames\)"),

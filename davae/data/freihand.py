@@ -26,6 +26,7 @@ from davae.camera import project
 from davae.data.pictures import read_picture
 from davae.data.record import BadSample, HandRecord
 from davae.data.rhd import HOLD_OUT_EVERY
+from davae.file_kinds import kind_of_file
 from davae.skeleton import JOINTS
 
 FOLDERS = {"train": "training", "val": "training", "test": "evaluation"}
@@ -173,6 +174,9 @@ def load_labels(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
     try:
         entries = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # not JSON, or not even text
+        kind = kind_of_file(path)
+        if kind:
+            raise ValueError(f"{path}: is {kind}; expected JSON: unpack it again") from error
         raise ValueError(f"{path}: damaged ({error}); unpack it again") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path}: expected a list with one entry for each frame; unpack it again")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from davae.data.record import BadSample
+from davae.file_kinds import kind_of_file
 
 ADVICE = "copy it again from the dataset, or leave such samples out (--skip-bad)"
 
@@ -36,6 +37,9 @@ def read_picture(
     except FileNotFoundError:
         raise BadSample(f"{path}: missing; {advice}") from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to report a damaged file
+        kind = kind_of_file(path, apart_from="picture")
+        if kind:
+            raise BadSample(f"{path}: cannot be decoded: it is {kind}, no picture; {advice}") from error
         raise BadSample(f"{path}: cannot be decoded ({error}); {advice}") from error
     if size is not None:
         check_size(path, pixels, size, advice)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from davae.camera import Array
 from davae.data.folders import write_atomically
+from davae.file_kinds import kind_of_file
 from davae.skeleton import JOINTS, WRIST
 
 KEY = "handPara"
@@ -97,10 +98,12 @@ def load_labels(path: str | os.PathLike) -> Array:
         raise FileNotFoundError(f"{path}: no such label file; copy 'labels' of STB again")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: empty; copy it again from the dataset")
+    kind = kind_of_file(path, apart_from="MATLAB 5")
+    if kind:
+        advice = "save it with `save -v7`" if "HDF5" in kind or "Octave" in kind else "copy it again"
+        raise ValueError(f"{path}: is {kind}; expected STB's labels as a MATLAB 5 file: {advice}")
     try:
         content = scipy.io.loadmat(path, appendmat=False)
-    except NotImplementedError as error:  # HDF5, which newer versions of MATLAB write
-        raise ValueError(f"{path}: MATLAB 7.3 format; save it with `save -v7`, as STB does") from error
     except Exception as error:  # a damaged file may raise anything
         raise ValueError(f"{path}: damaged label file ({error}); copy it again from the dataset") from error
     if KEY not in content:

@@ -165,7 +165,7 @@ def _share_palm(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -
 
     As in the built-in hand, a metacarpal takes what is near it, softly, so that the palm can cup.
     """
-    distance = np.stack([_distance(vertices, joints[WRIST], joints[c]) for c in KNUCKLES], axis=1)
+    distance = np.stack([distance_to_bone(vertices, joints[WRIST], joints[c]) for c in KNUCKLES], axis=1)
     near = np.exp(-(distance - distance.min(1, keepdims=True)) / SHARE_MM)
     near /= near.sum(1, keepdims=True)
     t = np.clip((vertices[:, 1] - ARM_MM[0]) / (ARM_MM[1] - ARM_MM[0]), 0, 1)
@@ -177,7 +177,7 @@ def _share_palm(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -
     return shared
 
 
-def _distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def distance_to_bone(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Distance (v,) of points (v, 3) from the line between a and b."""
     along = np.clip((points - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
     return np.linalg.norm(points - a - along[:, None] * (b - a), axis=1)

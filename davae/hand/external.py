@@ -10,14 +10,16 @@ fitted to linear blending, and `davae.hand.rig.skin` blends dual quaternions.
 
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from davae.hand.adopt import adopt
+from davae.file_kinds import kind_of_file
+from davae.hand.adopt import adopt, distance_to_bone
 from davae.hand.gltf import SkinnedMesh, read_skinned_mesh
 from davae.hand.rig import FOREARM, SEGMENTS, Rig
-from davae.skeleton import FINGERS, JOINT_NAMES, JOINTS
+from davae.skeleton import FINGERS, JOINT_NAMES, JOINTS, PARENTS, WRIST
 from davae.unpickle import dense, load_pickle
 
 # MANO's 16 joints are the wrist and three of each finger in this order; tips are vertices.
@@ -60,6 +62,8 @@ for _finger, _name in enumerate(FINGERS):
     _SEGMENT_OF |= {JOINT_NAMES[_first + k]: _first + min(k + 1, 3) for k in range(4)}
     _SEGMENT_OF[f"{_name}_metacarpal"] = _first
 MM_PER_M = 1000.0
+BESIDE_MM = 30.0  # from a bone of the hand, within which a joint beside it is one within its flesh
+_ELSEWHERE = SEGMENTS  # what a node moves that is not of this hand
 _any_number = np.errstate(over="ignore", invalid="ignore")  # those of a damaged file are refused by size
 
 
@@ -82,9 +86,10 @@ def load_rig(path: str | os.PathLike, names: dict[str, str] | None = None) -> Ri
         return load_gltf(path, names)
     if start.startswith((b"\x80", b"(d")) or path.suffix.lower() in (".pkl", ".pickle"):
         return load_mano(path)
+    kind = kind_of_file(path) or f"a file that begins with {start[:8]!r}"
     raise ValueError(
-        f"{path}: begins with {start[:8]!r}, neither a pickle nor glTF; expected MANO_RIGHT.pkl or a "
-        "skinned hand as .glb or .gltf"
+        f"{path}: is {kind}, neither a pickle nor glTF; expected MANO_RIGHT.pkl or a skinned hand as .glb "
+        "or .gltf"
     )
 
 
@@ -133,11 +138,14 @@ def load_gltf(path: str | os.PathLike, names: dict[str, str] | None = None) -> R
         path: the file; buffers that it refers to lie in its folder.
         names: its node names -> `davae.skeleton.JOINT_NAMES`, or "index_metacarpal" and so on for bones
             within the palm; None if it has those names themselves, or the
-            names of the WebXR hand input standard. Nodes without a name
-            here move what their nearest named ancestor moves; those above the wrist move the forearm.
+            names of the WebXR hand input standard. Tips may be missing: a tip is then the end of the flesh
+            that the finger's last bone carries. Nodes without a name here move what their nearest named
+            ancestor moves; those above the wrist, and beside it on a bone, move the forearm. In a skeleton
+            without a tree, all joints side by side, those near the hand move the palm or the nearest bone.
 
     Returns:
-        The hand, without shape fields.
+        The hand, without shape fields. What else the file holds (a prop, a glove, another hand, a mesh that
+        no skeleton moves) is left out, and a UserWarning says so.
 
     Raises:
         FileNotFoundError: there is no such file, or a buffer of it is missing.
@@ -149,14 +157,19 @@ def load_gltf(path: str | os.PathLike, names: dict[str, str] | None = None) -> R
     try:
         mesh = read_skinned_mesh(path)
         nodes = _named_nodes(mesh, _KNOWN if names is None else names)
-        joints = MM_PER_M * mesh.places[[nodes[name] for name in JOINT_NAMES]]
         segments = _segments(mesh, nodes)
-        weights = np.zeros((len(mesh.vertices), SEGMENTS))
+        mesh, left_out = _hand_alone(mesh, segments == _ELSEWHERE, nodes["wrist"])
+        weights = np.zeros((len(mesh.vertices), SEGMENTS + 1))  # the last column is for what is elsewhere
         np.add.at(weights.T, segments, mesh.weights.T)
+        weights = weights[:, :SEGMENTS]
+        joints = MM_PER_M * _places(mesh, nodes, weights)
         fields = np.zeros((0, len(mesh.vertices), 3))
-        return adopt(MM_PER_M * mesh.vertices, mesh.faces, joints, weights, fields, ())
+        rig = adopt(MM_PER_M * mesh.vertices, mesh.faces, joints, weights, fields, ())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if left_out:
+        warnings.warn(f"{path}: left out {' and '.join(left_out).rstrip(',')}", stacklevel=2)
+    return rig
 
 
 def _existing(path: str | os.PathLike) -> Path:
@@ -184,6 +197,8 @@ def _mano_part(model: object, key: str) -> np.ndarray:
         values = dense(model[key])
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{key!r} cannot be read ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{key!r} {error}") from error
     expected = _MANO_SHAPES[key]
     fits = len(values.shape) == len(expected) and all(
         want in (None, found) for want, found in zip(expected, values.shape, strict=True)
@@ -214,7 +229,7 @@ def _named_nodes(mesh: SkinnedMesh, names: dict[str, str]) -> dict[str, int]:
             raise ValueError(f"nodes {nodes[ours]} and {node} are both its {ours}; give a file with one hand")
         if ours is not None:
             nodes[ours] = node
-    missing = [name for name in JOINT_NAMES if name not in nodes]
+    missing = [name for name in JOINT_NAMES if name not in nodes and not name.endswith("_tip")]
     if missing:
         found = ", ".join(name for name in mesh.names if name) or "no names"
         raise ValueError(
@@ -225,16 +240,94 @@ def _named_nodes(mesh: SkinnedMesh, names: dict[str, str]) -> dict[str, int]:
 
 
 def _segments(mesh: SkinnedMesh, nodes: dict[str, int]) -> np.ndarray:
-    """Segment (n,) that each node of the file moves."""
+    """Segment (n,) that each node of the file moves, `_ELSEWHERE` for what is not of this hand."""
     known = {node: _SEGMENT_OF[name] for name, node in nodes.items()}
-    above, node = set(), mesh.parents[nodes["wrist"]]
-    while node >= 0:
-        above.add(int(node))
-        node = mesh.parents[node]
-    segments = np.zeros(len(mesh.names), np.int64)
+    wrist = nodes["wrist"]
+    above = _ancestors(mesh, wrist)
+    fellows = set().union(*(skin for skin in mesh.skins if wrist in skin))
+    is_tree = any(wrist in _ancestors(mesh, node) for node in known)
+    segments = np.full(len(mesh.names), _ELSEWHERE)
     for index in range(len(segments)):
-        node = index
-        while node >= 0 and node not in known and node not in above:
-            node = int(mesh.parents[node])
-        segments[index] = FOREARM if node in above else known.get(node, 0)
+        line = [index, *_ancestors(mesh, index)]
+        met = next((node for node in line if node in known or node in above), None)
+        if met in known:
+            segments[index] = known[met]
+        elif met == index or (is_tree and met in fellows and met == above[0]):
+            segments[index] = FOREARM  # a bone of the arm, or one that hangs on the bone before the wrist
+        elif not is_tree and index in fellows:
+            segments[index] = _nearest_segment(mesh, nodes, mesh.places[index])
     return segments
+
+
+def _ancestors(mesh: SkinnedMesh, node: int) -> list[int]:
+    """The nodes on which a node hangs, the nearest first."""
+    found = []
+    while (node := int(mesh.parents[node])) >= 0:
+        found.append(node)
+    return found
+
+
+def _nearest_segment(mesh: SkinnedMesh, nodes: dict[str, int], place: np.ndarray) -> int:
+    """Segment of the bone at a place (3,): all of the palm is one, which is shared out later."""
+    ends = [joint for joint in range(1, JOINTS) if JOINT_NAMES[joint] in nodes]
+    distances = [
+        distance_to_bone(
+            place[None], *(mesh.places[nodes[JOINT_NAMES[joint]]] for joint in (PARENTS[end], end))
+        )[0]
+        for end in ends
+    ]
+    if min(distances) * MM_PER_M > BESIDE_MM:
+        return _ELSEWHERE
+    nearest = ends[int(np.argmin(distances))]
+    return 0 if PARENTS[nearest] == WRIST else nearest
+
+
+def _hand_alone(mesh: SkinnedMesh, elsewhere: np.ndarray, wrist: int) -> tuple[SkinnedMesh, list[str]]:
+    """Drop what goes with the nodes `elsewhere` (n,), and say what that was."""
+    shares = np.where(elsewhere, mesh.weights, 0.0)
+    gone = shares.sum(1) > 0.5 * mesh.weights.sum(1)
+    said = []
+    if shares.any():
+        movers = [mesh.names[node] or f"node {node}" for node in np.flatnonzero(shares.any(0))]
+        said.append(
+            f"{gone.sum()} of {len(gone)} vertices, since they move with {_listed(movers)}, outside the hand "
+            f"of {mesh.names[wrist]!r},"
+        )
+    if mesh.unbound:
+        said.append(f"the mesh of {_listed(mesh.unbound)}, since no skeleton moves it")
+    if gone.all():
+        raise ValueError(f"nothing in it moves with its {mesh.names[wrist]!r}; bind the hand's mesh to it")
+    kept = ~gone
+    faces = (np.cumsum(kept) - 1)[mesh.faces[kept[mesh.faces].all(1)]]
+    return mesh._replace(vertices=mesh.vertices[kept], faces=faces, weights=mesh.weights[kept]), said
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + f" and {len(names) - 5} others" * (len(names) > 5)
+
+
+def _places(mesh: SkinnedMesh, nodes: dict[str, int], weights: np.ndarray) -> np.ndarray:
+    """Where the joints (21, 3) are; a tip that the skeleton lacks is where its finger's flesh ends.
+
+    Args:
+        mesh: the hand, metres.
+        nodes: node of each joint that there is.
+        weights: (v, 22) share of each segment in each vertex.
+
+    Raises:
+        ValueError: a last bone without a tip moves nothing.
+    """
+    places = np.zeros((JOINTS, 3))
+    for joint, name in enumerate(JOINT_NAMES):
+        if name in nodes:
+            places[joint] = mesh.places[nodes[name]]
+            continue
+        flesh = mesh.vertices[weights[:, joint] > 0.5 * weights.sum(1)] - places[joint - 1]
+        if not len(flesh):
+            raise ValueError(
+                f"has no joint for {name}, and its {JOINT_NAMES[joint - 1]} moves no flesh whose end could "
+                "take its place; bind the finger's end to that joint"
+            )
+        along = flesh.mean(0) / np.linalg.norm(flesh.mean(0))
+        places[joint] = places[joint - 1] + along * (flesh @ along).max()
+    return places

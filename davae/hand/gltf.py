@@ -1,13 +1,15 @@
 """Read the skinned mesh of a glTF 2.0 file: triangles, joints and weights as the file's rest pose has them.
 
 As much of the format (Khronos, glTF 2.0 Specification) as a hand needs: .glb and .gltf, buffers inside,
-beside or as data URIs, interleaved and normalised accessors, node transforms, inverse bind matrices, several
-meshes and primitives. Not read: sparse accessors, compression, morph targets, animation, materials.
+beside or as data URIs, interleaved, normalised and sparse accessors, node transforms, inverse bind matrices,
+several meshes and primitives, morph targets at the weights the file gives them. Not read: compression
+(refused by name), animation, materials, meshes without a skin.
 """
 
 import base64
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -17,6 +19,8 @@ import numpy as np
 _NUMBERS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _KNOWN_EXTENSIONS = ("KHR_mesh_quantization", "KHR_materials_", "KHR_texture_", "EXT_texture_")
+_COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
+_MOST = 10**7  # elements of an accessor that takes no bytes of the file: any number could be claimed
 _TRIANGLES = 4
 _MAGIC, _JSON, _BIN = b"glTF", 0x4E4F534A, 0x004E4942
 
@@ -31,6 +35,8 @@ class SkinnedMesh(NamedTuple):
         names: n names of nodes.
         parents: (n,) parent of each node, -1 for none.
         places: (n, 3) where each node is.
+        skins: the nodes of each skin.
+        unbound: names of the nodes whose mesh has no skin, which is left out.
     """
 
     vertices: np.ndarray
@@ -39,6 +45,8 @@ class SkinnedMesh(NamedTuple):
     names: list[str]
     parents: np.ndarray
     places: np.ndarray
+    skins: list[set[int]]
+    unbound: list[str]
 
 
 def read_skinned_mesh(path: Path) -> SkinnedMesh:
@@ -86,7 +94,7 @@ class _File:
     def _buffer(self, buffer: dict) -> bytes:
         uri = buffer.get("uri")
         if uri is None:
-            return self.chunk
+            return b"" if _compression(buffer) else self.chunk  # in place of what only its extension has
         if uri.startswith("data:"):
             return base64.b64decode(uri.partition("base64,")[2], validate=True)
         name = Path(unquote(uri))
@@ -102,25 +110,49 @@ class _File:
     def accessor(self, index: int) -> np.ndarray:
         """Numbers (count, width) of an accessor; normalised integers as fractions."""
         accessor = self.tree["accessors"][_natural(index)]
-        if "sparse" in accessor or "bufferView" not in accessor:
-            raise ValueError(
-                f"its accessor {index} is sparse or compressed, which is not read here; export it without"
-            )
-        view = self.tree["bufferViews"][_natural(accessor["bufferView"])]
-        dtype = np.dtype(_NUMBERS[accessor["componentType"]]).newbyteorder("<")
         width, count = _WIDTHS[accessor["type"]], _natural(accessor["count"])
+        component, name = accessor["componentType"], f"its accessor {index}"
+        if "bufferView" in accessor:
+            values = self._elements(accessor, component, width, count, name)
+        elif count > _MOST:
+            raise ValueError(f"{name} has {count} zeros, expected {_MOST} at most; export it again")
+        else:
+            values = np.zeros((count, width), _NUMBERS[component])
+        if "sparse" in accessor:
+            few, name = accessor["sparse"], f"{name}, which is sparse,"
+            changed = _natural(few["count"])
+            rows = self._elements(few["indices"], few["indices"]["componentType"], 1, changed, name)
+            values = values.copy()
+            values[rows[:, 0]] = self._elements(few["values"], component, width, changed, name)
+        if accessor.get("normalized") and values.dtype.kind != "f":
+            return np.maximum(values / np.iinfo(values.dtype).max, -1.0)
+        return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+
+    def _elements(self, source: dict, component: int, width: int, count: int, name: str) -> np.ndarray:
+        """Numbers (count, width) as they lie in the view that `source` names; `name` is for messages."""
+        view = self.tree["bufferViews"][_natural(source["bufferView"])]
+        dtype = np.dtype(_NUMBERS[component]).newbyteorder("<")
         stride = _natural(view.get("byteStride", 0)) or width * dtype.itemsize
-        start = _natural(accessor.get("byteOffset", 0))
+        start = _natural(source.get("byteOffset", 0))
         first = _natural(view.get("byteOffset", 0))
         data = self.buffers[_natural(view["buffer"])][first : first + _natural(view["byteLength"])]
         if start + (count - 1) * stride + width * dtype.itemsize > len(data) and count:
-            raise ValueError(
-                f"its accessor {index} ends beyond its {len(data)} bytes; the file, or its buffer, is cut off"
-            )
-        values = np.ndarray((count, width), dtype, data, start, (stride, dtype.itemsize))
-        if accessor.get("normalized"):
-            return np.maximum(values / np.iinfo(dtype).max, -1.0)
-        return values.astype(np.float64 if dtype.kind == "f" else np.int64)
+            if not data:
+                _refuse_compression(view)
+            raise ValueError(f"{name} ends beyond its {len(data)} bytes; the file, or its buffer, is cut off")
+        return np.ndarray((count, width), dtype, data, start, (stride, dtype.itemsize))
+
+
+def _compression(part: dict) -> str | None:
+    """Name the extension by which a part of the file is compressed, if it is."""
+    return next((name for name in _COMPRESSIONS if name in part.get("extensions", ())), None)
+
+
+def _refuse_compression(part: dict) -> None:
+    if _compression(part):
+        raise ValueError(
+            f"it is compressed by the extension {_compression(part)}, which is not read here; export without"
+        )
 
 
 def _assemble(file: _File) -> SkinnedMesh:
@@ -131,8 +163,13 @@ def _assemble(file: _File) -> SkinnedMesh:
             parents[_natural(child)] = parent
     matrices = _world(nodes, parents)
     vertices, faces, weights, total = [], [], [], 0
-    for node in nodes:
-        if "mesh" not in node or "skin" not in node:
+    skins = [{_natural(joint) for joint in skin["joints"]} for skin in file.tree.get("skins", ())]
+    unbound = []
+    for number, node in enumerate(nodes):
+        if "mesh" not in node:
+            continue
+        if "skin" not in node:
+            unbound.append(str(node.get("name", "")) or f"node {number}")
             continue
         skin = file.tree["skins"][_natural(node["skin"])]
         bones = np.array([_natural(joint) for joint in skin["joints"]])
@@ -140,8 +177,10 @@ def _assemble(file: _File) -> SkinnedMesh:
         if "inverseBindMatrices" in skin:  # stored column by column
             bind = file.accessor(skin["inverseBindMatrices"])[: len(bones)].reshape(-1, 4, 4).swapaxes(1, 2)
         moves = matrices[bones] @ bind  # the transform of the mesh's own node does not count
-        for primitive in file.tree["meshes"][_natural(node["mesh"])]["primitives"]:
-            points, corners, shares = _primitive(file, primitive, len(bones))
+        mesh = file.tree["meshes"][_natural(node["mesh"])]
+        for primitive in mesh["primitives"]:
+            morphs = node.get("weights", mesh.get("weights", ()))
+            points, corners, shares = _primitive(file, primitive, len(bones), morphs)
             blended = np.einsum("vn,nij->vij", shares, moves)
             vertices.append(np.einsum("vij,vj->vi", blended[:, :3, :3], points) + blended[:, :3, 3])
             faces.append(corners + total)
@@ -156,17 +195,26 @@ def _assemble(file: _File) -> SkinnedMesh:
         names=names,
         parents=parents,
         places=matrices[:, :3, 3],
+        skins=skins,
+        unbound=unbound,
     )
 
 
-def _primitive(file: _File, primitive: dict, bones: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (v, 3), triangles (f, 3) and weights (v, bones) of a primitive."""
+def _primitive(
+    file: _File, primitive: dict, bones: int, morphs: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (v, 3), triangles (f, 3) and weights (v, bones) of a primitive, its morph targets added."""
     mode, attributes = primitive.get("mode", _TRIANGLES), primitive["attributes"]
     if mode != _TRIANGLES:
         raise ValueError(
             f"it has primitives of mode {mode}; expected triangles (4): triangulate and export it"
         )
+    if "bufferView" not in file.tree["accessors"][_natural(attributes["POSITION"])]:
+        _refuse_compression(primitive)
     points = file.accessor(attributes["POSITION"])
+    for target, share in zip(primitive.get("targets", ()), morphs, strict=False):
+        if share and "POSITION" in target:
+            points = points + share * file.accessor(target["POSITION"])
     shares = np.zeros((len(points), bones))
     rows = np.arange(len(points))
     for number in range(sum(name.startswith("JOINTS_") for name in attributes)):

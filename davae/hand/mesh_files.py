@@ -12,6 +12,11 @@ from davae.skeleton import JOINT_NAMES, JOINTS, PARENTS
 
 # glTF: metres, y up, z towards the viewer. Here: mm, y down, z away. Half a turn about x leads there.
 _TO_GLTF = np.array([1.0, -1.0, -1.0]) / 1000
+_FRAME = {
+    "unit": "metre",
+    "axes": "x right, y up, z towards the viewer",
+    "ply": "the PLY of the same hand is in millimetres, y down, z away: (x, -y, -z) * 1000",
+}
 _INFLUENCES = 4  # joints that move a vertex, at most: what every viewer supports
 _FLESH = [0.84, 0.67, 0.57, 1.0]  # joints do not say what colour a hand is
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
@@ -21,7 +26,9 @@ _ARRAYS, _INDICES = 34962, 34963  # what a part of the buffer is for
 def ply(vertices_mm: NDArray, faces: NDArray) -> bytes:
     """Return a mesh of vertices (v, 3), mm, and triangles (f, 3) as a binary PLY file."""
     header = (
-        "ply\nformat binary_little_endian 1.0\ncomment mm; x right, y down, z away from the camera\n"
+        "ply\nformat binary_little_endian 1.0\ncomment written by davae\n"
+        "comment unit: millimetre; x right, y down, z away from the camera (OpenCV's camera frame)\n"
+        "comment the GLB of the same hand is in metres, y up, z towards the viewer: (x, -y, -z) / 1000\n"
         f"element vertex {len(vertices_mm)}\nproperty float x\nproperty float y\nproperty float z\n"
         f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
@@ -55,7 +62,7 @@ def glb(vertices_mm: NDArray, faces: NDArray, joints_mm: NDArray, weights: NDArr
     bind = file.add(inverse.swapaxes(1, 2).reshape(JOINTS, 16), "MAT4", _FLOAT)  # stored column by column
     bones = [_bone(joint, joints) for joint in range(JOINTS)]
     tree = {
-        "asset": {"version": "2.0", "generator": "davae"},
+        "asset": {"version": "2.0", "generator": "davae", "extras": _FRAME},
         "scene": 0,
         "scenes": [{"nodes": [JOINTS, 0]}],
         "nodes": [*bones, {"name": "hand", "mesh": 0, "skin": 0}],

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from davae.file_kinds import kind_of
+
 MAX_PIXELS = 100_000_000  # more than any camera's; a file of a few bytes can claim far more
 MAX_ASPECT = 50  # a strip longer than that shows no hand
 MIN_SIDE = 16  # pixels, of the whole photo
@@ -118,18 +120,14 @@ def _eight_bits(deep: NDArray) -> NDArray[np.uint8]:
 
 def _kind(content: bytes) -> str:
     """Say in a word what a file seems to be."""
-    head = content[:512]
-    if head.startswith(b"%PDF"):
-        return "a PDF"
-    if head.lstrip().startswith((b"<?xml", b"<svg", b"<!DOCTYPE", b"<html")):
-        return "SVG, XML or HTML"
-    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim"):
-        return "HEIC, which phones can send as JPEG"
+    kind = kind_of(content)
+    if kind:
+        return kind
     try:
-        head.decode()
+        content[:512].decode()
     except UnicodeDecodeError:
         return f"{len(content):,} bytes of something else"
-    return "text" if b"\0" not in head else f"{len(content):,} bytes of something else"
+    return "text" if b"\0" not in content[:512] else f"{len(content):,} bytes of something else"
 
 
 def _first_line(error: BaseException) -> str:

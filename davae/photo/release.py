@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from davae.config import Config, MaskConfig, Saved
 from davae.data.folders import write_atomically
+from davae.file_kinds import kind_of_file
 from davae.networks import DaVAE, HandMaskNet
 from davae.photo.camera import CameraConfig, CameraHead, load_camera
 from davae.training import runs
@@ -103,7 +104,8 @@ def unpack(path: Path | str) -> Release:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: damaged, or no safetensors file ({error}); get it again") from error
+        what = f"is {kind}" if (kind := kind_of_file(path)) else "damaged, or no safetensors file"
+        raise ValueError(f"{path}: {what} ({error}); get it again") from error
     missing = {"about", *(f"{part}.config" for part in _PARTS)} - metadata.keys()
     if missing:
         raise ValueError(f"{path}: lacks {sorted(missing)}, so `python -m davae pack` did not write it")

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from davae.data.doctor.findings import Check, Finding, counted
 from davae.data.doctor.parts import Part, Pictures
+from davae.file_kinds import kind_of_file
 
 THREADS = 8  # most of the time goes into waiting for the disk
 _TAIL = 4096  # bytes at a file's end in which its end mark is looked for: some programs append a few
@@ -161,7 +162,7 @@ def peek(path: Path) -> tuple[tuple[int, int] | None, str | None]:
         if length == 0:
             return None, "empty file"
         if not head.startswith(start):
-            return None, f"is no {name} (it begins with {head[:8]!r})"
+            return None, f"is no {name} ({kind_of_file(path) or f'it begins with {head[:8]!r}'})"
         if end not in tail:
             return None, f"truncated: its {length:,} bytes do not end as a {name} does"
         if path.suffix == ".png":
