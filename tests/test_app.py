@@ -183,6 +183,25 @@ def test_a_fault_of_our_own_is_told_too(page, monkeypatch):
     assert not page.canvas.busy
 
 
+def test_reading_that_fails_in_a_way_that_nobody_foresaw_leaves_no_old_hand(page, monkeypatch):
+    page.open(photo_file(), "good.png")
+    monkeypatch.setattr(photo_page, "read_photo", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        page.open(photo_file(), "bad.png")
+    assert "bad.png: davae failed on it (ZeroDivisionError" in page.message.value
+    assert hidden(page) and page.hand is None and page.canvas.picture == b""
+
+
+def test_a_photo_that_was_reduced_is_shown_and_told_in_its_own_pixels(page, monkeypatch):
+    monkeypatch.setattr("davae.photo.reading.WHOLE_PIXELS", 160 * 120)
+    page.open(photo_file(320, 240), "large.png")
+    assert page.canvas.size == [320, 240] and page.hand.photo_px == (320, 240)
+    np.testing.assert_array_equal(page.canvas.joints, page.hand.joints_px)
+    page.canvas.drawn = [200, 100, 90, 90]
+    assert page.hand.box.centre == pytest.approx((244.5, 144.5)) and page.hand.box.half == 45
+    assert seen(page.hand, page._photo, 32).shape == (1, 3, 32, 32)
+
+
 def test_the_side_of_one_photo_is_not_that_of_the_next(page, monkeypatch):
     page.open(encoded(picture()), "a.png")
     page.controls["side"].value = "left"

@@ -131,7 +131,12 @@ def _converted(picture: Image.Image, profile: bytes) -> Image.Image:
     mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
     if mode is None or (mode == "CMYK") != (picture.mode == "CMYK") or (mode == "L" and not grey):
         raise ValueError(f"a profile of {space} for a picture of {picture.mode}")
-    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    # LittleCMS's tables for greys are coarse, so that each level is converted without one.
+    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
+    if mode == "L":
+        levels = transform.apply(Image.fromarray(np.arange(256, dtype=np.uint8)[None]))
+        return Image.fromarray(np.asarray(levels)[0][np.asarray(picture.convert("L"))])
     # Many profiles are sRGB itself, which shall stay as it is and not be rounded anew.
     if mode == "RGB":
         tried = _cube()

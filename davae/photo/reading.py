@@ -7,6 +7,7 @@ pixels are read: `davae.photo.metadata` and `davae.photo.colour` take from it wh
 import contextlib
 import io
 import os
+import re
 import struct
 import threading
 import warnings
@@ -34,6 +35,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # how a picture of such an orientation is turned upright
+WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of EXIF
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF = (b"avif", b"avis")
 _QUIET = threading.Lock()  # `warnings.catch_warnings` in two threads at once would silence both for good
@@ -138,8 +140,29 @@ def _orientation(picture: Image.Image) -> int:
     with contextlib.suppress(Exception):  # tags may hold anything, and then they say nothing
         value = picture.getexif().get(ExifTags.Base.Orientation)
         value = value[0] if isinstance(value, tuple | bytes) else value
-        return int(value) if value in TURNS else 1
+        if value in range(1, 9):
+            return int(value)
+    with contextlib.suppress(KeyError, struct.error):
+        return _first_orientation(picture.info["exif"])
     return 1
+
+
+def _first_orientation(exif: bytes) -> int:
+    """That of EXIF of which Pillow understands no more than what stands before the first damage.
+
+    Raises:
+        KeyError: there is none.
+        struct.error: EXIF ends before it.
+    """
+    tiff = re.sub(b"^(Exif\0\0)+", b"", exif)
+    order = {b"II": "<", b"MM": ">"}[tiff[:2]]
+    (place,) = struct.unpack_from(f"{order}I", tiff, 4)
+    (count,) = struct.unpack_from(f"{order}H", tiff, place)
+    for entry in range(place + 2, place + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
+        if tag == ExifTags.Base.Orientation:
+            return struct.unpack_from(order + WHOLE_NUMBERS[kind], tiff, entry + 8)[0]
+    raise KeyError(ExifTags.Base.Orientation)
 
 
 def _forget_tags(picture: Image.Image, keep: bool) -> None:
@@ -183,7 +206,7 @@ def _identified(content: bytes, info: Info) -> Image.Image:
         picture = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError:  # its limit is a process's, and not ours to move
         picture = _of_any_size(content)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ValueError):
         if content[8:12] not in AVIF:
             raise
         # EXIF that Pillow cannot read keeps it from opening an AVIF; it does not look under another name.
