@@ -536,6 +536,13 @@ def test_a_photo_of_too_many_pixels_is_reduced_and_knows_its_size(form, monkeypa
     assert isinstance(found, Reduced) and not isinstance(whole, Reduced)
 
 
+def test_a_form_whose_decoder_has_a_limit_of_its_own_is_told(monkeypatch):
+    content = encoded(picture(400, 300), "TIFF")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    with pytest.raises(PhotoError, match=r"^x: is larger than Pillow reads .*; save it as JPEG"):
+        read_photo(content, "x")
+
+
 class Bright(torch.nn.Module):
     """Takes for a hand what is bright, as a mask network would be that knows nothing else."""
 

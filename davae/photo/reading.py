@@ -99,7 +99,9 @@ def read_photo(photo: Photo, name: str = "") -> NDArray[np.uint8]:
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd metadata, which is no reason to refuse a photo
             return _decode(picture, own=not isinstance(photo, Image.Image))
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, error) from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise PhotoError(f"{name}: is damaged ({_first_line(error)}); {ADVICE}") from error
     except Exception as error:
         raise unexpected(name, error) from error
@@ -109,6 +111,14 @@ def unexpected(name: str, error: Exception) -> PhotoError:
     """What is told of a photo with which something went wrong that was not foreseen."""
     what = f"{type(error).__name__}: {_first_line(error)}"
     return PhotoError(f"{name}: davae failed on it ({what}); please report it, with the photo if you may")
+
+
+def _too_large(name: str, error: Exception) -> PhotoError:
+    """What is told of a photo in a form whose decoder has a limit of its own, such as TIFF's."""
+    return PhotoError(
+        f"{name}: is larger than Pillow reads pictures of its kind ({_first_line(error)}); save it as JPEG, "
+        "or make it smaller"
+    )
 
 
 def _decode(picture: Image.Image, own: bool) -> NDArray[np.uint8]:
@@ -190,6 +200,8 @@ def _open(photo: str | os.PathLike | bytes, name: str) -> Image.Image:
             warnings.simplefilter("ignore")
             pixels_alone, info = without_metadata(content)
             return _identified(pixels_alone, info)
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, error) from error
     except UnidentifiedImageError:
         raise PhotoError(f"{name}: is no picture ({_kind(content)}); {ADVICE}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
