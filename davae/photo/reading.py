@@ -129,7 +129,7 @@ def _decode(picture: Image.Image, own: bool) -> NDArray[np.uint8]:
         _forget_tags(picture, keep=turn is not None)
     if picture.format == "TIFF":
         turn = None
-    if width * height > WHOLE_PIXELS and picture.format in ("JPEG", "MPO"):
+    if own and width * height > WHOLE_PIXELS and picture.format in ("JPEG", "MPO"):
         picture.draft(None, (width // 2, height // 2))
     found = _as_rgb(picture, profile)
     if found.width * found.height > WHOLE_PIXELS:
