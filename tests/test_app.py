@@ -183,9 +183,13 @@ def test_a_fault_of_our_own_is_told_too(page, monkeypatch):
     assert not page.canvas.busy
 
 
-def test_reading_that_fails_in_a_way_that_nobody_foresaw_leaves_no_old_hand(page, monkeypatch):
+@pytest.mark.parametrize("stage", ["read", "show"])
+def test_what_nobody_foresaw_leaves_no_old_hand(page, monkeypatch, stage):
     page.open(photo_file(), "good.png")
-    monkeypatch.setattr(photo_page, "read_photo", lambda *_: 1 / 0)
+    if stage == "read":
+        monkeypatch.setattr(photo_page, "read_photo", lambda *_: 1 / 0)
+    else:
+        monkeypatch.setattr(PhotoCanvas, "show", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         page.open(photo_file(), "bad.png")
     assert "bad.png: davae failed on it (ZeroDivisionError" in page.message.value

@@ -68,16 +68,18 @@ class PhotoPage:
         """Take a file that the user chose, and look for the hand in it."""
         try:
             photo = read_photo(content, name)
+            self._photo = (
+                None  # so that the side, which was the last photo's, is set back without a look at it
+            )
+            self.controls["side"].value = ""
+            self.canvas.show(photo)
         except PhotoError as error:
             self._refuse(str(error))
             return
         except Exception as error:  # nothing that a photo does may leave the last one's hand on the page
             self._refuse(str(unexpected(name, error)))
             raise
-        self._photo = None  # so that the side, which was the last photo's, is set back without a look at it
-        self.controls["side"].value = ""
         self._photo, self._name = photo, name
-        self.canvas.show(photo)
         self.look()
 
     def look(self) -> None:
