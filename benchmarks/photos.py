@@ -6,7 +6,9 @@
 Every frame of the test split is treated as a stranger's photo, twice: with the box around the true hand, as
 in evaluation, and with the box that is found; with the true side, and with the one that is guessed. Errors
 are those of P1 (root and length of the reference bone known) and of joints on the photo, in sides of the true
-crop. Speed is that of `HandPredictor.predict_all` on encoded photos, hand finding included.
+crop. Distances are those of the root before the true camera, for the true bone, over the true ones; bones are
+those of the decoded joints, which would be 1 were the joints true. Speed is that of
+`HandPredictor.predict_all` on encoded photos, hand finding included.
 """
 
 import io
@@ -29,6 +31,7 @@ from davae.photo.hand import Hand
 from davae.predict import AT_ONCE, HandPredictor
 from davae.skeleton import REFERENCE_BONE, ROOT
 
+UNIT_CAMERA = (1.0, 1.0, 0.0, 0.0)  # distances grow with the focal length, and frames have many
 WAYS = ("true box, true side", "found box, true side", "found box, guessed side")
 
 
@@ -46,6 +49,14 @@ def p1_mm(hand: Hand, record: HandRecord) -> float:
     return float(endpoint_error(hand.joints * scale_mm, seen).mean())
 
 
+def distance(hand: Hand, record: HandRecord) -> float:
+    """Distance of a hand that was placed before `UNIT_CAMERA`, over the true one."""
+    joints, K = record.joints_mm.astype(float), record.K
+    bone_mm = np.linalg.norm(np.subtract(*joints[list(REFERENCE_BONE)]))
+    root_mm = hand.joints_mm[ROOT, 2] * bone_mm / hand.bone_mm * np.sqrt(K[0, 0] * K[1, 1])
+    return float(root_mm / joints[ROOT, 2])
+
+
 def overlap(a: Box, b: Box) -> float:
     """IoU of two squares."""
     sides = [
@@ -59,7 +70,7 @@ def overlap(a: Box, b: Box) -> float:
 def measure(predictor: HandPredictor, records: list[HandRecord]) -> dict[str, list]:
     """One row of numbers of a few frames, each way."""
     photos, boxes = [record.image for record in records], [true_box(record) for record in records]
-    found = predictor.predict_all(photos)
+    found = predictor.predict_all(photos, intrinsics=UNIT_CAMERA)
     hands = {
         WAYS[0]: one_by_side(predictor, records, photos, boxes),
         WAYS[1]: one_by_side(predictor, records, photos, [None] * len(records)),
@@ -69,6 +80,9 @@ def measure(predictor: HandPredictor, records: list[HandRecord]) -> dict[str, li
     rows["confidence"] = [hand.box.confidence for hand in found]
     rows["side"] = [hand.side == record.side for hand, record in zip(found, records, strict=True)]
     for way, those in hands.items():
+        rows[f"{way}: distance"] = [distance(h, r) for h, r in zip(those, records, strict=True)]
+        bones = [np.subtract(*hand.joints[list(REFERENCE_BONE)]) for hand in those]
+        rows[f"{way}: bone"] = np.linalg.norm(bones, axis=1).tolist()
         rows[f"{way}: P1"] = [p1_mm(h, r) for h, r in zip(those, records, strict=True)]
         rows[f"{way}: joints"] = [
             np.median(np.linalg.norm(h.joints_px - r.uv_px, axis=1)) / (2 * b.half)
@@ -83,7 +97,8 @@ def one_by_side(predictor: HandPredictor, records, photos, boxes) -> list[Hand]:
     for side in ("left", "right"):
         own = [n for n, record in enumerate(records) if record.side == side]
         if own:
-            some = predictor.predict_all([photos[n] for n in own], boxes=[boxes[n] for n in own], side=side)
+            given = {"boxes": [boxes[n] for n in own], "side": side, "intrinsics": UNIT_CAMERA}
+            some = predictor.predict_all([photos[n] for n in own], **given)
             for n, hand in zip(own, some, strict=True):
                 hands[n] = hand
     return hands
@@ -105,8 +120,18 @@ def summary(rows: dict[str, np.ndarray]) -> dict[str, Any]:
             "P1 mm, mean": float(p1.mean()),
             "P1 mm, median": float(np.median(p1)),
             "joints on the photo, median of sides": float(np.median(joints)),
+            "distance over the true one, 5, 25, 50, 75, 95 %": quantiles(rows[f"{way}: distance"]),
+            "distance, relative error, 50, 90 %": np.quantile(
+                np.abs(rows[f"{way}: distance"] - 1), (0.5, 0.9)
+            ).tolist(),
+            "decoded bone over the stated one, 5, 25, 50, 75, 95 %": quantiles(rows[f"{way}: bone"]),
         }
     return result
+
+
+def quantiles(values: np.ndarray) -> list[float]:
+    """Those that the summary names."""
+    return np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95)).tolist()
 
 
 def photos_a_second(predictor: HandPredictor, records: list[HandRecord], count: int = 100) -> float:

@@ -63,7 +63,7 @@ def _kind_of(head: bytes) -> str | None:
         if head.startswith(start):
             return kind
     if head[4:12] in _HEIC:
-        return "HEIC, which phones can send as JPEG"
+        return "an HEIC picture"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "a WebP picture"
     if head[257:262] == b"ustar":

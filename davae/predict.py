@@ -22,7 +22,7 @@ from davae.networks import HandMaskNet
 from davae.photo.finding import Box, cut, find_hands
 from davae.photo.hand import Hand, Side, mirrored, reference_bone_mm
 from davae.photo.looks import Observer, confidence
-from davae.photo.reading import Photo, PhotoError, read_photo
+from davae.photo.reading import Photo, PhotoError, photo_px, read_photo, unexpected
 from davae.photo.release import Release, unpack
 from davae.skeleton import ROOT
 from davae.threads import single_threaded
@@ -114,6 +114,10 @@ class HandPredictor:
     ) -> Iterator[tuple[Hand | PhotoError, NDArray[np.uint8] | None]]:
         """What `predict_all` returns, as it is found, and with each hand its photo's pixels (h, w, 3).
 
+        Whatever goes wrong with one photo, while it is read or later, becomes that photo's result. Photos of
+        more than 100 million pixels are reduced while they are read; boxes, joints and intrinsics are
+        nevertheless in the photo's own pixels (`Hand.photo_px`), and `Hand.on` brings them to those yielded.
+
         However many and however large the photos are, no more than a few hundred MB of them are held.
 
         Args:
@@ -141,10 +145,16 @@ class HandPredictor:
                 waiting = []
         yield from self._find(waiting, side, bone_mm, intrinsics)
 
-    def _find(
-        self, waiting: "list[_Waiting]", side, bone_mm, intrinsics
-    ) -> Iterator[tuple[Hand | PhotoError, NDArray[np.uint8] | None]]:
-        """Find the hands in photos that the networks see together."""
+    def _find(self, waiting: "list[_Waiting]", side, bone_mm, intrinsics) -> "list[_Result]":
+        """Find the hands in photos that the networks see together or, where that fails, one by one."""
+        try:
+            return self._find_together(waiting, side, bone_mm, intrinsics)
+        except Exception as error:
+            if len(waiting) == 1:
+                return [(_caused(unexpected(waiting[0].name, error), error), None)]
+        return [result for one in waiting for result in self._find([one], side, bone_mm, intrinsics)]
+
+    def _find_together(self, waiting: "list[_Waiting]", side, bone_mm, intrinsics) -> "list[_Result]":
         read = {n: one.photo for n, one in enumerate(waiting) if not isinstance(one.photo, PhotoError)}
         names = [one.name for one in waiting]
         boxes = {n: waiting[n].box for n in read if waiting[n].box is not None}
@@ -163,8 +173,7 @@ class HandPredictor:
         # A crop around the joints that a glance shows is more like those that were trained on.
         closer = {n: around_joints(hand) for n, hand in glimpsed.items()}
         hands |= self._look(searched, closer, dict.fromkeys(searched, side), *told)
-        for n, one in enumerate(waiting):
-            yield (hands[n], one.photo) if n in hands else (one.photo, None)
+        return [(hands[n], one.photo) if n in hands else (one.photo, None) for n, one in enumerate(waiting)]
 
     @single_threaded()
     def _choose(self, photos: dict[int, NDArray], side: Side | None) -> dict[int, tuple[Box, Side]]:
@@ -179,7 +188,7 @@ class HandPredictor:
         signs = zip(guess.apart.tolist(), guess.sure.tolist(), strict=True)
         best: dict[int, tuple[Box, Side]] = {}
         for (n, box), one, sign in zip(offered, guess.sides, signs, strict=True):
-            likely = replace(box, confidence=confidence(*sign))
+            likely = replace(_on_photo(box, photos[n]), confidence=confidence(*sign))
             if n not in best or likely.confidence > best[n][0].confidence:
                 best[n] = (likely, one)
         return best
@@ -198,8 +207,10 @@ class HandPredictor:
         """Read the hands in boxes of photos; a glance is one look, where else there are several."""
         if not photos:
             return {}
-        crops = torch.cat([cut(pixels, [boxes[place]], self.px) for place, pixels in photos.items()])
-        about = [(names[place], boxes[place]) for place in photos]
+        crops = torch.cat(
+            [cut(pixels, [_on_pixels(boxes[place], pixels)], self.px) for place, pixels in photos.items()]
+        )
+        about = [(names[place], boxes[place], photo_px(pixels)) for place, pixels in photos.items()]
         known = [sides[place] for place in photos]
         if None in known:
             known = self.observer.guess(crops, known).sides
@@ -214,7 +225,7 @@ class HandPredictor:
         crops = torch.where(left[:, None, None, None], crops.flip(3), crops)  # the network knows right hands
         seen = self.observer.read(crops, glance)
         hands = []
-        for row, ((name, box), one) in enumerate(zip(placed, sides, strict=True)):
+        for row, ((name, box, size), one) in enumerate(zip(placed, sides, strict=True)):
             pixels, mask = seen.joints_px[row].double().numpy(), seen.masks[row, 0].numpy()
             if one == "left":
                 pixels = np.stack([self.px - 1 - pixels[:, 0], pixels[:, 1]], axis=1)
@@ -232,6 +243,7 @@ class HandPredictor:
                     bone_mm=bone_mm,
                     joints_px=pixels,
                     intrinsics=intrinsics,
+                    photo_px=size,
                     mask=mask,
                     means={block: mean[row].numpy() for block, (mean, _) in seen.codes.items()},
                     spreads={
@@ -241,6 +253,9 @@ class HandPredictor:
                 )
             )
         return hands
+
+
+_Result = tuple[Hand | PhotoError, NDArray[np.uint8] | None]  # with a hand, its photo
 
 
 class _Waiting(NamedTuple):
@@ -256,7 +271,9 @@ def _read(photo: Photo, name: str, box: Box | None) -> NDArray[np.uint8] | Photo
         pixels = read_photo(photo, name)
     except PhotoError as error:
         return error
-    height, width = pixels.shape[:2]
+    except Exception as error:  # whatever it is, it is this photo's and costs no other its result
+        return _caused(unexpected(name, error), error)
+    width, height = photo_px(pixels)
     if box is not None and not box.meets(width, height):
         (u, v), half = box.centre, box.half
         return PhotoError(
@@ -264,6 +281,22 @@ def _read(photo: Photo, name: str, box: Box | None) -> NDArray[np.uint8] | Photo
             f"{u + half:.0f}, {v + half:.0f} lies beside it; draw it around the hand, or leave it out"
         )
     return pixels
+
+
+def _on_photo(box: Box, pixels: NDArray[np.uint8]) -> Box:
+    """A square of pixels that were read, as one of the photo, which may have been larger."""
+    return box.scaled(photo_px(pixels)[0] / pixels.shape[1])
+
+
+def _on_pixels(box: Box, pixels: NDArray[np.uint8]) -> Box:
+    """The other way round."""
+    return box.scaled(pixels.shape[1] / photo_px(pixels)[0])
+
+
+def _caused(told: PhotoError, error: Exception) -> PhotoError:
+    """Chain an error that is returned, as `raise ... from` does one that is raised."""
+    told.__cause__ = error
+    return told
 
 
 def around_joints(hand: Hand) -> Box:

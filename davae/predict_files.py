@@ -1,6 +1,7 @@
 """What is kept of a hand found in a photo: joints and code as JSON, mesh as PLY and GLB, mask, picture."""
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,11 @@ from davae.data.png import encode_png
 from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
 from davae.photo.hand import Hand, Side
 from davae.photo.overlay import photo_overlay
-from davae.photo.reading import PhotoError
+from davae.photo.reading import PhotoError, unexpected
 from davae.predict import AT_ONCE, HandPredictor
+from davae.skeleton import ROOT
 
+STEM_BYTES = 200  # of the 255 that file systems allow a name; the rest is for endings and numbers
 ENDINGS = (".json", ".ply", ".glb", "-mask.png", "-overlay.png")  # of the files of one hand
 
 
@@ -49,7 +52,7 @@ class Found(NamedTuple):
     """What became of some files."""
 
     lines: list[str]  # as they were told, one a photo
-    failed: int  # how many could not be used
+    failed: int  # how many have no result
 
 
 def predict_files(
@@ -65,7 +68,8 @@ def predict_files(
 ) -> Found:
     """Find the hand in each file and write what was found; arguments as they stand on the command line.
 
-    What becomes of each photo is told as it is known: whatever stops the rest, that much was said.
+    What becomes of each photo is told as it is known: whatever stops the rest, that much was said. A photo
+    that cannot be used, or whose results cannot be made, fails alone. `side` may be in capitals.
 
     Raises:
         ValueError: an argument makes no sense, or a result would be written over what is no result.
@@ -86,7 +90,7 @@ def predict_files(
     found = predictor.each(
         images,
         boxes=[Box.of_rectangle(*rectangle) if rectangle else None] * len(images),
-        side=side,
+        side=side and side.lower(),
         bone_mm=bone_mm,
         intrinsics=camera,
     )
@@ -95,8 +99,12 @@ def predict_files(
 
     def settle(left: int) -> None:
         """Tell of what is written, wait until no more than so many are not, and raise what went wrong."""
+        nonlocal failed
         while writing and (len(writing) > left or writing[0].done()):
-            lines.append(writing.popleft().result())
+            told = writing.popleft().result()
+            failed += isinstance(told, PhotoError)
+            line = f"failed: {told}" if isinstance(told, PhotoError) else told
+            lines.append(line.encode(errors="backslashreplace").decode())  # of names that are not UTF-8
             tell(lines[-1])
 
     bar = tqdm(
@@ -104,11 +112,7 @@ def predict_files(
     )
     with ThreadPoolExecutor(2) as writers:  # results are written while the next photos are looked at
         for (hand, photo), path, name in zip(bar, images, names, strict=True):
-            if isinstance(hand, PhotoError):
-                failed += 1
-                writing.append(writers.submit("failed: {}".format, hand))
-            else:
-                writing.append(writers.submit(_write, hand, photo, out, path, name))
+            writing.append(writers.submit(_write, hand, photo, out, path, name))
             settle(AT_ONCE)
         settle(0)
     return Found(lines, failed)
@@ -133,20 +137,33 @@ def _check_places(images: Sequence[Path], out: Path, names: list[str]) -> None:
 def _is_ours(report: Path) -> bool:
     try:
         return "latent_means" in json.loads(report.read_bytes())
-    except (ValueError, TypeError, FileNotFoundError):
+    except (ValueError, TypeError, OSError):
         return False
 
 
-def _write(hand: Hand, photo: NDArray[np.uint8], out: Path, path: Path, name: str) -> str:
-    """Write what was found in the photo at `path`; return the line that says so."""
-    *_, picture = write_hand(hand, photo, out, name)
+def _write(
+    hand: Hand | PhotoError, photo: NDArray[np.uint8] | None, out: Path, path: Path, name: str
+) -> str | PhotoError:
+    """Write what was found in the photo at `path`; return the line that says so, or why there is nothing."""
+    if isinstance(hand, PhotoError):
+        return hand
+    try:
+        *_, picture = write_hand(hand, photo, out, name)
+    except OSError:  # a full disk is full for all
+        raise
+    except Exception as error:
+        return unexpected(str(path), error)
     sure = hand.box.confidence
     found = "in the box given" if sure is None else f"confidence {sure:.2f}"
     if sure is not None and sure < DOUBTFUL:
         found += " (little: look at the picture, and give --box if that is not it)"
     if 2 * hand.box.half < SMALL_PX:
         found += f", a square of only {2 * hand.box.half:.0f} pixels"
-    return f"{path}: {hand.side} hand, {found}, reference bone taken as {hand.bone_mm:.1f} mm, see {picture}"
+    away = "" if hand.intrinsics is None else f", about {hand.joints_mm[ROOT, 2]:.0f} mm away"
+    return (
+        f"{path}: {hand.side} hand, {found}, reference bone taken as {hand.bone_mm:.1f} mm (in mesh and "
+        f"posed joints){away}, see {picture}"
+    )
 
 
 def numbers(text: str, name: str, example: str) -> tuple[float, float, float, float] | None:
@@ -168,12 +185,17 @@ def numbers(text: str, name: str, example: str) -> tuple[float, float, float, fl
     return values
 
 
+def _shortened(name: str) -> str:
+    """As much of a name as leaves room for an ending."""
+    return os.fsencode(name)[:STEM_BYTES].decode(errors="ignore")
+
+
 def stems(images: Sequence[Path]) -> list[str]:
     """Names of the results: the photos' own, with a number where two are called alike."""
     taken: set[str] = set()
     found = []
     for path in images:
-        stem = name = Path(path).stem or "photo"
+        stem = name = _shortened(Path(path).stem) or "photo"
         number = 1
         while name.casefold() in taken:  # some file systems do not tell X from x
             number += 1

@@ -22,7 +22,7 @@ from scipy.ndimage import binary_dilation
 from test_photo import encoded, picture
 from torch.testing import assert_close
 
-from davae.app import server
+from davae.app import photo_page, server
 from davae.app.canvas import PhotoCanvas
 from davae.app.pages import OFFERED, Pages, seen
 from davae.app.photo_page import DOUBTFUL, PhotoPage, describe, links
@@ -181,6 +181,29 @@ def test_a_fault_of_our_own_is_told_too(page, monkeypatch):
         page.open(photo_file(), "p.png")
     assert "davae failed on p.png (RuntimeError: no memory)" in page.message.value
     assert not page.canvas.busy
+
+
+@pytest.mark.parametrize("stage", ["read", "show"])
+def test_what_nobody_foresaw_leaves_no_old_hand(page, monkeypatch, stage):
+    page.open(photo_file(), "good.png")
+    if stage == "read":
+        monkeypatch.setattr(photo_page, "read_photo", lambda *_: 1 / 0)
+    else:
+        monkeypatch.setattr(PhotoCanvas, "show", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        page.open(photo_file(), "bad.png")
+    assert "bad.png: davae failed on it (ZeroDivisionError" in page.message.value
+    assert hidden(page) and page.hand is None and page.canvas.picture == b""
+
+
+def test_a_photo_that_was_reduced_is_shown_and_told_in_its_own_pixels(page, monkeypatch):
+    monkeypatch.setattr("davae.photo.reading.WHOLE_PIXELS", 160 * 120)
+    page.open(photo_file(320, 240), "large.png")
+    assert page.canvas.size == [320, 240] and page.hand.photo_px == (320, 240)
+    np.testing.assert_array_equal(page.canvas.joints, page.hand.joints_px)
+    page.canvas.drawn = [200, 100, 90, 90]
+    assert page.hand.box.centre == pytest.approx((244.5, 144.5)) and page.hand.box.half == 45
+    assert seen(page.hand, page._photo, page.predictor.px).shape[1] == 3
 
 
 def test_the_side_of_one_photo_is_not_that_of_the_next(page, monkeypatch):

@@ -356,6 +356,19 @@ def test_squares_overlap_by_hand(photos):
     assert photos.overlap(a, photos.Box((50.0, 10.0), 10.0)) == 0
 
 
+def test_distances_are_over_the_true_one(photos, prepared):
+    """Of a hand that was placed before the unit camera for another bone, by the true size of the true one."""
+    root, bone, focal = 700.0, 40.0, 320.0
+    joints = np.zeros((21, 3))
+    joints[:, 2], joints[10] = root, (bone, 0, root)
+    record = types.SimpleNamespace(joints_mm=joints, K=np.diag([focal, focal, 1.0]))
+    for seen in (1.0, 1.25):  # the bone on the photo, over its true length
+        placed = np.zeros((21, 3))
+        placed[9, 2] = 45.0 / (seen * focal * bone / root)
+        hand = types.SimpleNamespace(joints_mm=placed, bone_mm=45.0)
+        assert photos.distance(hand, record) == pytest.approx(1 / seen)
+
+
 def test_a_hand_that_is_right_has_no_error_on_the_photo(photos, prepared, tmp_path):
     """Of either side: what preparation made of a sample, mirrored back, is what the frame shows."""
     root = write_dataset(tmp_path / "rhd", train=4, val=1, test=8)

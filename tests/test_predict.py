@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -17,6 +19,8 @@ from scipy.spatial.transform import Rotation
 from test_photo import damaged, encoded, picture
 from torch.testing import assert_close
 
+from davae import predict as predict_module
+from davae import predict_files as predict_files_module
 from davae.camera import apply_homography, project
 from davae.config import BLOCKS, PRESETS, preset
 from davae.data.augment import centre, load_batch, over_grey
@@ -372,6 +376,55 @@ def test_a_photo_that_cannot_be_used_costs_no_other_its_result(predictor):
         predictor.predict(b"no photo")
 
 
+@pytest.mark.parametrize("stage", ["read_photo", "cut", "apply_homography", "find_hands"])
+def test_whatever_goes_wrong_with_one_photo_is_its_own_result(predictor, monkeypatch, stage):
+    """While it is read, and while the networks look at several; with a cause, and with what it was."""
+    bad, photos = photo(64, 48, seed=9), [photo(), photo(64, 48, seed=9), photo(seed=1)]
+    real = getattr(predict_module, stage)
+
+    def fails(*given, **options):
+        shown = given[2] if stage == "find_hands" else given[:1]
+        smaller = (
+            stage == "apply_homography" and abs(given[0][0, 0] - 2 * 24 / 64) < 1e-9
+        )  # the bad one's box
+        if smaller or any(np.array_equal(one, bad) for one in shown):
+            raise ZeroDivisionError("of a kind nobody expects")
+        return real(*given, **options)
+
+    monkeypatch.setattr(predict_module, stage, fails)
+    boxes = [None] * 3 if stage == "find_hands" else [Box((30.0, 25.0), side) for side in (40.0, 24.0, 40.0)]
+    first, second, third = predictor.predict_all(photos, boxes=boxes, side="right")
+    assert isinstance(second, PhotoError) and isinstance(second.__cause__, ZeroDivisionError)
+    assert str(second).startswith(
+        "photo 2: davae failed on it (ZeroDivisionError: of a kind nobody expects); "
+    )
+    check(first)
+    check(third)
+
+
+def test_joints_lie_on_the_photo_also_where_it_was_reduced(predictor, monkeypatch):
+    """A photo of twice the size, read at half of it, has the joints of the small one at twice their place."""
+    small = np.asarray(Image.fromarray(photo(40, 30)).resize((160, 120), Image.Resampling.BICUBIC))
+    large = small.repeat(2, axis=0).repeat(2, axis=1)
+    box, twice = Box((80.0, 60.0), 50.0), Box((160.5, 120.5), 100.0)
+    cameras = (200.0, 200.0, 79.5, 59.5), (400.0, 400.0, 159.5, 119.5)
+    plain = predictor.predict(small, box=box, side="right", intrinsics=cameras[0])
+    found = predictor.predict(small)
+    monkeypatch.setattr("davae.photo.reading.WHOLE_PIXELS", 160 * 120)
+    ((hand, pixels),) = predictor.each([encoded(Image.fromarray(large))], boxes=[twice], side="right",
+                                       intrinsics=cameras[1])  # fmt: skip
+    assert pixels.shape == (120, 160, 3) and hand.photo_px == (320, 240) and hand.box == twice
+    np.testing.assert_allclose(hand.joints_px, 2 * plain.joints_px + 0.5, atol=0.02)
+    np.testing.assert_allclose(hand.joints_mm, plain.joints_mm, rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(hand.on(pixels).joints_px, plain.joints_px, atol=0.01)
+    np.testing.assert_array_equal(photo_overlay(pixels, hand), photo_overlay(small, hand.on(pixels)))
+    searched = predictor.predict(encoded(Image.fromarray(large)))
+    assert searched.box.half == pytest.approx(2 * found.box.half)
+    np.testing.assert_allclose(searched.joints_px, 2 * found.joints_px + 0.5, atol=0.05)
+    beside = predictor.predict_all([encoded(Image.fromarray(large))], boxes=[Box((400.0, 60.0), 50.0)])
+    assert "is 320 x 240 pixels, and the box" in str(beside[0])
+
+
 def test_no_more_photos_are_held_than_must_be(predictor, monkeypatch):
     """Results are the same, and the second photo is read only once the first ones have theirs."""
     photos = [photo(seed=seed) for seed in range(5)]
@@ -562,6 +615,56 @@ def test_confidence_is_said_where_a_hand_was_looked_for(release, tmp_path, monke
         assert f"confidence {sure:.2f}" in line and ("give --box" in line) == doubt
 
 
+def test_ten_photos_of_which_three_are_odd_give_seven_results_and_three_sentences(
+    release, tmp_path, monkeypatch
+):
+    """One that is none, one that cannot be drawn, one of which reading fails in a way that nobody foresaw."""
+    files = [tmp_path / f"{number}.png" for number in range(10)]
+    for number, path in enumerate(files):
+        path.write_bytes(encoded(picture(64 + number, 60)))
+    files[2].write_bytes(b"Dear hand")
+    real_overlay, real_read = predict_files_module.photo_overlay, predict_module.read_photo
+
+    def draw(photo, hand):
+        if hand.name.endswith("5.png"):
+            raise RuntimeError("no pen")
+        return real_overlay(photo, hand)
+
+    def read(photo, name):
+        if name.endswith("8.png"):
+            raise struct.error("required argument is not an integer")
+        return real_read(photo, name)
+
+    monkeypatch.setattr(predict_files_module, "photo_overlay", draw)
+    monkeypatch.setattr(predict_module, "read_photo", read)
+    told = []
+    found = predict_files(
+        files, tmp_path / "out", side="LEFT", weights=release, progress=False, tell=told.append
+    )
+    assert found.failed == 3 and found.lines == told and len(told) == 10
+    assert [line.startswith("failed: ") for line in told] == [number in (2, 5, 8) for number in range(10)]
+    for number, what in ((2, "is no picture (text)"), (5, "(RuntimeError: no pen); please report it"),
+                         (8, "(error: required argument is not an integer); please")):  # fmt: skip
+        assert told[number].startswith(f"failed: {files[number]}: ") and what in told[number]
+    assert all("left hand" in line for n, line in enumerate(told) if n not in (2, 5, 8))
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {f"{number}{ending}" for number in (0, 1, 3, 4, 6, 7, 9) for ending in ENDINGS}
+
+
+def test_names_that_are_long_or_no_text_cost_nothing(release, tmp_path):
+    files = [tmp_path / ("x" * 251 + ".png"), tmp_path / ("x" * 251 + ".jpg"), tmp_path / "y.png"]
+    if sys.platform == "linux":  # elsewhere file systems refuse them
+        files.append(tmp_path / os.fsdecode(b"\xff\xfe.png"))
+    for path in files:
+        path.write_bytes(encoded(picture()))
+    found = predict_files(files, tmp_path / "out", "0,0,30,30", weights=release, progress=False)
+    assert found.failed == 0 and len(list((tmp_path / "out").iterdir())) == len(files) * len(ENDINGS)
+    assert all(line.encode() for line in found.lines)
+    (tmp_path / "taken" / "y.json").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"y\.json: is no result of davae"):
+        predict_files([tmp_path / "y.png"], tmp_path / "taken", weights=release)
+
+
 def test_a_box_beside_the_photo_is_told(predictor):
     beside, within = Box((5000.0, 60.0), 50.0), Box((60.0, 60.0), 50.0)
     one, other = predictor.predict_all([photo(), photo()], boxes=[beside, within])
@@ -569,6 +672,44 @@ def test_a_box_beside_the_photo_is_told(predictor):
     check(other)
     assert Box((-49.0, 60.0), 50.0).meets(160, 120) and not Box((-50.0, 60.0), 50.0).meets(160, 120)
     assert Box((208.9, 60.0), 50.0).meets(160, 120) and not Box((209.0, 60.0), 50.0).meets(160, 120)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("camera", [None, (200.0, 200.0, 80.0, 60.0)])
+def test_the_posed_hands_bone_is_as_long_as_stated_whatever_was_decoded(predictor, side, camera):
+    hand = predictor.predict(photo(), box=Box((80.0, 60.0), 50.0), side=side, bone_mm=47.4, intrinsics=camera)
+    rng = np.random.default_rng(0)
+    for stretch in (0.4, 1.0, 1.9):  # of the decoded reference bone
+        joints = hand.joints_mm[9] + 40 * rng.normal(size=(21, 3))
+        joints[10] = joints[9] + np.array([0, 28.44, 37.92]) * stretch
+        odd = dataclasses.replace(hand, joints_mm=joints)
+        posed = odd.posed_joints_mm
+        assert np.linalg.norm(posed[10] - posed[9]) == pytest.approx(47.4, abs=1e-6)
+        values = odd.as_dict()
+        assert (
+            values["assumed_bone_mm"] == 47.4
+            and "exact in posed_joints_mm" in values["units"]["assumed_bone_mm"]
+        )
+        np.testing.assert_allclose(values["posed_joints_mm"], posed)
+        np.testing.assert_allclose(values["joints_mm"], joints)
+        assert (
+            "y down" in values["units"]["joints_mm, posed_joints_mm, PLY"]
+            and "metres" in values["units"]["GLB"]
+        )
+        skeleton = skeleton_of(odd.contents()["glb"])  # which is that of the posed hand, in metres, y up
+        np.testing.assert_allclose(skeleton * [1000, -1000, -1000], posed, atol=1e-6)
+        assert b"comment mm; x right, y down" in odd.contents()["ply"][:200]
+
+
+def skeleton_of(content: bytes) -> np.ndarray:
+    """Where the joints (21, 3) of a GLB's skeleton are."""
+    (length,) = struct.unpack_from("<I", content, 12)
+    nodes = json.loads(content[20 : 20 + length])["nodes"]
+    places = np.array([node.get("translation", (0, 0, 0)) for node in nodes[:21]])
+    for number, node in enumerate(nodes[:21]):  # a parent comes before its children
+        for child in node.get("children", ()):
+            places[child] += places[number]
+    return places
 
 
 def test_a_small_hand_has_the_shape_of_a_large_one(predictor):

@@ -26,7 +26,6 @@ ORDER = (
     *("__init__", "threads", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks"),
     *("summary", "file_kinds", "unpickle", "hand", "data", "training", "inference", "graph", "evaluation"),
     *("photo", "export"),
-    *("unpickle", "hand", "data", "training", "inference", "graph", "evaluation", "photo", "export"),
     *("latent", "latent_walk", "disentanglement", "results", "sweeps", "figures", "explorer", "weights"),
     *("predict", "predict_files", "app", "notebooks", "workspace", "findings", "cli", "__main__"),
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from davae.photo.finding import Box
+from davae.photo.reading import photo_px
 from davae.skeleton import BONES, JOINT_COLOURS
 
 SHOWN_PX = 1280  # of a photo's longer side, as the browser gets it
@@ -52,7 +53,7 @@ class PhotoCanvas(anywidget.AnyWidget):
         small.save(file, "JPEG", quality=90)
         with self.hold_sync():
             self.joints, self.found, self.drawn = [], [], []
-            self.size = [photo.shape[1], photo.shape[0]]
+            self.size = list(photo_px(photo))
             self.picture = file.getvalue()
 
     def mark(self, joints_px: NDArray, box: Box) -> None:

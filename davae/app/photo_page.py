@@ -19,7 +19,7 @@ from davae.figures.latents import code_bars
 from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
 from davae.photo.hand import Hand
 from davae.photo.overlay import hand_view
-from davae.photo.reading import PhotoError, read_photo
+from davae.photo.reading import PhotoError, read_photo, unexpected
 from davae.predict import HandPredictor, reference_bone_mm
 
 MESH_PX = 300
@@ -68,13 +68,18 @@ class PhotoPage:
         """Take a file that the user chose, and look for the hand in it."""
         try:
             photo = read_photo(content, name)
+            self._photo = (
+                None  # so that the side, which was the last photo's, is set back without a look at it
+            )
+            self.controls["side"].value = ""
+            self.canvas.show(photo)
         except PhotoError as error:
             self._refuse(str(error))
             return
-        self._photo = None  # so that the side, which was the last photo's, is set back without a look at it
-        self.controls["side"].value = ""
+        except Exception as error:  # nothing that a photo does may leave the last one's hand on the page
+            self._refuse(str(unexpected(name, error)))
+            raise
         self._photo, self._name = photo, name
-        self.canvas.show(photo)
         self.look()
 
     def look(self) -> None:

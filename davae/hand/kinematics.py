@@ -66,13 +66,14 @@ class Pose:
         return torch.linalg.vector_norm(self.joints_mm[:, 1:] - self.joints_mm[:, PARENTS[1:]], dim=2)
 
 
-def solve(rig: Rig, joints_mm: Tensor, steps: int = STEPS) -> Pose:
+def solve(rig: Rig, joints_mm: Tensor, steps: int = STEPS, known: tuple[int, ...] = ()) -> Pose:
     """Find the pose and proportions of a rig whose joints lie nearest to given ones.
 
     Args:
         rig: a right hand.
         joints_mm: (b, 21, 3) joints of right hands in the order of `davae.skeleton`, in any frame, mm.
         steps: of refinement; 0 is the closed form alone.
+        known: joints, of `PHALANGES`, whose bones keep the rig's own lengths.
 
     Returns:
         The poses: finite, and within all limits, whatever the joints.
@@ -85,7 +86,7 @@ def solve(rig: Rig, joints_mm: Tensor, steps: int = STEPS) -> Pose:
     if not joints_mm.isfinite().all():
         bad = (~joints_mm.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(f"solve: joints of hand(s) {bad[:5]} are not finite; leave those hands out")
-    skeleton = Skeleton.of(rig)
+    skeleton = Skeleton.of(rig, known)
     batches = joints_mm.detach().double().cpu().split(HANDS_AT_ONCE)
     solved = [_parts(_solve(skeleton, target, steps)) for target in batches or (joints_mm.double().cpu(),)]
     return Pose(*(torch.cat(values) for values in zip(*solved, strict=True)))
@@ -111,12 +112,15 @@ def _solve(skeleton: "Skeleton", target: Tensor, steps: int) -> Pose:
 class Skeleton:
     """A rig's joints and frames as tensors, and how they move; float64, on the CPU."""
 
-    def __init__(self, rig: Rig):
+    def __init__(self, rig: Rig, known: tuple[int, ...] = ()):
         self.joints = torch.from_numpy(np.array(rig.joints_mm, np.float64))
         self.frames = torch.from_numpy(np.array(rig.frames, np.float64))
         self.offsets = torch.zeros(SEGMENTS, 3, dtype=torch.float64)
         self.offsets[1:JOINTS] = self.joints[1:] - self.joints[PARENTS[1:]]
         self.limits = torch.from_numpy(np.radians(limits_deg(rig)))
+        scales = torch.tensor(SCALES, dtype=torch.float64).repeat(len(BONES) + 2, 1)
+        scales[[BONES.tolist().index(joint) for joint in known]] = 1.0
+        self.scales = scales.T  # lowest and highest, of the bones and then of the palm
         self.below = _descendants()
         self.segments = torch.tensor([turn[0] for turn in _TURNS])
         self.kinds = torch.tensor([turn[1] for turn in _TURNS])
@@ -128,9 +132,9 @@ class Skeleton:
 
     @staticmethod
     @lru_cache(maxsize=4)
-    def of(rig: Rig) -> "Skeleton":
-        """That of a rig, made once."""
-        return Skeleton(rig)
+    def of(rig: Rig, known: tuple[int, ...] = ()) -> "Skeleton":
+        """That of a rig, made once; `known` as in `solve`."""
+        return Skeleton(rig, known)
 
     def local_turns(self, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Matrices (b, 22, 3, 3) of each segment's abduction, flexion and twist, applied from the right."""
@@ -178,7 +182,7 @@ class Skeleton:
         bones = target[:, 1:] - target[:, PARENTS[1:]]
         rest = self.offsets[1:JOINTS]
         lengths = torch.linalg.vector_norm(bones, dim=2) / torch.linalg.vector_norm(rest, dim=1)
-        bone_scale = lengths[:, BONES - 1].clamp(*SCALES)
+        bone_scale = lengths[:, BONES - 1].clamp(*self.scales[:, : len(BONES)])
         knuckles = LEVELS[0]
         seen, known = target[:, knuckles] - target[:, :1], self.joints[knuckles] - self.joints[WRIST]
         palm_scale = torch.ones(len(target), 2, dtype=torch.float64)
@@ -256,8 +260,7 @@ class Skeleton:
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Lowest and highest value (39,) of each angle and scale."""
-        scales = torch.tensor(SCALES, dtype=torch.float64).repeat(len(BONES) + 2, 1)
-        low, high = torch.cat([self.limits, scales]).T
+        low, high = torch.cat([self.limits, self.scales.T]).T
         return low, high
 
     def jacobian(self, pose: Pose) -> Tensor:

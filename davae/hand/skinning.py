@@ -17,7 +17,8 @@ def fitted(rig: Rig, joints_mm: Tensor, bone_mm: float, steps: int = STEPS) -> t
     """Pose a hand through joints: its mesh (b, v, 3) and its own joints (b, 21, 3), mm.
 
     It is posed at the rig's own size and then enlarged as a whole, so that a child's hand is a small hand and
-    not an adult's with short bones.
+    not an adult's with short bones. Its reference bone is exactly as long as is said, also where that of the
+    joints is not.
 
     Args:
         rig: a right hand.
@@ -29,7 +30,7 @@ def fitted(rig: Rig, joints_mm: Tensor, bone_mm: float, steps: int = STEPS) -> t
         ValueError: as `solve`.
     """
     larger = bone_mm / float(np.linalg.norm(np.subtract(*rig.joints_mm[list(REFERENCE_BONE)])))
-    pose = solve(rig, joints_mm / larger, steps)
+    pose = solve(rig, joints_mm / larger, steps, known=REFERENCE_BONE[1:])
     return skinned(rig, pose) * larger, pose.joints_mm * larger
 
 

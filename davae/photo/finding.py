@@ -61,6 +61,8 @@ class Box:
 
     def scaled(self, scale: float) -> "Box":
         """The same square in a photo enlarged by `scale`."""
+        if scale == 1:
+            return self
         u, v = ((c + 0.5) * scale - 0.5 for c in self.centre)
         return replace(self, centre=(u, v), half=self.half * scale)
 
