@@ -698,7 +698,7 @@ def test_the_posed_hands_bone_is_as_long_as_stated_whatever_was_decoded(predicto
         )
         skeleton = skeleton_of(odd.contents()["glb"])  # which is that of the posed hand, in metres, y up
         np.testing.assert_allclose(skeleton * [1000, -1000, -1000], posed, atol=1e-6)
-        assert b"comment mm; x right, y down" in odd.contents()["ply"][:200]
+        assert b"comment unit: millimetre; x right, y down" in odd.contents()["ply"][:200]
 
 
 def skeleton_of(content: bytes) -> np.ndarray:
