@@ -35,6 +35,7 @@ GROUPS = {
     "chamfer": ("chamfer", "rows"),
     "explorer": ("explorer_latency", "rows"),
     "startup": ("commands", "start_rows"),
+    "busy": ("busy", "rows"),
     "growth": ("commands", "growth_rows"),
     "ranks": ("commands", "rank_rows"),
 }

@@ -244,7 +244,7 @@ def environment() -> str:
         "platform": platform.platform(),
         "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "threads at most": torch.get_num_threads(),
+        "threads": f"at most {torch.get_num_threads()}",
         "ranks": ranks(),
     }
     return "".join(f"{name} {value}\n" for name, value in lines.items())
