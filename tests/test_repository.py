@@ -261,6 +261,51 @@ def installed_version(name: str) -> str | None:
         return None
 
 
+@pytest.fixture
+def beside_a_clone(tmp_path) -> Path:
+    """A folder in which a clone named davae lies: Python may take that for a namespace package."""
+    (tmp_path / "davae" / "davae").mkdir(parents=True)
+    (tmp_path / "davae" / "davae" / "__init__.py").touch()
+    (tmp_path / "davae" / "notebooks").mkdir()
+    (tmp_path / "script.py").write_text("import davae.skeleton\nprint(davae.__file__)\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", [".", "davae/notebooks"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["-c", "import davae.skeleton; print(davae.__file__)"], ["script.py"], ["-m", "davae", "-h"]],
+)
+def test_the_package_is_found_beside_its_clone(beside_a_clone, place, arguments):
+    if arguments[0] == "script.py":
+        arguments = [str(beside_a_clone / "script.py")]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=beside_a_clone / place,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stderr}\nAn older editable install? `pip install -e .` renews it."
+    assert (
+        "reproduce" in done.stdout if "-m" in arguments else Path(done.stdout.strip()) == Path(davae.__file__)
+    )
+
+
+def test_a_kernel_beside_the_clone_finds_the_package(beside_a_clone):
+    import papermill
+
+    cell = nbformat.v4.new_code_cell("import davae.skeleton\nprint(davae.__file__)")
+    source, executed = beside_a_clone / "source.ipynb", beside_a_clone / "executed.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
+    papermill.execute_notebook(
+        source, executed, kernel_name="python3", cwd=beside_a_clone, progress_bar=False, execution_timeout=120
+    )
+    said = nbformat.read(executed, as_version=4).cells[-1].outputs[0].text
+    assert Path(said.strip()) == Path(davae.__file__)
+
+
 def test_conda_environment_is_the_lock():
     conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
     assert conda["channels"] == ["conda-forge", "nodefaults"]
