@@ -244,7 +244,7 @@ class Workspace:
         run = self.ensure_trained()
         report, weights = run / "metrics.json", run / "model.safetensors"  # the report is written last
         if report.exists() and report.stat().st_mtime_ns > weights.stat().st_mtime_ns:
-            found = json.loads(report.read_text())
+            found = json.loads(report.read_text(encoding="utf-8"))
             if found["data"] == PreparedSplit.open(self.prepared, "test").manifest["digest"]:
                 return found
         return evaluate(run, self.prepared)
@@ -305,7 +305,7 @@ def reproduce(space: Workspace) -> str:
             "",
             *(SMOKE if space.config.preset == "smoke" else ()),
             format_table(done["evaluate"]),
-            (space.run / "terms.txt").read_text(),
+            (space.run / "terms.txt").read_text(encoding="utf-8"),
             "Figures:",
             *(f"  {path}" for path in figures),
             "Executed notebooks:",
