@@ -24,6 +24,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from davae.data.folders import Lock, exclusive, temporary_path, worker_pool, write_atomically
+from davae.data.layout import MANIFEST
 from davae.data.png import write_png
 from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import FRAME_PX, SPLITS, Factors, sample_factors
@@ -43,7 +44,6 @@ __all__ = [
 ]
 
 GENERATOR = 6  # raised whenever the same seed would give other pictures
-MANIFEST = "synthhand.json"
 _CHUNK = 25  # samples per job, and per cached piece of annotation
 _PNG_END = b"IEND\xaeB`\x82"
 
