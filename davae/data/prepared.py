@@ -92,6 +92,24 @@ def prepare(
     return out
 
 
+def made_from(
+    out: str | os.PathLike, dataset: str, root: str | os.PathLike, options: dict[str, str] | None = None
+) -> bool:
+    """Whether a finished preparation in `out` was made from the dataset in `root`.
+
+    It knows the root's name alone; where the dataset still lies there, its test labels must be the same, too.
+    """
+    root, options = Path(root), complete_options(dataset, options)
+    try:
+        manifest = read_manifest(out)
+        if (manifest["dataset"], manifest["root"], manifest["options"]) != (dataset, root.name, options):
+            return False
+        labels = Job(dataset, root, "test", DataConfig(), True, options).annotations_sha256()
+    except FileNotFoundError:  # of the manifest: nothing is there; of the labels: the arrays are all there is
+        return (Path(out) / FILE_NAME).exists()
+    return labels == manifest["splits"]["test"]["made_with"]["annotations_sha256"]
+
+
 def _refuse_if_different(out: Path, settings: dict[str, Any], jobs: list[Job]) -> None:
     """Raise ValueError naming every way in which the preparation in `out` is not the one asked for."""
     manifest = read_manifest(out)
