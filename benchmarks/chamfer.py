@@ -11,6 +11,7 @@ from timing import Row, alternate, in_fresh_process, peak_growth_mib
 from torch import Tensor
 from workbench import Workbench
 
+from davae.hand.render import load_open3d
 from davae.losses import CLOUD_ELEMENTS, chamfer_distance, cloud_loss
 
 PREDICTED, TRUE, BATCH = 2025, 2048, 32
@@ -41,7 +42,7 @@ def trees(predicted: Tensor, true: Tensor) -> Tensor:
 
 def open3d_distance(predicted: Tensor, true: Tensor) -> Tensor:
     """FoldingNet's distance by Open3D, which has no gradient."""
-    import open3d as o3d  # takes seconds; the others are measured without it
+    o3d = load_open3d()  # takes seconds; the others are measured without it
 
     means = []
     for pair in zip(predicted.detach().numpy(), true.numpy(), strict=True):

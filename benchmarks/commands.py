@@ -74,10 +74,12 @@ def growth_rows(bench: Workbench) -> Iterator[Row]:
             for stage, options in stages.items():
                 print(f"{stage}, {times} x {samples} samples", flush=True)
                 log = Path(folder) / "log"
-                with log.open("w") as file:
+                with log.open("w", encoding="utf-8") as file:
                     done = watch([*DAVAE, stage, *map(str, options)], stdout=file, stderr=file)
                 if done.status:
-                    raise RuntimeError(f"davae {stage} ended with {done.status}: {log.read_text()[-2000:]}")
+                    raise RuntimeError(
+                        f"davae {stage} ended with {done.status}: {log.read_text('utf-8', 'replace')[-2000:]}"
+                    )
                 found[stage, times] = done
             for path in (tree, prepared, trained):
                 shutil.rmtree(path)
@@ -122,7 +124,7 @@ def rank_rows(bench: Workbench) -> Iterator[Row]:
 def steps_per_second(command: list[str], folder: Path, threads: str) -> float:
     """Train into `folder` until step `LAST_STEP` is in its metrics.csv, end the training, return its pace."""
     log = folder.parent / "log"
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [*command, str(folder)], stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": threads}
         )
@@ -131,7 +133,9 @@ def steps_per_second(command: list[str], folder: Path, threads: str) -> float:
             if process.poll() is not None or time.perf_counter() - began > PATIENCE_S:
                 process.terminate()
                 process.wait()
-                raise RuntimeError(f"{' '.join(command)}: no step {LAST_STEP}: {log.read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"{' '.join(command)}: no step {LAST_STEP}: {log.read_text('utf-8', 'replace')[-2000:]}"
+                )
             time.sleep(0.2)
         process.terminate()
         process.wait()
@@ -142,6 +146,6 @@ def seconds_at(metrics: Path) -> dict[int, float]:
     """Seconds of training at each step in metrics.csv, but for a last row that is only half written."""
     if not metrics.exists():
         return {}
-    with metrics.open(newline="") as file:
+    with metrics.open(newline="", encoding="utf-8") as file:
         whole = [line for line in file if line.endswith("\n")]
     return {int(row["step"]): float(row["seconds"]) for row in csv.DictReader(whole)}

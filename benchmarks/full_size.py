@@ -57,7 +57,7 @@ class Preparation:
         self.log = tree.parent / "prepare.log"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "davae", *map(str, command), "--workers", str(workers)],
-            stderr=self.log.open("w"),
+            stderr=self.log.open("w", encoding="utf-8"),
         )
 
     def finished_chunks(self) -> int:
@@ -84,9 +84,11 @@ def measure_prepare(tree: Path, out: Path, size: int, workers: int, images: int)
     second = Preparation(tree, out, size, workers)
     again = second.watch()
     if second.process.returncode:
-        sys.exit(f"prepare ended with status {second.process.returncode}: {second.log.read_text()[-500:]}")
+        said = second.log.read_text("utf-8", "replace")[-500:]
+        sys.exit(f"prepare ended with status {second.process.returncode}: {said}")
     total = sum(
-        split["count"] for split in json.loads((out / "manifest.json").read_text())["splits"].values()
+        split["count"]
+        for split in json.loads((out / "manifest.json").read_text(encoding="utf-8"))["splits"].values()
     )
     return {
         "images": total,

@@ -193,7 +193,7 @@ def main(
     result = measure(run, data, pairs, figure=figure)
     print(json.dumps(result, indent=2))
     if out is not None:
-        out.write_text(json.dumps(result, indent=2) + "\n")
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

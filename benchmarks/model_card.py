@@ -142,7 +142,7 @@ def tables(folder: Path = RESULTS) -> str:
         ValueError: the reports are of different weights, or the constant answers are of too few hands.
     """
     report, one_look, photos, walks = (
-        json.loads((folder / f"photo_{name}.json").read_text())
+        json.loads((folder / f"photo_{name}.json").read_text(encoding="utf-8"))
         for name in ("evaluation", "one_look", "frames", "interpolation")
     )
     if len({found["weights"] for found in (report, one_look, photos, walks)}) > 1:

@@ -170,7 +170,7 @@ def main(root: Path, weights: Path | None = None, count: int = 0, out: Path | No
     result["weights"] = predictor.about["runs"]["model"]
     print(json.dumps(result, indent=2))
     if out is not None:
-        out.write_text(json.dumps(result, indent=2) + "\n")
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -77,9 +77,9 @@ def main(
         recipe: Plain training, or with the run's optimiser, average and arithmetic.
         seed: Seed of weights, order and augmentation.
     """
-    config = Config.from_json((like / "config.json").read_text())
+    config = Config.from_json((like / "config.json").read_text(encoding="utf-8"))
     if seconds is None:
-        with (like / "metrics.csv").open() as file:
+        with (like / "metrics.csv").open(encoding="utf-8") as file:
             seconds = float(list(csv.DictReader(file))[-1]["seconds"])
     train, test = PreparedSplit.open(data, "train"), PreparedSplit.open(data, "test")
     torch.manual_seed(seed)
@@ -125,7 +125,7 @@ def main(
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps(report, indent=2) + "\n")
-    measured = json.loads((like / "metrics.json").read_text())
+    measured = json.loads((like / "metrics.json").read_text(encoding="utf-8"))
     print(format_table(measured, {"plain regressor": report["protocols"]}))
 
 

@@ -20,9 +20,11 @@ def private_mib(pid: int) -> float:
     while waiting:
         process = Path("/proc") / str(waiting.pop())
         try:
-            status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+            status = dict(
+                line.split(":", 1) for line in (process / "status").read_text(encoding="utf-8").splitlines()
+            )
             for task in (process / "task").iterdir():
-                waiting += (int(child) for child in (task / "children").read_text().split())
+                waiting += (int(child) for child in (task / "children").read_text(encoding="utf-8").split())
         except (FileNotFoundError, ProcessLookupError):
             continue
         total += int(status.get("RssAnon", "0 kB").split()[0]) / 1024

@@ -16,16 +16,17 @@ import argparse
 from functools import cache
 
 import numpy as np
-import open3d as o3d
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
 from davae.data.synthhand_factors import sample_group
 from davae.hand.pose import ANGLES, GESTURE_NAMES, segment_rotations
 from davae.hand.procedural import procedural_rig
+from davae.hand.render import load_open3d
 from davae.hand.rig import PALM_PART, PHALANGES, Rig, pose_vertices
 from davae.skeleton import FINGERS
 
+o3d = load_open3d()
 PALM = 5  # group of the palm; 0..4 are the fingers
 JOINED_MM = 12.0
 LIMIT_MM = 3.0

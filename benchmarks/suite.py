@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from davae.data.folders import write_atomically
+from davae.streams import escape_unprintable
 
 # Imported when it is their turn: each worker process of `render` and `prepare` imports this file anew.
 GROUPS = {
@@ -77,7 +78,7 @@ def measure(name: str, bench) -> dict[str, Any]:
 
 
 def write(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def table(folder: Path) -> str:
@@ -87,7 +88,7 @@ def table(folder: Path) -> str:
         path = folder / f"{name}.json"
         if not path.exists():
             continue
-        group = json.loads(path.read_text())
+        group = json.loads(path.read_text(encoding="utf-8"))
         about = ", ".join(f"{key} {value}" for key, value in group["machine"].items())
         quick = " Quick: these figures mean nothing." if group["quick"] else ""
         lines += ["", f"## {name}", "", f"{about}; {group['seconds']:.0f} s.{quick}"]
@@ -118,6 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="everything once and tiny, to see that it runs")
     parser.add_argument("--out", type=Path, default=Path("outputs") / "bench", help="folder of results")
     args = parser.parse_args(argv)
+    escape_unprintable()
     chosen = args.only.split(",")
     if unknown := sorted(set(chosen) - GROUPS.keys()):
         parser.error(f"--only names no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")

@@ -145,7 +145,8 @@ def run(command: list[str], **environment: str) -> str:
     Raises:
         RuntimeError: it failed; the message holds the end of what it said.
     """
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    environ = os.environ | environment
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environ)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: ended with status {done.returncode}: {done.stderr[-2000:]}")
     return done.stdout
@@ -160,7 +161,7 @@ def peak_growth_mib(work: Callable[[], object]) -> float:
     before = psutil.Process().memory_info().rss / 2**20
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
-        clear.write_text("5")  # forget the peak so far, that of the imports; Linux alone can
+        clear.write_bytes(b"5")  # forget the peak so far, that of the imports; Linux alone can
     work()
     return _peak_mib() - before
 
@@ -168,7 +169,7 @@ def peak_growth_mib(work: Callable[[], object]) -> float:
 def _peak_mib() -> float:
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss of a process just started may be its parent's there
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return int(lines["VmHWM"].split()[0]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -4,22 +4,25 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
+from davae.config import PRESETS, VARIANTS, DataConfig
 from davae.notebooks import NotebookError
+from davae.options import REGISTRY, one_of
+from davae.streams import escape_unprintable
 
 ABOUT = (
     "da-VAE: 3D hand pose, shape and appearance from one RGB image. Start with `reproduce --preset smoke`."
 )
 Dataset = Literal["synthhand", "rhd", "stb", "freihand"]
-Model = Literal["da", "na", "se"]
-Mask = Annotated[str, tyro.conf.arg(metavar="{none,truth,network}")]
-Preset = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,sweep,gpu,paper}")]
+Model = Annotated[str, one_of(tuple(VARIANTS), "model")]
+Mask = Annotated[str, one_of(get_args(DataConfig.__annotations__["mask"]), "mask")]
+Preset = Annotated[str, one_of(tuple(PRESETS), "preset")]
 Form = Annotated[Dataset, tyro.conf.arg(name="as")]
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE")]
-WristRule = Annotated[str | None, tyro.conf.arg(metavar="{ring,middle,knuckles,palm}")]
+WristRule = Literal["ring", "middle", "knuckles", "palm"]
 
 
 def render(
@@ -66,7 +69,7 @@ def prepare(
     scale_min: float = 0.8,
     crop: Literal["plain", "rotated-camera"] = "plain",
     rig: Literal["sk", "bb"] | None = None,
-    wrist: WristRule = None,
+    wrist: WristRule | None = None,
     workers: int = 1,
     skip_bad: bool = False,
 ) -> None:
@@ -93,7 +96,7 @@ def prepare(
     options = {name: value for name, value in (("rig", rig), ("wrist", wrist)) if value is not None}
     prepare_data(dataset, root, out, config, options=options, skip_bad=skip_bad, workers=workers)
     print(f"prepared {dataset} into {out}")
-    for split, entry in json.loads((out / "manifest.json").read_text())["splits"].items():
+    for split, entry in json.loads((out / "manifest.json").read_text(encoding="utf-8"))["splits"].items():
         count, skipped = entry["count"], len(entry["skipped"])
         print(f"  {split}: {count} samples, {entry['with_cloud']} with a cloud, {skipped} left out")
 
@@ -166,7 +169,7 @@ def train(
     loop.train(config, data, run, init=init)
     if distributed.rank() == 0:
         print(f"{'found finished' if finished else 'trained'}: {run}")
-        print((run / "terms.txt").read_text(), end="")
+        print((run / "terms.txt").read_text(encoding="utf-8"), end="")
 
 
 def sweep(
@@ -501,11 +504,13 @@ def main() -> None:
         render, check_data, prepare, train_mask, predict_masks, train, sweep, evaluate, train_camera, pack,
         predict, app, export, notebooks, reproduce, findings, summary,
     )  # fmt: skip
+    escape_unprintable()
     try:
         tyro.extras.subcommand_cli_from_dict(
             {command.__name__.replace("_", "-"): command for command in commands},
             prog="davae",
             description=ABOUT,
+            registry=REGISTRY,
         )
     except (ValueError, OSError, FloatingPointError, NotebookError) as error:
         if os.environ.get("DAVAE_DEBUG"):

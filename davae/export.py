@@ -208,7 +208,7 @@ def open_network(run: Path) -> tuple[nn.Module, Config | MaskConfig, tuple[str, 
         ValueError: the weights are damaged or do not fit the config.
     """
     file = run / "config.json"
-    if file.exists() and "model" not in json.loads(file.read_text()):  # which a `Config` has
+    if file.exists() and "model" not in json.loads(file.read_text(encoding="utf-8")):  # which a `Config` has
         network, config = runs.load_mask_network(run)
         return HandProbability(network).eval(), config, ("probability",)
     model, config = runs.load_model(run)
@@ -298,7 +298,7 @@ def _dataset(run: Path, identity: runs.Identity | None) -> str:
     if identity is None:
         return "unknown"
     report = run / "metrics.json"
-    found = json.loads(report.read_text()) if report.exists() else {}
+    found = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
     name = (
         found["dataset"]
         if found.get("data") == identity.data

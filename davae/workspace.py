@@ -7,6 +7,7 @@ makes what it misses, and one opened after `make reproduce` finds everything the
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from davae.sweeps import Outcome, sweep
 from davae.sweeps.executors import factory
 from davae.sweeps.studies import Study
 
+# Where data/README.md says that a dataset goes. There its name says enough; elsewhere may lie another copy.
+PLACES = {"rhd": "RHD_published_v2", "stb": "STB", "freihand": "FreiHAND"}
 MASKS = get_args(DataConfig.__annotations__["mask"])  # --mask
 
 
@@ -114,7 +117,27 @@ class Workspace:
 
     @property
     def _data_name(self) -> str:
-        return "-".join((self.dataset, *self.options.values()))
+        """The dataset, its options and, unless that lies in its usual place, its root: name and digest.
+
+        A preparation that an older davae made of this root goes by its shorter name still.
+        """
+        name, root = "-".join((self.dataset, *self.options.values())), Path(self.root).resolve()
+        if root == (self.home / "data" / PLACES[self.dataset]).resolve():
+            return name
+        digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:6]
+        of_root = f"{name}-{root.name}-{digest}"
+        if self._arrays(of_root).exists() or not self._made_before(self._arrays(name)):
+            return of_root
+        return name
+
+    def _made_before(self, arrays: Path) -> bool:
+        from davae.data.prepared import made_from
+
+        return made_from(arrays, self.dataset, self.root, self.options)
+
+    def _arrays(self, name: str) -> Path:
+        data = self.config.data
+        return self.home / "data" / "prepared" / f"{name}-{data.image_px}px-{data.crop}"
 
     @property
     def rendered(self) -> Path:
@@ -130,9 +153,7 @@ class Workspace:
     @property
     def prepared(self) -> Path:
         """The prepared arrays."""
-        name = self.rendered.name if self.dataset == "synthhand" else self._data_name
-        data = self.config.data
-        return self.home / "data" / "prepared" / f"{name}-{data.image_px}px-{data.crop}"
+        return self._arrays(self.rendered.name if self.dataset == "synthhand" else self._data_name)
 
     @property
     def run(self) -> Path:
@@ -244,7 +265,7 @@ class Workspace:
         run = self.ensure_trained()
         report, weights = run / "metrics.json", run / "model.safetensors"  # the report is written last
         if report.exists() and report.stat().st_mtime_ns > weights.stat().st_mtime_ns:
-            found = json.loads(report.read_text())
+            found = json.loads(report.read_text(encoding="utf-8"))
             if found["data"] == PreparedSplit.open(self.prepared, "test").manifest["digest"]:
                 return found
         return evaluate(run, self.prepared)
@@ -283,7 +304,7 @@ SMOKE = (
 
 
 def reproduce(space: Workspace) -> str:
-    """Run every stage and all notebooks; return the report: one table and the paths of what was made."""
+    """Run every stage and all notebooks; return the report: paths of what was made, then the table."""
     from davae.evaluation import format_table
     from davae.notebooks import execute
 
@@ -303,13 +324,14 @@ def reproduce(space: Workspace) -> str:
     return "\n".join(
         [
             "",
-            *(SMOKE if space.config.preset == "smoke" else ()),
-            format_table(done["evaluate"]),
-            (space.run / "terms.txt").read_text(),
             "Figures:",
             *(f"  {path}" for path in figures),
             "Executed notebooks:",
             *(f"  {path}" for path in sorted(space.executed.glob("*.ipynb"))),
+            "",
+            (space.run / "terms.txt").read_text(encoding="utf-8"),
+            *(SMOKE if space.config.preset == "smoke" else ()),
+            format_table(done["evaluate"]),  # last, where one looks
         ]
     )
 

@@ -18,7 +18,7 @@ from rhd_fixture import open_hand_mm, random_scene, write_dataset, write_split
 from davae import cli
 from davae.camera import project
 from davae.config import DataConfig
-from davae.data import doctor, rhd, stb
+from davae.data import doctor, layout, rhd, stb
 from davae.data.doctor import files, labels
 from davae.data.doctor.findings import Check, Finding, by_share, format_checks
 from davae.data.prepared import PreparedSplit, prepare
@@ -430,6 +430,55 @@ def test_a_root_one_folder_too_high_is_noticed(trees, tmp_path):
         doctor.examine("rhd", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="unknown dataset 'coco'"):
         doctor.examine("coco", tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["rhd", "stb", "freihand", "synthhand"])
+def test_a_folder_near_the_one_meant_leads_to_it(trees, tmp_path, monkeypatch, dataset):
+    """A level too deep, two, one too high: the words name the folder from where the user is."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trees(dataset), "data/set")
+    inside = {"stb": ("images", "images/B1Counting"), "freihand": ("training", "training/rgb")}
+    for below in inside.get(dataset, ("training", "evaluation/color")):
+        diagnosis, text = examine(dataset, Path("data/set") / below)
+        assert not diagnosis.usable and "missing split" not in text
+        assert "a part of" in text and "did you mean --root data/set?" in text
+    _, text = examine(dataset, Path("data"))
+    assert "in a folder of its own" in text and "did you mean --root data/set?" in text
+    for asked in {"rhd", "stb", "freihand"} - {dataset, "rhd" if dataset == "synthhand" else ""}:
+        diagnosis, text = examine(asked, Path("data/set"))
+        name = layout.NAMES[dataset]
+        assert not diagnosis.usable and f"looks like {name}, not like {layout.NAMES[asked]}" in text
+        assert f"say --dataset {dataset}" in text
+        _, text = examine(asked, Path("data/set") / inside.get(dataset, ("training",))[0])
+        assert f"a part of {name}" in text and f"did you mean --dataset {dataset} --root data/set?" in text
+
+
+def test_what_is_no_dataset_is_told_by_check_data_and_prepare_in_the_same_words(trees, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = DataConfig(image_px=64)
+    prepare("rhd", trees("rhd"), "arrays", config, progress=False, skip_bad=True)
+    Path("RHD.zip").write_bytes(b"PK")
+    Path("download").mkdir()
+    Path("download/RHD_published_v2.zip").write_bytes(b"PK")
+    shutil.copytree(trees("stb"), "STB")
+    for root, words in (
+        ("arrays", "arrays written by `prepare`, no dataset; `train --data` and its like take them"),
+        ("RHD.zip", "a file, where the folder of RHD is wanted; unpack RHD.zip and give the folder that"),
+        ("RHD", "no such folder, but its archive is there; unpack RHD.zip"),
+        ("download", "nothing of RHD but an archive is in it; unpack download/RHD_published_v2.zip"),
+        ("STB", "looks like STB, not like RHD; say --dataset stb"),
+        ("STB/labels", "a part of STB; did you mean --dataset stb --root STB?"),
+    ):
+        with pytest.raises(FileNotFoundError) as refused:
+            prepare("rhd", root, "out", config, progress=False)
+        assert f"{root}: {words}" in str(refused.value) and not Path("out").exists()
+        what, advice = words.split("; ")
+        try:
+            _, text = examine("rhd", Path(root))
+        except FileNotFoundError as error:
+            assert str(error) == str(refused.value)
+        else:
+            assert what in text and advice in text
 
 
 def test_one_rig_of_stb_alone_is_a_note(fresh):

@@ -23,11 +23,11 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 # Files and folders of davae/ from the ground up: each may import only from those before it.
 ORDER = (
-    *("__init__", "threads", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks"),
-    *("summary", "file_kinds", "unpickle", "hand", "data", "training", "inference", "graph", "evaluation"),
-    *("photo", "export"),
+    *("__init__", "streams", "threads", "config", "skeleton", "camera", "neighbours", "losses", "metrics"),
+    *("networks", "summary", "file_kinds", "unpickle", "hand", "data", "training", "inference", "graph"),
+    *("evaluation", "photo", "export"),
     *("latent", "latent_walk", "disentanglement", "results", "sweeps", "figures", "explorer", "weights"),
-    *("predict", "predict_files", "app", "notebooks", "workspace", "findings", "cli", "__main__"),
+    *("predict", "predict_files", "app", "notebooks", "workspace", "findings", "options", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}
@@ -42,7 +42,7 @@ ONLY_IN = {
     "anywidget": ("app",),
     "voila": ("app",),
     "papermill": ("notebooks.py",),
-    "tyro": ("cli.py",),
+    "tyro": ("cli.py", "options.py"),
     "rich": ("sweeps/board.py",),
     "distributed": ("sweeps/executors.py",),
     "submitit": ("sweeps/executors.py",),
@@ -262,6 +262,51 @@ def installed_version(name: str) -> str | None:
         return None
 
 
+@pytest.fixture
+def beside_a_clone(tmp_path) -> Path:
+    """A folder in which a clone named davae lies: Python may take that for a namespace package."""
+    (tmp_path / "davae" / "davae").mkdir(parents=True)
+    (tmp_path / "davae" / "davae" / "__init__.py").touch()
+    (tmp_path / "davae" / "notebooks").mkdir()
+    (tmp_path / "script.py").write_text("import davae.skeleton\nprint(davae.__file__)\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", [".", "davae/notebooks"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["-c", "import davae.skeleton; print(davae.__file__)"], ["script.py"], ["-m", "davae", "-h"]],
+)
+def test_the_package_is_found_beside_its_clone(beside_a_clone, place, arguments):
+    if arguments[0] == "script.py":
+        arguments = [str(beside_a_clone / "script.py")]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=beside_a_clone / place,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stderr}\nAn older editable install? `pip install -e .` renews it."
+    assert (
+        "reproduce" in done.stdout if "-m" in arguments else Path(done.stdout.strip()) == Path(davae.__file__)
+    )
+
+
+def test_a_kernel_beside_the_clone_finds_the_package(beside_a_clone):
+    import papermill
+
+    cell = nbformat.v4.new_code_cell("import davae.skeleton\nprint(davae.__file__)")
+    source, executed = beside_a_clone / "source.ipynb", beside_a_clone / "executed.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
+    papermill.execute_notebook(
+        source, executed, kernel_name="python3", cwd=beside_a_clone, progress_bar=False, execution_timeout=120
+    )
+    said = nbformat.read(executed, as_version=4).cells[-1].outputs[0].text
+    assert Path(said.strip()) == Path(davae.__file__)
+
+
 def test_conda_environment_is_the_lock():
     conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
     assert conda["channels"] == ["conda-forge", "nodefaults"]
@@ -371,6 +416,9 @@ FORBIDDEN = {
     "a path of one machine": r"(?<![\w.:/-])/(?:home|root|Users|work|opt|mnt|tmp)/[\w.]|\b[A-Z]:\\\\?Users",
     "a package registry": r"(pypi|pythonhosted|anaconda)\.(org|com)|download\.pytorch|--[a-z-]*index[-]url",
 }
+# These decide what a run trains to: a changed line parts every finished run from its continuation. They write
+# digits alone.
+FINGERPRINTED = {"davae/training/trainer.py"}
 BINARY = {".png", ".jpg", ".npz", ".safetensors"}
 LARGEST_BYTES = 1_000_000
 
@@ -404,6 +452,52 @@ def test_files_name_no_machine_and_no_registry(tracked):
 )
 def test_forbidden_pieces_are_found(pieces):
     assert forbidden("".join(pieces))
+
+
+def unsaid_encodings(source: str) -> list[str]:
+    """Calls that read or write text in whatever encoding the user's locale has."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        method = isinstance(call.func, ast.Attribute)
+        name = call.func.attr if method else getattr(call.func, "id", "")
+        said = {word.arg for word in call.keywords}
+        whose = ast.unparse(call.func.value) if method else ""
+        mode = [ast.unparse(word.value) for word in call.keywords if word.arg == "mode"]
+        mode += [ast.unparse(argument) for argument in call.args[0 if method else 1 :]][:1]
+        texts = {
+            "read_text": method and not call.args,
+            "write_text": method and len(call.args) == 1,
+            "open": (method or call.args) and whose not in NO_TEXT and (not mode or mode[0] in TEXT_MODES),
+        }
+        if "encoding" not in said and (texts.get(name) or said & {"text", "universal_newlines"}):
+            found.append(ast.unparse(call))
+    return found
+
+
+NO_TEXT = {"Image", "Pages", "os"}  # things with an `open` of another kind
+TEXT_MODES = {repr(mode + more) for mode in "rwax" for more in ("", "t", "+")}
+
+
+def test_text_files_are_utf_8_whatever_the_locale(tracked):
+    found = {}
+    for path in tracked:
+        name = path.relative_to(REPOSITORY).as_posix()
+        if name.endswith(".py") and name.startswith(("davae/", "benchmarks/")) and name not in FINGERPRINTED:
+            found[name] = unsaid_encodings(path.read_text(encoding="utf-8"))
+    assert not {name: calls for name, calls in found.items() if calls}
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("p.read_text(); p.write_text(x); open(p); p.open(); p.open('w'); open(p, mode='a')", 6),
+        ("run(c, text=True)", 1),
+        ("p.read_text('utf-8', 'replace'); p.open('rb'); open(p, 'wb'); p.open(encoding='utf-8')", 0),
+        ("Image.open(p); runs.write_text(p, x); run(c, encoding='utf-8'); A.open(root, 'test')", 0),
+    ],
+)
+def test_unsaid_encodings_are_found(source, count):
+    assert len(unsaid_encodings(source)) == count
 
 
 def test_no_large_file_outside_the_figures(tracked):

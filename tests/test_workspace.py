@@ -1,5 +1,6 @@
 """From the command line and from notebooks: every stage end to end at preset smoke, and errors in words."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from rhd_fixture import write_dataset
 
 from davae import notebooks
+from davae.data.prepared import prepare
 from davae.results.tables import read_reported
 from davae.workspace import Workspace, parameters_of
 
@@ -107,6 +110,7 @@ def test_reproduce_reuses_finished_work(home):
     (home.home / "notebooks" / "01_data_preprocessing.ipynb").touch()  # this is what marks a project's folder
     said = davae("reproduce", "--preset", "smoke", cwd=home.home).stdout
     assert "mean pose" in said and "weighted term" in said
+    assert said.rindex(".ipynb") < said.index("weighted term") < said.index("mean pose")  # the table is last
     paths = re.findall(r"^  (.+\.(?:png|ipynb))$", said, flags=re.M)
     assert len(paths) >= 14 and all(Path(path).exists() for path in paths)
     assert before == [path.stat().st_mtime_ns for path in finished]
@@ -155,3 +159,44 @@ def test_rhd_needs_a_root_and_datasets_have_names():
         Workspace.of("smoke", dataset="rhd")
     with pytest.raises(ValueError, match="unknown dataset 'mano'"):
         Workspace.of("smoke", dataset="mano")
+
+
+@pytest.fixture(scope="module")
+def two_copies(tmp_path_factory):
+    """Two sets in RHD's form, of other hands, in folders of the same name."""
+    folder = tmp_path_factory.mktemp("copies")
+    return [
+        str(write_dataset(folder / place / "RHD", train=count, val=0, test=2, factors=False))
+        for place, count in (("one", 41), ("two", 42))
+    ]
+
+
+def on_rhd(home, root):
+    return Workspace.of("smoke", home=str(home), dataset="rhd", root=str(root))
+
+
+def test_each_copy_of_a_dataset_has_its_own_folders(tmp_path, two_copies, tiny_config):
+    one, two = (dataclasses.replace(on_rhd(tmp_path, root), config=tiny_config) for root in two_copies)
+    folders = [
+        {space.prepared, space.run, space.mask_run, space.figures, space.executed} for space in (one, two)
+    ]
+    assert not folders[0] & folders[1] and len(folders[0]) == 5
+    assert re.fullmatch(r"rhd-RHD-[0-9a-f]{6}-64px-plain", one.prepared.name)
+    assert re.fullmatch(r"smoke-rhd-RHD-[0-9a-f]{6}-da-seed0", one.run.name)
+    assert one.prepared == on_rhd(tmp_path, two_copies[0]).prepared  # stable
+    made = [space.ensure_prepared(workers=1) for space in (one, two)]
+    assert made == [one.prepared, two.prepared] and all((path / "manifest.json").exists() for path in made)
+
+
+def test_the_usual_place_and_folders_of_older_versions_keep_their_short_names(
+    tmp_path, two_copies, tiny_config
+):
+    usual = on_rhd(tmp_path, tmp_path / "data" / "RHD_published_v2")
+    assert (usual.prepared.name, usual.run.name) == ("rhd-64px-plain", "smoke-rhd-da-seed0")
+    assert usual.mask_run.name == "mask-smoke-rhd-64px-plain"
+    prepare("rhd", two_copies[0], usual.prepared, tiny_config.data, skip_bad=True, progress=False)
+    old, other = (on_rhd(tmp_path, root) for root in two_copies)
+    assert (old.prepared, old.run) == (usual.prepared, usual.run)
+    assert other.prepared != usual.prepared and other.run != usual.run
+    moved = on_rhd(tmp_path, tmp_path / "gone" / "RHD")  # deleted since: the arrays are all that is needed
+    assert moved.prepared == usual.prepared

@@ -44,7 +44,7 @@ def exclusive(folder: Path) -> Iterator[Lock]:
         BlockingIOError: another process is writing there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+    with folder.with_name(f".{folder.name}.lock").open("w", encoding="utf-8") as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -30,14 +30,16 @@ def read_manifest(data_dir: str | os.PathLike) -> dict[str, Any]:
             "folder as its output first (`python -m davae prepare --help`)"
         )
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: damaged ({error}); delete {data_dir} and prepare again") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON under a temporary name and rename it."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+    write_atomically(
+        path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    )
 
 
 def sha256(*paths: Path) -> str:

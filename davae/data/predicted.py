@@ -40,7 +40,7 @@ def read_mask_network(data_dir: str | os.PathLike) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: damaged ({error}); run `{COMMAND} {data_dir}` again") from error
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from davae import __version__
 from davae.config import DataConfig
 from davae.data.folders import exclusive
+from davae.data.layout import check_place
 from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
 from davae.data.predicted import COMMAND, open_predicted, read_mask_network
 from davae.data.readers import complete_options
@@ -55,7 +56,7 @@ def prepare(
 
     Raises:
         BadSample: a sample is unusable and `skip_bad` is off; the message names its file.
-        FileNotFoundError: the dataset is not there.
+        FileNotFoundError: the dataset is not there; where it lies, or which other is there, is said if known.
         ValueError: unknown dataset or option, or `out` was prepared otherwise; every difference is named.
         BlockingIOError: another process is writing to `out`.
         OSError: the disk is full; the file is named, and the same call goes on once there is room.
@@ -77,6 +78,7 @@ def prepare(
     if (out / FILE_NAME).exists():
         _refuse_if_different(out, settings, jobs)
         return out
+    check_place(dataset, root)
     for job in jobs:
         job.annotations_sha256()  # a dataset that is not there is told before anything is written
     with exclusive(out) as lock:
@@ -88,6 +90,24 @@ def prepare(
         if progress and (left_out := len(entry["skipped"])):
             print(f"{split}: {left_out} unusable sample(s) left out; the reasons are in {out / FILE_NAME}")
     return out
+
+
+def made_from(
+    out: str | os.PathLike, dataset: str, root: str | os.PathLike, options: dict[str, str] | None = None
+) -> bool:
+    """Whether a finished preparation in `out` was made from the dataset in `root`.
+
+    It knows the root's name alone; where the dataset still lies there, its test labels must be the same, too.
+    """
+    root, options = Path(root), complete_options(dataset, options)
+    try:
+        manifest = read_manifest(out)
+        if (manifest["dataset"], manifest["root"], manifest["options"]) != (dataset, root.name, options):
+            return False
+        labels = Job(dataset, root, "test", DataConfig(), True, options).annotations_sha256()
+    except FileNotFoundError:  # of the manifest: nothing is there; of the labels: the arrays are all there is
+        return (Path(out) / FILE_NAME).exists()
+    return labels == manifest["splits"]["test"]["made_with"]["annotations_sha256"]
 
 
 def _refuse_if_different(out: Path, settings: dict[str, Any], jobs: list[Job]) -> None:

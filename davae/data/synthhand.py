@@ -24,6 +24,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from davae.data.folders import Lock, exclusive, temporary_path, worker_pool, write_atomically
+from davae.data.layout import MANIFEST
 from davae.data.png import write_png
 from davae.data.rhd import FOLDERS, encode_depth, write_annotations
 from davae.data.synthhand_factors import FRAME_PX, SPLITS, Factors, sample_factors
@@ -43,7 +44,6 @@ __all__ = [
 ]
 
 GENERATOR = 6  # raised whenever the same seed would give other pictures
-MANIFEST = "synthhand.json"
 _CHUNK = 25  # samples per job, and per cached piece of annotation
 _PNG_END = b"IEND\xaeB`\x82"
 
@@ -186,7 +186,7 @@ def claim(out: Path, manifest: dict) -> None:
     """Write the manifest of a new folder, or check that an old one asks for the same dataset."""
     path = out / MANIFEST
     if path.exists():
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         differing = [
             f"{key} is {found.get(key)} there, {manifest.get(key)} asked for"
             for key in sorted(found.keys() | manifest.keys())
@@ -201,7 +201,9 @@ def claim(out: Path, manifest: dict) -> None:
     if out.exists() and any(found != temporary_path(path) for found in out.iterdir()):
         raise ValueError(f"{out}: is not empty and has no {MANIFEST}; choose an empty or a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=2) + "\n"))
+    write_atomically(
+        path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    )
 
 
 def run_jobs(work: Callable[[tuple], Any], jobs: list[tuple], workers: int, lock: Lock) -> Iterator[Any]:

@@ -66,7 +66,7 @@ def write_split(
     if final.exists():
         if not (final / "split.json").exists():
             raise ValueError(f"{final} exists and was not written by prepare; give another output folder")
-        entry = json.loads((final / "split.json").read_text())
+        entry = json.loads((final / "split.json").read_text(encoding="utf-8"))
         if entry["made_with"] == made_with:
             return entry
         # Part of an unfinished preparation with other settings; renamed, so that no half of it can stay.
@@ -128,7 +128,7 @@ def _open_arrays(folder: Path, layout: dict, rows: int, made_with: dict[str, Any
 def _read_json(path: Path) -> dict[str, Any] | None:
     """Return a note's content, or None where there is none, or a power failure left it empty."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -192,4 +192,4 @@ def _predict(
 def _measured_iou(mask_run: Path) -> float | None:
     """Return the IoU of a mask network's own test split, None where it was not measured."""
     path = mask_run / "metrics.json"
-    return json.loads(path.read_text())["test"]["iou"] if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8"))["test"]["iou"] if path.exists() else None

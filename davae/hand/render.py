@@ -6,6 +6,7 @@ noise. One thread throughout, so that a picture does not depend on how many are 
 """
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -27,6 +28,17 @@ _SKY_SAMPLES = 2
 _WRAP = (0.34, 0.17, 0.11)  # red light travels furthest under the skin, around what faces away
 _FILL_WRAP = 0.2
 _BLEED = (0.25, 0.0, -0.08)  # and into shadows
+# What Open3D's wheel expects of the system, and the packages of Debian and Ubuntu that hold it: a bare
+# container has few of them.
+_PACKAGES = {
+    "libGL.so.1": "libgl1",
+    "libX11.so.6": "libx11-6",
+    "libgomp.so.1": "libgomp1",
+    "libstdc++.so.6": "libstdc++6",
+    "libudev.so.1": "libudev1",
+    "libusb-1.0.so.0": "libusb-1.0-0",
+}
+_NOT_LOADED = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")  # in the words of glibc
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,7 @@ class _Mesh:
         self.ids = np.concatenate([rhd_ids(b.parts, side) for b, side in zip(bodies, sides, strict=True)])
         self.rest = np.concatenate([b.rest_mm for b in bodies])
         self.palmar = np.concatenate([b.palmar for b in bodies])
-        self.scene = _open3d().t.geometry.RaycastingScene(nthreads=1)
+        self.scene = load_open3d().t.geometry.RaycastingScene(nthreads=1)
         self.scene.add_triangles(self.vertices, self.faces.astype(np.uint32))
 
     def cast(self, *bundles: np.ndarray) -> list[_Hits]:
@@ -150,14 +162,14 @@ class _Mesh:
     def _trace(self, directions: np.ndarray) -> dict[str, Any]:
         rays = np.zeros((*directions.shape[:-1], 6), np.float32)
         rays[..., 3:] = directions
-        return self.scene.cast_rays(_open3d().core.Tensor(rays), nthreads=1)
+        return self.scene.cast_rays(load_open3d().core.Tensor(rays), nthreads=1)
 
     def blocked(self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf) -> np.ndarray:
         """Share (n,) of the rays from (n, 3) along (n, samples, 3) that meet anything within `reach_mm`."""
         rays = np.empty((*directions.shape[:2], 6), np.float32)
         rays[..., :3] = origins[:, None]
         rays[..., 3:] = directions
-        rays = _open3d().core.Tensor(rays)
+        rays = load_open3d().core.Tensor(rays)
         hit = self.scene.test_occlusions(rays, tnear=0.0, tfar=float(reach_mm), nthreads=1)
         return hit.numpy().sum(axis=1, dtype=np.float32) * np.float32(1 / directions.shape[1])
 
@@ -342,10 +354,27 @@ def _neighbours(axis: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     return ((but_last, every), (but_first, every)) if axis == 0 else ((every, but_last), (every, but_first))
 
 
-def _open3d() -> ModuleType:
-    """Import Open3D where it is first needed: that takes seconds, and most of davae does without."""
+def load_open3d() -> ModuleType:
+    """Import Open3D where it is first needed: that takes seconds, and most of davae does without.
+
+    Raises:
+        OSError: a library of the system that it is linked against is missing; says which package brings it.
+    """
     # It looks for a notebook when imported, and there starts and announces a viewer that nobody uses here.
     os.environ.setdefault("OPEN3D_DISABLE_WEB_VISUALIZER", "true")
-    import open3d
-
+    try:
+        import open3d
+    except (ImportError, OSError) as error:  # of the dynamic loader, by way of an import or of ctypes
+        if (found := _NOT_LOADED.match(str(error))) is None:
+            raise
+        raise OSError(
+            f"{found[1]} is missing, a library of the system that Open3D, which draws the hands, needs; "
+            f"{_how_to_get(found[1])}"
+        ) from error
     return open3d
+
+
+def _how_to_get(library: str) -> str:
+    if library in _PACKAGES:
+        return f"on Debian and Ubuntu `apt-get install {_PACKAGES[library]}` brings it"
+    return "install the package of your system that holds it"

@@ -79,7 +79,9 @@ def pack(
         "format": FORMAT,
         "data": identity.data,
         "runs": digests,
-        "P1_epe_mm": json.loads(report.read_text())["protocols"]["P1"]["epe_mm"] if report.exists() else None,
+        "P1_epe_mm": json.loads(report.read_text(encoding="utf-8"))["protocols"]["P1"]["epe_mm"]
+        if report.exists()
+        else None,
     }
     configs = {"model": config, "mask": mask_config, "camera": camera_config, "finder": finder_config}
     metadata = {"about": json.dumps(about)} | {f"{part}.config": c.to_json() for part, c in configs.items()}

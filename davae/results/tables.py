@@ -116,10 +116,10 @@ def row_of(run: Path | str) -> dict[str, str]:
     for needed in (run / "config.json", report, log):
         if not needed.exists():
             raise FileNotFoundError(f"{needed}: missing; train and evaluate the run before recording it")
-    with log.open(newline="") as file:
+    with log.open(newline="", encoding="utf-8") as file:
         *_, last = csv.DictReader(file)
-    config = Config.from_json((run / "config.json").read_text())
-    return measured_row(json.loads(report.read_text()), config, last, commit())
+    config = Config.from_json((run / "config.json").read_text(encoding="utf-8"))
+    return measured_row(json.loads(report.read_text(encoding="utf-8")), config, last, commit())
 
 
 def commit() -> str:
@@ -127,7 +127,7 @@ def commit() -> str:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(FOLDER.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
 
     try:
         # The record itself does not count: it changes with every run that is recorded.

@@ -94,7 +94,7 @@ def sweep(
     outcomes: dict[Path, Outcome] = {}
 
     def settle(folder: Path, error: str = "") -> None:
-        report = None if error else json.loads((folder / "metrics.json").read_text())
+        report = None if error else json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         outcomes[folder] = Outcome(owner[folder], folder, report, error)
         board.settle(folder, State.FAILED if error else State.DONE, error)
         if settled is not None:

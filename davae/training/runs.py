@@ -84,7 +84,9 @@ class Identity:
         """
         package = Path(__file__).parents[1]
         files = sorted(path for pattern in _SHAPING_SOURCES[network] for path in package.glob(pattern))
-        sources = {f.relative_to(package).as_posix(): code_digest(f.read_text()) for f in files}
+        sources = {
+            f.relative_to(package).as_posix(): code_digest(f.read_text(encoding="utf-8")) for f in files
+        }
         begun = None if init is None else weights_digest(init)
         masks = masks or {}
         return cls(data_digest, sources, begun, masks.get("digest"), masks.get("network"))
@@ -120,8 +122,10 @@ def open_run(run: Path, config: Saved, identity: Identity) -> None:
         write_text(run / "environment.txt", environment())
         write_text(identity_file, json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
         return
-    found = Identity(**json.loads(identity_file.read_text()))
-    unlike = differences(json.loads(config_file.read_text()), json.loads(config.to_json()), "config")
+    found = Identity(**json.loads(identity_file.read_text(encoding="utf-8")))
+    unlike = differences(
+        json.loads(config_file.read_text(encoding="utf-8")), json.loads(config.to_json()), "config"
+    )
     if found.data != identity.data:
         unlike.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
     if found.init != identity.init:
@@ -146,7 +150,7 @@ def open_run(run: Path, config: Saved, identity: Identity) -> None:
 def identity_of(run: Path | str) -> Identity | None:
     """Return what a run was trained on, or None where the folder does not say."""
     path = Path(run) / "identity.json"
-    return Identity(**json.loads(path.read_text())) if path.exists() else None
+    return Identity(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def weights_digest(run: Path | str) -> str:
@@ -198,7 +202,7 @@ def load(run: Path, kind: type, build: Callable[[Any], torch.nn.Module], command
             f"{run}: no config.json, so no run here. Train one with "
             f"`python -m davae {command} --run {run} ...`"
         )
-    config = kind.from_json((run / "config.json").read_text())
+    config = kind.from_json((run / "config.json").read_text(encoding="utf-8"))
     if not is_finished(run):
         raise FileNotFoundError(
             f"{run}: training is not finished (no model.safetensors). Repeat the `python -m davae {command}` "
@@ -233,7 +237,7 @@ def load_resume_point(run: Path) -> dict[str, Any] | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a kill leaves either the old file or the new one."""
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def environment() -> str:

@@ -27,6 +27,7 @@ from davae.data.doctor.open_rhd import open_rhd, open_synthhand
 from davae.data.doctor.open_stb import open_stb
 from davae.data.doctor.parts import Part
 from davae.data.doctor.sights import Sight, choose_sights, see
+from davae.data.layout import misplaced
 from davae.data.readers import check_dataset
 
 __all__ = ["Check", "Diagnosis", "Finding", "Sight", "examine", "sights"]
@@ -65,8 +66,12 @@ class Diagnosis:
         """
         errors = sum(finding.level == "ERROR" for check in self.checks for finding in check.findings)
         end = "usable" if self.usable else f"not usable as it is: {counted(errors, 'error')}"
-        table = format_checks(self.checks).replace(f"{self.root}{os.sep}", "")
-        return f"{self.dataset} in {self.root}\n\n{table}\n\n{end}"
+        lines = format_checks(self.checks).splitlines()
+        # What to do is not cut: commands run where the user is, not in the folder.
+        lines = [
+            line if line.startswith("  -> ") else line.replace(f"{self.root}{os.sep}", "") for line in lines
+        ]
+        return "\n".join([f"{self.dataset} in {self.root}", "", *lines, "", end])
 
 
 def examine(
@@ -87,8 +92,16 @@ def examine(
     """
     check_dataset(dataset)
     root = Path(root)
+    wrong = misplaced(dataset, root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; give the folder that {dataset} was unpacked to")
+        what, advice = wrong or ("no such folder", f"give the folder that {dataset} was unpacked to")
+        raise FileNotFoundError(f"{root}: {what}; {advice}")
+    if wrong:
+        what, advice = wrong
+        finding = Finding("ERROR", str(root), what, advice=advice)
+        return Diagnosis(
+            dataset, root, [Check("layout", "nothing", "another folder is meant", (finding,))], [], []
+        )
     parts, absent = OPEN[dataset](root)
     names = ", ".join(part.name for part in parts) if len(parts) <= 3 else f"{len(parts)} parts"
     errors = sum(finding.level == "ERROR" for finding in absent)

@@ -36,7 +36,7 @@ def open_synthhand(root: Path) -> Opened:
     """Open the folders of a SynthHand, which says itself how many samples it should have."""
     path = root / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         due = {folder: int(manifest[split]) for split, folder in rhd.FOLDERS.items()}
         size = int(manifest["size"])
     except (OSError, ValueError, KeyError, TypeError) as error:

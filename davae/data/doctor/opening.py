@@ -34,11 +34,8 @@ def views(dataset: str, root: Path, splits: Iterable[str], **options: str) -> di
 
 
 def missing(root: Path, name: str) -> Finding:
-    """Say that a split is not there, and whether the dataset lies one folder further down."""
-    below = sorted(path for path in root.iterdir() if (path / name).exists())
-    advice = (
-        f"did you mean --root {below[0]}?" if below else "unpack it from the archive into the same folder"
-    )
+    """Say that a split is not there."""
+    advice = "unpack it from the archive into the same folder"
     return Finding("ERROR", str(root / name), "missing split", "no such folder or file", advice)
 
 

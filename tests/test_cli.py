@@ -1,0 +1,162 @@
+"""What the command line says: unknown choices, terminals that lack a letter, missing libraries."""
+
+import os
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+from davae import cli, options
+from davae.data.stb_labels import WRIST_RULES
+from davae.hand.render import load_open3d
+
+LATIN = {"PYTHONIOENCODING": "latin-1"}
+PLAIN_C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def python(*arguments, check=True, **environment):
+    """Run Python in another environment; return what it printed as bytes."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        env=environ | environment,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def refused(capsys, monkeypatch):
+    """What the command line says of arguments that it refuses, lines and frame joined to one sentence."""
+
+    def say(*arguments):
+        monkeypatch.setattr(sys, "argv", ["davae", *arguments])
+        monkeypatch.setenv("PYTHONIOENCODING", "utf-8")  # which a command changes, put back afterwards
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2
+        said = capsys.readouterr()
+        return " ".join((said.out + said.err).replace("│", " ").split())
+
+    return say
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("predict", "x.jpg", "--out", "y", "--side", "rigth"),
+            "--side: unknown choice 'rigth'; choose one of left, right (did you mean right?)",
+        ),
+        (
+            ("train", "--data", "x", "--run", "y", "--preset", "Labtop"),
+            "--preset: unknown preset 'Labtop'; choose one of smoke, laptop, sweep, gpu, paper "
+            "(did you mean laptop?)",
+        ),
+        (
+            ("summary", "--model", "vae"),
+            "--model: unknown model 'vae'; choose one of da, na, se",
+        ),
+        (
+            ("reproduce", "--mask", "net"),
+            "--mask: unknown mask 'net'; choose one of none, truth, network",
+        ),
+        (
+            ("prepare", "--dataset", "freihnd", "--root", "x", "--out", "y"),
+            "--dataset: unknown choice 'freihnd'; choose one of synthhand, rhd, stb, freihand "
+            "(did you mean freihand?)",
+        ),
+        (
+            ("prepare", "--dataset", "stb", "--root", "x", "--out", "y", "--wrist", "None"),
+            "--wrist: unknown choice 'None'; choose one of ring, middle, knuckles, palm",
+        ),
+        (("app", "--port", "8o"), "--port: expected a whole number, found '8o'"),
+        (
+            ("predict", "x.jpg", "--out", "y", "--bone-mm", "long"),
+            "--bone-mm: expected a number, found 'long'",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_told_with_what_may_be_meant(refused, arguments, words):
+    assert words in refused(*arguments)
+
+
+def test_capitals_do_not_matter():
+    assert options.choose("Right", ("left", "right")) == "right"
+    assert options.choose("SMOKE", ("smoke", "laptop")) == "smoke"
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_code():
+    assert get_args(cli.WristRule) == tuple(WRIST_RULES)
+
+
+def test_a_terminal_without_greek_letters_ends_no_command():
+    code = (  # figures, which take seconds, are left out
+        "import sys; from davae import cli, findings; findings.draw = lambda *_: ['the figures']; "
+        "sys.argv = ['davae', 'findings']; cli.main()"
+    )
+    done = python("-c", code, **PLAIN_C)
+    assert b"\\u03b2 itself, at the paper's \\u03b1" in done.stdout
+    assert done.stdout.endswith(b"the figures\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there names are text")
+def test_a_name_that_is_no_text_ends_no_command(tmp_path):
+    root = tmp_path / os.fsdecode(b"\xff-set")
+    try:
+        root.mkdir()
+    except OSError:
+        pytest.skip("this file system wants names that are text")
+    done = python("-m", "davae", "check-data", "--dataset", "rhd", "--root", root, check=False)
+    assert done.returncode == 1 and b"\\udcff-set" in done.stdout and b"not usable as it is" in done.stdout
+
+
+def test_processes_that_a_command_starts_print_as_it_does():
+    code = (
+        "import subprocess, sys; from davae.streams import escape_unprintable; escape_unprintable(); "
+        "subprocess.run([sys.executable, '-c', 'print(chr(946))'], check=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ | LATIN, check=True
+    )
+    assert done.stdout.strip() == b"\\u03b2"
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        ("ImportError('libGL.so.1: {}')", "libGL.so.1 is missing.*`apt-get install libgl1`"),
+        ("OSError('libgomp.so.1: {}')", "libgomp.so.1 is missing.*`apt-get install libgomp1`"),
+        ("ImportError('libX11.so.6: {}')", "libX11.so.6 is missing.*`apt-get install libx11-6`"),
+        ("ImportError('libodd.so: {}')", "libodd.so is missing.*the package of your system that holds it"),
+    ],
+)
+def test_a_missing_library_of_the_system_is_named_with_its_package(tmp_path, monkeypatch, raised, words):
+    """As the dynamic loader says it, of which Open3D passes on the words."""
+    said = "cannot open shared object file: No such file or directory"
+    (tmp_path / "open3d.py").write_text(f"raise {raised.format(said)}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "open3d", raising=False)
+    with pytest.raises(OSError, match=words):
+        load_open3d()
+
+
+def test_render_says_which_library_is_missing(tmp_path):
+    said = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "open3d.py").write_text(f"raise ImportError({said!r})\n", encoding="utf-8")
+    counts = ("--train", 1, "--val", 1, "--test", 1, "--workers", 2)
+    arguments = ("-m", "davae", "render", "--out", tmp_path / "set", *counts)
+    done = python(*arguments, check=False, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert b"davae: libGL.so.1 is missing" in done.stderr and b"apt-get install libgl1" in done.stderr
+
+
+def test_another_fault_of_open3d_is_passed_on(tmp_path, monkeypatch):
+    (tmp_path / "open3d.py").write_text("raise ImportError('built for another Python')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "open3d", raising=False)
+    with pytest.raises(ImportError, match="built for another Python"):
+        load_open3d()
