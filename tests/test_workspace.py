@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from davae import notebooks
+from davae import notebooks, workspace
 from davae.results.tables import read_reported
 from davae.workspace import Workspace, parameters_of
 
@@ -103,9 +103,7 @@ def test_reproduce_reuses_finished_work(home):
     """A second pass over a finished workspace trains nothing and prints the table and the figures' paths."""
     finished = (home.run / "model.safetensors", home.prepared / "manifest.json")
     before = [path.stat().st_mtime_ns for path in finished]
-    (home.home / "notebooks").mkdir()
-    (home.home / "notebooks" / "01_data_preprocessing.ipynb").touch()  # this is what marks a project's folder
-    said = davae("reproduce", "--preset", "smoke", cwd=home.home).stdout
+    said = davae("reproduce", "--preset", "smoke", "--home", home.home).stdout
     assert "mean pose" in said and "weighted term" in said
     paths = re.findall(r"^  (.+\.(?:png|ipynb))$", said, flags=re.M)
     assert len(paths) >= 14 and all(Path(path).exists() for path in paths)
@@ -137,9 +135,13 @@ def test_errors_are_told_in_words(arguments, words, tmp_path, monkeypatch):
 def test_unknown_notebook_parameters_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match=r"unknown parameter\(s\) \['presett'\]"):
         notebooks.execute(tmp_path / "out", {"presett": "smoke"})
+    with pytest.raises(ValueError, match=r"unknown parameter\(s\) \['weights'\]"):  # which 05 alone knows
+        notebooks.execute(tmp_path / "out", {"preset": "smoke", "weights": "shipped"}, only="06")
     with pytest.raises(ValueError, match="no notebook's name contains 'nothing'"):
         notebooks.execute(tmp_path / "out", {}, only="nothing")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="holds the notebooks themselves"):
+        notebooks.execute(notebooks.notebook_folder(), {})
 
 
 def test_every_notebook_takes_the_parameters_of_a_workspace():
@@ -155,3 +157,40 @@ def test_rhd_needs_a_root_and_datasets_have_names():
         Workspace.of("smoke", dataset="rhd")
     with pytest.raises(ValueError, match="unknown dataset 'mano'"):
         Workspace.of("smoke", dataset="mano")
+
+
+def test_empty_home_is_the_clone_wherever_a_notebook_lies(tmp_path, monkeypatch):
+    copied = tmp_path / "notebooks"  # as a student may copy them: to a folder of the same name, too
+    copied.mkdir()
+    (copied / "01_data_preprocessing.ipynb").touch()
+    monkeypatch.chdir(copied)
+    clone = notebooks.notebook_folder().parent
+    assert Workspace.of("smoke").home == clone
+    assert Workspace.of("smoke", home="mine").home == copied / "mine"
+    # Installed without a clone, only a folder inside of one will do.
+    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "site-packages" / "davae" / "workspace.py"))
+    with pytest.raises(FileNotFoundError, match="name a folder by `home`"):
+        Workspace.of("smoke")
+    monkeypatch.chdir(clone / "notebooks")
+    assert Workspace.of("smoke").home == clone
+
+
+def test_weights_bring_their_size_of_pictures_and_a_folder_of_figures(tmp_path, monkeypatch):
+    ours, shipped = (Workspace.of("smoke", home=str(tmp_path), weights=w) for w in ("", "shipped"))
+    model = shipped.release().configs["model"]
+    assert shipped.config.data.image_px == model.data.image_px != ours.config.data.image_px
+    assert shipped.rendered == ours.rendered and shipped.prepared != ours.prepared
+    assert shipped.figures.name == f"{ours.figures.name}-shipped"
+    assert "weights" not in parameters_of(ours) and parameters_of(shipped)["weights"] == "shipped"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"mine\.safetensors: missing"):
+        Workspace.of("smoke", home=str(tmp_path), weights="mine.safetensors")
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+def test_the_walk_through_the_latent_space_runs_on_the_shipped_weights(home):
+    space = Workspace.of("smoke", home=str(home.home), weights="shipped")
+    (path,) = notebooks.execute(space.executed / "shipped", parameters_of(space), only="05", progress=False)
+    assert path.exists() and len(list(space.figures.glob("*.png"))) >= 10
+    assert not (space.figures / "leaks_over_r.png").exists()  # that is of runs
