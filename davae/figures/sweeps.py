@@ -131,7 +131,9 @@ def leak_curves(
         beyond = np.isfinite(y) & (y > top)
         ax.plot(x[beyond], np.full(beyond.sum(), top), "^", color=colour, markersize=7, clip_on=False)
         for place, value in zip(x[beyond], y[beyond], strict=True):
-            ax.annotate(f"{value:.3g}", (place, top), (6, -9), textcoords="offset points", color=colour)
+            ax.annotate(
+                f"{value:.3g}", (place, top), (0, -13), textcoords="offset points", ha="center", color=colour
+            )
     ax.axhline(bound, color="#777777", linestyle=":", label="what may pass as nothing")
     ax.axvspan(*np.log10(claim), color=CLAIM, zorder=0, label=claimed)
     ax.set(xlabel=f"lg {variable}", ylabel="ratio of medians", ylim=(0, top))
