@@ -128,12 +128,13 @@ def leak_curves(
         y, colour = np.asarray(found, dtype=float), SERIES[index % len(SERIES)]
         same_length(values=x, ratios=y)
         ax.plot(x, y, "o-", color=colour, label=label)
-        beyond = np.isfinite(y) & (y > top)
-        ax.plot(x[beyond], np.full(beyond.sum(), top), "^", color=colour, markersize=7, clip_on=False)
-        for place, value in zip(x[beyond], y[beyond], strict=True):
-            ax.annotate(
-                f"{value:.3g}", (place, top), (0, -13), textcoords="offset points", ha="center", color=colour
-            )
+        for place, value in zip(x, y, strict=True):
+            if np.isfinite(value) and value > top:
+                ax.plot(place, top, "^", color=colour, markersize=7, clip_on=False)
+                ax.annotate(
+                    f"{float(f'{value:.3g}'):,.6g}", (place, top), (0, -13), textcoords="offset points",
+                    ha="center", color=colour,
+                )  # fmt: skip
     ax.axhline(bound, color="#777777", linestyle=":", label="what may pass as nothing")
     ax.axvspan(*np.log10(claim), color=CLAIM, zorder=0, label=claimed)
     ax.set(xlabel=f"lg {variable}", ylabel="ratio of medians", ylim=(0, top))
