@@ -315,9 +315,13 @@ SMOKE = (
 
 
 def reproduce(space: Workspace) -> str:
-    """Run every stage and all notebooks; return the report: one table and the paths of what was made."""
+    """Run every stage and all notebooks; return the report: one table and the paths of what was made.
+
+    Raises:
+        NotebookError: notebooks failed; the report of all else is printed before.
+    """
     from davae.evaluation import format_table
-    from davae.notebooks import execute
+    from davae.notebooks import NotebookError, execute
 
     masked = space.config.data.mask == "network"
     stages = [("render and prepare", space.prepared, space.ensure_prepared)]
@@ -327,12 +331,15 @@ def reproduce(space: Workspace) -> str:
         ("evaluate", space.run / "metrics.json", space.ensure_evaluated),
         ("notebooks", space.executed, lambda: execute(space.executed, parameters_of(space))),
     ]
-    done = {}
+    done, failed = {}, None
     for number, (name, folder, work) in enumerate(stages, start=1):
         print(f"[{number}/{len(stages)}] {name}: {folder}", flush=True)
-        done[name] = work()
+        try:
+            done[name] = work()
+        except NotebookError as error:  # of the last stage
+            failed = error
     figures = sorted(space.figures.glob("*.png"))
-    return "\n".join(
+    report = "\n".join(
         [
             "",
             *(SMOKE if space.config.preset == "smoke" else ()),
@@ -344,6 +351,10 @@ def reproduce(space: Workspace) -> str:
             *(f"  {path}" for path in sorted(space.executed.glob("*.ipynb"))),
         ]
     )
+    if failed is not None:
+        print(report, flush=True)
+        raise failed
+    return report
 
 
 def parameters_of(space: Workspace) -> dict[str, Any]:

@@ -110,6 +110,18 @@ def test_reproduce_reuses_finished_work(home):
     assert before == [path.stat().st_mtime_ns for path in finished]
 
 
+@pytest.mark.slow
+def test_a_notebook_that_fails_does_not_cost_the_report(home, monkeypatch, capsys):
+    def fails(*_):
+        raise notebooks.NotebookError("03_x.ipynb: the kernel died")
+
+    monkeypatch.setattr(notebooks, "execute", fails)
+    with pytest.raises(notebooks.NotebookError, match="03_x"):
+        workspace.reproduce(home)
+    said = capsys.readouterr().out
+    assert "mean pose" in said and str(home.executed / EXECUTED[0]) in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
