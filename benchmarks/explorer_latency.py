@@ -24,6 +24,7 @@ from workbench import Workbench
 
 from davae.config import BLOCKS, preset
 from davae.explorer import LatentExplorer
+from davae.kernels import OwnKernel
 from davae.networks import DaVAE
 from davae.training.runs import load_model
 
@@ -64,7 +65,7 @@ import explorer_latency
 print(json.dumps(explorer_latency.measure({name!r}, {run!r}, {moves})))
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", kernel_manager_class=OwnKernel).execute()
     said = "".join(output.get("text", "") for output in notebook.cells[0].outputs if output.name == "stdout")
     return json.loads(said.splitlines()[-1])
 

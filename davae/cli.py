@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from davae.config import PRESETS, VARIANTS, DataConfig
-from davae.notebooks import NotebookError
+from davae.notebooks import CELL_TIMEOUT_S, NotebookError
 from davae.options import REGISTRY, one_of
 from davae.streams import escape_unprintable
 
@@ -418,8 +418,13 @@ def notebooks(
     rig: Literal["sk", "bb"] = "sk",
     mask: Mask = "",
     only: str = "",
+    weights: str = "",
+    home: str = "",
+    timeout_s: int = CELL_TIMEOUT_S,
 ) -> None:
     """Execute the notebooks through papermill; data and runs that they need are made first.
+
+    One that fails is reported at the end and stops no other. Exit status 1 says that one failed.
 
     Args:
         preset: Size and schedule.
@@ -432,13 +437,19 @@ def notebooks(
         mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask;
             where nothing is said, the preset decides.
         only: Run just the notebooks whose name contains this.
+        weights: Of 05 alone: `shipped`, for the model that comes with davae, or a file of `pack`, to look at
+            instead of a run. With `--only 05` nothing is then trained.
+        home: Where data and outputs live; the clone's folder where nothing is said.
+        timeout_s: Seconds that one cell may take; 0 for no limit, as a sweep's hours in 03 and 04 may need.
     """
     from davae.notebooks import execute
     from davae.workspace import Workspace, parameters_of
 
-    space = Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig, mask=mask)
-    space.ensure_trained()
-    for path in execute(out, parameters_of(space), only=only):
+    asked = {"seed": seed, "model": model, "dataset": dataset, "root": root, "rig": rig, "mask": mask}
+    space = Workspace.of(preset, **asked, home=home, weights=weights)
+    if not weights:
+        space.ensure_trained()
+    for path in execute(out, parameters_of(space), only=only, timeout_s=timeout_s):
         print(path)
 
 
@@ -450,6 +461,7 @@ def reproduce(
     root: str = "",
     rig: Literal["sk", "bb"] = "sk",
     mask: Mask = "",
+    home: str = "",
 ) -> None:
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
 
@@ -462,13 +474,13 @@ def reproduce(
         rig: Of STB alone: its pictures with a cloud, or its stereo pictures.
         mask: What the network sees: the crop, or the hand over grey by its true or by its predicted mask;
             where nothing is said, the preset decides.
+        home: Where data and outputs live; the clone's folder where nothing is said.
     """
     from davae.workspace import Workspace
     from davae.workspace import reproduce as run_all
 
-    print(
-        run_all(Workspace.of(preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig, mask=mask))
-    )
+    asked = {"seed": seed, "model": model, "dataset": dataset, "root": root, "rig": rig, "mask": mask}
+    print(run_all(Workspace.of(preset, **asked, home=home)))
 
 
 def findings(out: Path = Path("docs/figures")) -> None:

@@ -13,13 +13,16 @@ import os
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from davae.config import VARIANTS, Config, DataConfig, MaskConfig, mask_preset, preset
 from davae.data.readers import check_dataset
 from davae.sweeps import Outcome, sweep
 from davae.sweeps.executors import factory
 from davae.sweeps.studies import Study
+
+if TYPE_CHECKING:
+    from davae.photo.release import Release
 
 # Where data/README.md says that a dataset goes. There its name says enough; elsewhere may lie another copy.
 PLACES = {"rhd": "RHD_published_v2", "stb": "STB", "freihand": "FreiHAND"}
@@ -76,7 +79,8 @@ def mask_experiment(name: str, *, seed: int = 0, crop: str = "plain") -> MaskCon
 class Workspace:
     """Where an experiment's files live below `home`, and the stages that make them.
 
-    SynthHand is rendered; of any other dataset, `root` is the folder on disk. `rig` is STB's.
+    SynthHand is rendered; of any other dataset, `root` is the folder on disk. `rig` is STB's. `weights` is a
+    file of `davae pack`, or "shipped": a finished model to look at, whose images the data then are.
     """
 
     config: Config
@@ -84,6 +88,7 @@ class Workspace:
     dataset: str = "synthhand"
     root: str = ""
     rig: str = "sk"
+    weights: str = ""
 
     def __post_init__(self):
         check_dataset(self.dataset)
@@ -104,11 +109,37 @@ class Workspace:
         root: str = "",
         rig: str = "sk",
         mask: str = "",
+        weights: str = "",
     ) -> "Workspace":
-        """Return the workspace of a preset, below `home` or, where that is empty, the project's folder."""
+        """Return the workspace of a preset, below `home` or, where that is empty, the project's folder.
+
+        Raises:
+            FileNotFoundError: `home` is empty and there is no such folder, or no file of `weights`.
+            ValueError: unknown preset, model, mask or dataset, or `weights` are damaged.
+        """
         config = experiment(name, seed=seed, model=model, mask=mask)
-        home = Path(home).resolve() if home else project_folder()  # notebooks run in a folder of their own
-        return cls(config, home, dataset, str(Path(root).resolve()) if root else "", rig)
+        home = Path(home).resolve() if home else project_folder()  # wherever the notebook lies
+        weights = str(Path(weights).resolve()) if weights not in ("", "shipped") else weights
+        space = cls(config, home, dataset, str(Path(root).resolve()) if root else "", rig, weights)
+        if weights:
+            seen = space.release().configs["model"].data
+            px = {"image_px": seen.image_px}
+            data = dataclasses.replace(config.data, **px, crop=seen.crop, scale_min=seen.scale_min)
+            model = dataclasses.replace(config.model, **px)
+            space = dataclasses.replace(space, config=dataclasses.replace(config, data=data, model=model))
+        return space
+
+    def release(self) -> "Release":
+        """Open the file of `weights`.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            ValueError: it is damaged, or no file of `davae pack`.
+        """
+        from davae.photo.release import unpack
+        from davae.predict import WEIGHTS
+
+        return unpack(WEIGHTS if self.weights == "shipped" else self.weights)
 
     @property
     def options(self) -> dict[str, str]:
@@ -187,7 +218,8 @@ class Workspace:
     @property
     def figures(self) -> Path:
         """Where the notebooks put their figures."""
-        return self.home / "outputs" / "figures" / self.run.name
+        of = f"-{Path(self.weights).stem}" if self.weights else ""
+        return self.home / "outputs" / "figures" / f"{self.run.name}{of}"
 
     @property
     def executed(self) -> Path:
@@ -304,9 +336,13 @@ SMOKE = (
 
 
 def reproduce(space: Workspace) -> str:
-    """Run every stage and all notebooks; return the report: paths of what was made, then the table."""
+    """Run every stage and all notebooks; return the report: paths of what was made, then the table.
+
+    Raises:
+        NotebookError: notebooks failed; the report of all else is printed before.
+    """
     from davae.evaluation import format_table
-    from davae.notebooks import execute
+    from davae.notebooks import NotebookError, execute
 
     masked = space.config.data.mask == "network"
     stages = [("render and prepare", space.prepared, space.ensure_prepared)]
@@ -316,12 +352,15 @@ def reproduce(space: Workspace) -> str:
         ("evaluate", space.run / "metrics.json", space.ensure_evaluated),
         ("notebooks", space.executed, lambda: execute(space.executed, parameters_of(space))),
     ]
-    done = {}
+    done, failed = {}, None
     for number, (name, folder, work) in enumerate(stages, start=1):
         print(f"[{number}/{len(stages)}] {name}: {folder}", flush=True)
-        done[name] = work()
+        try:
+            done[name] = work()
+        except NotebookError as error:  # of the last stage
+            failed = error
     figures = sorted(space.figures.glob("*.png"))
-    return "\n".join(
+    report = "\n".join(
         [
             "",
             "Figures:",
@@ -334,11 +373,16 @@ def reproduce(space: Workspace) -> str:
             format_table(done["evaluate"]),  # last, where one looks
         ]
     )
+    if failed is not None:
+        print(report, flush=True)
+        raise failed
+    return report
 
 
 def parameters_of(space: Workspace) -> dict[str, Any]:
     """The notebook parameters that lead a notebook to this workspace."""
-    return {
+    given = {"weights": space.weights} if space.weights else {}  # not every notebook knows it
+    return given | {
         "preset": space.config.preset,
         "seed": space.config.train.seed,
         "model": variant_of(space.config),
@@ -351,8 +395,16 @@ def parameters_of(space: Workspace) -> dict[str, Any]:
 
 
 def project_folder() -> Path:
-    """The nearest folder above the current one that holds the notebooks, else the current one."""
-    here = Path.cwd()
-    return next(
-        (f for f in (here, *here.parents) if (f / "notebooks" / "01_data_preprocessing.ipynb").exists()), here
+    """The clone that davae is imported from, wherever one works; where it is none, the nearest one above.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    here, marks = Path.cwd(), ("davae/workspace.py", "notebooks/01_data_preprocessing.ipynb")
+    for folder in (Path(__file__).parents[1], here, *here.parents):
+        if all((folder / mark).exists() for mark in marks):
+            return folder
+    raise FileNotFoundError(
+        f"{here}: davae is not installed from a clone (`pip install -e .`), and this folder lies in none, so "
+        "nothing says where data and outputs belong; name a folder by `home`"
     )

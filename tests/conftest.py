@@ -1,9 +1,11 @@
 """What every test shares: one thread, fixed seeds, no windows, a tiny config, and a rule about skipping."""
 
 import dataclasses
+import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +45,17 @@ def _seeded() -> None:
     """Start each test from the same global random state, whatever ran before it."""
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def foreign_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for JUPYTER_PATH whose kernel python3 is not of this Python, and useless."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    argv = [sys.executable, "-c", "raise SystemExit('the Python of someone else')", "{connection_file}"]
+    spec = folder / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -335,8 +335,11 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Where `davae app` serves the weights that come with it; it ends as Ctrl-C would end it."""
+def address(tmp_path_factory, foreign_kernel):
+    """Where `davae app` serves the weights that come with it; it ends as Ctrl-C would end it.
+
+    Its pages must run in davae's own Python, although the Jupyter path has another that is called python3.
+    """
     port, log = free_port(), tmp_path_factory.mktemp("app") / "log.txt"
     words = ["-m", "davae", "app", "--port", port, "--no-browser"]
     with log.open("w") as file:
@@ -344,7 +347,7 @@ def address(tmp_path_factory):
             [sys.executable, *map(str, words)],
             stdout=file,
             stderr=file,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_PATH": str(foreign_kernel)},
         )
     try:
         for _ in range(600):

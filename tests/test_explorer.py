@@ -20,6 +20,7 @@ from davae import explorer as module
 from davae.config import BLOCKS
 from davae.explorer import LatentExplorer, describe
 from davae.hand.procedural import procedural_rig
+from davae.kernels import OwnKernel
 from davae.latent import Change, encode, straight
 from davae.latent_walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
@@ -385,7 +386,7 @@ explorer
 def test_a_notebook_without_a_browser_shows_the_figure_then_the_controls():
     move = nbformat.v4.new_code_cell("explorer.sliders['pose'][0].value = 2.0\nprint(explorer.changed.value)")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOW), move])
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", kernel_manager_class=OwnKernel).execute()
     shown = [out.data for out in notebook.cells[0].outputs if out.output_type == "display_data"]
     assert "image/png" in shown[0] and "application/vnd.jupyter.widget-view+json" in shown[1]
     assert pixels(base64.b64decode(shown[0]["image/png"])).std() > 1

@@ -46,6 +46,12 @@ def one_hand(projection: str | None = None) -> Figure:
     return figure
 
 
+LEAKS = {
+    "appearance moves the outline, over what pose does": [0.6, 0.4, 1.2, 0.2, np.nan],
+    "pose changes the colour, over what appearance does": [3.5, 0.4, 0.1, 0.3, 1234.0],
+}
+LEAK_OPTIONS = {"bound": 0.2, "variable": "r", "claim": (3, 30), "claimed": "the paper's best r, by error"}
+
 MAKERS = {
     "draw_hand": one_hand,
     "hand_3d": lambda: one_hand("3d"),
@@ -75,6 +81,7 @@ MAKERS = {
         variable="r",
     ),
     "kl_profiles": lambda: figures.kl_profiles({"r = 3": KL, "r = 3000": KL}),
+    "leak_curves": lambda: figures.leak_curves(SWEPT, LEAKS, **LEAK_OPTIONS),
     "paired_seeds": lambda: figures.paired_seeds(PAIRS),
     "trend": lambda: figures.trend(
         np.linspace(20, 40, 90), {block: RNG.random(90) for block in KL}, xlabel="bone (mm)", ylabel="share"
@@ -205,11 +212,19 @@ def test_pck_legend_holds_the_auc():
 def test_bars_are_as_high_as_their_values(drawn):
     heights = [patch.get_height() for patch in drawn["kl_bars"].axes[0].patches]
     np.testing.assert_allclose(heights, np.sort(KL["pose"])[::-1])
-    assert f"shape: {KL['shape'].sum():.1f} nats,\n7 of 8 in use" in texts(drawn["kl_bars"])
+    assert f"shape: {KL['shape'].sum():.1f} nats,\n7 of 8 above 0.05" in texts(drawn["kl_bars"])
     terms = [patch.get_height() for patch in drawn["term_bars"].axes[0].patches]
     assert terms[0] == LOG["alpha_pose"][0] and terms[6] == LOG["alpha_pose"][-1] and len(terms) == 12
     joints = [patch.get_height() for patch in drawn["error_by_joint"].axes[0].patches]
     np.testing.assert_allclose(joints[:21], PER_JOINT_MM)
+
+
+def test_what_leaks_beyond_the_axis_is_marked_with_its_value(drawn):
+    ax = drawn["leak_curves"].axes[0]
+    marked = [(x, y) for line in ax.lines if line.get_marker() == "^" for x, y in line.get_xydata().tolist()]
+    assert marked == [(np.log10(SWEPT[0]), 1.2), (np.log10(SWEPT[-1]), 1.2)]
+    assert {"3.5", "1,230"} <= set(texts(drawn["leak_curves"]))
+    assert ax.get_ylim() == (0, 1.2)
 
 
 def test_curves_of_a_constant_are_flat():

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from rhd_fixture import write_dataset
 
-from davae import notebooks
+from davae import notebooks, workspace
 from davae.data.prepared import prepare
 from davae.results.tables import read_reported
 from davae.workspace import Workspace, parameters_of
@@ -106,14 +106,24 @@ def test_reproduce_reuses_finished_work(home):
     """A second pass over a finished workspace trains nothing and prints the table and the figures' paths."""
     finished = (home.run / "model.safetensors", home.prepared / "manifest.json")
     before = [path.stat().st_mtime_ns for path in finished]
-    (home.home / "notebooks").mkdir()
-    (home.home / "notebooks" / "01_data_preprocessing.ipynb").touch()  # this is what marks a project's folder
-    said = davae("reproduce", "--preset", "smoke", cwd=home.home).stdout
+    said = davae("reproduce", "--preset", "smoke", "--home", home.home).stdout
     assert "mean pose" in said and "weighted term" in said
     assert said.rindex(".ipynb") < said.index("weighted term") < said.index("mean pose")  # the table is last
     paths = re.findall(r"^  (.+\.(?:png|ipynb))$", said, flags=re.M)
     assert len(paths) >= 14 and all(Path(path).exists() for path in paths)
     assert before == [path.stat().st_mtime_ns for path in finished]
+
+
+@pytest.mark.slow
+def test_a_notebook_that_fails_does_not_cost_the_report(home, monkeypatch, capsys):
+    def fails(*_):
+        raise notebooks.NotebookError("03_x.ipynb: the kernel died")
+
+    monkeypatch.setattr(notebooks, "execute", fails)
+    with pytest.raises(notebooks.NotebookError, match="03_x"):
+        workspace.reproduce(home)
+    said = capsys.readouterr().out
+    assert "mean pose" in said and str(home.executed / EXECUTED[0]) in said
 
 
 @pytest.mark.parametrize(
@@ -141,9 +151,13 @@ def test_errors_are_told_in_words(arguments, words, tmp_path, monkeypatch):
 def test_unknown_notebook_parameters_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match=r"unknown parameter\(s\) \['presett'\]"):
         notebooks.execute(tmp_path / "out", {"presett": "smoke"})
+    with pytest.raises(ValueError, match=r"unknown parameter\(s\) \['weights'\]"):  # which 05 alone knows
+        notebooks.execute(tmp_path / "out", {"preset": "smoke", "weights": "shipped"}, only="06")
     with pytest.raises(ValueError, match="no notebook's name contains 'nothing'"):
         notebooks.execute(tmp_path / "out", {}, only="nothing")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="holds the notebooks themselves"):
+        notebooks.execute(notebooks.notebook_folder(), {})
 
 
 def test_every_notebook_takes_the_parameters_of_a_workspace():
@@ -200,3 +214,40 @@ def test_the_usual_place_and_folders_of_older_versions_keep_their_short_names(
     assert other.prepared != usual.prepared and other.run != usual.run
     moved = on_rhd(tmp_path, tmp_path / "gone" / "RHD")  # deleted since: the arrays are all that is needed
     assert moved.prepared == usual.prepared
+
+
+def test_empty_home_is_the_clone_wherever_a_notebook_lies(tmp_path, monkeypatch):
+    copied = tmp_path / "notebooks"  # as a student may copy them: to a folder of the same name, too
+    copied.mkdir()
+    (copied / "01_data_preprocessing.ipynb").touch()
+    monkeypatch.chdir(copied)
+    clone = notebooks.notebook_folder().parent
+    assert Workspace.of("smoke").home == clone
+    assert Workspace.of("smoke", home="mine").home == copied / "mine"
+    # Installed without a clone, only a folder inside of one will do.
+    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "site-packages" / "davae" / "workspace.py"))
+    with pytest.raises(FileNotFoundError, match="name a folder by `home`"):
+        Workspace.of("smoke")
+    monkeypatch.chdir(clone / "notebooks")
+    assert Workspace.of("smoke").home == clone
+
+
+def test_weights_bring_their_size_of_pictures_and_a_folder_of_figures(tmp_path, monkeypatch):
+    ours, shipped = (Workspace.of("smoke", home=str(tmp_path), weights=w) for w in ("", "shipped"))
+    model = shipped.release().configs["model"]
+    assert shipped.config.data.image_px == model.data.image_px != ours.config.data.image_px
+    assert shipped.rendered == ours.rendered and shipped.prepared != ours.prepared
+    assert shipped.figures.name == f"{ours.figures.name}-shipped"
+    assert "weights" not in parameters_of(ours) and parameters_of(shipped)["weights"] == "shipped"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"mine\.safetensors: missing"):
+        Workspace.of("smoke", home=str(tmp_path), weights="mine.safetensors")
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+def test_the_walk_through_the_latent_space_runs_on_the_shipped_weights(home):
+    space = Workspace.of("smoke", home=str(home.home), weights="shipped")
+    (path,) = notebooks.execute(space.executed / "shipped", parameters_of(space), only="05", progress=False)
+    assert path.exists() and len(list(space.figures.glob("*.png"))) >= 10
+    assert not (space.figures / "leaks_over_r.png").exists()  # that is of runs

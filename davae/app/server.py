@@ -35,6 +35,7 @@ def serve(weights: Path | None = None, port: int = 8866, browser: bool = True) -
     unpack(weights)
     port = free_port(port)
     options = ["--Voila.ip=127.0.0.1", f"--port={port}", "--Voila.port_retries=0", "--theme=light"]
+    options.append("--VoilaConfiguration.kernel_spec_manager_class=davae.kernels.OwnKernels")
     command = ["voila", str(NOTEBOOK), *options, *([] if browser else ["--no-browser"])]
     print(f"http://127.0.0.1:{port} serves the app until you stop it with Ctrl-C", flush=True)
     os.execve(sys.executable, [sys.executable, "-m", *command], os.environ | {WEIGHTS_VARIABLE: str(weights)})

@@ -23,14 +23,22 @@ from davae.figures.statistics import (
     viewpoint_scatter,
 )
 from davae.figures.style import new_axes, new_figure, styled, use_style
-from davae.figures.sweeps import draw_sweep, kl_profiles, paired_seeds, rate_distortion, sweep_curve, trend
+from davae.figures.sweeps import (
+    draw_sweep,
+    kl_profiles,
+    leak_curves,
+    paired_seeds,
+    rate_distortion,
+    sweep_curve,
+    trend,
+)
 
 __all__ = [
     "best_median_worst", "bone_length_histogram", "check_sheet", "cloud_figure", "code_bars", "compare_3d",
     "draw_cloud", "draw_hand", "draw_pck", "draw_sweep", "error_by_joint", "factor_histograms", "hand_3d",
-    "hands_grid", "iou_histogram", "kl_bars", "kl_profiles", "latent_strip", "loss_curves",
-    "mask_comparison", "model_diagram", "new_axes", "new_figure", "paired_seeds", "palm_normal",
-    "pck_beside_reported", "pck_curves", "plotly_hand", "rate_distortion",
+    "hands_grid", "iou_histogram", "kl_bars", "kl_profiles", "latent_strip", "leak_curves",
+    "loss_curves", "mask_comparison", "model_diagram", "new_axes", "new_figure", "paired_seeds",
+    "palm_normal", "pck_beside_reported", "pck_curves", "plotly_hand", "rate_distortion",
     "reconstructions", "skin_tone_histogram", "styled", "sweep_curve", "term_bars", "trend", "use_style",
     "viewpoint_scatter",
 ]  # fmt: skip

@@ -95,7 +95,8 @@ def kl_bars(kl_per_dim: Mapping[str, np.ndarray], *, active: float = 0.05) -> Fi
 
     Args:
         kl_per_dim: block -> (z,) nats, mean over images.
-        active: dimensions below this many nats are drawn pale: they are at the prior and say nothing.
+        active: dimensions below this many nats are drawn pale: they are at the prior and say nothing. Those
+            above it need not say something: a spread that is the same for all images costs nats, too.
     """
     sizes = [len(kl_per_dim[block]) for block in BLOCKS]
     figure, axes = new_axes(2.3, 1, len(BLOCKS), sharey=True, width_ratios=[max(size, 9) for size in sizes])
@@ -104,7 +105,8 @@ def kl_bars(kl_per_dim: Mapping[str, np.ndarray], *, active: float = 0.05) -> Fi
         bars = ax.bar(np.arange(1, len(values) + 1), values, color=HUES[block], width=0.8)
         for bar, value in zip(bars, values, strict=True):
             bar.set_alpha(1.0 if value >= active else 0.3)
-        ax.set_title(f"{block}: {values.sum():.1f} nats,\n{(values >= active).sum()} of {len(values)} in use")
+        above = f"{(values >= active).sum()} of {len(values)} above {active:g}"
+        ax.set_title(f"{block}: {values.sum():.1f} nats,\n{above}")
         ax.set_xticks([1, *range(4, len(values) + 1, 4)])
         ax.grid(axis="x", visible=False)
     axes[0, 0].set_ylabel("KL to the prior (nats)")

@@ -99,6 +99,50 @@ def rate_distortion(
 
 
 @styled
+def leak_curves(
+    values: Sequence[float],
+    ratios: Mapping[str, Sequence[float]],
+    *,
+    bound: float,
+    variable: str,
+    claim: tuple[float, float],
+    claimed: str,
+    top: float = 1.2,
+) -> Figure:
+    """Return what leaks between blocks over what was varied, on an axis that ends at `top`.
+
+    A ratio beyond it stands at the edge as a triangle, with its value; one that is not finite is left out.
+
+    Args:
+        values: (k,) of the variable, positive.
+        ratios: label -> (k,) effect of a block over that of the block whose business it is.
+        bound: up to which a ratio passes as nothing.
+        variable: on the axis.
+        claim: a range of the variable; shaded.
+        claimed: what is claimed of it.
+        top: of the axis.
+    """
+    figure, axes = new_axes(2.8)
+    ax, x = axes[0, 0], np.log10(np.asarray(values, dtype=float))
+    for index, (label, found) in enumerate(ratios.items()):
+        y, colour = np.asarray(found, dtype=float), SERIES[index % len(SERIES)]
+        same_length(values=x, ratios=y)
+        ax.plot(x, y, "o-", color=colour, label=label)
+        for place, value in zip(x, y, strict=True):
+            if np.isfinite(value) and value > top:
+                ax.plot(place, top, "^", color=colour, markersize=7, clip_on=False)
+                ax.annotate(
+                    f"{float(f'{value:.3g}'):,.6g}", (place, top), (0, -13), textcoords="offset points",
+                    ha="center", color=colour,
+                )  # fmt: skip
+    ax.axhline(bound, color="#777777", linestyle=":", label="what may pass as nothing")
+    ax.axvspan(*np.log10(claim), color=CLAIM, zorder=0, label=claimed)
+    ax.set(xlabel=f"lg {variable}", ylabel="ratio of medians", ylim=(0, top))
+    ax.legend(fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.04))
+    return figure
+
+
+@styled
 def kl_profiles(profiles: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Return the KL of each dimension, largest first, of several runs: collapse is a line on the floor.
 

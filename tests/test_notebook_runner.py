@@ -1,0 +1,107 @@
+"""How notebooks are run: by which Python, with which parameters, and what is said of one that stops."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import IPython
+import nbformat
+import pytest
+
+from davae import notebooks
+
+PARAMETERS = "preset = 'smoke'\nseed = 0"
+ALL = sorted(notebooks.notebook_folder().glob("[0-9]*.ipynb"))
+
+
+def write(path, *cells):
+    """A notebook of a parameters cell and these code cells."""
+    tagged = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    rest = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[tagged, *rest], metadata=kernel), path)
+    return path
+
+
+def printed(path):
+    """What the cells of an executed copy printed."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that the runner takes for the project's."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(notebooks, "notebook_folder", lambda: folder)
+    return folder
+
+
+def test_a_foreign_kernel_of_the_same_name_is_not_used(folder, tmp_path, monkeypatch, foreign_kernel):
+    monkeypatch.setenv("JUPYTER_PATH", str(foreign_kernel))
+    write(folder / "01_which.ipynb", "import sys\nprint(sys.executable, preset, seed)")
+    (done,) = notebooks.execute(tmp_path / "out", {"preset": "laptop"}, progress=False)
+    assert printed(done).split() == [sys.executable, "laptop", "0"]
+
+
+def test_notebooks_that_stop_are_reported_in_a_sentence_each_and_stop_no_other(folder, tmp_path):
+    write(folder / "01_dies.ipynb", "print('so far')", "import os  # and out\nos._exit(1)", "print('never')")
+    write(folder / "02_fails.ipynb", "1 / 0")
+    write(folder / "03_works.ipynb", "print('whole')")
+    with pytest.raises(notebooks.NotebookError) as told:
+        notebooks.execute(tmp_path / "out", {}, progress=False)
+    dies, fails = str(told.value).splitlines()
+    assert dies.startswith("01_dies.ipynb: the kernel died at code cell 3 (import os  # and out) (")
+    assert "choose a smaller preset" in dies
+    assert fails.startswith("02_fails.ipynb: code cell 2 failed with ZeroDivisionError: division by zero; ")
+    assert printed(tmp_path / "out" / "01_dies.ipynb") == "so far\n"
+    assert printed(tmp_path / "out" / "03_works.ipynb") == "whole\n"
+
+
+def test_a_cell_that_runs_out_of_time_is_reported_in_a_sentence(folder, tmp_path):
+    sleeps = nbformat.v4.new_code_cell("import time\ntime.sleep(60)")  # no cell before it can be late
+    nbformat.write(nbformat.v4.new_notebook(cells=[sleeps]), folder / "01_sleeps.ipynb")
+    with pytest.raises(notebooks.NotebookError) as told:
+        notebooks.execute(tmp_path / "out", {}, progress=False, timeout_s=1)
+    assert str(told.value).startswith("01_sleeps.ipynb: code cell 1 (import time) took more than 1 s and ")
+    assert "--timeout-s 0" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_each_notebook_gets_the_parameters_that_it_knows(folder, tmp_path):
+    write(folder / "01_knows.ipynb", "print(preset)")
+    nbformat.write(nbformat.v4.new_notebook(), folder / "02_knows_none.ipynb")
+    assert len(notebooks.execute(tmp_path / "out", {"preset": "paper"}, progress=False)) == 2
+    assert printed(tmp_path / "out" / "01_knows.ipynb") == "paper\n"
+
+
+def test_papermill_itself_stops_at_a_parameter_that_the_notebook_does_not_know(tmp_path):
+    check = "from davae.notebooks import check_parameters\ncheck_parameters()"
+    path = write(tmp_path / "one.ipynb", check, "print('went on')")
+    command = [sys.executable, "-m", "papermill", path, tmp_path / "out.ipynb", "-p", "sed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "unknown parameter(s) ['sed']; this notebook knows ['preset', 'seed']" in done.stderr
+    assert "went on" not in printed(tmp_path / "out.ipynb")
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        None,  # run by hand: the next cell is the one that asks
+        "# Parameters\nseed = 3\npreset = 'laptop'",
+        "sed = 3",  # a reader's own cell, typed above
+    ],
+)
+def test_parameters_that_a_notebook_knows_pass(below, monkeypatch):
+    cells = ["", PARAMETERS, *([below] if below else []), "check_parameters()"]
+    shell = SimpleNamespace(user_ns={"In": cells})
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    notebooks.check_parameters()
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_every_notebook_checks_its_parameters_before_anything_else(path):
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert code[0].metadata.tags == ["parameters"]
+    assert "check_parameters()\n" in code[1].source
