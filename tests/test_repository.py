@@ -25,8 +25,18 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 ORDER = (
     *("__init__", "config", "skeleton", "camera", "neighbours", "losses", "metrics", "networks", "summary"),
     *("unpickle", "hand", "data", "training", "inference", "graph", "evaluation", "photo", "export"),
-    *("latent", "latent_walk", "disentanglement", "results", "sweeps", "figures", "explorer", "weights"),
-    *("predict", "predict_files", "app", "notebooks", "workspace", "findings", "cli", "__main__"),
+    *(
+        "latent",
+        "latent_walk",
+        "disentanglement",
+        "results",
+        "sweeps",
+        "figures",
+        "told",
+        "explorer",
+        "weights",
+    ),
+    *("weights", "predict", "predict_files", "app", "notebooks", "workspace", "findings", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}
