@@ -241,7 +241,7 @@ class LatentExplorer:
         views = [
             box(
                 [view, widgets.HTML(f"<div style='{SMALL}'>{CAPTIONS[name]}</div>")],
-                layout={"width": f"{px + 12}px", "max_width": "100%"},
+                layout={"flex": "1 1 220px", "min_width": "0", "max_width": f"{px + 12}px"},
             )
             for name, view in self.views.items()
         ]

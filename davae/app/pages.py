@@ -25,7 +25,7 @@ from davae.told import alert, told
 
 RENDERED, OFFERED = 60, 12  # hands that say how codes spread; those of them to start and end at
 SEED = 0
-VIEW_PX = 360  # three beside each other fill a screen
+VIEW_PX = 400  # three beside each other fill a screen
 TITLES = ("your photo", "latent space")
 
 

@@ -56,7 +56,7 @@ class PhotoPage:
         self.canvas.observe(lambda change: change["new"] and self.look(), names="drawn")
         self.message = widgets.HTML(f"<p>{INVITATION}</p>")
         self.code = widgets.Image(format="png", layout={"max_width": "100%"})
-        self.files = widgets.HTML()
+        self.files = widgets.HTML().add_class("davae-files")
         self.controls = self._make_controls()
         self.mesh = TurningPicture(MESH_PX, self.controls["turn_deg"], self.controls["tilt_deg"])
         self._found = self._arrange()
@@ -191,8 +191,5 @@ def links(contents: dict[str, bytes], stem: str) -> str:
         what, media = FILES[ending]
         data = base64.b64encode(content).decode()
         name = html.escape(f"{stem}.{ending}", quote=True)
-        items.append(
-            f"<a download='{name}' href='data:{media};base64,{data}' class='davae-download'>"
-            f"{ending.upper()}</a> {what}"
-        )
+        items.append(f"<a download='{name}' href='data:{media};base64,{data}'>{ending.upper()}</a> {what}")
     return "<p>download<br>" + "<br>".join(items) + "</p>"
