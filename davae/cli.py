@@ -372,6 +372,7 @@ def app(
     weights: Path | None = None,
     port: int = 8866,
     browser: bool = True,
+    keep_s: int = 120,
 ) -> None:
     """Serve the web app on this machine: your own photo, and sliders on the latent space.
 
@@ -379,10 +380,11 @@ def app(
         weights: File of `pack`; that which comes with davae where nothing is said.
         port: Of 127.0.0.1.
         browser: Open it in your browser.
+        keep_s: Seconds for which a page that was closed or lost its connection keeps its memory.
     """
     from davae.app.server import serve
 
-    serve(weights, port, browser)
+    serve(weights, port, browser, keep_s)
 
 
 def export(

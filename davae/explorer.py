@@ -23,6 +23,7 @@ from davae.hand.rig import Rig
 from davae.latent import WAYS, Change, Code, encode
 from davae.latent_walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
+from davae.told import alert, told
 
 SPREAD = 4.0  # standard deviations that a slider reaches on either side
 STEP = 0.05  # of the sliders
@@ -48,12 +49,15 @@ class LatentExplorer:
         rig: the right hand whose mesh is shown; by default the built-in one.
         seed: of the random codes.
         px: side of the views.
+        picture: makes a widget, with `value` a PNG, of px, turn and tilt slider, for the views that turn; by
+            default they are plain pictures, turned by the sliders alone.
 
     Attributes:
         walk: where the explorer stands.
         panel: the outermost widget.
         controls: the widgets that hold a value or a button, by name; `sliders` and `raw` hold those of the
             blocks, block -> list.
+        alert: says what failed last, where something did.
 
     Raises:
         ValueError: no images, or not as many codes or labels, or sizes that do not fit the model.
@@ -72,6 +76,7 @@ class LatentExplorer:
         rig: Rig | None = None,
         seed: int = 0,
         px: int = 240,
+        picture: Callable[..., widgets.DOMWidget] | None = None,
     ):
         codes = encode(model, images) if codes is None else codes
         self.walk = LatentWalk(model, codes, bone_mm, reference=reference, rig=rig, px=px)
@@ -89,13 +94,16 @@ class LatentExplorer:
         self.sliders = {block: self._make_sliders(block, directions) for block in BLOCKS}
         self.raw = {block: self._make_raw(block) for block in BLOCKS}
         self.folds = {block: self._make_fold(block) for block in BLOCKS}
-        side = f"{px}px"
-        self.views = {view: widgets.Image(format="png", width=side, height=side) for view in VIEWS}
+        whole = {"max_width": "100%"}
+        self.views = {view: widgets.Image(format="png", width=f"{px}px", layout=whole) for view in VIEWS}
+        if picture is not None:
+            turns = (self.controls["turn_deg"], self.controls["tilt_deg"])
+            self.views |= {view: picture(px, *turns) for view in ("mesh", "cloud")}
         self.references = {
             name: widgets.Image(format="png", layout={"border": f"3px solid {colour}", "width": "96px"})
             for name, colour in (("start", START), ("end", END))
         }
-        self.changed = widgets.HTML()
+        self.changed, self.alert = widgets.HTML(), widgets.HTML()
         self.panel = self._arrange(px)
         self.refresh()
 
@@ -156,7 +164,7 @@ class LatentExplorer:
                 options=choices, value=self.walk.end, description="end", layout=narrow, style=short
             ),
             "block": widgets.ToggleButtons(
-                options=[*BLOCKS, ALL], description="move", style={"button_width": "100px"}
+                options=[*BLOCKS, ALL], description="move", style={"button_width": "auto"}
             ),
             "share": widgets.FloatSlider(
                 min=0, max=1, step=0.01, description="to the end", readout_format=".2f"
@@ -214,6 +222,7 @@ class LatentExplorer:
         fold = widgets.Accordion([widgets.VBox([])], titles=("single dimensions",))
         fold.selected_index = None
 
+        @told(self._alert)
         def turned(_) -> None:
             self.refresh()
             fold.children[0].children = () if fold.selected_index is None else self.raw[block]
@@ -222,13 +231,17 @@ class LatentExplorer:
         return fold
 
     def _arrange(self, px: int) -> widgets.VBox:
-        c, box, row = self.controls, widgets.VBox, widgets.HBox
+        c, box = self.controls, widgets.VBox
+
+        def row(children: list[widgets.Widget]) -> widgets.HBox:
+            return widgets.HBox(children, layout={"flex_flow": "row wrap", "grid_gap": "4px 16px"})
+
         ends = row([box([self.references[name], c[name]]) for name in ("start", "end")])
         buttons = row([c[name] for name in ("reset", "random", "swap")])
         views = [
             box(
                 [view, widgets.HTML(f"<div style='{SMALL}'>{CAPTIONS[name]}</div>")],
-                layout={"width": f"{px + 12}px"},
+                layout={"flex": "1 1 220px", "min_width": "0", "max_width": f"{px + 12}px"},
             )
             for name, view in self.views.items()
         ]
@@ -238,11 +251,12 @@ class LatentExplorer:
             alike = (
                 [] if self.sliders[block] else [widgets.HTML("These codes do not differ; give more images.")]
             )
-            blocks.append(
-                box([heading, *self.sliders[block], *alike, self.folds[block]], layout={"width": "310px"})
-            )
+            # As wide as a third of the page, and the whole of a narrow one.
+            column = {"flex": "1 1 300px", "min_width": "0", "max_width": "480px"}
+            blocks.append(box([heading, *self.sliders[block], *alike, self.folds[block]], layout=column))
         steer = box([c["block"], row([c["share"], c["way"]]), buttons, self.changed])
-        return box([row([ends, steer]), row(views), row([c["turn_deg"], c["tilt_deg"]]), row(blocks)])
+        turn = row([c["turn_deg"], c["tilt_deg"]])
+        return box([self.alert, row([ends, steer]), row(views), turn, row(blocks)])
 
     def _listen(self, control: widgets.Widget, act: Callable[[Any], None]) -> None:
         control.observe(lambda change: self._do(lambda: act(change["new"])), names="value")
@@ -255,6 +269,7 @@ class LatentExplorer:
         A browser puts a handle on the nearest step, and reports that as if the user had moved it.
         """
 
+        @told(self._alert)
         def moved(change: dict[str, Any]) -> None:
             if _apart(change["new"], held()):
                 self._do(lambda: act(change["new"]))
@@ -262,10 +277,16 @@ class LatentExplorer:
         slider.observe(moved, names="value")
 
     def _do(self, action: Callable[[], None]) -> None:
-        """Do what the user wants, and show it."""
-        if not self._showing:
+        """Do what the user wants, and show it, or say what failed."""
+        if self._showing:
+            return
+        with told(self._alert):
+            self.alert.value = ""
             action()
             self.refresh()
+
+    def _alert(self, reason: str) -> None:
+        self.alert.value = alert(reason)
 
 
 def describe(change: Change, separator: str = ", ") -> str:
@@ -282,5 +303,5 @@ def _apart(shown: float, held: float) -> bool:
 def _slider(name: str, low: float, high: float, colour: str) -> widgets.FloatSlider:
     return widgets.FloatSlider(
         value=(low + high) / 2, min=low, max=high, step=STEP, description=name, readout_format=".2f",
-        style={"handle_color": colour}, layout={"width": "300px"},
+        style={"handle_color": colour}, layout={"width": "98%"},
     )  # fmt: skip

@@ -35,7 +35,7 @@ def onnx_model(network: nn.Module, px: int, outputs: tuple[str, ...]) -> "ModelP
     """
     import onnx
 
-    images = torch.zeros(2, 3, px, px)  # not 1, which would be taken as fixed
+    images = torch.zeros(2, 3, px, px)  # of 1, torch 2.13 refuses to call the number of images free
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             fused(network),

@@ -1,7 +1,9 @@
 """What every test shares: one thread, fixed seeds, no windows, a tiny config, and a rule about skipping."""
 
 import dataclasses
+import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -13,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from rhd_fixture import write_dataset
+from traitlets.log import get_logger
 
 from davae.config import Config, mask_preset, preset
 from davae.data.prepared import prepare
@@ -115,6 +118,16 @@ def stb_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from davae.data.synthhand_stb import write_stb
 
     return write_stb(tmp_path_factory.mktemp("stb") / "set", train=11, test=2, seed=4, progress=False)
+
+
+@pytest.fixture
+def logged():
+    """What has been logged since the test began, as the console of a kernel's server gets it."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    get_logger().addHandler(handler)
+    yield stream.getvalue
+    get_logger().removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -22,7 +24,7 @@ from scipy.ndimage import binary_dilation
 from test_photo import encoded, picture
 from torch.testing import assert_close
 
-from davae.app import photo_page, server
+from davae.app import server
 from davae.app.canvas import PhotoCanvas
 from davae.app.pages import OFFERED, Pages, seen
 from davae.app.photo_page import DOUBTFUL, PhotoPage, describe, links
@@ -34,6 +36,7 @@ from davae.photo.finding import SMALL_PX, Box
 from davae.predict import HandPredictor, reference_bone_mm
 from davae.skeleton import BONES
 
+KEEP_S = 6  # that a page without a connection is kept
 WAIT_MS = 120_000  # for what a busy machine does late; a sound one is done in seconds
 TABS = ("your photo", "latent space")
 
@@ -172,28 +175,40 @@ def test_what_is_no_photo_is_told_and_leaves_nothing_of_the_last_one(page, conte
     assert not hidden(page) and "role='alert'" not in page.message.value
 
 
-def test_a_fault_of_our_own_is_told_too(page, monkeypatch):
-    def fails(*_, **__):
-        raise RuntimeError("no memory")
-
-    monkeypatch.setattr(page.predictor, "predict", fails)
-    with pytest.raises(RuntimeError, match="no memory"):
-        page.open(photo_file(), "p.png")
-    assert "davae failed on p.png (RuntimeError: no memory)" in page.message.value
-    assert not page.canvas.busy
+def fails(*_, **__):
+    raise RuntimeError("no <such> memory")
 
 
-@pytest.mark.parametrize("stage", ["read", "show"])
-def test_what_nobody_foresaw_leaves_no_old_hand(page, monkeypatch, stage):
+@pytest.mark.parametrize("step", [
+    "app.photo_page.read_photo", "predict.HandPredictor.predict", "app.photo_page.hand_view",
+    "app.photo_page.links", "app.canvas.PhotoCanvas.show",
+])  # fmt: skip
+def test_a_fault_of_our_own_is_told_and_leaves_nothing_of_the_last_photo(page, monkeypatch, logged, step):
     page.open(photo_file(), "good.png")
-    if stage == "read":
-        monkeypatch.setattr(photo_page, "read_photo", lambda *_: 1 / 0)
-    else:
-        monkeypatch.setattr(PhotoCanvas, "show", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        page.open(photo_file(), "bad.png")
-    assert "bad.png: davae failed on it (ZeroDivisionError" in page.message.value
-    assert hidden(page) and page.hand is None and page.canvas.picture == b""
+    monkeypatch.setattr(f"davae.{step}", fails)
+    page.open(photo_file(), "p.png")
+    assert "davae failed on p.png (RuntimeError: no &lt;such&gt; memory)" in page.message.value
+    assert "role='alert'" in page.message.value and "Traceback" in logged()
+    assert hidden(page) and page.hand is None and page.canvas.picture == b"" and not page.canvas.busy
+
+
+@pytest.mark.parametrize("act", [
+    lambda page: page.canvas._handle_custom_msg({"type": "part"}, []),
+    lambda page: setattr(page.canvas, "drawn", [20, 30, 40, 50]),
+    lambda page: page.controls["side"].set_trait("value", "left"),
+    lambda page: page.controls["bone_mm"].set_trait("value", 30.0),
+    lambda page: page.controls["again"].click(),
+    lambda page: page.controls["walk"].click(),
+    lambda page: page.controls["turn_deg"].set_trait("value", 90.0),
+    lambda page: setattr(page.mesh, "tilt_deg", 45.0),
+])  # fmt: skip
+def test_every_callback_of_the_photo_page_tells_what_failed(page, monkeypatch, logged, act):
+    page.open(photo_file(), "p.png")
+    page._walk = fails
+    monkeypatch.setattr(page.predictor, "predict", fails)
+    monkeypatch.setattr("davae.app.photo_page.hand_view", fails)
+    act(page)
+    assert "davae failed" in page.message.value and "Traceback" in logged()
 
 
 def test_a_photo_that_was_reduced_is_shown_and_told_in_its_own_pixels(page, monkeypatch):
@@ -287,17 +302,30 @@ def test_a_second_walk_leaves_nothing_of_the_first(predictor):
     assert first.comm is None and all(child.comm is None for child in first.children)
 
 
-def test_hands_that_cannot_be_rendered_are_told(predictor, monkeypatch):
+@pytest.mark.parametrize("step", ["davae.disentanglement.rendered", "davae.app.pages.encode",
+                                  "davae.app.pages.LatentExplorer"])  # fmt: skip
+def test_an_explorer_that_cannot_be_made_is_told(predictor, monkeypatch, logged, step):
     pages = Pages(predictor, rendered=2)
-
-    def broken(*_):
-        raise RuntimeError("no <such> luck")
-
-    monkeypatch.setattr(pages, "_render", broken)
-    with pytest.raises(RuntimeError):
+    with monkeypatch.context() as planted:
+        planted.setattr(step, fails)
         pages.panel.selected_index = 1
     (said,) = pages.panel.children[1].children
-    assert "RuntimeError: no &lt;such&gt; luck" in said.value
+    assert "RuntimeError: no &lt;such&gt; memory" in said.value and "Traceback" in logged()
+    pages.panel.selected_index = 0
+    pages.panel.selected_index = 1  # and may be tried again
+    assert pages.panel.children[1].children == (pages.explorer.panel,)
+
+
+def test_a_mesh_is_turned_by_dragging_it_or_by_its_sliders(predictor):
+    pages = Pages(predictor, rendered=2)
+    pages.panel.selected_index = 1
+    controls, views = pages.explorer.controls, pages.explorer.views
+    before = views["mesh"].value
+    views["cloud"].turn_deg, views["mesh"].tilt_deg = 90, -45
+    assert (controls["turn_deg"].value, controls["tilt_deg"].value) == (90, -45)
+    assert views["mesh"].value != before and views["mesh"].turn_deg == 90
+    controls["turn_deg"].value = 0
+    assert views["mesh"].turn_deg == views["cloud"].turn_deg == 0
 
 
 # The server
@@ -316,6 +344,8 @@ def test_the_next_free_port_is_taken():
 def test_what_is_missing_is_told_before_anything_is_served(tmp_path, release, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"x.safetensors: missing; .*davae pack"):
         server.serve(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="--keep-s 0: expected seconds"):
+        server.serve(release, keep_s=0)
     monkeypatch.setattr(server, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"voila is not installed; `pip install -e .\[app\]`"):
         server.serve(release)
@@ -335,13 +365,19 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, foreign_kernel):
-    """Where `davae app` serves the weights that come with it; it ends as Ctrl-C would end it.
+def console(tmp_path_factory):
+    """File of what the server writes."""
+    return tmp_path_factory.mktemp("app") / "log.txt"
+
+
+@pytest.fixture(scope="module")
+def server_process(console, foreign_kernel):
+    """`davae app` with the weights that come with it, on (process, port); it ends as Ctrl-C ends it.
 
     Its pages must run in davae's own Python, although the Jupyter path has another that is called python3.
     """
-    port, log = free_port(), tmp_path_factory.mktemp("app") / "log.txt"
-    words = ["-m", "davae", "app", "--port", port, "--no-browser"]
+    port, log = free_port(), console
+    words = ["-m", "davae", "app", "--port", port, "--no-browser", "--keep-s", KEEP_S]
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, *map(str, words)],
@@ -352,15 +388,24 @@ def address(tmp_path_factory, foreign_kernel):
     try:
         for _ in range(600):
             assert process.poll() is None, log.read_text()
-            if answers(port):
+            if f"http://127.0.0.1:{port} serves the app" in log.read_text():
                 break
             time.sleep(0.2)
         else:
             pytest.fail(f"the app does not answer: {log.read_text()}")
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
+        assert answers(port)  # whoever reads the address finds the app there
+        yield process, port
+        process.send_signal(signal.SIGINT)
         process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def address(server_process):
+    """Where it serves."""
+    return f"http://127.0.0.1:{server_process[1]}/"
 
 
 def answers(port: int) -> bool:
@@ -383,14 +428,17 @@ def browser(require):
 
 @pytest.fixture
 def tab(browser, address):
-    """A fresh window on the app, once its first page is there."""
+    """A fresh window on the app, once its first page is there; it asks nothing of any other server."""
     context = browser.new_context(viewport={"width": 1300, "height": 1100}, permissions=["camera"])
     context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
     page.get_by_text("Choose a photo of one hand").wait_for()
     yield page
     context.close()
+    assert address in asked
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
 
 
 def choose(tab, name: str, content: bytes) -> None:
@@ -483,3 +531,79 @@ def test_the_app_is_served_on_loopback_alone(address):
         with socket.socket() as asking:
             asking.settimeout(5)
             assert asking.connect_ex((own, int(address.rsplit(":", 1)[1].strip("/")))) != 0
+
+
+@pytest.mark.slow
+def test_nothing_overflows_a_narrow_window_and_sliders_have_a_width(tab):
+    tab.set_viewport_size({"width": 390, "height": 800})
+    choose(tab, "hand.png", photo_file(400, 300))
+    tab.get_by_role("link", name="GLB").wait_for()
+    for count, show in ((2, lambda: None), (12, lambda: tab.get_by_role("tab", name=TABS[1]).click())):
+        show()
+        tab.wait_for_function(
+            "n => [...document.querySelectorAll('.noUi-target')].filter(e => e.offsetParent).length == n",
+            arg=count,
+        )
+        widths = tab.evaluate(
+            "[...document.querySelectorAll('.noUi-target')]"
+            ".filter(e => e.offsetParent).map(e => e.clientWidth)"
+        )
+        assert min(widths) >= 100, widths
+        beyond = "[...document.querySelectorAll('#rendered_cells *')].filter(e => e.offsetParent)"
+        assert tab.evaluate(f"{beyond}.filter(e => e.getBoundingClientRect().right > 390.5).length") == 0
+
+
+@pytest.mark.slow
+def test_the_mesh_is_dragged_round(tab):
+    choose(tab, "hand.png", photo_file(400, 300))
+    view = tab.locator("img.davae-turning:visible")
+    view.wait_for()
+    before, place = view.get_attribute("src"), view.bounding_box()
+    tab.mouse.move(place["x"] + 100, place["y"] + 100)
+    tab.mouse.down()
+    tab.mouse.move(place["x"] + 100 + place["width"] / 4, place["y"] + 100 - place["width"] / 6, steps=4)
+    tab.mouse.up()
+    turned = tab.locator(".widget-slider:visible")
+    turned.filter(has_text="turn").get_by_text("45").wait_for()
+    turned.filter(has_text="tilt").get_by_text("30").wait_for()
+    assert view.get_attribute("src") != before
+
+
+@pytest.mark.slow
+def test_a_failure_in_a_callback_is_on_the_page_and_on_the_console(tab, console):
+    """A message that the page never sends: the kernel's handler of it raises."""
+    tab.evaluate(PLANT)
+    choose(tab, "hand.png", photo_file(400, 300))
+    tab.get_by_role("alert").filter(has_text="davae failed (KeyError: 'count'); please report it").wait_for()
+    assert "Traceback" not in tab.content()
+    assert "davae: a callback failed" in console.read_text() and "KeyError: 'count'" in console.read_text()
+
+
+# The upload's message loses a field on its way.
+PLANT = """() => { const send = WebSocket.prototype.send;
+    WebSocket.prototype.send = function (data) {
+        if (data instanceof ArrayBuffer || ArrayBuffer.isView(data)) {
+            const bytes = new Uint8Array(data.buffer ?? data);
+            const wanted = new TextEncoder().encode('"count"');
+            for (let at = 0; at + wanted.length < bytes.length; at++)
+                if (wanted.every((byte, n) => bytes[at + n] === byte)) { bytes[at + 1] = 67; break; }
+        }
+        return send.call(this, data);
+    }; }"""
+
+
+@pytest.mark.slow
+def test_kernels_of_pages_closed_abruptly_end(browser, address, server_process):
+    """Nothing is said to the server, as when a browser is killed: a new one is, with its pages."""
+    process, _ = server_process
+    kernels = lambda: [child for child in psutil.Process(process.pid).children() if child.is_running()]  # noqa: E731
+    before = {child.pid for child in kernels()}
+    doomed = browser.browser_type.launch(executable_path=browser_path(), args=["--no-sandbox"])
+    page = doomed.new_page()
+    page.goto(address)
+    page.get_by_text("Choose a photo of one hand").wait_for(timeout=WAIT_MS)
+    (own,) = [child for child in kernels() if child.pid not in before]
+    page.route("**/voila/api/shutdown/**", lambda route: route.abort())
+    doomed.close()
+    assert own.is_running()
+    own.wait(WAIT_MS / 1000)

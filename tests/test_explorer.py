@@ -329,6 +329,26 @@ def test_it_is_shown_as_a_figure_first_and_without_output_widgets(explorer, monk
     assert {id(widget) for widget in [*wanted, explorer.changed]} <= {id(widget) for widget in found}
 
 
+@pytest.mark.parametrize("act", [
+    lambda explorer: explorer.controls["random"].click(),
+    lambda explorer: explorer.controls["share"].set_trait("value", 0.5),
+    lambda explorer: explorer.sliders["pose"][0].set_trait("value", 1.0),
+    lambda explorer: explorer.raw["shape"][0].set_trait("value", 0.3),
+    lambda explorer: explorer.folds["shape"].set_trait("selected_index", 0),
+])  # fmt: skip
+def test_every_callback_tells_what_failed(explorer, monkeypatch, logged, act):
+    def fails(*_):
+        raise RuntimeError("no <such> luck")
+
+    with monkeypatch.context() as planted:
+        planted.setattr(explorer.walk, "views", fails)
+        act(explorer)
+    assert explorer.alert in explorer.panel.children and "role='alert'" in explorer.alert.value
+    assert "RuntimeError: no &lt;such&gt; luck" in explorer.alert.value and "Traceback" in logged()
+    explorer.controls["reset"].click()
+    assert not explorer.alert.value
+
+
 def test_codes_are_made_from_the_images_where_none_are_given(model, images):
     explorer = LatentExplorer(model, images[:2], bone_mm=BONE_MM, labels=["a", "b"], px=PX)
     for block, code in encode(model, images[:2]).items():

@@ -26,9 +26,9 @@ ORDER = (
     *("__init__", "streams", "threads", "config", "skeleton", "camera", "neighbours", "losses", "metrics"),
     *("networks", "summary", "file_kinds", "unpickle", "hand", "data", "training", "inference", "graph"),
     *("evaluation", "photo", "export"),
-    *("latent", "latent_walk", "disentanglement", "results", "sweeps", "figures", "explorer", "weights"),
-    *("predict", "predict_files", "kernels", "app", "notebooks", "workspace", "findings", "options", "cli"),
-    "__main__",
+    *("latent", "latent_walk", "disentanglement", "results", "sweeps", "figures", "told", "explorer"),
+    *("weights", "predict", "predict_files", "kernels", "app", "notebooks", "workspace", "findings"),
+    *("options", "cli", "__main__"),
 )
 CORE = ("config", "skeleton", "camera", "losses", "metrics", "networks")  # what a student must read
 CORE_IMPORTS = {"torch", "numpy", "davae"}

@@ -13,6 +13,7 @@ from PIL import Image
 from davae.photo.finding import Box
 from davae.photo.reading import photo_px
 from davae.skeleton import BONES, JOINT_COLOURS
+from davae.told import told
 
 SHOWN_PX = 1280  # of a photo's longer side, as the browser gets it
 _HERE = Path(__file__).parent
@@ -43,7 +44,7 @@ class PhotoCanvas(anywidget.AnyWidget):
         super().__init__()
         self._opened, self._refused = opened, refused
         self._parts: list[bytes] = []
-        self.on_msg(self._receive)
+        self.on_msg(told(refused)(self._receive))
 
     def show(self, photo: NDArray[np.uint8]) -> None:
         """Show a photo (h, w, 3), in which nothing was found yet."""

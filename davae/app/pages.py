@@ -1,6 +1,5 @@
 """The app's two pages, one behind the other: a photo, and the latent explorer on rendered hands."""
 
-import html
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from davae.app.photo_page import PhotoPage
 from davae.app.server import WEIGHTS_VARIABLE
+from davae.app.turning import TurningPicture
 from davae.config import BLOCKS
 from davae.data.augment import over_grey
 from davae.data.record import BadSample
@@ -21,9 +21,11 @@ from davae.latent import Code, encode
 from davae.photo.finding import cut
 from davae.photo.hand import Hand
 from davae.predict import HandPredictor, reference_bone_mm
+from davae.told import alert, told
 
 RENDERED, OFFERED = 60, 12  # hands that say how codes spread; those of them to start and end at
 SEED = 0
+VIEW_PX = 400  # three beside each other fill a screen
 TITLES = ("your photo", "latent space")
 
 
@@ -66,17 +68,23 @@ class Pages:
         display(self.panel)
 
     def _fill(self) -> None:
-        """Make the explorer where there is none yet, or where it shall start at a photo."""
+        """Make the explorer where there is none yet, or where it shall start at a photo; else say why not."""
         (hand, photo), self._from = self._from, (None, None)
         if self.explorer is not None and hand is None:
             return
-        if self._images is None:
-            try:
-                self._images = self._render()
-            except Exception as error:
-                reason = f"davae could not render hands ({type(error).__name__}: {error}); please report it"
-                self._second.children = [widgets.HTML(f"<p role='alert'>{html.escape(reason)}</p>")]
-                raise
+        if self.explorer is not None:
+            close(self.explorer.panel)
+            self.explorer = None
+        with told(self._alert):
+            self.explorer = self._make_explorer(hand, photo)
+            self._second.children = [self.explorer.panel]
+
+    def _alert(self, reason: str) -> None:
+        self._second.children = [widgets.HTML(alert(reason))]
+
+    def _make_explorer(self, hand: Hand | None, photo: NDArray[np.uint8] | None) -> LatentExplorer:
+        if not self._codes:
+            self._images = self._render()
             self._codes = encode(self.predictor.model, self._images)
         images = self._images[:OFFERED]
         codes = {block: code[:OFFERED] for block, code in self._codes.items()}
@@ -88,12 +96,16 @@ class Pages:
             codes = {block: torch.cat([own[block], codes[block]]) for block in BLOCKS}
             own_label = hand.name if hand.side == "right" else f"{hand.name}, mirrored"
             labels, bone_mm = [own_label, *labels], hand.bone_mm
-        if self.explorer is not None:
-            close(self.explorer.panel)
-        self.explorer = LatentExplorer(
-            self.predictor.model, images, codes, bone_mm=bone_mm, reference=self._codes, labels=labels
+        return LatentExplorer(
+            self.predictor.model,
+            images,
+            codes,
+            bone_mm=bone_mm,
+            reference=self._codes,
+            labels=labels,
+            px=VIEW_PX,
+            picture=TurningPicture,
         )
-        self._second.children = [self.explorer.panel]
 
     def _render(self) -> Tensor:
         """Render hands over grey (n, 3, h, w), by their true masks."""

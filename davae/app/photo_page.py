@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davae.app.canvas import PhotoCanvas
+from davae.app.turning import STEP_DEG, TurningPicture
 from davae.data.png import encode_png
 from davae.figures.latents import code_bars
 from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
 from davae.photo.hand import Hand
 from davae.photo.overlay import hand_view
-from davae.photo.reading import PhotoError, read_photo, unexpected
+from davae.photo.reading import PhotoError, read_photo
 from davae.predict import HandPredictor, reference_bone_mm
+from davae.told import alert, told
 
 MESH_PX = 300
 FILES = {  # ending -> what it is, and its media type
@@ -53,34 +55,30 @@ class PhotoPage:
         self.canvas = PhotoCanvas(self.open, self._refuse)
         self.canvas.observe(lambda change: change["new"] and self.look(), names="drawn")
         self.message = widgets.HTML(f"<p>{INVITATION}</p>")
-        self.mesh = widgets.Image(format="png", width=f"{MESH_PX}px", height=f"{MESH_PX}px")
         self.code = widgets.Image(format="png", layout={"max_width": "100%"})
-        self.files = widgets.HTML()
+        self.files = widgets.HTML().add_class("davae-files")
         self.controls = self._make_controls()
+        self.mesh = TurningPicture(MESH_PX, self.controls["turn_deg"], self.controls["tilt_deg"])
         self._found = self._arrange()
         self._found.layout.display = "none"
         self.panel = widgets.HBox(
-            [widgets.VBox([self.canvas, self.message], layout={"width": "500px"}), self._found],
-            layout={"flex_flow": "row wrap"},
+            [
+                widgets.VBox([self.canvas, self.message], layout={"flex": "1 1 400px", "max_width": "560px"}),
+                self._found,
+            ],
+            layout={"flex_flow": "row wrap", "grid_gap": "8px 24px"},
         )
 
     def open(self, content: bytes, name: str) -> None:
         """Take a file that the user chose, and look for the hand in it."""
-        try:
+        self._name = name
+        with told(self._refuse, PhotoError, about=self._name):
             photo = read_photo(content, name)
-            self._photo = (
-                None  # so that the side, which was the last photo's, is set back without a look at it
-            )
+            self._photo = None  # so that the side, which was the last photo's, is set back without a look
             self.controls["side"].value = ""
+            self._photo = photo
             self.canvas.show(photo)
-        except PhotoError as error:
-            self._refuse(str(error))
-            return
-        except Exception as error:  # nothing that a photo does may leave the last one's hand on the page
-            self._refuse(str(unexpected(name, error)))
-            raise
-        self._photo, self._name = photo, name
-        self.look()
+            self.look()
 
     def look(self) -> None:
         """Find the hand in the photo, in the box that was drawn or, without one, anywhere."""
@@ -88,7 +86,7 @@ class PhotoPage:
             return
         drawn, side = self.canvas.drawn, self.controls["side"].value or None
         self.canvas.busy = True
-        try:
+        with told(self._refuse, PhotoError, about=self._name):
             self.hand = self.predictor.predict(
                 self._photo,
                 name=self._name,
@@ -97,13 +95,7 @@ class PhotoPage:
                 bone_mm=self.controls["bone_mm"].value,
             )
             self._show(guessed=side is None, searched=not drawn)
-        except PhotoError as error:
-            self._refuse(str(error))
-        except Exception as error:  # whatever it is, the page must not stand there as if nothing had happened
-            self._refuse(f"davae failed on {self._name} ({type(error).__name__}: {error}); please report it")
-            raise
-        finally:
-            self.canvas.busy = False
+        self.canvas.busy = False
 
     def draw_mesh(self) -> None:
         """Draw the mesh from the chosen side."""
@@ -129,7 +121,10 @@ class PhotoPage:
         self.hand = self._photo = None
         self.canvas.clear()
         self._found.layout.display = "none"
-        self.message.value = f"<p role='alert' style='color:#b2182b'>{html.escape(reason)}</p>"
+        self._alert(reason)
+
+    def _alert(self, reason: str) -> None:
+        self.message.value = alert(reason)
 
     def _make_controls(self) -> dict[str, widgets.Widget]:
         wide = {"width": f"{MESH_PX}px"}
@@ -145,19 +140,19 @@ class PhotoPage:
             ),
             "again": widgets.Button(description="look all over the photo", layout={"width": "200px"}),
             "turn_deg": widgets.FloatSlider(
-                min=-180, max=180, step=5, description="turn", readout_format=".0f", layout=wide
+                min=-180, max=180, step=STEP_DEG, description="turn", readout_format=".0f", layout=wide
             ),
             "tilt_deg": widgets.FloatSlider(
-                min=-90, max=90, step=5, description="tilt", readout_format=".0f", layout=wide
+                min=-90, max=90, step=STEP_DEG, description="tilt", readout_format=".0f", layout=wide
             ),
             "walk": widgets.Button(description="walk from this hand", layout={"width": "200px"}),
         }  # fmt: skip
         for name in ("side", "bone_mm"):
             controls[name].observe(lambda _: self.look(), names="value")
         for name in ("turn_deg", "tilt_deg"):
-            controls[name].observe(lambda _: self.draw_mesh(), names="value")
+            controls[name].observe(told(self._alert)(lambda _: self.draw_mesh()), names="value")
         controls["again"].on_click(lambda _: self._look_again())
-        controls["walk"].on_click(lambda _: self._walk(self.hand, self._photo))
+        controls["walk"].on_click(told(self._alert)(lambda _: self._walk(self.hand, self._photo)))
         return controls
 
     def _look_again(self) -> None:
@@ -167,10 +162,13 @@ class PhotoPage:
     def _arrange(self) -> widgets.Widget:
         c, box = self.controls, widgets.VBox
         walk = [c["walk"]] if self._walk else []
-        mesh = box([widgets.HTML("<b>mesh through the joints</b>"), self.mesh, c["turn_deg"], c["tilt_deg"]])
+        title = widgets.HTML("<b>mesh through the joints</b> (drag it to turn it)")
+        mesh = box([title, self.mesh, c["turn_deg"], c["tilt_deg"]])
         rest = box([c["side"], c["bone_mm"], c["again"], *walk, self.files])
-        mesh.layout.width, rest.layout.width = f"{MESH_PX + 20}px", "340px"
-        return box([widgets.HBox([mesh, rest]), self.code], layout={"width": f"{MESH_PX + 360}px"})
+        mesh.layout.width = f"{MESH_PX + 20}px"
+        rest.layout.flex = "1 1 280px"
+        both = widgets.HBox([mesh, rest], layout={"flex_flow": "row wrap", "grid_gap": "0 16px"})
+        return box([both, self.code], layout={"flex": "1 1 560px", "min_width": "min(100%, 300px)"})
 
 
 def describe(hand: Hand, guessed: bool, searched: bool) -> str:
@@ -193,5 +191,5 @@ def links(contents: dict[str, bytes], stem: str) -> str:
         what, media = FILES[ending]
         data = base64.b64encode(content).decode()
         name = html.escape(f"{stem}.{ending}", quote=True)
-        items.append(f"<a download='{name}' href='data:{media};base64,{data}'>{ending.upper()}</a> ({what})")
-    return "<p>download " + ", ".join(items) + "</p>"
+        items.append(f"<a download='{name}' href='data:{media};base64,{data}'>{ending.upper()}</a> {what}")
+    return "<p>download<br>" + "<br>".join(items) + "</p>"
