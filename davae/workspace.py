@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -146,7 +147,7 @@ class Workspace:
         """What the dataset's reader is told."""
         return {"rig": self.rig} if self.dataset == "stb" else {}
 
-    @property
+    @cached_property
     def _data_name(self) -> str:
         """The dataset, its options and, unless that lies in its usual place, its root: name and digest.
 
