@@ -7,26 +7,27 @@ from pathlib import Path
 
 from davae.data import freihand, manifest, rhd, stb
 
-MANIFEST = "synthhand.json"  # of a SynthHand, which else is laid out as RHD
+MANIFEST = "synthhand.json"  # of all that is rendered; SynthHand is else laid out as RHD
 NAMES = {"synthhand": "SynthHand", "rhd": "RHD", "stb": "STB", "freihand": "FreiHAND"}
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
-# Any of these shows that the folder above it is the dataset's, also where the rest is missing.
+# Any of these shows that the folder above it is the dataset's, also where the rest is missing. SynthHand's own
+# mark is in all that is rendered, also in another dataset's form, so those are asked for before.
 _MARKS = {
-    "synthhand": (MANIFEST,),
     "freihand": tuple(
         chain.from_iterable(
             (f"{name}/rgb", f"{name}_xyz.json", f"{name}_K.json") for name in freihand.FOLDERS.values()
         )
-    ),
-    "rhd": tuple(
-        chain.from_iterable((f"{name}/color", f"{name}/anno_{name}.pickle") for name in rhd.FOLDERS.values())
     ),
     "stb": tuple(
         chain.from_iterable(
             (f"images/{name}", *(f"labels/{name}_{rig.upper()}.mat" for rig in stb.VIEWS))
             for name in stb.SEQUENCES
         )
+    ),
+    "synthhand": (MANIFEST,),
+    "rhd": tuple(
+        chain.from_iterable((f"{name}/color", f"{name}/anno_{name}.pickle") for name in rhd.FOLDERS.values())
     ),
 }
 _ALIKE = {"synthhand": ("synthhand", "rhd"), "rhd": ("rhd", "synthhand")}  # one reader serves both
