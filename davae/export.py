@@ -4,9 +4,10 @@
     mask network     image (n, 3, px, px) -> probability (n, 1, px, px) of the hand, from one look
 
 BatchNorm is folded into the weights, n is any number, and the model's metadata say what goes in and comes
-out. A reduced model is smaller. In int8 it is quicker, too, by how much depends on the processor: on a Xeon
-with AMX, in ONNX Runtime, 1.4 (one image) to 1.6 times (eight). In fp16 it is no quicker on a processor. What
-it costs is measured on prepared data whenever one is made.
+out. A reduced model is smaller. Whether int8 is faster than fp32, both in ONNX Runtime, depends on network
+and processor: 1.4 times (1 image at a time) and 1.6 (8) on a Xeon with AMX; from 0.6 to 2.2 times in the rows
+of docs/results/bench.md. In fp16 it is no faster on a processor. What it costs is measured on prepared data
+whenever one is made.
 """
 
 import dataclasses

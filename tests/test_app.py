@@ -545,8 +545,8 @@ def test_nothing_overflows_a_narrow_window_and_sliders_have_a_width(tab):
             arg=count,
         )
         widths = tab.evaluate(
-            "[...document.querySelectorAll('.noUi-target')]"
-            ".filter(e => e.offsetParent).map(e => e.clientWidth)"
+            "[...document.querySelectorAll('.noUi-target')].filter(e => e.offsetParent)"
+            ".map(e => e.clientWidth)"
         )
         assert min(widths) >= 100, widths
         beyond = "[...document.querySelectorAll('#rendered_cells *')].filter(e => e.offsetParent)"

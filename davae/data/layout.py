@@ -11,7 +11,7 @@ MANIFEST = "synthhand.json"  # of all that is rendered; SynthHand is else laid o
 NAMES = {"synthhand": "SynthHand", "rhd": "RHD", "stb": "STB", "freihand": "FreiHAND"}
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
-# Any of these shows that the folder above it is the dataset's, also where the rest is missing. SynthHand's own
+# Any of these shows that the folder above it is the dataset's, also where the rest is missing. SynthHand's
 # mark is in all that is rendered, also in another dataset's form, so those are asked for before.
 _MARKS = {
     "freihand": tuple(
