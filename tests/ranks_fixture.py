@@ -84,9 +84,9 @@ def train(data: Path, folder: Path) -> dict[str, Any]:
     made, totals = [], []
     fit, take_step = loop.Trainer.fit, loop.Trainer.train_step
 
-    def fit_and_tell(self, progress):
+    def fit_and_tell(self, *given):
         made.append(self)
-        fit(self, progress)
+        fit(self, *given)
 
     def step_and_tell(self):
         parts = take_step(self)
