@@ -22,7 +22,7 @@ Mask = Annotated[str, one_of(get_args(DataConfig.__annotations__["mask"]), "mask
 Preset = Annotated[str, one_of(tuple(PRESETS), "preset")]
 Form = Annotated[Dataset, tyro.conf.arg(name="as")]
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE")]
-WristRule = Annotated[str | None, one_of(("ring", "middle", "knuckles", "palm"), "wrist rule")]
+WristRule = Literal["ring", "middle", "knuckles", "palm"]
 
 
 def render(
@@ -69,7 +69,7 @@ def prepare(
     scale_min: float = 0.8,
     crop: Literal["plain", "rotated-camera"] = "plain",
     rig: Literal["sk", "bb"] | None = None,
-    wrist: WristRule = None,
+    wrist: WristRule | None = None,
     workers: int = 1,
     skip_bad: bool = False,
 ) -> None:

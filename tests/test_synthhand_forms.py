@@ -144,5 +144,5 @@ def test_render_and_prepare_by_command(stb_set, tmp_path, monkeypatch, capsys):
         davae(monkeypatch, *prepare, tmp_path / "x", "--dataset", "synthhand", "--rig", "sk")
     with pytest.raises(SystemExit, match="2"):
         davae(monkeypatch, *prepare, tmp_path / "x", "--dataset", "stb", "--wrist", "elbow")
-    assert "unknown wrist rule 'elbow'; choose one of ring, middle" in capsys.readouterr().err
+    assert "--wrist: unknown choice 'elbow'; choose one of ring, middle" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
