@@ -18,7 +18,7 @@ from davae.config import DataConfig, MaskConfig
 from davae.photo import finding, reading
 from davae.photo.colour import ADOBE_GAMMA, ADOBE_RGB, D65, H273_PRIMARIES, SRGB, SRGB_CURVE, matrix_profile
 from davae.photo.finding import Box, _squares, cut, find_hands
-from davae.photo.metadata import MAX_BYTES
+from davae.photo.metadata import EXIF, MAX_BYTES, without_metadata
 from davae.photo.reading import PhotoError, Reduced, photo_px, read_photo
 
 
@@ -608,3 +608,12 @@ def test_a_rectangle_becomes_the_square_around_it_and_beyond_the_photo_is_grey()
     torch.testing.assert_close(crop[0], torch.full((3, 20, 20), 200 / 255))
     torch.testing.assert_close(crop[1, :, :, 12:], torch.full((3, 20, 8), 127 / 255))
     torch.testing.assert_close(crop[1, :, :, :8], torch.full((3, 20, 8), 200 / 255))
+
+
+def test_exif_in_ever_more_segments_is_read_as_far_as_it_is_bounded():
+    segment = b"\xff\xe1" + (2 + len(EXIF) + 60_000).to_bytes(2) + EXIF + bytes(60_000)
+    content = encoded(picture(), "JPEG")
+    many = content[:2] + 2 * (MAX_BYTES // 60_000) * segment + content[2:]
+    kept, info = without_metadata(many)
+    assert MAX_BYTES < len(info["exif"]) <= MAX_BYTES + 60_000 and len(kept) < 2 * len(content)
+    np.testing.assert_array_equal(read_photo(many), read_photo(content))

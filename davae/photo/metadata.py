@@ -57,7 +57,8 @@ def _without_segments(content: bytes) -> tuple[bytes, Info]:
         place = start + 2 + length
         data = bytes(view[start + 4 : place])
         if marker == 0xE1 and data.startswith(EXIF):
-            info["exif"] = info.get("exif", EXIF) + data[len(EXIF) :]  # a long one has several segments
+            known = info.get("exif", EXIF)  # a long one has several segments, each of which is copied
+            info["exif"] = known if len(known) > MAX_BYTES else known + data[len(EXIF) :]
         elif marker == 0xE1 and data.startswith(XMP):
             info.setdefault("xmp", data[len(XMP) :])
         elif marker == 0xE2 and data.startswith(ICC) and len(data) > len(ICC) + 2:
