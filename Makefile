@@ -39,7 +39,7 @@ app: $(installed) ## open the web app: your own photo, and sliders on the latent
 test: lint ## lint, then all tests, every notebook at smoke among them
 	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 15 minutes
+bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 22 minutes
 	$(python) benchmarks/suite.py
 
 lint: $(installed) ## check style, format and that notebooks carry no output
