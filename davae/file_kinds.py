@@ -30,7 +30,7 @@ _AT_START = {
     b"II*\0": "a TIFF picture",
     b"MM\0*": "a TIFF picture",
 }
-_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim")
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands, after "ftyp"
 
 
 def kind_of(content: bytes, apart_from: str = "nothing") -> str | None:
@@ -62,7 +62,7 @@ def _kind_of(head: bytes) -> str | None:
     for start, kind in _AT_START.items():
         if head.startswith(start):
             return kind
-    if head[4:12] in _HEIC:
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF:
         return "an HEIC picture"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "a WebP picture"

@@ -5,6 +5,7 @@ hand = HandPredictor.load().predict("photo.jpg")
 hand.joints_mm, hand.joints_px, hand.mesh_mm()
 """
 
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -270,9 +271,13 @@ def _read(photo: Photo, name: str, box: Box | None) -> NDArray[np.uint8] | Photo
     try:
         pixels = read_photo(photo, name)
     except PhotoError as error:
-        return error
+        failed = error
     except Exception as error:  # whatever it is, it is this photo's and costs no other its result
-        return _caused(unexpected(name, error), error)
+        failed = _caused(unexpected(name, error), error)
+    else:
+        failed = None
+    if failed is not None:
+        return _without_pixels(failed)
     width, height = photo_px(pixels)
     if box is not None and not box.meets(width, height):
         (u, v), half = box.centre, box.half
@@ -291,6 +296,15 @@ def _on_photo(box: Box, pixels: NDArray[np.uint8]) -> Box:
 def _on_pixels(box: Box, pixels: NDArray[np.uint8]) -> Box:
     """The other way round."""
     return box.scaled(pixels.shape[1] / photo_px(pixels)[0])
+
+
+def _without_pixels(told: PhotoError) -> PhotoError:
+    """Free what the frames of its tracebacks hold, such as decoded pixels; their lines stay."""
+    error: BaseException | None = told
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    return told
 
 
 def _caused(told: PhotoError, error: Exception) -> PhotoError:

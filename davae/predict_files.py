@@ -18,10 +18,11 @@ from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
 from davae.photo.hand import Hand, Side
 from davae.photo.overlay import photo_overlay
 from davae.photo.reading import PhotoError, unexpected
-from davae.predict import AT_ONCE, HandPredictor
+from davae.predict import HandPredictor
 from davae.skeleton import ROOT
 
 STEM_BYTES = 200  # of the 255 that file systems allow a name; the rest is for endings and numbers
+WRITERS = 2  # threads that write results while the next photos are looked at
 ENDINGS = (".json", ".ply", ".glb", "-mask.png", "-overlay.png")  # of the files of one hand
 
 
@@ -110,10 +111,10 @@ def predict_files(
     bar = tqdm(
         found, desc="predict", unit="photo", total=len(images), disable=not progress or len(images) < 2
     )
-    with ThreadPoolExecutor(2) as writers:  # results are written while the next photos are looked at
+    with ThreadPoolExecutor(WRITERS) as writers:  # results are written while the next photos are looked at
         for (hand, photo), path, name in zip(bar, images, names, strict=True):
             writing.append(writers.submit(_write, hand, photo, out, path, name))
-            settle(AT_ONCE)
+            settle(WRITERS)  # since what waits holds its photo
         settle(0)
     return Found(lines, failed)
 
@@ -137,7 +138,7 @@ def _check_places(images: Sequence[Path], out: Path, names: list[str]) -> None:
 def _is_ours(report: Path) -> bool:
     try:
         return "latent_means" in json.loads(report.read_bytes())
-    except (ValueError, TypeError, OSError):
+    except (ValueError, TypeError, OSError, RecursionError):
         return False
 
 

@@ -66,6 +66,7 @@ def main() -> None:
     """Serve `notebook port browser keep_s` of the command line."""
     notebook, port, browser, keep_s = sys.argv[1:]
     config = Config()
+    config.Voila.config_file_paths = []  # files, such as a voila.json, would overrule this
     config.Voila.ip, config.Voila.port, config.Voila.port_retries = LOOPBACK, int(port), 0
     config.Voila.open_browser = browser == "True"
     config.Voila.log_level = "ERROR"  # else its start fills the console

@@ -168,7 +168,9 @@ def load_gltf(path: str | os.PathLike, names: dict[str, str] | None = None) -> R
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if left_out:
-        warnings.warn(f"{path}: left out {' and '.join(left_out).rstrip(',')}", stacklevel=2)
+        warnings.warn(
+            f"{path}: left out {' and '.join(left_out).rstrip(',')}", stacklevel=3
+        )  # past `_any_number`
     return rig
 
 

@@ -89,7 +89,7 @@ def stated_profile(picture: Image.Image) -> bytes:
         primaries, curve, *rest = info.get("cicp", b"\0\0")
         if rest == [0, 1] and primaries in H273_PRIMARIES and curve in H273_CURVES:
             return matrix_profile(*H273_PRIMARIES[primaries], H273_CURVES[curve])
-        if profile := info.get("icc_profile"):
+        if isinstance(profile := info.get("icc_profile"), bytes) and profile:
             return profile
         if "srgb" in info:
             return b""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from davae.file_kinds import kind_of
+from davae.file_kinds import HEIF, kind_of
 from davae.photo.colour import stated_profile, to_srgb
 from davae.photo.metadata import Info, without_metadata
 
@@ -36,8 +36,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # how a picture of such an orientation is turned upright
+LAID_DOWN = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])  # which exchange width and height
 WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of EXIF
-HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF = (b"avif", b"avis")
 _QUIET = threading.Lock()  # `warnings.catch_warnings` in two threads at once would silence both for good
 
@@ -125,13 +125,17 @@ def _too_large(name: str, error: Exception) -> PhotoError:
 def _decode(picture: Image.Image, own: bool) -> NDArray[np.uint8]:
     """Pixels of an opened picture; one that is our `own` may be changed."""
     width, height = picture.size
+    if picture.format == "PNG":
+        picture.load()  # `getexif` would, and damaged pixels would not be told
     turn, profile = TURNS.get(_orientation(picture)), stated_profile(picture)
     if picture.format == "TIFF" and own:  # which Pillow turns itself, and would rewrite all tags for it
         _forget_tags(picture, keep=turn is not None)
     if picture.format == "TIFF":
         turn = None
-    if own and width * height > WHOLE_PIXELS and picture.format in ("JPEG", "MPO"):
+    if own and width * height > WHOLE_PIXELS and picture.format == "JPEG":
         picture.draft(None, (width // 2, height // 2))
+    if picture.width * picture.height > WHOLE_PIXELS and picture.mode in ("L", "LA", "RGB", "RGBA"):
+        picture = picture.reduce(2)  # before it is converted, which takes several times its memory
     found = _as_rgb(picture, profile)
     if found.width * found.height > WHOLE_PIXELS:
         found = found.reduce(2)
@@ -141,8 +145,7 @@ def _decode(picture: Image.Image, own: bool) -> NDArray[np.uint8]:
     if width * height <= WHOLE_PIXELS:
         return pixels
     reduced = pixels.view(Reduced)
-    swapped = (width > height) != (found.width > found.height)
-    reduced.photo_px = (height, width) if swapped else (width, height)
+    reduced.photo_px = (height, width) if turn in LAID_DOWN else (width, height)
     return reduced
 
 
@@ -153,7 +156,7 @@ def _orientation(picture: Image.Image) -> int:
         value = value[0] if isinstance(value, tuple | bytes) else value
         if value in range(1, 9):
             return int(value)
-    with contextlib.suppress(KeyError, struct.error):
+    with contextlib.suppress(KeyError, struct.error, TypeError):  # that of an opened image may be no bytes
         return _first_orientation(picture.info["exif"])
     return 1
 

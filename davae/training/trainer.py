@@ -78,7 +78,8 @@ class ResumableTrainer:
 
         Args:
             progress: show a progress bar.
-            threads: of torch; None for what OMP_NUM_THREADS says or, where it says nothing, what pays.
+            threads: of torch on a CPU in one process; elsewhere torch's own number stays. None for what
+                OMP_NUM_THREADS says or, where it says nothing, what pays.
         """
         settings, first = self.settings, self.step
         if self.device.type != "cpu" or distributed.ranks() > 1:
@@ -104,8 +105,8 @@ class ResumableTrainer:
                 distributed.on_first(lambda row=row: self.log.append(row))
             if progress and self.step == first + 20:
                 minutes = (time.perf_counter() - began) / 20 * (settings.steps - first) / 60
-                threads = f"{choice.threads} thread{'s' * (choice.threads > 1)}"
-                bar.write(f"{ARITHMETIC[has_bf16(self.device)]}, {threads}; about {minutes:.0f} min to go")
+                used = f"{choice.threads} thread{'s' * (choice.threads > 1)}"
+                bar.write(f"{ARITHMETIC[has_bf16(self.device)]}, {used}; about {minutes:.0f} min to go")
             if not last and self.step % settings.checkpoint_every == 0:
                 distributed.on_first(lambda: runs.save_resume_point(self.run, self.state()))
         bar.close()
