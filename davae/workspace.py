@@ -22,7 +22,7 @@ from davae.sweeps.executors import factory
 from davae.sweeps.studies import Study
 
 # Where data/README.md says that a dataset goes. There its name says enough; elsewhere may lie another copy.
-PLACES = {"rhd": "RHD_published_v2", "stb": "STB", "freihand": "FreiHAND"}
+PLACES = {"rhd": "RHD_published_v2", "stb": "STB", "freihand": "FreiHAND_pub_v2"}
 MASKS = get_args(DataConfig.__annotations__["mask"])  # --mask
 
 
@@ -304,7 +304,7 @@ SMOKE = (
 
 
 def reproduce(space: Workspace) -> str:
-    """Run every stage and all notebooks; return the report: the paths of what was made and, last, the table."""
+    """Run every stage and all notebooks; return the report: paths of what was made and, last, the table."""
     from davae.evaluation import format_table
     from davae.notebooks import execute
 
