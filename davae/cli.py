@@ -189,8 +189,8 @@ def sweep(
 ) -> None:
     """Train and evaluate one run for each combination of values, several at a time.
 
-    A point that was run before is not run again, one that was stopped goes on, one that fails is told at the
-    end and stops no other. Exit status 1 says that some failed.
+    Finished points are reused, interrupted ones go on. Failures are reported at the end; other points
+    continue. Exit status 1 says that there were some.
 
     Args:
         preset: Size and schedule of each run.

@@ -68,8 +68,8 @@ class ThreadChoice:
     def __init__(self, threads: int | None = None, clock: Callable[[], float] = time.perf_counter):
         most = torch.get_num_threads()
         # Powers of two alone: on 3, 6 and 12 threads the gradient of torch 2.13's fp32 convolutions writes
-        # beyond its memory (seen with the images' channels outermost, on a processor with AMX). Trainings here,
-        # with channels innermost, ran on these numbers, so a stated one is kept.
+        # beyond its memory (seen with the images' channels outermost, on a processor with AMX). Trainings,
+        # whose channels are innermost, ran on these numbers, too, so a stated one is kept.
         powers = [2**power for power in range(most.bit_length())]
         self.ladder = powers if threads is None else [threads]
         self._clock, self._used = clock, set[int]()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from davae.photo.release import Release
 
 # Where data/README.md says that a dataset goes. There its name says enough; elsewhere may lie another copy.
-PLACES = {"rhd": "RHD_published_v2", "stb": "STB", "freihand": "FreiHAND"}
+PLACES = {"rhd": "RHD_published_v2", "stb": "STB", "freihand": "FreiHAND_pub_v2"}
 MASKS = get_args(DataConfig.__annotations__["mask"])  # --mask
 
 

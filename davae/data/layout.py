@@ -35,7 +35,14 @@ _ALIKE = {"synthhand": ("synthhand", "rhd"), "rhd": ("rhd", "synthhand")}  # one
 
 def recognise(folder: Path) -> str:
     """Return the dataset that a folder holds, a key of NAMES, or "" if it is none of them."""
-    return next((name for name, marks in _MARKS.items() if any((folder / m).exists() for m in marks)), "")
+    return next((name for name in _MARKS if _marked(folder, name)), "")
+
+
+def _marked(folder: Path, dataset: str) -> bool:
+    try:
+        return any((folder / mark).exists() for mark in _MARKS[dataset])
+    except OSError:  # a folder that may not be entered shows nothing
+        return False
 
 
 def misplaced(dataset: str, root: str | os.PathLike) -> tuple[str, str] | None:
@@ -55,9 +62,9 @@ def misplaced(dataset: str, root: str | os.PathLike) -> tuple[str, str] | None:
         archives = [root.with_name(root.name + suffix) for suffix in ARCHIVES]
         archive = next((path for path in archives if path.is_file()), None)
         return archive and ("no such folder, but its archive is there", _unpack(archive))
-    if (found := recognise(root)) in asked:
+    if any(_marked(root, name) for name in asked):  # whatever else lies there, too
         return None
-    if found:
+    if found := recognise(root):
         advice = f"say --dataset {found}, or give the folder of {title}"
         return f"looks like {NAMES[found]}, not like {title}", advice
     if (root / manifest.FILE_NAME).is_file() and any(
@@ -71,8 +78,10 @@ def misplaced(dataset: str, root: str | os.PathLike) -> tuple[str, str] | None:
             folder, name = min(known.items(), key=lambda entry: entry[1] not in asked)
             other = "" if name in asked else f"--dataset {name} "
             return what.format(NAMES[name]), f"did you mean {other}--root {folder}?"
-    archives = sorted(path for path in root.iterdir() if path.suffix in ARCHIVES)
-    return (f"nothing of {title} but an archive is in it", _unpack(archives[0])) if archives else None
+    there = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    if there and all(path.suffix in ARCHIVES for path in there):
+        return f"nothing of {title} but an archive is in it", _unpack(there[0])
+    return None
 
 
 def check_place(dataset: str, root: str | os.PathLike) -> None:
@@ -103,6 +112,6 @@ def _below(root: Path) -> Iterator[Path]:
 def _folders(parent: Path) -> list[Path]:
     try:
         with os.scandir(parent) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
-    except PermissionError:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
         return []

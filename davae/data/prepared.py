@@ -97,17 +97,24 @@ def made_from(
 ) -> bool:
     """Whether a finished preparation in `out` was made from the dataset in `root`.
 
-    It knows the root's name alone; where the dataset still lies there, its training labels must be the same.
+    It knows the root's name alone; where the dataset still lies there, its labels must be the same, too.
     """
     root, options = Path(root), complete_options(dataset, options)
     try:
         manifest = read_manifest(out)
-        if (manifest["dataset"], manifest["root"], manifest["options"]) != (dataset, root.name, options):
-            return False
-        labels = Job(dataset, root, "train", DataConfig(), True, options).annotations_sha256()
-    except FileNotFoundError:  # of the manifest: nothing is there; of the labels: the arrays are all there is
-        return (Path(out) / FILE_NAME).exists()
-    return labels == manifest["splits"]["train"]["made_with"]["annotations_sha256"]
+    except (FileNotFoundError, ValueError):  # nothing is there, or nothing that can be used
+        return False
+    if (manifest.get("dataset"), manifest.get("root")) != (dataset, root.name):
+        return False
+    if manifest.get("options", options) != options:  # which the oldest do not state
+        return False
+    jobs = [Job(dataset, root, split, DataConfig(), True, options) for split in ("train", "test")]
+    try:
+        labels = {job.split: job.annotations_sha256() for job in jobs}
+    except FileNotFoundError:  # the dataset was deleted since: the arrays are all there is
+        return True
+    made_with = {split: manifest["splits"][split]["made_with"] for split in labels}
+    return all(labels[split] == made_with[split]["annotations_sha256"] for split in labels)
 
 
 def _refuse_if_different(out: Path, settings: dict[str, Any], jobs: list[Job]) -> None:

@@ -168,9 +168,8 @@ def load_gltf(path: str | os.PathLike, names: dict[str, str] | None = None) -> R
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if left_out:
-        warnings.warn(
-            f"{path}: left out {' and '.join(left_out).rstrip(',')}", stacklevel=3
-        )  # past `_any_number`
+        said = f"{path}: left out {' and '.join(left_out).rstrip(',')}"
+        warnings.warn(said, stacklevel=3)  # the place of the caller, past `_any_number`
     return rig
 
 
