@@ -169,7 +169,8 @@ class Workspace:
 
     def _arrays(self, name: str) -> Path:
         data = self.config.data
-        return self.home / "data" / "prepared" / f"{name}-{data.image_px}px-{data.crop}"
+        scale = "" if data.scale_min == DataConfig().scale_min else f"-scale{data.scale_min:g}"
+        return self.home / "data" / "prepared" / f"{name}-{data.image_px}px-{data.crop}{scale}"
 
     @property
     def rendered(self) -> Path:

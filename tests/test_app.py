@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -77,6 +78,16 @@ def test_a_file_that_is_begun_anew_leaves_nothing_of_the_old_one():
     canvas._receive(canvas, {"type": "part", "name": "old", "index": 0, "count": 2}, [b"old"])
     canvas._receive(canvas, {"type": "part", "name": "new", "index": 0, "count": 1}, [b"new"])
     assert got == [b"new"]
+
+
+def test_a_file_that_no_browser_bounded_is_refused_here(monkeypatch):
+    monkeypatch.setattr("davae.app.canvas.LIMIT", 2**20)
+    refused = []
+    canvas = PhotoCanvas(pytest.fail, refused.append)
+    for index in range(3):
+        part = {"type": "part", "name": "x", "index": index, "count": 3}
+        canvas._receive(canvas, part, [bytes(600_000)])
+    assert refused == ["x: is larger than 1 MiB; send a smaller photo"] and canvas._parts is None
 
 
 def test_the_browser_may_refuse_a_file():
@@ -607,3 +618,27 @@ def test_kernels_of_pages_closed_abruptly_end(browser, address, server_process):
     doomed.close()
     assert own.is_running()
     own.wait(WAIT_MS / 1000)
+
+
+def test_no_configuration_file_moves_the_server_off_loopback(tmp_path, monkeypatch):
+    """Jupyter's files come before what a program says, unless it has none read."""
+    from davae.app import voila_server
+
+    began = []
+    other = {
+        "multi_kernel_manager_class": "jupyter_server.services.kernels.kernelmanager.MappingKernelManager"
+    }
+    said = {"Voila": {"ip": "0.0.0.0", "log_level": "DEBUG"}, "VoilaConfiguration": other}
+    (tmp_path / "voila.json").write_text(json.dumps(said))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setattr(voila_server.Server, "start", lambda self: began.append(self))
+    monkeypatch.setattr(sys, "argv", ["voila_server", str(server.NOTEBOOK), str(free_port()), "False", "9"])
+    try:
+        voila_server.main()
+        (voila,) = began
+        assert voila.ip == "127.0.0.1" and voila.log_level == logging.ERROR
+        kernels = voila.config.VoilaConfiguration.multi_kernel_manager_class
+        assert kernels is voila_server.PageKernels
+    finally:
+        voila_server.Server.clear_instance()

@@ -619,3 +619,24 @@ def test_the_command_says_by_its_status_whether_a_set_can_be_used(
     assert "verdict" in out and f"contact sheet: {path}" in out
     with Image.open(tmp_path / path) as sheet:
         assert sheet.width > 1000
+
+
+def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path, trees, monkeypatch):
+    (tmp_path / "lost+found").mkdir()
+    shutil.copytree(trees("rhd"), tmp_path / "x" / "RHD_published_v2")
+    exists = Path.exists
+
+    def guarded(path, **options):
+        if "lost+found" in path.parts:
+            raise PermissionError(path)
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", guarded)
+    assert "did you mean --root" in layout.misplaced("rhd", tmp_path)[1]
+
+
+def test_a_folder_of_two_datasets_is_either(tmp_path, trees):
+    for dataset in ("rhd", "freihand"):
+        shutil.copytree(trees(dataset), tmp_path / "both", dirs_exist_ok=True)
+    assert layout.misplaced("rhd", tmp_path / "both") is None
+    assert layout.misplaced("freihand", tmp_path / "both") is None

@@ -617,3 +617,28 @@ def test_exif_in_ever_more_segments_is_read_as_far_as_it_is_bounded():
     kept, info = without_metadata(many)
     assert MAX_BYTES < len(info["exif"]) <= MAX_BYTES + 60_000 and len(kept) < 2 * len(content)
     np.testing.assert_array_equal(read_photo(many), read_photo(content))
+
+
+def test_damaged_pixels_of_a_png_are_told():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+    content = bytearray(encoded(noise))
+    content[len(content) // 2] ^= 0xFF
+    with pytest.raises(PhotoError, match="x: is damaged"):
+        read_photo(bytes(content), "x")
+
+
+def test_odd_info_of_an_opened_image_refuses_nothing():
+    image = picture()
+    image.info |= {"exif": "text", "icc_profile": "abc"}
+    np.testing.assert_array_equal(read_photo(image), np.asarray(picture()))
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation"), [((60, 59), 1), ((59, 60), 1), ((60, 59), 6), ((60, 40), 8)]
+)
+def test_a_reduced_photo_knows_its_own_size_however_it_was_turned(monkeypatch, size, orientation):
+    monkeypatch.setattr(reading, "WHOLE_PIXELS", 1000)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read_photo(encoded(picture(*size), "PNG", exif=exif))
+    assert photo_px(found) == (size if orientation == 1 else size[::-1])

@@ -224,3 +224,21 @@ def test_a_file_of_another_kind_is_named(tmp_path, content, found):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.pickle: is {re.escape(found)}.*; expected a pickle, the file"):
         load_pickle(path, "file", "anyone")
+
+
+def test_no_pickle_changes_what_a_later_one_yields(tmp_path):
+    """A pickle may set attributes of what it is given, such as a function's defaults."""
+    values = np.arange(6.0).reshape(2, 3)
+    state = pickle.dumps((None, {"__defaults__": ((1, 0),)}), 2).removeprefix(b"\x80\x02").removesuffix(b".")
+    path = tmp_path / "first.pickle"
+    path.write_bytes(b"\x80\x02cnumpy.core.numeric\n_frombuffer\n" + state + b"b.")
+    load_pickle(path, "labels", "here")
+    np.testing.assert_array_equal(read(tmp_path / "second.pickle", values, 5), values)
+
+
+@pytest.mark.parametrize("spec", ["i4,i4", "(10,)i4"])
+def test_types_of_records_are_refused_also_without_a_state(tmp_path, spec):
+    path = tmp_path / "x.pickle"
+    path.write_bytes(b"cnumpy\ndtype\n(V" + spec.encode() + b"\ntR.")
+    with pytest.raises(UnsafePickle, match="records; expected numbers"):
+        load_pickle(path, "labels", "here")

@@ -214,6 +214,15 @@ def test_the_usual_place_and_folders_of_older_versions_keep_their_short_names(
     assert other.prepared != usual.prepared and other.run != usual.run
     moved = on_rhd(tmp_path, tmp_path / "gone" / "RHD")  # deleted since: the arrays are all that is needed
     assert moved.prepared == usual.prepared
+    manifest = usual.prepared / "manifest.json"
+    told = {key: value for key, value in json.loads(manifest.read_text()).items() if key != "options"}
+    manifest.write_text(json.dumps(told))
+    assert on_rhd(tmp_path, two_copies[0]).prepared == usual.prepared  # as the oldest were written
+
+
+def test_usual_places_are_those_of_the_page_on_data():
+    page = (notebooks.notebook_folder().parent / "data" / "README.md").read_text(encoding="utf-8")
+    assert all(f"data/{place}/" in page for place in workspace.PLACES.values())
 
 
 def test_empty_home_is_the_clone_wherever_a_notebook_lies(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from davae.photo.reading import photo_px
 from davae.skeleton import BONES, JOINT_COLOURS
 from davae.told import told
 
+LIMIT = 64 * 2**20  # bytes of a file, as in canvas.js, which a browser need not keep to
 SHOWN_PX = 1280  # of a photo's longer side, as the browser gets it
 _HERE = Path(__file__).parent
 
@@ -43,7 +44,7 @@ class PhotoCanvas(anywidget.AnyWidget):
         """Call `opened` with a file's content and name, `refused` with the reason why one did not come."""
         super().__init__()
         self._opened, self._refused = opened, refused
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] | None = None  # of the file that is coming
         self.on_msg(told(refused)(self._receive))
 
     def show(self, photo: NDArray[np.uint8]) -> None:
@@ -76,7 +77,13 @@ class PhotoCanvas(anywidget.AnyWidget):
             return
         if message["index"] == 0:
             self._parts = []
+        if self._parts is None:  # of a file that was refused, or whose beginning never came
+            return
         self._parts += [bytes(part) for part in buffers]
+        if sum(map(len, self._parts)) > LIMIT:
+            self._parts = None
+            self._refused(f"{message['name']}: is larger than {LIMIT >> 20} MiB; send a smaller photo")
+            return
         if message["index"] + 1 == message["count"]:
-            content, self._parts = b"".join(self._parts), []
+            content, self._parts = b"".join(self._parts), None
             self._opened(content, message["name"])
