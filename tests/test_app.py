@@ -625,9 +625,7 @@ def test_no_configuration_file_moves_the_server_off_loopback(tmp_path, monkeypat
     from davae.app import voila_server
 
     began = []
-    other = {
-        "multi_kernel_manager_class": "jupyter_server.services.kernels.kernelmanager.MappingKernelManager"
-    }
+    other = {"multi_kernel_manager_class": "someone.else.Kernels"}
     said = {"Voila": {"ip": "0.0.0.0", "log_level": "DEBUG"}, "VoilaConfiguration": other}
     (tmp_path / "voila.json").write_text(json.dumps(said))
     monkeypatch.chdir(tmp_path)
