@@ -538,8 +538,7 @@ def test_a_result_that_cannot_be_written_ends_it_soon(release, tmp_path, monkeyp
         return write_hand(hand, photo, out, stem)
 
     monkeypatch.setattr("davae.predict_files.write_hand", write)
-    for module in ("davae.predict", "davae.predict_files"):
-        monkeypatch.setattr(f"{module}.AT_ONCE", 2)
+    monkeypatch.setattr("davae.predict.AT_ONCE", 2)
     with pytest.raises(OSError, match="No space left on device"):
         predict_files(files, tmp_path / "out", progress=False, weights=release)
     assert len(looked_at) < 9
