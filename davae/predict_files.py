@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -188,7 +189,7 @@ def numbers(text: str, name: str, example: str) -> tuple[float, float, float, fl
 
 def _shortened(name: str) -> str:
     """As much of a name as leaves room for an ending."""
-    return os.fsencode(name)[:STEM_BYTES].decode(errors="ignore")
+    return os.fsencode(name)[:STEM_BYTES].decode(sys.getfilesystemencoding(), errors="ignore")
 
 
 def stems(images: Sequence[Path]) -> list[str]:

@@ -640,3 +640,10 @@ def test_a_folder_of_two_datasets_is_either(tmp_path, trees):
         shutil.copytree(trees(dataset), tmp_path / "both", dirs_exist_ok=True)
     assert layout.misplaced("rhd", tmp_path / "both") is None
     assert layout.misplaced("freihand", tmp_path / "both") is None
+
+
+def test_a_set_rendered_as_another_is_published_is_called_that(tmp_path, trees):
+    shutil.copytree(trees("rhd"), tmp_path / "set")
+    (tmp_path / "set" / layout.MANIFEST).write_text(json.dumps({"form": "rhd"}))
+    assert layout.recognise(tmp_path / "set") == "rhd"
+    assert "looks like RHD, not like STB" in layout.misplaced("stb", tmp_path / "set")[0]

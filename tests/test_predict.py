@@ -755,3 +755,13 @@ def test_command_line(release, tmp_path):
 def test_reading_is_the_same_from_file_and_from_memory(tmp_path):
     (tmp_path / "p.png").write_bytes(encoded(picture()))
     np.testing.assert_array_equal(read_photo(tmp_path / "p.png"), read_photo(encoded(picture())))
+
+
+def test_names_of_results_are_such_as_the_file_system_takes():
+    """Under an ASCII locale a name's bytes beyond ASCII come as surrogates, and must go back as they came."""
+    code = (
+        "import os; from pathlib import Path; from davae.predict_files import stems; "
+        "assert os.fsencode(stems([Path(os.fsdecode(b'Zo\\xc3\\xab.png'))])[0]).startswith(b'Zo')"
+    )
+    ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | ascii_locale)

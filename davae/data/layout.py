@@ -1,5 +1,6 @@
 """Which dataset a folder holds, by its names alone, and what to say of a folder that is not the one meant."""
 
+import json
 import os
 from collections.abc import Iterator
 from itertools import chain
@@ -38,8 +39,18 @@ def recognise(folder: Path) -> str:
     return next((name for name in _MARKS if _marked(folder, name)), "")
 
 
+def _form(folder: Path) -> str | None:
+    """The form in which a set was rendered, None where its manifest does not say."""
+    try:
+        return json.loads((folder / MANIFEST).read_bytes()).get("form")
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+
+
 def _marked(folder: Path, dataset: str) -> bool:
     try:
+        if dataset == "synthhand" and _form(folder) not in (None, "synthhand"):
+            return False  # rendered as another dataset is published
         return any((folder / mark).exists() for mark in _MARKS[dataset])
     except OSError:  # a folder that may not be entered shows nothing
         return False
