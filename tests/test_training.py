@@ -197,6 +197,15 @@ def test_fingerprint_covers_all_that_moves_the_weights():
     assert {"networks/encoder.py", "networks/decoders.py", "networks/blocks.py"} <= sources.keys()
 
 
+@pytest.mark.parametrize("network", runs._SHAPING_SOURCES)
+def test_fingerprint_refuses_a_source_that_was_renamed(network, monkeypatch):
+    runs.Identity.of("digest", network=network)  # all of today's are there
+    names = (*runs._SHAPING_SOURCES[network][:-1], "training/renamed.py")
+    monkeypatch.setitem(runs._SHAPING_SOURCES, network, names)
+    with pytest.raises(FileNotFoundError, match=r"renamed\.py: missing, but it shapes"):
+        runs.Identity.of("digest", network=network)
+
+
 def test_missing_and_unfinished_runs_say_what_to_do(tmp_path, short):
     with pytest.raises(FileNotFoundError, match="no run here"):
         runs.load_model(tmp_path / "nowhere")

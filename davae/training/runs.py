@@ -81,15 +81,25 @@ class Identity:
             init: the run whose weights it begins with.
             network: which kind is trained.
             masks: `PreparedSplit.mask_network`, where the input is seen through predicted masks.
+
+        Raises:
+            FileNotFoundError: a source that shapes the result was renamed, and its list was not.
         """
-        package = Path(__file__).parents[1]
-        files = sorted(path for pattern in _SHAPING_SOURCES[network] for path in package.glob(pattern))
-        sources = {
-            f.relative_to(package).as_posix(): code_digest(f.read_text(encoding="utf-8")) for f in files
-        }
+        sources = {name: code_digest(_source(name)) for name in sorted(_SHAPING_SOURCES[network])}
         begun = None if init is None else weights_digest(init)
         masks = masks or {}
         return cls(data_digest, sources, begun, masks.get("digest"), masks.get("network"))
+
+
+def _source(name: str) -> str:
+    """Text of a file of the package. A fingerprint that left out a renamed file would call other code equal."""
+    try:
+        return (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error.filename}: missing, but it shapes what a run trains to; "
+            "restore it, or mend its name in `_SHAPING_SOURCES` of davae/training/runs.py"
+        ) from error
 
 
 def code_digest(source: str) -> str:
