@@ -8,7 +8,7 @@ OUT     ?= outputs/notebooks/$(PRESET)-da-seed0
 
 python    := $(VENV)/bin/python
 installed := $(VENV)/.installed
-notebooks := $(wildcard notebooks/*.ipynb davae/app/*.ipynb)
+notebooks := $(wildcard notebooks/*.ipynb davae/photo/app/*.ipynb)
 
 # The first of these that runs, is Python 3.11 or 3.12 and has venv: a name on the path is no proof of that.
 # 3.11 comes first because requirements.lock was made with it.

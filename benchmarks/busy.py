@@ -76,7 +76,7 @@ def others(programs: list[str]) -> Iterator[None]:
 
 def seconds_of_a_photo(photo: str) -> float:
     """Median of `HandPredictor.predict`, the first call apart."""
-    from davae.predict import HandPredictor
+    from davae.photo.predict import HandPredictor
 
     predictor = HandPredictor.load()
     times = []
@@ -101,7 +101,7 @@ def seconds_of_training(data: str) -> float:
 def seconds_of_first_photo(photo: str) -> float:
     """What a page's kernel does until the first hand stands there: imports, weights, photo, mesh, files."""
     began = time.perf_counter()
-    from davae.app.pages import Pages
+    from davae.photo.app.pages import Pages
 
     page = Pages.open().photo
     page.open(Path(photo).read_bytes(), "photo.png")

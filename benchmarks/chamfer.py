@@ -11,8 +11,8 @@ from timing import Row, alternate, in_fresh_process, peak_growth_mib
 from torch import Tensor
 from workbench import Workbench
 
-from davae.hand.render import load_open3d
 from davae.losses import CLOUD_ELEMENTS, chamfer_distance, cloud_loss
+from synthhand.render.raycast import load_open3d
 
 PREDICTED, TRUE, BATCH = 2025, 2048, 32
 FASTER, SMALLER = "ratio >= 4", "ratio <= 0.1"

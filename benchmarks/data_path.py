@@ -13,7 +13,7 @@ from workbench import Workbench
 
 from davae.config import DataConfig
 from davae.data.prepared import prepare
-from davae.data.synthhand import write_dataset
+from synthhand.dataset.writer import write_dataset
 
 
 def rows(bench: Workbench) -> Iterator[Row]:

@@ -23,9 +23,9 @@ from timing import FOLDER, Row
 from workbench import Workbench
 
 from davae.config import BLOCKS, preset
-from davae.explorer import LatentExplorer
-from davae.kernels import OwnKernel
 from davae.networks import DaVAE
+from davae.photo.explorer import LatentExplorer
+from davae.photo.kernels import OwnKernel
 from davae.training.runs import load_model
 
 GOAL_MS, MOVES = 150.0, 30

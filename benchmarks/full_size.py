@@ -27,9 +27,9 @@ from tqdm import tqdm
 from davae.config import DataConfig
 from davae.data.augment import augment, load_batch
 from davae.data.prepared import PreparedSplit
-from davae.data.rhd import FOLDERS, load_annotations, write_annotations
 from davae.data.writer import CHUNK
 from davae.training.trainer import batch_indices
+from synthhand.formats.rhd import FOLDERS, load_annotations, write_annotations
 
 BATCH = 32
 

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from davae.config import MaskConfig, mask_preset, preset
-from davae.graph import onnx_model, quantised, session
-from davae.inference import JointNet, fused
+from davae.evaluation.joints import JointNet
 from davae.networks import DaVAE, HandMaskNet
+from davae.networks.folding import fused
 from davae.networks.handmask import ResNet
+from davae.photo.graph import onnx_model, quantised, session
 from davae.training.runs import load_mask_network, load_model
 from davae.training.trainer import has_bf16
 

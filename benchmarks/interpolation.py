@@ -3,7 +3,8 @@
     python benchmarks/interpolation.py --run RUN --data PREPARED
 
 Between the codes of two SynthHand test images each block is moved from end to end while the others are held.
-Printed are the claims of "without significant impact" (`davae.disentanglement.verdicts`), the change of the
+Printed are the claims of "without significant impact" (`davae.latent.disentanglement.verdicts`), the change
+of the
 outline with shape beside that of the rendered truth, and how near each decoded frame comes to the truth of
 the same factors, beside the floor: the two images themselves, encoded and decoded.
 """
@@ -20,16 +21,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from davae import disentanglement as d
 from davae.config import BLOCKS
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
-from davae.data.record import BadSample
-from davae.data.synthhand import Factors, sample_factors
 from davae.figures import latent_strip
-from davae.latent import encode, straight
+from davae.latent.codes import disentanglement as d
+from davae.latent.codes import encode, straight
 from davae.losses import Prediction
 from davae.training.runs import load_model, weights_digest
+from synthhand.dataset.writer import Factors, sample_factors
+from synthhand.formats.record import BadSample
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHAPE_BOUND = 1.5  # the outline's change with shape over that of the truth
@@ -39,7 +40,7 @@ def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple
     """The ways of a pair, block -> what is decoded in `SHARES` steps, and the rendered truth of each.
 
     Raises:
-        davae.data.record.BadSample: a hand on the way cannot be cropped.
+        synthhand.formats.record.BadSample: a hand on the way cannot be cropped.
     """
     start, end = ({block: codes[block][n : n + 1] for block in BLOCKS} for n in pair)
     found = {}
@@ -57,7 +58,7 @@ def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list]
     With it how much of the outline shape changes in the truth.
 
     Raises:
-        davae.data.record.BadSample: a hand on the way cannot be cropped.
+        synthhand.formats.record.BadSample: a hand on the way cannot be cropped.
     """
     ways = decoded_and_rendered(model, codes, pair, factors, config)
     frames = {

@@ -17,13 +17,13 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from davae.data.synthhand import sample_factors
 from davae.evaluation import load_predictions
-from davae.hand.kinematics import Skeleton, solve
-from davae.hand.pose import segment_rotations
-from davae.hand.procedural import procedural_rig
-from davae.hand.rig import resize_joints, segment_motion
-from davae.hand.skinning import skinned
+from synthhand.dataset.writer import sample_factors
+from synthhand.model.kinematics import Skeleton, solve
+from synthhand.model.pose import segment_rotations
+from synthhand.model.procedural import procedural_rig
+from synthhand.model.rig import resize_joints, segment_motion
+from synthhand.model.skinning import skinned
 
 NOISE_MM = 8.0
 

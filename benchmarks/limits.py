@@ -9,8 +9,8 @@ from timing import Row, alternate
 from torch.nn import functional as F
 from workbench import Workbench
 
-from davae.data.pictures import read_picture
 from davae.training.trainer import has_bf16
+from synthhand.formats.pictures import read_picture
 
 CHANNELS, MAP, BATCH = 256, 16, 32
 MATRIX = 1024

@@ -6,14 +6,14 @@ r"""The tables of the model card of the weights that come with davae, from what 
     python -m davae evaluate --run outputs/runs/photo --data UNSEEN --looks 8 \
         --out docs/results/photo_evaluation.json
     python -m davae evaluate --run outputs/runs/photo --data UNSEEN --out docs/results/photo_one_look.json
-    python -m davae pack ... --out davae/weights/hand.safetensors
+    python -m davae pack ... --out davae/photo/weights/hand.safetensors
     python benchmarks/photos.py --root FRAMES --out docs/results/photo_frames.json
     python benchmarks/interpolation.py --run outputs/runs/photo --data DIR \
         --out docs/results/photo_interpolation.json --figure docs/figures/photo_interpolation.png
     python benchmarks/model_card.py
 
 DIR, and how the runs are trained and packed, are in docs/photos.md. The last command writes the tables into
-davae/weights/README.md, between its markers; its words are written by hand.
+davae/photo/weights/README.md, between its markers; its words are written by hand.
 """
 
 import itertools
@@ -21,10 +21,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from davae.data.folders import write_atomically
-from davae.disentanglement import Agreement
-from davae.predict import WEIGHTS
-from davae.skeleton import JOINT_NAMES
+from davae.latent.disentanglement import Agreement
+from davae.photo.predict import WEIGHTS
+from synthhand.skeleton import JOINT_NAMES
+from synthhand.storage import write_atomically
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results"

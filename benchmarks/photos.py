@@ -22,14 +22,14 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from davae.camera import hand_crop, pixel_ray, view_rotation
-from davae.data.record import HandRecord
-from davae.data.rhd import RHDSplit
 from davae.metrics import endpoint_error
 from davae.photo.finding import Box
 from davae.photo.hand import Hand
-from davae.predict import AT_ONCE, HandPredictor
-from davae.skeleton import REFERENCE_BONE, ROOT
+from davae.photo.predict import AT_ONCE, HandPredictor
+from synthhand.formats.record import HandRecord
+from synthhand.formats.rhd import RHDSplit
+from synthhand.pinhole import hand_crop, pixel_ray, view_rotation
+from synthhand.skeleton import REFERENCE_BONE, ROOT
 
 UNIT_CAMERA = (1.0, 1.0, 0.0, 0.0)  # distances grow with the focal length, and frames have many
 WAYS = ("true box, true side", "found box, true side", "found box, guessed side")

@@ -20,13 +20,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from davae.config import BLOCKS, Config, DataConfig, LossConfig, ModelConfig
-from davae.data.augment import MID_GREY, Batch
+from davae.data.augment import Batch
 from davae.data.readers import READERS
 from davae.data.sample import make_row
 from davae.losses import CLOUD_ELEMENTS, IMAGE_ELEMENTS, Prediction, Truth
 from davae.networks import DaVAEOutput
 from davae.networks.decoders import GRID_HALF_WIDTH, ImageDecoder, PoseDecoder
 from davae.networks.encoder import Encoder
+from davae.networks.handmask import MID_GREY
 
 LEARNING_RATE = 1e-3  # the paper's first
 CloudLoss = Callable[[Tensor, Tensor], Tensor]  # clouds (b, p, 3) and (b, q, 3) -> (b,)

@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 from timing import Stopwatch
 
-import davae.data.synthhand_view as view
-import davae.hand.render as render
-from davae.data.png import encode_png
-from davae.data.rhd import encode_depth
-from davae.data.synthhand import write_dataset
-from davae.data.synthhand_factors import sample_factors
+import synthhand.dataset.scene as view
+import synthhand.render.raycast as render
+from synthhand.dataset.factors import sample_factors
+from synthhand.dataset.writer import write_dataset
+from synthhand.formats.png import encode_png
+from synthhand.formats.rhd import encode_depth
 
 ROUNDS = 3
 # What is timed on its own: owner, its function, and the stage's name. An indented stage is part of another.

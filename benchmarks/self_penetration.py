@@ -19,12 +19,12 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
-from davae.data.synthhand_factors import sample_group
-from davae.hand.pose import ANGLES, GESTURE_NAMES, segment_rotations
-from davae.hand.procedural import procedural_rig
-from davae.hand.render import load_open3d
-from davae.hand.rig import PALM_PART, PHALANGES, Rig, pose_vertices
-from davae.skeleton import FINGERS
+from synthhand.dataset.factors import sample_group
+from synthhand.model.pose import ANGLES, GESTURE_NAMES, segment_rotations
+from synthhand.model.procedural import procedural_rig
+from synthhand.model.rig import PALM_PART, PHALANGES, Rig, pose_vertices
+from synthhand.render.raycast import load_open3d
+from synthhand.skeleton import FINGERS
 
 o3d = load_open3d()
 PALM = 5  # group of the palm; 0..4 are the fingers

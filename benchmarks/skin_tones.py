@@ -10,9 +10,9 @@ import argparse
 import numpy as np
 from tqdm.auto import tqdm
 
-from davae.data.synthhand_factors import sample_factors
-from davae.data.synthhand_view import render
-from davae.hand.appearance import ita_degrees
+from synthhand.dataset.factors import sample_factors
+from synthhand.dataset.scene import render
+from synthhand.render.appearance import ita_degrees
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from davae.data.folders import write_atomically
-from davae.streams import escape_unprintable
+from davae.pipeline.streams import escape_unprintable
+from synthhand.storage import write_atomically
 
 # Imported when it is their turn: each worker process of `render` and `prepare` imports this file anew.
 GROUPS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from davae.config import Config, DataConfig, preset
 from davae.data.prepared import PreparedSplit, prepare
-from davae.data.synthhand import write_dataset
+from synthhand.dataset.writer import write_dataset
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`python -m davae`."""
 
-from davae.cli import main
+from davae.pipeline.cli import main
 
 if __name__ == "__main__":
     main()

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from davae.skeleton import JOINTS, PALM_CENTRE, REFERENCE_BONE, ROOT, WRIST
+from synthhand.skeleton import JOINTS, PALM_CENTRE, REFERENCE_BONE, ROOT, WRIST
 
 # The paper integrates PCK from 20 to 50 mm (4.6) and leaves the grid unsaid: 1 mm steps here.
 AUC_THRESHOLDS_MM = np.linspace(20.0, 50.0, 31)

@@ -82,9 +82,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> P
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, tiny_config, prepared):
     """The three runs of a release, trained for a few steps on jittered crops, and the prepared data."""
+    from davae.config import camera_schedule
     from davae.evaluation import predict_masks
-    from davae.photo.camera import camera_schedule, train_camera
     from davae.training import loop
+    from davae.training.camera import train_camera
     from davae.training.masks import train_mask
 
     home = tmp_path_factory.mktemp("release")
@@ -115,7 +116,7 @@ def release(trained):
 @pytest.fixture(scope="session")
 def stb_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rendered set in STB's form, which no test changes: 11 frames to train on and 2 to test, of seed 4."""
-    from davae.data.synthhand_stb import write_stb
+    from synthhand.dataset.stb_writer import write_stb
 
     return write_stb(tmp_path_factory.mktemp("stb") / "set", train=11, test=2, seed=4, progress=False)
 

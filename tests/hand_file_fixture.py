@@ -15,8 +15,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial.transform import Rotation
 
-from davae.hand.anatomy import pulp_mm
-from davae.hand.procedural import procedural_rig
+from synthhand.model.anatomy import pulp_mm
+from synthhand.model.procedural import procedural_rig
 
 RIG = procedural_rig()
 MANO_VERTICES = 778

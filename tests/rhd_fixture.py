@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from davae.camera import project
-from davae.data.rhd import encode_depth, write_annotations
-from davae.skeleton import BONES, RHD_ORDER, finger_of
+from synthhand.formats.rhd import encode_depth, write_annotations
+from synthhand.pinhole import project
+from synthhand.skeleton import BONES, RHD_ORDER, finger_of
 
 FINGER_INDEX = {"thumb": 0, "index": 1, "middle": 2, "ring": 3, "little": 4}
 BONE_RADIUS_MM = 8.0

@@ -7,7 +7,7 @@ import scipy.io
 from PIL import Image
 from rhd_fixture import open_hand_mm
 
-from davae.data import stb
+from synthhand.formats import stb
 
 FRAMES = 2  # of each sequence of the fixture
 NAMES = (

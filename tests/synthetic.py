@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from davae.skeleton import BONES, JOINTS, PARENTS
+from synthhand.skeleton import BONES, JOINTS, PARENTS
 
 PX = 96
 FOCAL = 2.0 * PX

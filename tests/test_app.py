@@ -25,17 +25,17 @@ from scipy.ndimage import binary_dilation
 from test_photo import encoded, picture
 from torch.testing import assert_close
 
-from davae.app import server
-from davae.app.canvas import PhotoCanvas
-from davae.app.pages import OFFERED, Pages, seen
-from davae.app.photo_page import DOUBTFUL, PhotoPage, describe, links
 from davae.config import BLOCKS
-from davae.data.synthhand import render, sample_factors
-from davae.data.synthhand_view import hand_pixels
-from davae.hand.gltf import read_skinned_mesh
+from davae.photo.app import server
+from davae.photo.app.canvas import PhotoCanvas
+from davae.photo.app.pages import OFFERED, Pages, seen
+from davae.photo.app.photo_page import DOUBTFUL, PhotoPage, describe, links
 from davae.photo.finding import SMALL_PX, Box
-from davae.predict import HandPredictor, reference_bone_mm
-from davae.skeleton import BONES
+from davae.photo.predict import HandPredictor, reference_bone_mm
+from synthhand.dataset.scene import hand_pixels
+from synthhand.dataset.writer import render, sample_factors
+from synthhand.formats.gltf import read_skinned_mesh
+from synthhand.skeleton import BONES
 
 KEEP_S = 6  # that a page without a connection is kept
 WAIT_MS = 120_000  # for what a busy machine does late; a sound one is done in seconds
@@ -81,7 +81,7 @@ def test_a_file_that_is_begun_anew_leaves_nothing_of_the_old_one():
 
 
 def test_a_file_that_no_browser_bounded_is_refused_here(monkeypatch):
-    monkeypatch.setattr("davae.app.canvas.LIMIT", 2**20)
+    monkeypatch.setattr("davae.photo.app.canvas.LIMIT", 2**20)
     refused = []
     canvas = PhotoCanvas(pytest.fail, refused.append)
     for index in range(3):
@@ -217,7 +217,7 @@ def test_every_callback_of_the_photo_page_tells_what_failed(page, monkeypatch, l
     page.open(photo_file(), "p.png")
     page._walk = fails
     monkeypatch.setattr(page.predictor, "predict", fails)
-    monkeypatch.setattr("davae.app.photo_page.hand_view", fails)
+    monkeypatch.setattr("davae.photo.app.photo_page.hand_view", fails)
     act(page)
     assert "davae failed" in page.message.value and "Traceback" in logged()
 
@@ -313,8 +313,8 @@ def test_a_second_walk_leaves_nothing_of_the_first(predictor):
     assert first.comm is None and all(child.comm is None for child in first.children)
 
 
-@pytest.mark.parametrize("step", ["davae.disentanglement.rendered", "davae.app.pages.encode",
-                                  "davae.app.pages.LatentExplorer"])  # fmt: skip
+@pytest.mark.parametrize("step", ["davae.latent.disentanglement.rendered", "davae.photo.app.pages.encode",
+                                  "davae.photo.app.pages.LatentExplorer"])  # fmt: skip
 def test_an_explorer_that_cannot_be_made_is_told(predictor, monkeypatch, logged, step):
     pages = Pages(predictor, rendered=2)
     with monkeypatch.context() as planted:
@@ -622,7 +622,7 @@ def test_kernels_of_pages_closed_abruptly_end(browser, address, server_process):
 
 def test_no_configuration_file_moves_the_server_off_loopback(tmp_path, monkeypatch):
     """Jupyter's files come before what a program says, unless it has none read."""
-    from davae.app import voila_server
+    from davae.photo.app import voila_server
 
     began = []
     other = {"multi_kernel_manager_class": "someone.else.Kernels"}

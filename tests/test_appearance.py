@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.color import rgb2lab
 
-from davae.data.synthhand_factors import sample_factors
-from davae.data.synthhand_view import render
-from davae.hand.appearance import BANDS, Surface, ita_degrees, shade_skin, skin_colour
-from davae.hand.backdrop import to_display
-from davae.hand.body import rest_palmar
-from davae.hand.procedural import procedural_rig
-from davae.hand.rig import FOREARM_PART, PALM_PART
+from synthhand.dataset.factors import sample_factors
+from synthhand.dataset.scene import render
+from synthhand.model.body import rest_palmar
+from synthhand.model.procedural import procedural_rig
+from synthhand.model.rig import FOREARM_PART, PALM_PART
+from synthhand.render.appearance import BANDS, Surface, ita_degrees, shade_skin, skin_colour
+from synthhand.render.backdrop import to_display
 
 RIG = procedural_rig()
 REST = Surface(

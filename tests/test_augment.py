@@ -12,7 +12,6 @@ from rhd_fixture import open_hand_mm, rotation, write_dataset
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from davae import camera
 from davae.config import DataConfig
 from davae.data.augment import (
     RawBatch,
@@ -25,8 +24,9 @@ from davae.data.augment import (
     turn_and_zoom,
 )
 from davae.data.prepared import PreparedSplit, prepare
-from davae.data.record import HandRecord
 from davae.data.sample import make_row, stored_px
+from synthhand import pinhole
+from synthhand.formats.record import HandRecord
 
 CONFIG = DataConfig(image_px=32, cloud_points=64)
 
@@ -88,7 +88,7 @@ def test_a_dot_at_a_joint_stays_on_the_joint(side, crop, where):
     for joint in (0, 4, 8, 9, 20):
         hand = (open_hand_mm() - open_hand_mm()[9]) @ rotation(rng).T
         joints = hand * [-1 if side == "left" else 1, 1, 1] + np.array([*where, 1]) * depth
-        uv = camera.project(joints, K)
+        uv = pinhole.project(joints, K)
         rows, columns = np.mgrid[:320, :320]
         dot = 250 * np.exp(-((columns - uv[joint, 0]) ** 2 + (rows - uv[joint, 1]) ** 2) / (2 * 2.0**2))
         record = HandRecord(
@@ -115,7 +115,7 @@ def test_a_dot_at_a_joint_stays_on_the_joint(side, crop, where):
         axis = row["camera"].astype(float).copy()
         middle = (stored_px(config) - 1) / 2
         np.testing.assert_allclose(axis[:2, 2], middle, atol=1e-3)  # the root is the centre of the crop
-        offset = camera.project(turned, axis) - middle
+        offset = pinhole.project(turned, axis) - middle
         expected = offset * scale + (config.image_px - 1) / 2
         found = centroid(batch.image[0, 0].numpy(), expected)
         assert np.abs(found - expected).max() < 0.05

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from davae.data.synthhand_factors import sample_factors
-from davae.data.synthhand_view import render
-from davae.hand import photos
-from davae.hand.backdrop import KINDS, backdrop, to_display
-from davae.hand.textures import MATERIALS, SIDE, shrunk, texture
+from synthhand.dataset.factors import sample_factors
+from synthhand.dataset.scene import render
+from synthhand.render import photos
+from synthhand.render.backdrop import KINDS, backdrop, to_display
+from synthhand.render.textures import MATERIALS, SIDE, shrunk, texture
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 

@@ -17,19 +17,18 @@ from rhd_fixture import write_dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from davae.config import BLOCKS, DataConfig, mask_preset
-from davae.data.augment import over_grey
 from davae.data.prepared import PreparedSplit, prepare
-from davae.data.rhd import RHDSplit
-from davae.data.synthhand import write_dataset as write_synthhand
 from davae.evaluation import evaluate, predict_masks
-from davae.hand.pose import ANGLES
-from davae.hand.procedural import procedural_rig
+from davae.evaluation.summary import summarise
 from davae.networks import DaVAE, HandMaskNet
+from davae.networks.handmask import enlarge, over_grey
 from davae.photo.hand import mirrored
-from davae.summary import summarise
 from davae.training.loop import train
-from davae.training.masks import enlarge
 from davae.training.runs import Identity, load_model, open_run, save_model
+from synthhand.dataset.writer import write_dataset as write_synthhand
+from synthhand.formats.rhd import RHDSplit
+from synthhand.model.pose import ANGLES
+from synthhand.model.procedural import procedural_rig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from davae import cli, options
-from davae.data.stb_labels import WRIST_RULES
-from davae.hand.render import load_open3d
+from davae.pipeline import cli, options
+from synthhand.formats.stb_labels import WRIST_RULES
+from synthhand.render.raycast import load_open3d
 
 LATIN = {"PYTHONIOENCODING": "latin-1"}
 PLAIN_C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -116,8 +116,8 @@ def test_a_name_that_is_no_text_ends_no_command(tmp_path):
 
 def test_processes_that_a_command_starts_print_as_it_does():
     code = (
-        "import subprocess, sys; from davae.streams import escape_unprintable; escape_unprintable(); "
-        "subprocess.run([sys.executable, '-c', 'print(chr(946))'], check=True)"
+        "import subprocess, sys; from davae.pipeline.streams import escape_unprintable; "
+        "escape_unprintable(); subprocess.run([sys.executable, '-c', 'print(chr(946))'], check=True)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env=os.environ | LATIN, check=True

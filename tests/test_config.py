@@ -6,7 +6,7 @@ import json
 import pytest
 
 from davae.config import ADDED, PRESETS, Config, DataConfig, preset
-from davae.workspace import experiment
+from davae.config.settings import experiment
 
 
 @pytest.mark.parametrize("name", PRESETS)

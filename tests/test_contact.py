@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
-from davae.hand.contact import overlap_mm, segment_distance
-from davae.hand.pose import ANGLES, gesture_angles, segment_rotations
-from davae.hand.procedural import flesh_radii, procedural_rig
+from synthhand.model.contact import overlap_mm, segment_distance
+from synthhand.model.pose import ANGLES, gesture_angles, segment_rotations
+from synthhand.model.procedural import flesh_radii, procedural_rig
 
 RIG = procedural_rig()
 SEEDS = st.integers(0, 2**32 - 1)

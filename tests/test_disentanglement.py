@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from davae import disentanglement as d
 from davae.config import BLOCKS, DataConfig, preset
-from davae.data.synthhand import sample_factors
-from davae.latent import encode
+from davae.latent.codes import disentanglement as d
+from davae.latent.codes import encode
 from davae.networks import DaVAE
+from synthhand.dataset.writer import sample_factors
 
 
 def disc(u: float, v: float, radius: float, colour: tuple[float, float, float], px: int = 32) -> torch.Tensor:

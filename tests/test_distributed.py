@@ -14,11 +14,11 @@ import torch
 
 from davae.config import DataConfig
 from davae.data.augment import augment, centre, load_batch
-from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
 from davae.training import distributed, runs
 from davae.training.masks import mask_iou, predict_probability
 from davae.training.trainer import has_bf16
+from synthhand.storage import exclusive
 
 ROUNDING = 1e-2 if has_bf16(torch.device("cpu")) else 1e-5  # of a validation error
 

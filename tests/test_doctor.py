@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from rhd_fixture import open_hand_mm, random_scene, write_dataset, write_split
 
-from davae import cli
-from davae.camera import project
 from davae.config import DataConfig
-from davae.data import doctor, layout, rhd, stb
+from davae.data import doctor, layout
 from davae.data.doctor import files, labels
 from davae.data.doctor.findings import Check, Finding, by_share, format_checks
 from davae.data.prepared import PreparedSplit, prepare
-from davae.data.stb_cameras import K_DEPTH, encode_depth
-from davae.data.stb_labels import load_labels, wrist_to_palm, write_labels
-from davae.data.synthhand import write_dataset as render_dataset
 from davae.figures import check_sheet
+from davae.pipeline import cli
+from synthhand.dataset.writer import write_dataset as render_dataset
+from synthhand.formats import rhd, stb
+from synthhand.formats.stb_cameras import K_DEPTH, encode_depth
+from synthhand.formats.stb_labels import load_labels, wrist_to_palm, write_labels
+from synthhand.pinhole import project
 
 TRAIN, TEST = 8, 4  # samples of the RHD tree
 

@@ -11,7 +11,7 @@ from skimage.color import lab2rgb, rgb2lab
 
 from davae import metrics
 from davae.config import BLOCKS, TERMS, preset
-from davae.data.augment import MID_GREY, centre, load_batch
+from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation import (
     Predictions,
@@ -24,12 +24,13 @@ from davae.evaluation import (
     save_predictions,
     skin_tone_report,
 )
-from davae.hand.appearance import ita_degrees
-from davae.inference import ZOOM
+from davae.evaluation.turns import ZOOM
 from davae.losses import objective
 from davae.networks import DaVAE
-from davae.skeleton import JOINTS, ROOT
+from davae.networks.handmask import MID_GREY
 from davae.training import runs
+from synthhand.render.appearance import ita_degrees
+from synthhand.skeleton import JOINTS, ROOT
 
 SIZES = {"pose": 4, "appearance": 3, "shape": 2}
 

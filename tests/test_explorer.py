@@ -16,15 +16,15 @@ from nbclient import NotebookClient
 from PIL import Image
 from torch.testing import assert_close
 
-from davae import explorer as module
 from davae.config import BLOCKS
-from davae.explorer import LatentExplorer, describe
-from davae.hand.procedural import procedural_rig
-from davae.kernels import OwnKernel
-from davae.latent import Change, encode, straight
-from davae.latent_walk import ALL, VIEWS, LatentWalk
+from davae.latent.codes import Change, encode, straight
+from davae.latent.walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
-from davae.skeleton import ROOT
+from davae.photo import explorer as module
+from davae.photo.explorer import LatentExplorer, describe
+from davae.photo.kernels import OwnKernel
+from synthhand.model.procedural import procedural_rig
+from synthhand.skeleton import ROOT
 
 BONE_MM = 44.0
 PX = 48
@@ -395,7 +395,7 @@ def test_changes_are_described_with_their_units():
 SHOW = """
 import torch
 from davae.config import preset
-from davae.explorer import LatentExplorer
+from davae.photo.explorer import LatentExplorer
 from davae.networks import DaVAE
 explorer = LatentExplorer(DaVAE(preset("smoke").model).eval(), torch.rand(3, 3, 64, 64), bone_mm=44.0)
 explorer

@@ -11,17 +11,21 @@ import pytest
 import torch
 from torch import nn
 
-from davae import __version__, cli, graph, metrics
-from davae import export as exporting
+from davae import __version__, metrics
 from davae.config import Config, mask_preset
-from davae.data.augment import centre, load_batch, over_grey
+from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
-from davae.export import ExportError, export, format_export
-from davae.inference import HandProbability, JointNet, fused
+from davae.evaluation.joints import HandProbability, JointNet
 from davae.networks import DaVAE, HandMaskNet
-from davae.skeleton import JOINT_NAMES
+from davae.networks.folding import fused
+from davae.networks.handmask import enlarge, over_grey
+from davae.photo import export as exporting
+from davae.photo import graph
+from davae.photo.export import ExportError, export, format_export
+from davae.pipeline import cli
 from davae.training import runs
-from davae.training.masks import enlarge, mask_iou
+from davae.training.masks import mask_iou
+from synthhand.skeleton import JOINT_NAMES
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = ("pose", "appearance", "shape")

@@ -26,16 +26,24 @@ from hypothesis import strategies as st
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
-from davae.hand.adopt import palmar_directions
-from davae.hand.anatomy import pulp_mm
-from davae.hand.external import _KNOWN, _named_nodes, _segments, load_gltf, load_mano, load_rig
-from davae.hand.gltf import read_skinned_mesh
-from davae.hand.kinematics import limits_deg, solve
-from davae.hand.pose import gesture_angles, segment_rotations
-from davae.hand.rig import FOREARM, PALM_PART, SEGMENTS, Rig, pose_vertices, segment_frames, segment_motion
-from davae.hand.skinning import skinned
-from davae.skeleton import JOINT_NAMES, JOINTS
-from davae.unpickle import UnsafePickle, load_pickle
+from synthhand.formats.gltf import read_skinned_mesh
+from synthhand.formats.hand_models import _KNOWN, _named_nodes, _segments, load_gltf, load_mano, load_rig
+from synthhand.formats.unpickle import UnsafePickle, load_pickle
+from synthhand.model.adopt import palmar_directions
+from synthhand.model.anatomy import pulp_mm
+from synthhand.model.kinematics import limits_deg, solve
+from synthhand.model.pose import gesture_angles, segment_rotations
+from synthhand.model.rig import (
+    FOREARM,
+    PALM_PART,
+    SEGMENTS,
+    Rig,
+    pose_vertices,
+    segment_frames,
+    segment_motion,
+)
+from synthhand.model.skinning import skinned
+from synthhand.skeleton import JOINT_NAMES, JOINTS
 
 TIPS = [4, 8, 12, 16, 20]
 OTHERS = [joint for joint in range(JOINTS) if joint not in TIPS]

@@ -12,10 +12,10 @@ from skimage.color import rgb2lab
 
 from davae import figures, metrics
 from davae.config import preset
+from davae.evaluation.summary import summarise
 from davae.figures.statistics import cie_lightness
 from davae.figures.style import ESTIMATE, TRUTH
-from davae.skeleton import BONES, JOINT_COLOURS
-from davae.summary import summarise
+from synthhand.skeleton import BONES, JOINT_COLOURS
 
 RNG = np.random.default_rng(0)
 HANDS = np.stack([synthetic.hand(seed) for seed in range(9)])

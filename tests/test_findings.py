@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from davae import findings
+from davae.config.settings import experiment
 from davae.evaluation import evaluate
-from davae.findings import CLAIMS, PRESET, draw, records, report
-from davae.results.errors import read_errors, record, write_errors
-from davae.results.tables import MEASURED_COLUMNS, append_measured, config_digest, read_measured
-from davae.sweeps.studies import studies
-from davae.workspace import experiment
+from davae.studies import findings
+from davae.studies.findings import CLAIMS, PRESET, draw, records, report
+from davae.studies.paper import studies
+from davae.studies.results.errors import read_errors, record, write_errors
+from davae.studies.results.tables import MEASURED_COLUMNS, append_measured, config_digest, read_measured
 
 REPOSITORY = Path(__file__).parents[1]
 IMAGES = 200

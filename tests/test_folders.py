@@ -1,4 +1,4 @@
-"""davae.data.folders: killed writers, orphaned workers, full disks. What is left must be whole or absent."""
+"""synthhand.storage: killed writers, orphaned workers, full disks. What is left must be whole or absent."""
 
 import os
 import shutil
@@ -16,9 +16,9 @@ import pytest
 from rhd_fixture import write_dataset
 
 from davae.config import DataConfig
-from davae.data import synthhand
-from davae.data.folders import allocate, exclusive, temporary_path, worker_pool, write_atomically
 from davae.data.prepared import prepare
+from synthhand.dataset import writer
+from synthhand.storage import allocate, exclusive, temporary_path, worker_pool, write_atomically
 
 resource = pytest.importorskip(
     "resource", reason="needs limits on the size of files, as Linux and macOS have"
@@ -100,7 +100,7 @@ def survives_kills(command: list[str], folder: Path, expected: dict[str, bytes],
 @pytest.mark.slow
 def test_rendering_killed_ten_times_gives_the_same_bytes(tmp_path):
     counts = {"train": 28, "val": 2, "test": 2}
-    whole = synthhand.write_dataset(tmp_path / "whole", **counts, seed=1, size=24, progress=False)
+    whole = writer.write_dataset(tmp_path / "whole", **counts, seed=1, size=24, progress=False)
     command = [sys.executable, "-m", "davae", "render", "--out", str(tmp_path / "set"), "--seed", "1"]
     command += [word for name, count in counts.items() for word in (f"--{name}", str(count))]
     # With two workers Open3D is imported three times, which takes longer than all else.
@@ -119,7 +119,7 @@ def test_preparing_killed_ten_times_gives_the_same_bytes(tmp_path):
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from davae.data.folders import exclusive, worker_pool
+from synthhand.storage import exclusive, worker_pool
 
 def work(folder):
     (folder / f"{os.getpid()}.pid").touch()
@@ -223,7 +223,7 @@ def test_allocation_takes_the_room_that_a_mapped_array_will_need(tmp_path):
 
 def test_a_rendering_that_ran_out_of_room_goes_on_to_the_same_bytes(tmp_path):
     def write(out: Path) -> Path:
-        return synthhand.write_dataset(out, train=2, val=1, test=1, seed=5, size=32, progress=False)
+        return writer.write_dataset(out, train=2, val=1, test=1, seed=5, size=32, progress=False)
 
     expected = contents(write(tmp_path / "whole"))
     stopped_at = set()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from davae.data.freihand import FreiHANDSplit
 from davae.data.readers import READERS
-from davae.data.record import BadSample
+from synthhand.formats.freihand import FreiHANDSplit
+from synthhand.formats.record import BadSample
 
 
 @pytest.fixture(scope="module")

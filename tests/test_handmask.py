@@ -22,10 +22,11 @@ from davae.evaluation import evaluate, evaluate_masks, format_masks, predict_mas
 from davae.evaluation.masks import mask_report
 from davae.evaluation.skin_tone import CLASSES, skin_tone_classes
 from davae.networks import HandMaskNet
+from davae.networks.handmask import enlarge
+from davae.pipeline.workspace import Workspace, parameters_of
 from davae.training import loop, runs
-from davae.training.masks import enlarge, mask_iou, mask_loss, predict_probability, train_mask
+from davae.training.masks import mask_iou, mask_loss, predict_probability, train_mask
 from davae.training.trainer import optimisers, take_step
-from davae.workspace import Workspace, parameters_of
 
 SCRIPT = """
 import os, signal, sys
@@ -390,7 +391,7 @@ def test_a_workspace_makes_the_masks_it_needs(tmp_path, monkeypatch, tiny_config
     masked = dataclasses.replace(masked, render=dataclasses.replace(masked.render, train=6, val=2, test=2))
     home = Workspace(masked, tmp_path)
     small = dataclasses.replace(mask_preset("smoke").train, steps=2, batch_size=4)
-    monkeypatch.setattr("davae.workspace.mask_preset", lambda name: MaskConfig(
+    monkeypatch.setattr("davae.pipeline.workspace.mask_preset", lambda name: MaskConfig(
         mask_preset("smoke").data, 8, (1, 1, 1, 1), stem_pool=False, decoder=8, train=small))  # fmt: skip
     run = home.ensure_trained()
     assert runs.identity_of(run).mask_network == runs.weights_digest(home.mask_run)

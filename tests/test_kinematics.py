@@ -12,12 +12,12 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
 
-from davae.data.synthhand import sample_factors
-from davae.hand.kinematics import SCALES, Pose, Skeleton, limits_deg, solve
-from davae.hand.pose import ANGLES, LIMITS_DEG, gesture_angles, segment_rotations
-from davae.hand.procedural import procedural_rig
-from davae.hand.rig import pose_vertices, resize_joints, segment_frames, segment_motion
-from davae.hand.skinning import skinned
+from synthhand.dataset.writer import sample_factors
+from synthhand.model.kinematics import SCALES, Pose, Skeleton, limits_deg, solve
+from synthhand.model.pose import ANGLES, LIMITS_DEG, gesture_angles, segment_rotations
+from synthhand.model.procedural import procedural_rig
+from synthhand.model.rig import pose_vertices, resize_joints, segment_frames, segment_motion
+from synthhand.model.skinning import skinned
 
 RIG = procedural_rig()
 

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from torch.testing import assert_close
 
 from davae.config import BLOCKS
-from davae.latent import (
+from davae.latent.codes import (
     READS,
     CachedDecoder,
     Change,

@@ -9,13 +9,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from davae.hand.external import load_rig
-from davae.hand.gltf import read_skinned_mesh
-from davae.hand.kinematics import solve
-from davae.hand.mesh_files import glb, ply
-from davae.hand.procedural import procedural_rig
-from davae.hand.skinning import skinned
-from davae.skeleton import JOINT_NAMES, JOINTS, PARENTS
+from synthhand.formats.gltf import read_skinned_mesh
+from synthhand.formats.hand_models import load_rig
+from synthhand.formats.mesh_files import glb, ply
+from synthhand.model.kinematics import solve
+from synthhand.model.procedural import procedural_rig
+from synthhand.model.skinning import skinned
+from synthhand.skeleton import JOINT_NAMES, JOINTS, PARENTS
 
 RIG = procedural_rig()
 FLIP = np.array([1, -1, -1]) / 1000  # mm, y down, z away -> metres, y up, z to the viewer

@@ -9,7 +9,7 @@ from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
 from davae import metrics
-from davae.skeleton import JOINTS, PALM_CENTRE, ROOT, WRIST
+from synthhand.skeleton import JOINTS, PALM_CENTRE, ROOT, WRIST
 
 seeds = st.integers(0, 2**32 - 1)
 

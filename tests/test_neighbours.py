@@ -1,12 +1,12 @@
-"""Nearest neighbours, by table and by tree, against all pairs in double precision."""
+"""Nearest losses, by table and by tree, against all pairs in double precision."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davae import neighbours
-from davae.neighbours import _by_table, _by_tree, mutual_nearest
+from davae import losses
+from davae.losses import _by_table, _by_tree, mutual_nearest
 
 WAYS = pytest.mark.parametrize("search", [_by_table, _by_tree])
 
@@ -38,9 +38,9 @@ def test_nobody_is_nearer_than_the_nearest(search, b, n, m, away, seed):
 def test_both_ways_agree_and_the_larger_clouds_go_to_the_tree(monkeypatch):
     torch.manual_seed(0)
     a, b = torch.randn(3, 600, 3), torch.randn(3, 500, 3)
-    assert neighbours.TREE_PAIRS <= 600 * 500
+    assert losses.TREE_PAIRS <= 600 * 500
     asked = []
-    monkeypatch.setattr(neighbours, "_by_tree", lambda *clouds: asked.append(1) or _by_tree(*clouds))
+    monkeypatch.setattr(losses, "_by_tree", lambda *clouds: asked.append(1) or _by_tree(*clouds))
     in_b, in_a = mutual_nearest(a, b)
     assert len(asked) == 2
     assert (in_b == _by_table(a, b)).float().mean() > 0.999  # ties to within rounding may differ
@@ -50,8 +50,8 @@ def test_both_ways_agree_and_the_larger_clouds_go_to_the_tree(monkeypatch):
 
 
 def test_without_scipy_the_table_serves_all(monkeypatch):
-    monkeypatch.setattr(neighbours, "find_spec", lambda name: None)
-    monkeypatch.setattr(neighbours, "_by_tree", lambda *clouds: pytest.fail("SciPy is not there"))
+    monkeypatch.setattr(losses, "find_spec", lambda name: None)
+    monkeypatch.setattr(losses, "_by_tree", lambda *clouds: pytest.fail("SciPy is not there"))
     a = torch.randn(1, 600, 3)
     assert (mutual_nearest(a, a)[0] == torch.arange(600)).all()
 

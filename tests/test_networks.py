@@ -9,11 +9,11 @@ from torch.testing import assert_close
 
 from davae.config import BLOCKS, PRESETS, LossConfig, preset
 from davae.data.augment import Batch
+from davae.evaluation.summary import summarise
 from davae.losses import objective
 from davae.networks import DaVAE
 from davae.networks.blocks import BasicBlock, SelectiveKernel, SqueezeExcitation, SqueezeExcitationBlock
 from davae.networks.decoders import CloudDecoder, ImageDecoder
-from davae.summary import summarise
 from davae.training.pretrained import load_resnet34
 
 PAPER = preset("paper").model

@@ -8,7 +8,7 @@ import IPython
 import nbformat
 import pytest
 
-from davae import notebooks
+from davae.pipeline import notebooks
 
 PARAMETERS = "preset = 'smoke'\nseed = 0"
 ALL = sorted(notebooks.notebook_folder().glob("[0-9]*.ipynb"))
@@ -76,7 +76,7 @@ def test_each_notebook_gets_the_parameters_that_it_knows(folder, tmp_path):
 
 
 def test_papermill_itself_stops_at_a_parameter_that_the_notebook_does_not_know(tmp_path):
-    check = "from davae.notebooks import check_parameters\ncheck_parameters()"
+    check = "from davae.pipeline.notebooks import check_parameters\ncheck_parameters()"
     path = write(tmp_path / "one.ipynb", check, "print('went on')")
     command = [sys.executable, "-m", "papermill", path, tmp_path / "out.ipynb", "-p", "sed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from davae import notebooks
-from davae.data.synthhand_forms import write_as
-from davae.workspace import Workspace, parameters_of
+from davae.pipeline import notebooks
+from davae.pipeline.workspace import Workspace, parameters_of
+from synthhand.dataset.forms import write_as
 
 ALL = sorted(path.name for path in notebooks.notebook_folder().glob("[0-9]*.ipynb"))
 

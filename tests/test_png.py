@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from davae.data.png import encode_png, write_png
+from synthhand.formats.png import encode_png, write_png
 
 
 @settings(deadline=None, max_examples=40)

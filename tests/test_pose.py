@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from davae.data.synthhand_factors import sample_factors, sample_group
-from davae.hand.anatomy import bone_lengths_mm
-from davae.hand.body import vertex_normals
-from davae.hand.pose import (
+from synthhand.dataset.factors import sample_factors, sample_group
+from synthhand.model.anatomy import bone_lengths_mm
+from synthhand.model.body import vertex_normals
+from synthhand.model.pose import (
     ANGLES,
     GESTURE_NAMES,
     LIMITS_DEG,
@@ -27,8 +27,8 @@ from davae.hand.pose import (
     sample_wrist,
     segment_rotations,
 )
-from davae.hand.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
-from davae.hand.rig import FOREARM, segment_motion
+from synthhand.model.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
+from synthhand.model.rig import FOREARM, segment_motion
 
 RIG = procedural_rig()
 LOW, HIGH = np.radians(LIMITS_DEG).T

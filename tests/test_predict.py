@@ -19,26 +19,28 @@ from scipy.spatial.transform import Rotation
 from test_photo import damaged, encoded, picture
 from torch.testing import assert_close
 
-from davae import predict as predict_module
-from davae import predict_files as predict_files_module
-from davae.camera import apply_homography, project
 from davae.config import BLOCKS, PRESETS, preset
-from davae.data.augment import centre, load_batch, over_grey
+from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
-from davae.hand.procedural import procedural_rig
-from davae.inference import ZOOM, turned, turned_back
+from davae.evaluation.turns import ZOOM, turned, turned_back
+from davae.networks.camera import CameraHead, Placement, on_crop
 from davae.networks.encoder import Trunk
-from davae.photo import camera as camera_head
-from davae.photo.camera import CameraHead, Placement, bone_in_sides, load_camera, on_crop, train_camera
+from davae.networks.handmask import over_grey
+from davae.photo import predict as predict_module
+from davae.photo import predict_files as predict_files_module
 from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand
 from davae.photo.looks import LOOKS, Guess, Observer, confidence
 from davae.photo.overlay import photo_overlay
+from davae.photo.predict import HandPredictor, around_joints, reference_bone_mm
+from davae.photo.predict_files import ENDINGS, predict_files, stems, write_hand
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
-from davae.predict import HandPredictor, around_joints, reference_bone_mm
-from davae.predict_files import ENDINGS, predict_files, stems, write_hand
+from davae.training import camera as camera_head
 from davae.training import loop, runs
+from davae.training.camera import bone_in_sides, load_camera, train_camera
+from synthhand.model.procedural import procedural_rig
+from synthhand.pinhole import apply_homography, project
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +221,7 @@ def test_one_photo_gives_a_whole_hand(predictor):
 
 def test_what_is_computed_is_what_the_networks_say(predictor, release):
     """By hand for a given box and side, from the unfused networks: crop, mask, code, joints, pixels."""
-    from davae.data.augment import over_grey
+    from davae.networks.handmask import over_grey
     from davae.training.masks import predict_probability
 
     pixels, box = photo(), Box((80.0, 60.0), 50.0)
@@ -273,9 +275,9 @@ def test_a_turned_photo_gives_the_turned_hand(predictor):
 def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
     found = Box((70.0, 60.0), 40.0, 0.7)
     monkeypatch.setattr(
-        "davae.predict.find_hands", lambda finder, network, photos, bf16: [[found]] * len(photos)
+        "davae.photo.predict.find_hands", lambda finder, network, photos, bf16: [[found]] * len(photos)
     )
-    monkeypatch.setattr("davae.predict.confidence", lambda apart, sure: 0.7)
+    monkeypatch.setattr("davae.photo.predict.confidence", lambda apart, sure: 0.7)
     monkeypatch.setattr("davae.photo.looks.LOOKS", 1)
     monkeypatch.setattr("davae.photo.looks.ZOOM", 1.0)
     first = predictor.predict(photo(), box=found, side="right")
@@ -315,8 +317,8 @@ def test_more_agreement_and_a_surer_mask_give_more_confidence(apart, sure, less)
 def test_of_the_squares_the_likeliest_is_read(predictor, monkeypatch):
     offered = [[Box((50.0, 60.0), 30.0), Box((110.0, 60.0), 30.0)], [Box((60.0, 50.0), 35.0)]]
     signs = Guess(["right", "left", "right"], torch.tensor([0.3, 0.1, 0.9]), torch.tensor([0.9, 0.9, 0.6]))
-    monkeypatch.setattr("davae.predict.find_hands", lambda *given: offered)
-    monkeypatch.setattr("davae.predict.around_joints", lambda hand: hand.box)
+    monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: offered)
+    monkeypatch.setattr("davae.photo.predict.around_joints", lambda hand: hand.box)
     monkeypatch.setattr(Observer, "guess", lambda self, crops, known, looks=0: signs)
     chosen = predictor._choose({0: photo(), 1: photo()}, None)
     assert [(box.centre, side) for box, side in chosen.values()] == [
@@ -430,9 +432,11 @@ def test_no_more_photos_are_held_than_must_be(predictor, monkeypatch):
     photos = [photo(seed=seed) for seed in range(5)]
     boxes = [Box((60.0, 60.0), 50.0)] * 5
     at_once = predictor.predict_all(photos, boxes=boxes)
-    monkeypatch.setattr("davae.predict.PIXELS_AT_ONCE", 2 * 160 * 120)
+    monkeypatch.setattr("davae.photo.predict.PIXELS_AT_ONCE", 2 * 160 * 120)
     read = []
-    monkeypatch.setattr("davae.predict.read_photo", lambda p, name: read.append(name) or read_photo(p, name))
+    monkeypatch.setattr(
+        "davae.photo.predict.read_photo", lambda p, name: read.append(name) or read_photo(p, name)
+    )
     for number, (hand, pixels) in enumerate(predictor.each(photos, boxes=boxes)):
         assert len(read) == min(5, 2 * (number // 2 + 1))
         assert pixels is photos[number] or np.array_equal(pixels, photos[number])
@@ -537,8 +541,8 @@ def test_a_result_that_cannot_be_written_ends_it_soon(release, tmp_path, monkeyp
             raise OSError(28, "No space left on device", str(out / stem))
         return write_hand(hand, photo, out, stem)
 
-    monkeypatch.setattr("davae.predict_files.write_hand", write)
-    monkeypatch.setattr("davae.predict.AT_ONCE", 2)
+    monkeypatch.setattr("davae.photo.predict_files.write_hand", write)
+    monkeypatch.setattr("davae.photo.predict.AT_ONCE", 2)
     with pytest.raises(OSError, match="No space left on device"):
         predict_files(files, tmp_path / "out", progress=False, weights=release)
     assert len(looked_at) < 9
@@ -597,7 +601,7 @@ def test_what_was_found_is_told_before_what_ends_it(release, tmp_path, monkeypat
             raise OSError("No space left on device")
         return write_hand(hand, photo, out, stem)
 
-    monkeypatch.setattr("davae.predict_files.write_hand", fails)
+    monkeypatch.setattr("davae.photo.predict_files.write_hand", fails)
     with pytest.raises(OSError, match="No space left"):
         predict_files(files, tmp_path / "out", progress=False, weights=release, tell=told.append)
     assert [line.split(":")[0] for line in told] == [str(file) for file in files[:2]]
@@ -609,7 +613,7 @@ def test_confidence_is_said_where_a_hand_was_looked_for(release, tmp_path, monke
     assert ", in the box given," in line and ", confidence " not in line
     assert json.loads((tmp_path / "x.json").read_text())["confidence"] is None
     for sure, doubt in ((0.1, True), (0.9, False)):
-        monkeypatch.setattr("davae.predict.confidence", lambda *signs, sure=sure: sure)
+        monkeypatch.setattr("davae.photo.predict.confidence", lambda *signs, sure=sure: sure)
         (line,) = predict_files([tmp_path / "x.png"], tmp_path, weights=release).lines
         assert f"confidence {sure:.2f}" in line and ("give --box" in line) == doubt
 
@@ -760,7 +764,7 @@ def test_reading_is_the_same_from_file_and_from_memory(tmp_path):
 def test_names_of_results_are_such_as_the_file_system_takes():
     """Under an ASCII locale a name's bytes beyond ASCII come as surrogates, and must go back as they came."""
     code = (
-        "import os; from pathlib import Path; from davae.predict_files import stems; "
+        "import os; from pathlib import Path; from davae.photo.predict_files import stems; "
         "assert os.fsencode(stems([Path(os.fsdecode(b'Zo\\xc3\\xab.png'))])[0]).startswith(b'Zo')"
     )
     ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -11,14 +11,14 @@ from PIL import Image
 from rhd_fixture import open_hand_mm, random_scene, rotation, write_dataset
 from scipy import ndimage
 
-from davae import camera
 from davae.config import DataConfig
 from davae.data import prepared, writer
 from davae.data.manifest import verify
 from davae.data.prepared import PreparedSplit, prepare
-from davae.data.record import BadSample, HandRecord
-from davae.data.rhd import RHDSplit, load_annotations, write_annotations
 from davae.data.sample import PADDING, make_row, stored_px, warp_image, warp_mask
+from synthhand import pinhole
+from synthhand.formats.record import BadSample, HandRecord
+from synthhand.formats.rhd import RHDSplit, load_annotations, write_annotations
 
 CROPS = ("plain", "rotated-camera")
 CONFIG = DataConfig(image_px=32, cloud_points=64)
@@ -46,7 +46,7 @@ def record_of(seed: int, side: str = "right", **changes) -> HandRecord:
         "hand_mask": parts > 1,
         "depth_mm": depth.astype(np.float32),
         "joints_mm": joints.astype(np.float32),
-        "uv_px": camera.project(joints, scene.K).astype(np.float32),
+        "uv_px": pinhole.project(joints, scene.K).astype(np.float32),
         "visible": np.ones(21, bool),
         "K": scene.K,
         "side": side,
@@ -90,7 +90,7 @@ def test_enlarging_is_bilinear_and_grey_beyond_the_frame(scale, left, top, out_p
 def test_shrinking_averages_areas():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    to_crop = camera.crop_camera(np.eye(3), (31.5, 31.5), 32.0, 16)  # the whole frame, a quarter of the side
+    to_crop = pinhole.crop_camera(np.eye(3), (31.5, 31.5), 32.0, 16)  # the whole frame, a quarter of the side
     blocks = image.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
     assert np.abs(warp_image(image, to_crop, 16) - blocks).max() <= 1  # rounding twice
 
@@ -98,21 +98,21 @@ def test_shrinking_averages_areas():
 def test_a_fine_checkerboard_becomes_grey_and_does_not_alias():
     board = np.indices((90, 90)).sum(axis=0) % 2 * np.uint8(255)
     image = np.repeat(board[..., None], 3, axis=-1).astype(np.uint8)
-    to_crop = camera.crop_camera(np.eye(3), (44.3, 44.8), 40.0, 17)  # 4.7 times smaller, off the grid
+    to_crop = pinhole.crop_camera(np.eye(3), (44.3, 44.8), 40.0, 17)  # 4.7 times smaller, off the grid
     assert np.abs(warp_image(image, to_crop, 17).astype(int) - 127).max() < 25
 
 
 def test_enlarging_a_ramp_is_linear_to_the_sub_pixel():
     ramp = np.repeat(np.arange(0, 240, 8, dtype=np.uint8)[None, :, None], 30, axis=0).repeat(3, axis=2)
-    to_crop = camera.crop_camera(np.eye(3), (14.2, 15.0), 9.0, 63)
+    to_crop = pinhole.crop_camera(np.eye(3), (14.2, 15.0), 9.0, 63)
     columns = np.stack([np.arange(63), np.full(63, 31)], axis=-1)
-    u = camera.apply_homography(np.linalg.inv(to_crop), columns)[:, 0]
+    u = pinhole.apply_homography(np.linalg.inv(to_crop), columns)[:, 0]
     assert np.abs(warp_image(ramp, to_crop, 63)[31, :, 0] - 8 * u).max() <= 1  # 1 level is 1/8 px
 
 
 def test_padding_beyond_the_frame_is_grey_and_no_hand():
     image = np.full((20, 20, 3), 255, np.uint8)
-    to_crop = camera.crop_camera(np.eye(3), (9.5, 9.5), 20.0, 40)  # the frame fills the middle 20 px
+    to_crop = pinhole.crop_camera(np.eye(3), (9.5, 9.5), 20.0, 40)  # the frame fills the middle 20 px
     warped = warp_image(image, to_crop, 40)
     mask = warp_mask(np.ones((20, 20), bool), to_crop, 40)
     inside = np.zeros((40, 40), bool)
@@ -124,7 +124,7 @@ def test_padding_beyond_the_frame_is_grey_and_no_hand():
 def test_a_mask_keeps_its_two_values_and_follows_its_image():
     record = record_of(3)
     image = np.repeat(record.hand_mask[..., None], 3, axis=-1) * np.uint8(255)
-    to_crop = camera.crop_camera(np.eye(3), (150.3, 161.8), 90.0, 77)
+    to_crop = pinhole.crop_camera(np.eye(3), (150.3, 161.8), 90.0, 77)
     mask = warp_mask(record.hand_mask, to_crop, 77)
     assert set(np.unique(mask)) == {0, 255}
     soft = warp_image(image, to_crop, 77)[..., 0]
@@ -134,9 +134,9 @@ def test_a_mask_keeps_its_two_values_and_follows_its_image():
 def test_pixels_behind_a_turned_camera_are_padding():
     K = np.array([[40.0, 0, 31.5], [0, 40, 31.5], [0, 0, 1]])
     image = np.full((64, 64, 3), 200, np.uint8)
-    R = camera.view_rotation(camera.pixel_ray((0, 31.5), K))
-    K_crop = camera.crop_camera(K, (31.5, 31.5), 200, 64)
-    H = camera.rotated_homography(K, R, K_crop)
+    R = pinhole.view_rotation(pinhole.pixel_ray((0, 31.5), K))
+    K_crop = pinhole.crop_camera(K, (31.5, 31.5), 200, 64)
+    H = pinhole.rotated_homography(K, R, K_crop)
     uv = np.stack(np.meshgrid(np.arange(64), np.arange(64)), axis=-1)
     rays = np.concatenate([uv, np.ones((64, 64, 1))], -1) @ np.linalg.inv(H).T
     behind = rays[..., 2] <= 0
@@ -164,7 +164,7 @@ def test_content_joints_and_camera_of_a_row_agree(crop, side):
         R = row["rotation"].astype(float)
         turned = row["joints"][joint] * row["scale_mm"] + R @ row["root_mm"]
         point = turned if crop == "rotated-camera" else R.T @ turned
-        expected = camera.project(point, row["camera"])
+        expected = pinhole.project(point, row["camera"])
         assert np.abs(centroid(row["images"][..., 0], expected) - expected).max() < 0.05
         assert row["mirrored"] == (side == "left")
 
@@ -183,16 +183,16 @@ def test_the_window_in_the_middle_is_the_test_crop(crop):
     record = record_of(5)
     row = make_row(record, DataConfig(image_px=64, crop=crop))
     start = (row["images"].shape[0] - 64) // 2
-    window = camera.apply_homography(
+    window = pinhole.apply_homography(
         np.array([[1, 0, -start], [0, 1, -start], [0, 0, 1]]), [[row["camera"][0, 2], row["camera"][1, 2]]]
     )
-    K, R = record.K, camera.view_rotation(camera.pixel_ray(record.uv_px[9], record.K))
+    K, R = record.K, pinhole.view_rotation(pinhole.pixel_ray(record.uv_px[9], record.K))
     turn = R if crop == "rotated-camera" else np.eye(3)
-    uv = camera.apply_homography(camera.rotated_homography(K, turn, K), record.uv_px)
-    K_test = camera.crop_camera(K, *camera.hand_crop(uv, record.visible), 64)
+    uv = pinhole.apply_homography(pinhole.rotated_homography(K, turn, K), record.uv_px)
+    K_test = pinhole.crop_camera(K, *pinhole.hand_crop(uv, record.visible), 64)
     np.testing.assert_allclose(window[0], K_test[:2, 2], atol=1e-3)
     np.testing.assert_allclose(row["camera"][0, 0], K_test[0, 0], rtol=1e-5)
-    direct = warp_image(record.image, camera.rotated_homography(K, turn, K_test), 64)
+    direct = warp_image(record.image, pinhole.rotated_homography(K, turn, K_test), 64)
     cut = row["images"][start : start + 64, start : start + 64]
     assert np.abs(direct.astype(int) - cut).max() <= 1
 
@@ -216,9 +216,9 @@ def test_a_hand_looks_the_same_to_its_row_wherever_it_stands():
     view = (open_hand_mm() - open_hand_mm()[9]) @ rotation(rng).T
     rows = []
     for root in ([0, 0, 500], [120, -80, 450]):
-        R = camera.view_rotation(root)
+        R = pinhole.view_rotation(root)
         joints = view @ R + root
-        changes = {"joints_mm": joints.astype(np.float32), "uv_px": camera.project(joints, K), "K": K}
+        changes = {"joints_mm": joints.astype(np.float32), "uv_px": pinhole.project(joints, K), "K": K}
         rows.append(make_row(record_of(0, **changes), CONFIG)["joints"])
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
 
@@ -247,7 +247,7 @@ def test_the_cloud_is_the_hands_surface_drawn_by_the_id_alone():
     row = make_row(record, CONFIG)
     assert row["has_cloud"] and row["clouds"].shape == (4000, 3)
     points = row["clouds"] * row["scale_mm"] @ row["rotation"] + row["root_mm"]
-    uv = camera.project(points, record.K)
+    uv = pinhole.project(points, record.K)
     pixel = np.rint(uv).astype(int)
     np.testing.assert_allclose(uv, pixel, atol=2e-2)  # every point comes from the centre of a pixel
     assert record.hand_mask[pixel[:, 1], pixel[:, 0]].all()
@@ -341,10 +341,10 @@ def test_project_finds_the_annotated_pixels(root, tmp_path, crop):
         uv, K = record.uv_px.astype(float), record.K
         if record.side == "left":
             uv[:, 0] = 319 - uv[:, 0]
-            K = camera.mirror_camera(K, 320)
+            K = pinhole.mirror_camera(K, 320)
         turn = split.rotation[index] if crop == "rotated-camera" else np.eye(3)
-        H = camera.rotated_homography(K, turn, split.camera[index])
-        np.testing.assert_allclose(everything[index], camera.apply_homography(H, uv), atol=0.01)
+        H = pinhole.rotated_homography(K, turn, split.camera[index])
+        np.testing.assert_allclose(everything[index], pinhole.apply_homography(H, uv), atol=0.01)
         np.testing.assert_allclose(split.project(split.joints[index], index), everything[index])
         expected = record.joints_mm * [-1 if record.side == "left" else 1, 1, 1]
         np.testing.assert_allclose(split.camera_frame_mm(split.joints[index], index), expected, atol=1e-3)

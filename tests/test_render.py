@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from davae.data.synthhand_factors import sample_factors
-from davae.data.synthhand_lens import blurred
-from davae.data.synthhand_view import camera_matrix, hand_body, render
-from davae.hand.appearance import skin_colour
-from davae.hand.backdrop import backdrop, to_display, to_linear
-from davae.hand.body import Body
-from davae.hand.light import Light, disc_directions, hemisphere
-from davae.hand.procedural import flesh_radii, procedural_rig
-from davae.hand.render import Wall, cast, rhd_ids
-from davae.hand.wall import lit_wall
-from davae.skeleton import JOINTS, RHD_ORDER
+from synthhand.dataset.factors import sample_factors
+from synthhand.dataset.lens import blurred
+from synthhand.dataset.scene import camera_matrix, hand_body, render
+from synthhand.model.body import Body
+from synthhand.model.procedural import flesh_radii, procedural_rig
+from synthhand.render.appearance import skin_colour
+from synthhand.render.backdrop import backdrop, to_display, to_linear
+from synthhand.render.light import Light, disc_directions, hemisphere
+from synthhand.render.raycast import Wall, cast, rhd_ids
+from synthhand.render.wall import lit_wall
+from synthhand.skeleton import JOINTS, RHD_ORDER
 
 SIZE = 64
 K = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])
@@ -356,7 +356,9 @@ def test_images_are_what_pillow_can_store():
 def test_looking_only_where_bodies_are_misses_nothing(index, monkeypatch):
     factors = sample_factors(9, "train", 25 + index)
     sparing = render(factors, 96)
-    monkeypatch.setattr("davae.hand.render._occupied", lambda mesh, size, K: np.ones((size, size), bool))
+    monkeypatch.setattr(
+        "synthhand.render.raycast._occupied", lambda mesh, size, K: np.ones((size, size), bool)
+    )
     thorough = render(factors, 96)
     np.testing.assert_array_equal(sparing.part_mask, thorough.part_mask)
     np.testing.assert_array_equal(sparing.depth_mm, thorough.depth_mm)

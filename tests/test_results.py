@@ -10,7 +10,7 @@ import torch
 from davae.config import BLOCKS, preset
 from davae.evaluation import evaluate
 from davae.metrics import PROTOCOLS
-from davae.results import reductions, tables
+from davae.studies.results import reductions, tables
 from davae.training.loop import train
 
 

@@ -1,4 +1,4 @@
-"""davae.data.rhd: codings, the order and side of joints, unpickling that runs nothing, and bad files."""
+"""synthhand.formats.rhd: codings, order and side of joints, unpickling that runs nothing, bad files."""
 
 import os
 import pickle
@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from rhd_fixture import Scene, random_scene, write_dataset, write_split
 
-from davae.camera import project
-from davae.data import rhd
-from davae.data.record import BadSample, mirror
-from davae.skeleton import RHD_ORDER
+from synthhand.formats import rhd
+from synthhand.formats.record import BadSample, mirror
+from synthhand.pinhole import project
+from synthhand.skeleton import RHD_ORDER
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from davae.hand.body import vertex_normals
-from davae.hand.pose import (
-    LIMITS_DEG,
-    gesture_angles,
-    limit,
-    random_rotation,
-    segment_rotations,
-)
-from davae.hand.procedural import SHAPE_NAMES, procedural_rig
-from davae.hand.rig import (
+from synthhand.model.body import vertex_normals
+from synthhand.model.pose import LIMITS_DEG, gesture_angles, limit, random_rotation, segment_rotations
+from synthhand.model.procedural import SHAPE_NAMES, procedural_rig
+from synthhand.model.rig import (
     FOREARM,
     FOREARM_PART,
     PALM_PART,
@@ -33,7 +27,7 @@ from davae.hand.rig import (
     segment_parts,
     skin,
 )
-from davae.skeleton import BONES, JOINTS, PARENTS
+from synthhand.skeleton import BONES, JOINTS, PARENTS
 
 RIG = procedural_rig()
 SEEDS = st.integers(0, 2**32 - 1)

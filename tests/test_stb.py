@@ -1,4 +1,4 @@
-"""davae.data.stb: records in the right frame, clouds, splits, prepared arrays, and bad files."""
+"""synthhand.formats.stb: records in the right frame, clouds, splits, prepared arrays, and bad files."""
 
 import dataclasses
 import json
@@ -13,12 +13,12 @@ from scipy.spatial.transform import Rotation
 from stb_fixture import FRAMES, left_hand_mm, save_mat, write_tree
 
 from davae.config import DataConfig
-from davae.data import stb, stb_cameras, stb_labels
 from davae.data.prepared import PreparedSplit, prepare
 from davae.data.readers import complete_options
-from davae.data.record import BadSample
-from davae.data.stb import STBSplit, frame_of
-from davae.data.stb_labels import write_labels
+from synthhand.formats import stb, stb_cameras, stb_labels
+from synthhand.formats.record import BadSample
+from synthhand.formats.stb import STBSplit, frame_of
+from synthhand.formats.stb_labels import write_labels
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 from stb_fixture import NAMES, left_hand_mm, save_mat, stb_order
 
-from davae.data import stb_cameras
-from davae.data.stb_labels import WRIST_RULES, load_labels, palm_to_wrist, wrist_to_palm, write_labels
+from synthhand.formats import stb_cameras
+from synthhand.formats.stb_labels import WRIST_RULES, load_labels, palm_to_wrist, wrist_to_palm, write_labels
 
 # -- by number --------------------------------------------------------------------------------------------
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from davae.config import PRESETS, preset
-from davae.sweeps import parse_choices, vary
-from davae.sweeps.studies import MIN_MAP_PX, large_maps, studies
-from davae.sweeps.sweep import Outcome
+from davae.studies import parse_choices, vary
+from davae.studies.paper import MIN_MAP_PX, large_maps, studies
+from davae.studies.sweep import Outcome
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from davae.config import Config, mask_preset, preset
-from davae.sweeps import format_outcomes, parse_choices, parse_seeds, sweep, vary
-from davae.sweeps.board import Board, State
-from davae.sweeps.executors import dask, factory, parse_options, processes, slurm
-from davae.sweeps.points import apply_settings
-from davae.sweeps.sweep import ERROR, STARTED, folder_name
+from davae.config.settings import apply_settings
+from davae.studies import format_outcomes, parse_choices, parse_seeds, sweep, vary
+from davae.studies.board import Board, State
+from davae.studies.executors import dask, factory, parse_options, processes, slurm
+from davae.studies.sweep import ERROR, STARTED, folder_name
 from davae.training import runs
 
 SWEEP = [sys.executable, "-m", "davae", "sweep"]

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 from scipy.stats import norm, rankdata, spearmanr
 
-import davae.data.synthhand as synthhand
-from davae.camera import project
-from davae.data import synthhand_factors
-from davae.data.rhd import RHDSplit, load_annotations
-from davae.data.synthhand import render, sample_factors, write_dataset
-from davae.data.synthhand_factors import GROUPS, SPLITS, Factors, sample_group
-from davae.data.synthhand_view import hand_pixels
-from davae.hand.pose import ANGLES
-from davae.hand.procedural import procedural_rig
-from davae.skeleton import REFERENCE_BONE, RHD_ORDER, ROOT
+import synthhand.dataset.writer as synthhand
+from synthhand.dataset import factors
+from synthhand.dataset.factors import GROUPS, SPLITS, Factors, sample_group
+from synthhand.dataset.scene import hand_pixels
+from synthhand.dataset.writer import render, sample_factors, write_dataset
+from synthhand.formats.rhd import RHDSplit, load_annotations
+from synthhand.model.pose import ANGLES
+from synthhand.model.procedural import procedural_rig
+from synthhand.pinhole import project
+from synthhand.skeleton import REFERENCE_BONE, RHD_ORDER, ROOT
 
 SIZE = 48
 COUNTS = {"train": 5, "val": 2, "test": 3}
@@ -179,7 +179,7 @@ def many() -> dict[str, np.ndarray]:
 
     rows = {group: [sample_group(group, 0, "train", i) for i in range(SAMPLES)] for group in GROUPS[:3]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthhand_factors, "sample_articulation", quick)
+        patch.setattr(factors, "sample_articulation", quick)
         rows["scene"] = [sample_group("scene", 0, "train", i) for i in range(SAMPLES)]
     table = {}
     for group, parts in rows.items():

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit, prepare
-from davae.data.synthhand import sample_factors, write_dataset
-from davae.data.synthhand_blend import as_record, blend, photographed
-from davae.data.synthhand_view import render
+from davae.latent.blend import as_record, blend, photographed
+from synthhand.dataset.scene import render
+from synthhand.dataset.writer import sample_factors, write_dataset
 
 A, B = (sample_factors(0, "test", index) for index in (0, 1))
 

@@ -8,15 +8,15 @@ import open3d as o3d
 import pytest
 from PIL import Image
 
-from davae import cli
-from davae.camera import depth_to_points, project
 from davae.data.manifest import read_manifest
-from davae.data.rhd import RHDSplit, load_annotations
-from davae.data.synthhand import write_dataset, write_rhd
-from davae.data.synthhand_factors import sample_factors
-from davae.data.synthhand_forms import FORMS, write_as
-from davae.data.synthhand_view import hand_body, render
-from davae.skeleton import RHD_ORDER
+from davae.pipeline import cli
+from synthhand.dataset.factors import sample_factors
+from synthhand.dataset.forms import FORMS, write_as
+from synthhand.dataset.scene import hand_body, render
+from synthhand.dataset.writer import write_dataset, write_rhd
+from synthhand.formats.rhd import RHDSplit, load_annotations
+from synthhand.pinhole import depth_to_points, project
+from synthhand.skeleton import RHD_ORDER
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import pytest
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from davae.camera import project
-from davae.data import synthhand_freihand
-from davae.data.freihand import FreiHANDSplit
 from davae.data.prepared import PreparedSplit, prepare
-from davae.data.record import mirror
-from davae.data.synthhand_freihand import frame_factors, version_of, write_freihand
-from davae.data.synthhand_view import hand_body, hand_pixels, render
-from davae.hand.rig import FOREARM_PART
-from davae.skeleton import RHD_ORDER
+from synthhand.dataset import freihand_writer
+from synthhand.dataset.freihand_writer import frame_factors, version_of, write_freihand
+from synthhand.dataset.scene import hand_body, hand_pixels, render
+from synthhand.formats.freihand import FreiHANDSplit
+from synthhand.formats.record import mirror
+from synthhand.model.rig import FOREARM_PART
+from synthhand.pinhole import project
+from synthhand.skeleton import RHD_ORDER
 
 SEED, TRAIN, TEST = 2, 5, 2
 
@@ -167,7 +167,7 @@ def test_an_interrupted_rendering_is_finished_to_the_same_bytes(rendered, tmp_pa
             raise KeyboardInterrupt
         return render(*arguments, **options)
 
-    monkeypatch.setattr(synthhand_freihand, "render", interrupted)
+    monkeypatch.setattr(freihand_writer, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "set")
     assert not list((tmp_path / "set").glob("training_*.json"))

@@ -7,7 +7,7 @@ from itertools import groupby
 import pytest
 import torch
 
-from davae.threads import ThreadChoice, single_threaded, stated_threads
+from davae.training.threads import ThreadChoice, single_threaded, stated_threads
 
 MOST = 8
 SECONDS = {1: 0.10, 2: 0.06, 4: 0.040, 8: 0.038}  # a piece's on each number of threads: 8 gain too little

@@ -15,11 +15,11 @@ from torch.testing import assert_close
 
 from davae.config import TrainConfig
 from davae.data.augment import centre, load_batch
-from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
 from davae.losses import objective
 from davae.networks import DaVAE
 from davae.training import loop, runs, trainer
+from synthhand.storage import exclusive
 
 SCRIPT = """
 import os, signal, sys

@@ -1,4 +1,4 @@
-"""davae.unpickle reads every array that NumPy writes, and what hand models hold of scipy.sparse."""
+"""synthhand.formats.unpickle reads every array that NumPy writes, and hand models' scipy.sparse."""
 
 import collections
 import pickle
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from davae.unpickle import StandIn, UnsafePickle, dense, load_pickle
+from synthhand.formats.unpickle import StandIn, UnsafePickle, dense, load_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 READERS = {"annotations": (), "hand model": ("chumpy", "scipy")}  # the stand-ins of each

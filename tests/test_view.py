@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from davae.hand.procedural import procedural_rig
-from davae.hand.view import BACKGROUND, _filled, cloud_view, mesh_view, viewpoint
+from synthhand.model.procedural import procedural_rig
+from synthhand.render.view import BACKGROUND, _filled, cloud_view, mesh_view, viewpoint
 
 RIG = procedural_rig()
 

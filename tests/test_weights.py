@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from davae.camera import pixel_ray, view_rotation
-from davae.data.rhd import RHDSplit
-from davae.data.synthhand import write_dataset
+from davae.photo.predict import WEIGHTS, HandPredictor
 from davae.photo.release import unpack
-from davae.predict import WEIGHTS, HandPredictor
-from davae.skeleton import REFERENCE_BONE, ROOT
+from synthhand.dataset.writer import write_dataset
+from synthhand.formats.rhd import RHDSplit
+from synthhand.pinhole import pixel_ray, view_rotation
+from synthhand.skeleton import REFERENCE_BONE, ROOT
 
 REPOSITORY = Path(__file__).parents[1]
 LARGEST_BYTES = 12_000_000

@@ -11,10 +11,10 @@ import nbformat
 import pytest
 from rhd_fixture import write_dataset
 
-from davae import notebooks, workspace
 from davae.data.prepared import prepare
-from davae.results.tables import read_reported
-from davae.workspace import Workspace, parameters_of
+from davae.pipeline import notebooks, workspace
+from davae.pipeline.workspace import Workspace, parameters_of
+from davae.studies.results.tables import read_reported
 
 EXECUTED = sorted(path.name for path in notebooks.notebook_folder().glob("[0-9]*.ipynb"))
 
@@ -234,7 +234,9 @@ def test_empty_home_is_the_clone_wherever_a_notebook_lies(tmp_path, monkeypatch)
     assert Workspace.of("smoke").home == clone
     assert Workspace.of("smoke", home="mine").home == copied / "mine"
     # Installed without a clone, only a folder inside of one will do.
-    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "site-packages" / "davae" / "workspace.py"))
+    monkeypatch.setattr(
+        workspace, "__file__", str(tmp_path / "site-packages" / "davae" / "pipeline" / "workspace.py")
+    )
     with pytest.raises(FileNotFoundError, match="name a folder by `home`"):
         Workspace.of("smoke")
     monkeypatch.chdir(clone / "notebooks")

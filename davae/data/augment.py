@@ -19,8 +19,7 @@ from torch.nn import functional as F
 from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit
 from davae.data.sample import PADDING, stored_px
-
-MID_GREY = 0.5  # background of the image target; black is where dark skin has least contrast
+from davae.networks.handmask import over_grey
 
 
 class RawBatch(NamedTuple):
@@ -127,7 +126,8 @@ def augment(
     """Turn and zoom a batch at random; draw fresh cloud points.
 
     Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as
-    `davae.camera.rotation_about_z`), a scale of the hand in the image from U[scale_min, scale_max], a shift
+    `synthhand.pinhole.rotation_about_z`), a scale of the hand in the image from U[scale_min, scale_max], a
+    shift
     of it and a blur of the input where those are asked for, and `cloud_points` of the stored points, without
     repetition as long as there are enough (the stored order is random, so any run of consecutive points is a
     fair draw).
@@ -194,7 +194,7 @@ def turn_and_zoom(
     Rz[:, 2, 2] = 1
 
     # The output's offset d from the centre shows what lies at Rz(-angle) d / scale in the stored crop. With
-    # align_corners=False, -1..1 runs from pixel border to pixel border, as the crops of davae.camera do.
+    # align_corners=False, -1..1 runs from pixel border to pixel border, as the crops of synthhand.pinhole do.
     step = (config.image_px / stored) * Rz[:, :2, :2].transpose(1, 2)
     pixels = _resampled(layers, step / scale[:, None, None], config.image_px, shift)
     shown = _resampled(layers, step, config.image_px) if config.steady_target else pixels
@@ -255,11 +255,6 @@ def centre(raw: RawBatch, config: DataConfig) -> Batch:
     root, zoom = torch.zeros(len(cloud), 2, device=cloud.device), torch.ones(len(cloud), device=cloud.device)
     pixels = pixels.permute(0, 3, 1, 2).float() / 255
     return _batch(raw, config, pixels, pixels, raw.joints, cloud, root, zoom)
-
-
-def over_grey(image: Tensor, mask: Tensor) -> Tensor:
-    """Lay images (b, 3, h, w) over mid-grey by masks (b, 1, h, w) in [0, 1]."""
-    return torch.lerp(image.new_tensor(MID_GREY), image, mask)  # mask * image + (1 - mask) * grey
 
 
 def _check_margin(stored: int, config: DataConfig) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from davae.data import freihand, manifest, rhd, stb
+from davae.data import manifest
+from synthhand.dataset import MANIFEST
+from synthhand.formats import freihand, rhd, stb
 
-MANIFEST = "synthhand.json"  # of all that is rendered; SynthHand is else laid out as RHD
 NAMES = {"synthhand": "SynthHand", "rhd": "RHD", "stb": "STB", "freihand": "FreiHAND"}
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from davae.data.folders import write_atomically
+from synthhand.storage import write_atomically
 
 SPLITS = ("train", "val", "test")
 FORMAT = 3  # raise whenever equal settings give other arrays

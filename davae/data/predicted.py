@@ -23,8 +23,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from davae.data.folders import allocate, exclusive, naming_a_full_disk, temporary_path
 from davae.data.manifest import SPLITS, read_manifest, sha256, write_json
+from synthhand.storage import allocate, exclusive, naming_a_full_disk, temporary_path
 
 FILE_NAME = "predicted_masks.json"
 COMMAND = "python -m davae predict-masks --mask-run RUN --data"

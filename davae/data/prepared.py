@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from davae import __version__
 from davae.config import DataConfig
-from davae.data.folders import exclusive
 from davae.data.layout import check_place
 from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
 from davae.data.predicted import COMMAND, open_predicted, read_mask_network
 from davae.data.readers import complete_options
 from davae.data.sample import stored_points, stored_px
 from davae.data.writer import Job, write_split
+from synthhand.storage import exclusive
 
 
 def prepare(

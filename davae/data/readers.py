@@ -6,10 +6,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from davae.data.freihand import FreiHANDSplit
-from davae.data.record import HandRecord
-from davae.data.rhd import RHDSplit
-from davae.data.stb import STBSplit
+from synthhand.formats.freihand import FreiHANDSplit
+from synthhand.formats.record import HandRecord
+from synthhand.formats.rhd import RHDSplit
+from synthhand.formats.stb import STBSplit
 
 
 class Reader(Protocol):

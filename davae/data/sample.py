@@ -1,7 +1,7 @@
 """From one annotated view to one row of prepared arrays: mirror, crop, view-normalise, normalise.
 
-Choices where the paper is silent: the crop follows the annotated joints (`davae.camera.hand_crop`); poses
-and clouds are taken relative to the middle MCP and divided by the middle MCP-PIP bone, after view
+Choices where the paper is silent: the crop follows the annotated joints (`synthhand.pinhole.hand_crop`);
+poses and clouds are taken relative to the middle MCP and divided by the middle MCP-PIP bone, after view
 normalisation; left hands are mirrored to right ones.
 """
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from davae.camera import (
+from davae.config import DataConfig
+from synthhand.formats.record import BadSample, HandRecord, mirror
+from synthhand.pinhole import (
     Array,
     apply_homography,
     crop_camera,
@@ -21,9 +23,7 @@ from davae.camera import (
     rotated_homography,
     view_rotation,
 )
-from davae.config import DataConfig
-from davae.data.record import BadSample, HandRecord, mirror
-from davae.skeleton import JOINTS, REFERENCE_BONE, ROOT
+from synthhand.skeleton import JOINTS, REFERENCE_BONE, ROOT
 
 PADDING = 127  # grey of what lies beyond the frame
 CLOUD_REACH_MM = 200.0  # depth points further than this from the root, along any axis, are not the hand's

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from davae.config import DataConfig
-from davae.data.folders import Lock, allocate, naming_a_full_disk, worker_pool
 from davae.data.manifest import array_sha256, rows_sha256, sha256, write_json
 from davae.data.readers import READERS, Reader
-from davae.data.record import BadSample
 from davae.data.sample import make_row, row_layout
+from synthhand.formats.record import BadSample
+from synthhand.storage import Lock, allocate, naming_a_full_disk, worker_pool
 
 CHUNK = 32  # rows a worker writes at a time, and that have a checksum of their own
 _NOTES = ".chunks"  # folder of what is known of finished chunks, until the split is complete

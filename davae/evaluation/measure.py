@@ -9,17 +9,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from davae.config import BLOCKS, Config, MaskConfig
-from davae.data.augment import MID_GREY, Batch, centre, load_batch
+from davae.data.augment import Batch, centre, load_batch
 from davae.data.predicted import COMMAND
 from davae.data.prepared import PreparedSplit
+from davae.evaluation.joints import JointNet
 from davae.evaluation.predictions import Predictions, save_predictions
 from davae.evaluation.report import report, report_json
 from davae.evaluation.skin_tone import COLOUR_FACTOR
-from davae.inference import JointNet, turned, turned_back
+from davae.evaluation.turns import turned, turned_back
 from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
-from davae.threads import single_threaded
+from davae.networks.handmask import MID_GREY
 from davae.training import runs
+from davae.training.threads import single_threaded
 from davae.training.trainer import pick_device
 
 BATCH_SIZE = 32

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from davae.config import BLOCKS, TERMS
-from davae.data.folders import write_atomically
+from synthhand.storage import write_atomically
 
 # Field of `Predictions` -> what it holds one array for, and the prefix of their names in the file.
 _GROUPS = {"means": (BLOCKS, "mean"), "logvars": (BLOCKS, "logvar"), "terms": (TERMS, "term")}

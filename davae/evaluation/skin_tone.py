@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from davae.hand.appearance import ita_degrees
 from davae.metrics import bootstrap_interval
+from synthhand.render.appearance import ita_degrees
 
 # From light to dark: the class and the ITA, in degrees, above which it begins.
 CLASSES = {

@@ -14,7 +14,7 @@ from davae.data.doctor.labels import EXACT_PX
 from davae.data.doctor.sights import Sight
 from davae.figures.hands import draw_hand
 from davae.figures.style import new_figure, same_length, show_image, styled
-from davae.skeleton import BONES
+from synthhand.skeleton import BONES
 
 MASK_COLOUR = "#56b4e9"
 PROJECTED_COLOUR = "#d6322d"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from davae.figures.hands import cube, draw_hand, hand_3d, set_space, to_plot
 from davae.figures.style import DEPTH_COLOURS, new_axes, new_figure, same_length, show_image, styled
-from davae.skeleton import BONES, JOINT_COLOURS
+from synthhand.skeleton import BONES, JOINT_COLOURS
 
 
 @styled

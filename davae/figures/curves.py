@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from davae.config import BLOCKS
 from davae.figures.style import HUES, SERIES, new_axes, styled
 from davae.metrics import AUC_THRESHOLDS_MM, auc, pck
-from davae.skeleton import FINGER_COLOURS, JOINT_COLOURS, JOINT_NAMES
+from synthhand.skeleton import FINGER_COLOURS, JOINT_COLOURS, JOINT_NAMES
 
 # The six summands of Eq. 3 as metrics.csv names them, and how they are written.
 SUMMANDS = {

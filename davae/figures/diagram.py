@@ -18,7 +18,7 @@ GREY, INK = "#f2f2f2", "#333333"
 @styled
 def model_diagram(config: ModelConfig) -> Figure:
     """Return the architecture for one config, from image to joints, cloud and image."""
-    from davae.summary import summarise
+    from davae.evaluation.summary import summarise
 
     parameters = {part.name: part.parameters for part in summarise(config)}
     figure = new_figure(4.1)

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from davae.figures.style import ESTIMATE, TRUTH, new_axes, new_figure, same_length, show_image, styled
-from davae.skeleton import BONES, JOINT_COLOURS, JOINTS
+from synthhand.skeleton import BONES, JOINT_COLOURS, JOINTS
 
 PHOTO_VIEW = (12.0, -78.0)  # elevation and azimuth: almost the camera's own view, turned enough to show depth
 

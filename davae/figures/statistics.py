@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from davae.figures.style import SERIES, new_axes, new_figure, styled
-from davae.skeleton import WRIST
+from synthhand.skeleton import WRIST
 
 INDEX_MCP, LITTLE_MCP = 5, 17
 

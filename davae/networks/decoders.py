@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from davae.config import ModelConfig
 from davae.networks.blocks import full_precision
-from davae.skeleton import JOINTS
+from synthhand.skeleton import JOINTS
 
 GRID_HALF_WIDTH = 0.3  # FoldingNet's sheet is [-0.3, 0.3]^2
 

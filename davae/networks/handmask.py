@@ -1,5 +1,6 @@
 """The hand mask network (paper 3.2): which pixels of a crop belong to the hand in its middle."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,3 +54,16 @@ class HandMaskNet(nn.Module):
         for skip in reversed(finer):
             x = skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
         return full_precision(self.logit, self.smooth(x))
+
+
+MID_GREY = 0.5  # background of the image target; black is where dark skin has least contrast
+
+
+def over_grey(image: Tensor, mask: Tensor) -> Tensor:
+    """Lay images (b, 3, h, w) over mid-grey by masks (b, 1, h, w) in [0, 1]."""
+    return torch.lerp(image.new_tensor(MID_GREY), image, mask)  # mask * image + (1 - mask) * grey
+
+
+def enlarge(logits: Tensor, like: Tensor) -> Tensor:
+    """Bring logits (b, 1, h / 2, w / 2) to the resolution of `like` (b, c, h, w), in fp32."""
+    return F.interpolate(logits.float(), size=like.shape[2:], mode="bilinear")

@@ -3,7 +3,8 @@
 Two mask networks look. The *finder* was trained on squares in which a hand lies anywhere and may be small: it
 says where in a square a hand is, and closes in on it. The mask network of da-VAE, trained on crops with a
 hand in their middle, draws the last square. Which of a few such squares shows a hand is judged from a first
-look at each (`davae.predict`): whether its mask is sure, and whether looks at it agree about the joints.
+look at each (`davae.photo.predict`): whether its mask is sure, and whether looks at it agree about the
+joints.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +17,10 @@ from PIL import Image
 from scipy.ndimage import label
 from torch import Tensor
 
-from davae.camera import Array, crop_camera
 from davae.data.sample import cut_square, warp_image
 from davae.networks import HandMaskNet
 from davae.training.masks import predict_probability
+from synthhand.pinhole import Array, crop_camera
 
 # Of a crop's side that the mask's longer side takes. SynthHand's test crops have a median of 0.7; a little
 # more room costs less than a finger cut off.

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from davae.config import BLOCKS
-from davae.hand.mesh_files import glb, ply
-from davae.hand.procedural import procedural_rig
-from davae.hand.skinning import fitted
 from davae.photo.finding import Box
 from davae.photo.reading import photo_px
-from davae.skeleton import REFERENCE_BONE
+from synthhand.formats.mesh_files import glb, ply
+from synthhand.model.procedural import procedural_rig
+from synthhand.model.skinning import fitted
+from synthhand.skeleton import REFERENCE_BONE
 
 Side = Literal["left", "right"]
 UNITS = {  # as a file of results says it of itself and of the files beside it

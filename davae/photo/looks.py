@@ -10,15 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from davae.data.augment import over_grey
-from davae.inference import ZOOM, fused, turned, turned_back
+from davae.evaluation.turns import ZOOM, turned, turned_back
 from davae.networks import DaVAE, HandMaskNet
-from davae.photo.camera import CameraHead, Placement, on_crop
+from davae.networks.camera import CameraHead, Placement, on_crop
+from davae.networks.folding import fused
+from davae.networks.handmask import over_grey
 from davae.photo.hand import Side
 from davae.photo.release import Release
-from davae.skeleton import ROOT
 from davae.training.masks import predict_probability
 from davae.training.trainer import has_bf16
+from synthhand.skeleton import ROOT
 
 LOOKS = 8  # at a hand, from all around, for its joints and place
 MASK_TURNS = 4  # quarter turns from which its mask is seen

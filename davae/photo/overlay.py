@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from davae.data.sample import warp_image
-from davae.hand.view import HALF_BONES, mesh_view, viewpoint
 from davae.photo.finding import Box
 from davae.photo.hand import Hand
-from davae.skeleton import BONES, JOINT_COLOURS, ROOT
+from synthhand.render.view import HALF_BONES, mesh_view, viewpoint
+from synthhand.skeleton import BONES, JOINT_COLOURS, ROOT
 
 PANEL_PX, TITLE_PX, GAP_PX = 256, 24, 6
 FINE = 2  # lines are drawn larger by this factor and averaged down: smooth edges

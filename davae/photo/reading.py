@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from davae.file_kinds import HEIF, kind_of
 from davae.photo.colour import stated_profile, to_srgb
 from davae.photo.metadata import Info, without_metadata
+from synthhand.formats.kinds import HEIF, kind_of
 
 MAX_PIXELS = 250_000_000  # phones take 200 million; a file of a few bytes can claim far more
 WHOLE_PIXELS = 100_000_000  # of a photo beyond which it is reduced, since Pillow holds four bytes of each

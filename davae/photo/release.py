@@ -14,12 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from davae.config import Config, MaskConfig, Saved
-from davae.data.folders import write_atomically
-from davae.file_kinds import kind_of_file
+from davae.config import CameraConfig, Config, MaskConfig, Saved
 from davae.networks import DaVAE, HandMaskNet
-from davae.photo.camera import CameraConfig, CameraHead, load_camera
+from davae.networks.camera import CameraHead
 from davae.training import runs
+from davae.training.camera import load_camera
+from synthhand.formats.kinds import kind_of_file
+from synthhand.storage import write_atomically
 
 FORMAT = 1
 _PARTS: dict[str, tuple[type[Saved], Any]] = {

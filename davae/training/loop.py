@@ -55,7 +55,7 @@ def train(
         device: "auto" takes a GPU where there is one.
         progress: show a progress bar.
         threads: of torch on a CPU; None for what OMP_NUM_THREADS says or, where it says nothing, as many as
-            pay at the time (`davae.threads`). Only a stated number gives the same bits again.
+            pay at the time (`davae.training.threads`). Only a stated number gives the same bits again.
 
     Returns:
         The run's folder, finished.

@@ -17,8 +17,9 @@ from davae.config import MaskConfig
 from davae.data.augment import augment, centre, held_on, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.networks import HandMaskNet
-from davae.threads import single_threaded
+from davae.networks.handmask import enlarge
 from davae.training import distributed, runs
+from davae.training.threads import single_threaded
 from davae.training.trainer import (
     ResumableTrainer,
     batch_indices,
@@ -58,11 +59,6 @@ def mask_loss(logits: Tensor, batch_mask: Tensor, has_mask: Tensor, samples: flo
     share = has_mask / (has_mask.sum().clamp(min=1) if samples is None else samples)
     terms = {name: (values * share).sum() for name, values in terms.items()}
     return MaskLoss(terms["cross_entropy"] + terms["soft_iou"], terms)
-
-
-def enlarge(logits: Tensor, like: Tensor) -> Tensor:
-    """Bring logits (b, 1, h / 2, w / 2) to the resolution of `like` (b, c, h, w), in fp32."""
-    return F.interpolate(logits.float(), size=like.shape[2:], mode="bilinear")
 
 
 def mask_iou(predicted: Tensor, truth: Tensor) -> Tensor:

@@ -32,9 +32,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from davae.config import ADDED, Config, MaskConfig, Saved
-from davae.data.folders import write_atomically
 from davae.networks import DaVAE, HandMaskNet
 from davae.training.distributed import ranks
+from synthhand.storage import write_atomically
 
 # Sources that decide what a given config and dataset train to.
 _SHARED_SOURCES = (
@@ -43,11 +43,11 @@ _SHARED_SOURCES = (
 )  # fmt: skip
 _SHAPING_SOURCES = {
     "da-VAE": (
-        *_SHARED_SOURCES, "neighbours.py", "losses.py", "networks/davae.py", "networks/decoders.py",
+        *_SHARED_SOURCES, "losses.py", "networks/davae.py", "networks/decoders.py",
         "training/loop.py",
     ),
     "mask": (*_SHARED_SOURCES, "networks/handmask.py", "training/masks.py"),
-    "camera": (*_SHARED_SOURCES, "photo/camera.py"),
+    "camera": (*_SHARED_SOURCES, "networks/camera.py", "training/camera.py"),
 }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ class Identity:
 
 
 def _source(name: str) -> str:
-    """Text of a file of the package. A fingerprint that left out a renamed file would call other code equal."""
+    """Text of a file of the package; without a renamed file a fingerprint would call other code equal."""
     try:
         return (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
     except FileNotFoundError as error:

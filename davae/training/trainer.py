@@ -3,8 +3,8 @@
 Every random draw of step t (which samples, augmentation, noise) comes from generators seeded with (seed, t)
 alone. So a trainer carries no random state: a run that was killed and resumed is, on one machine and a stated
 number of threads, bit for bit the run that was not. (Where none is stated, by OMP_NUM_THREADS or by the
-caller, as many are used as pay at the time, which moves last bits: see `davae.threads`.) Started by torchrun,
-several processes share every batch of a run: see `davae.training.distributed`.
+caller, as many are used as pay at the time, which moves last bits: see `davae.training.threads`.) Started by
+torchrun, several processes share every batch of a run: see `davae.training.distributed`.
 """
 
 import csv
@@ -23,12 +23,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from davae.config import DataConfig, Saved, TrainConfig
-from davae.data.folders import exclusive
 from davae.data.prepared import PreparedSplit
-from davae.threads import ThreadChoice, single_threaded, stated_threads
 from davae.training import distributed, runs
 from davae.training.heap import freed_memory_kept
 from davae.training.muon import Muon
+from davae.training.threads import ThreadChoice, single_threaded, stated_threads
+from synthhand.storage import exclusive
 
 LOG_EVERY = 10  # steps between rows of metrics.csv
 AVERAGE_EVERY = 4  # steps between updates of the weight average

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from davae.data.doctor.findings import Check, Finding, counted
 from davae.data.doctor.parts import Part, Pictures
-from davae.file_kinds import kind_of_file
+from synthhand.formats.kinds import kind_of_file
 
 THREADS = 8  # most of the time goes into waiting for the disk
 _TAIL = 4096  # bytes at a file's end in which its end mark is looked for: some programs append a few

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from davae.camera import Array
 from davae.data.doctor.findings import Check, Finding, by_share, counted
 from davae.data.doctor.parts import Hands, Part
+from synthhand.pinhole import Array
 
 EXACT_PX = 1.0  # labels are rounded to four digits, which moves a projection by a tenth of this
 FOCAL_TOLERANCE, CENTRE_TOLERANCE_PX = 0.005, 1.0  # below this a fitted camera agrees with the labelled one

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from davae.camera import Array, depth_to_points, project
 from davae.data.doctor.parts import Part
-from davae.data.record import BadSample, HandRecord
-from davae.data.rhd import LEFT_IDS, RIGHT_IDS
 from davae.data.sample import CLOUD_REACH_MM
-from davae.skeleton import JOINTS
+from synthhand.formats.record import BadSample, HandRecord
+from synthhand.formats.rhd import LEFT_IDS, RIGHT_IDS
+from synthhand.pinhole import Array, depth_to_points, project
+from synthhand.skeleton import JOINTS
 
 # A joint lies inside the flesh: about so far behind the surface that is measured at its pixel. Labels of
 # photographs are less exact than rendered ones.

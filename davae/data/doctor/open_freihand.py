@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from davae.data import freihand
 from davae.data.doctor.findings import Finding
 from davae.data.doctor.opening import AS_PUBLISHED, PART_OF_IT, Opened, missing, unreadable, views
 from davae.data.doctor.parts import Hands, Part, Pictures
-from davae.skeleton import JOINTS
+from synthhand.formats import freihand
+from synthhand.skeleton import JOINTS
 
 
 def open_freihand(root: Path) -> Opened:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from davae.data import rhd
 from davae.data.doctor.findings import Finding
 from davae.data.doctor.opening import AS_PUBLISHED, PART_OF_IT, Opened, missing, unreadable, views
 from davae.data.doctor.parts import Hands, Part, Pictures
-from davae.data.pictures import read_picture
-from davae.data.record import HandRecord
-from davae.data.synthhand import MANIFEST
-from davae.skeleton import JOINTS, RHD_ORDER
+from synthhand.dataset.writer import MANIFEST
+from synthhand.formats import rhd
+from synthhand.formats.pictures import read_picture
+from synthhand.formats.record import HandRecord
+from synthhand.skeleton import JOINTS, RHD_ORDER
 
 UNFINISHED = Finding(
     "ERROR",

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from davae.data import stb
 from davae.data.doctor.findings import Finding
 from davae.data.doctor.opening import AS_PUBLISHED, PART_OF_IT, Opened, missing, unreadable, views
 from davae.data.doctor.parts import Hands, Part, Pictures
-from davae.data.pictures import read_picture
 from davae.data.readers import Reader
-from davae.data.record import HandRecord
-from davae.data.stb_cameras import K_BB, K_COLOUR, SIZE, decode_depth, depth_to_colour
-from davae.data.stb_labels import load_labels
-from davae.skeleton import JOINTS
+from synthhand.formats import stb
+from synthhand.formats.pictures import read_picture
+from synthhand.formats.record import HandRecord
+from synthhand.formats.stb_cameras import K_BB, K_COLOUR, SIZE, decode_depth, depth_to_colour
+from synthhand.formats.stb_labels import load_labels
+from synthhand.skeleton import JOINTS
 
 
 def open_stb(root: Path) -> Opened:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from davae.camera import Array
 from davae.data.doctor.findings import Finding
 from davae.data.readers import Reader
-from davae.data.record import HandRecord
+from synthhand.formats.record import HandRecord
+from synthhand.pinhole import Array
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
@@ -45,7 +45,7 @@ class Hands:
     Attributes:
         samples: (n,) int64, number of the sample a hand belongs to.
         left: (n,) bool, the side the labels say.
-        joints_mm: (n, 21, 3) float64 in the camera frame, in the order of `davae.skeleton`.
+        joints_mm: (n, 21, 3) float64 in the camera frame, in the order of `synthhand.skeleton`.
         uv_px: (n, 21, 2) float64 labelled pixels, or None where pixels are not labelled but computed.
         visible: (n, 21) bool.
         K: (n, 3, 3) float64.

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from davae.camera import Array, project
 from davae.data.doctor.labels import EXACT_PX, reprojection_error_px
 from davae.data.doctor.looks import Look
 from davae.data.doctor.parts import Part
-from davae.data.record import BadSample, HandRecord
+from synthhand.formats.record import BadSample, HandRecord
+from synthhand.pinhole import Array, project
 
 WORST = 1 / 3  # of the sheet
 

@@ -1,0 +1,201 @@
+"""What a run is made of: frozen dataclasses, the five presets, and a JSON round trip.
+
+A `Config` holds what shapes a result and nothing else: equal configs, data and code are one experiment.
+
+Presets: `smoke` proves that everything runs (seconds), `laptop` learns on two cores (minutes), `sweep` is
+small enough to be run dozens of times, `gpu` wants a GPU, `paper` is the size and schedule of section 4.2.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning
+TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
+# Models by what is in their heads: da-VAE, na-VAE without attention (paper 4.4), and a third, our question.
+VARIANTS = {"da": "sk", "na": "none", "se": "se"}
+ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}  # fields that older runs lack
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """How many SynthHand images to render, and from which seed."""
+
+    train: int = 8000
+    val: int = 500
+    test: int = 1000
+    size: int = 320  # pixels, as RHD
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a sample becomes a training example (paper 4.2)."""
+
+    image_px: int = 256
+    crop: Literal["plain", "rotated-camera"] = "plain"  # the paper's crop, or the exact one
+    scale_min: float = 0.8  # augmentation: hand scale U[scale_min, scale_max]
+    rotation: float = math.pi  # augmentation: in-plane rotation U[-rotation, rotation], radians
+    scale_max: float = 1.0  # beyond 1, and shifted, for photos that are cropped by guess
+    shift: float = 0.0  # of the hand in the crop, U[-shift, shift] of its side in u and in v
+    cloud_points: int = 2048  # target points drawn per step
+    mask: Literal["none", "truth", "network"] = "none"  # by which the input is laid over grey
+    blur: float = 0.0  # of half the inputs, by a Gaussian of U[0, blur] of their side: photos out of focus
+    steady_target: bool = False  # zoom and shift move the input alone, not what the image decoder returns
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of da-VAE (paper 3.2), or of another of `VARIANTS`."""
+
+    attention: Literal["sk", "none", "se"] = "sk"  # selective kernels, none, or squeeze-excitation
+    image_px: int = 256
+    width: int = 64  # channels of the stem; layers have 1, 2, 4, 8 times as many
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)  # residual blocks per layer, as ResNet-34
+    stem_stride: int = 2
+    stem_pool: bool = True  # small presets drop some strides, so that layer4's map is at least 4 x 4
+    last_stride: int = 2  # of layer4
+    side_heads: float = 1.0  # width of the appearance and shape heads relative to the pose head's
+    head_pool: Literal["mean", "none"] = "mean"  # over layer4's map, as ResNet; "none" keeps where things are
+    latent_pose: int = 24
+    latent_appearance: int = 16
+    latent_shape: int = 8
+    pose_hidden: int = 512
+    fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet
+    fold_hidden: int = 512
+    image_width: int = 32  # channels of the image decoder's last hidden map
+    image_last_stride: int = 2  # of its last layer; 4 leaves out the widest and dearest map
+
+    def head_widths(self, block: str) -> tuple[int, int]:
+        """Channels of layer3 and layer4 in the head of a block of z."""
+        share = 1.0 if block == "pose" else self.side_heads
+        return int(4 * self.width * share), int(8 * self.width * share)
+
+    @property
+    def title(self) -> str:
+        """Such as "da-VAE"."""
+        return next(f"{name}-VAE" for name, attention in VARIANTS.items() if attention == self.attention)
+
+    @property
+    def last_px(self) -> int:
+        """Side of layer4's map: each stride rounds up."""
+        side = self.image_px
+        for stride in (self.stem_stride, 2 if self.stem_pool else 1, 1, 2, 2, self.last_stride):
+            side = -(-side // stride)
+        return side
+
+    @property
+    def latent_sizes(self) -> dict[str, int]:
+        """Length of each block of z, in the order of `BLOCKS`."""
+        return {block: getattr(self, f"latent_{block}") for block in BLOCKS}
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of Eq. 3. The reductions they go with are fixed in `davae.losses`.
+
+    Only ratios are known from the paper (4.3): beta/alpha_image in 3..30, alpha_pose/alpha_image >= 1000,
+    alpha_cloud/alpha_image >= 100; absolute values are our choice.
+    """
+
+    alpha_pose: float = 1000.0
+    alpha_cloud: float = 100.0
+    alpha_image: float = 1.0
+    beta_pose: float = 10.0
+    beta_appearance: float = 10.0
+    beta_shape: float = 10.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimiser and schedule. Presets fix steps, not minutes."""
+
+    steps: int = 1000
+    batch_size: int = 32
+    optimiser: Literal["adam", "muon"] = "adam"  # muon: for the weight matrices; see `davae.training.muon`
+    learning_rate: float = 1e-3
+    schedule: Literal["cosine", "milestones"] = "cosine"
+    warmup_steps: int = 100  # linear warm-up of the cosine schedule
+    final_learning_rate: float = 1e-7
+    weight_decay: float = 0.0  # of what AdamW moves; Muon has none
+    clip_norm: float = 0.0  # 0 = no clipping
+    average_decay: float = 0.0  # of the weights' moving average, used at test, each fourth step; 0 = none
+    checkpoint_every: int = 200  # steps between resume points
+    seed: int = 0
+
+
+class Saved:
+    """A dataclass with a JSON round trip."""
+
+    def to_json(self) -> str:
+        """Return the config as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Rebuild a config from `to_json`'s text; unknown and missing fields are errors, bar `ADDED`."""
+        return _build(cls, json.loads(text), "config")
+
+
+@dataclass(frozen=True)
+class Config(Saved):
+    """One experiment."""
+
+    preset: str = "paper"
+    render: RenderConfig = field(default_factory=RenderConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        if self.data.image_px != self.model.image_px:
+            raise ValueError(
+                f"config: data.image_px is {self.data.image_px} but model.image_px is "
+                f"{self.model.image_px}; the network must be built for the images it is given"
+            )
+
+
+@dataclass(frozen=True)
+class MaskConfig(Saved):
+    """One hand mask network (paper 3.2); no part of `Config`, which names its masks by their digest."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    width: int = 64  # of the ResNet, as `ModelConfig`
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    stem_stride: int = 2
+    stem_pool: bool = True
+    decoder: int = 64  # channels of the decoder
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class CameraConfig(Saved):
+    """A camera head on a da-VAE of `model`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    channels: tuple[int, int] = (64, 128)  # of its two layers
+    hidden: int = 128
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def _build(cls: type, values: dict[str, Any], where: str):
+    """Build dataclass `cls` from plain `values`, naming any field that should not, or does not, exist."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {name: value for name, value in ADDED.items() if name in fields} | values
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise ValueError(f"{where}: unknown field(s) {unknown}; known are {sorted(fields)}")
+    if missing := sorted(fields.keys() - values.keys()):
+        raise ValueError(f"{where}: missing field(s) {missing}; was it written by another version?")
+    built = {}
+    for name, value in values.items():
+        kind = fields[name].type
+        if dataclasses.is_dataclass(kind):
+            value = _build(kind, value, f"{where}.{name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)

@@ -1,0 +1,54 @@
+"""Joints alone from an image, and a hand mask, as single networks: what is exported and timed.
+
+`fused(JointNet(model))(image)`, under `torch.inference_mode()`, is `model(image).pose` of a model in
+evaluation mode, without the other two heads and decoders.
+"""
+
+from torch import Tensor, nn
+
+from davae.networks import DaVAE, HandMaskNet
+from davae.networks.handmask import enlarge, over_grey
+
+
+class JointNet(nn.Module):
+    """Images on [0, 1] (b, 3, h, w) to normalised joints (b, 21, 3): trunk, pose head and pose decoder.
+
+    Args:
+        model: da-VAE or na-VAE, whose parameters are shared and not copied.
+        mask_network: without it, the input is what `model` takes. With it, it is the crop as photographed,
+            and is laid over grey here, by the mask that one look of this network finds.
+    """
+
+    def __init__(self, model: DaVAE, mask_network: HandMaskNet | None = None):
+        super().__init__()
+        self.px = model.config.image_px
+        self.probability = None if mask_network is None else HandProbability(mask_network)
+        self.trunk, self.head = model.encoder.trunk, model.encoder.heads["pose"]
+        self.decoder = model.pose_decoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Estimate joints from posterior means.
+
+        Raises:
+            ValueError: the images are not of the size that the network was built for.
+        """
+        if image.ndim != 4 or tuple(image.shape[1:]) != (3, self.px, self.px):
+            raise ValueError(
+                f"JointNet takes images of shape (b, 3, {self.px}, {self.px}), found {tuple(image.shape)}"
+            )
+        if self.probability is not None:
+            image = over_grey(image, self.probability(image))
+        mean, _ = self.head(self.trunk(image))
+        return self.decoder(mean)
+
+
+class HandProbability(nn.Module):
+    """Images on [0, 1] (b, 3, h, w) to the probability (b, 1, h, w) that a pixel is the hand's: one look."""
+
+    def __init__(self, network: HandMaskNet):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Apply the mask network at the crop's resolution."""
+        return enlarge(self.network(image), image).sigmoid()

@@ -1,1 +1,0 @@
-"""The hand itself: rigs, skinning and rendering."""

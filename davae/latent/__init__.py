@@ -1,0 +1,1 @@
+"""Latent codes by meaning: reading, changing and comparing them."""

@@ -1,0 +1,217 @@
+"""Codes of da-VAE's latent space: their principal directions, ways between them, and what they decode to.
+
+A code is a dict, block -> (b, z), as `DaVAE.decode` takes it. Everything here is arithmetic on codes and on
+what they decode to; nothing is drawn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from davae.config import BLOCKS
+from davae.losses import chamfer_distance
+from davae.networks import DaVAE
+from davae.networks.handmask import MID_GREY
+from davae.training.threads import single_threaded
+
+Code = dict[str, Tensor]  # block -> (b, z)
+
+READS = {
+    "joints": ("pose",),
+    "cloud": ("pose", "shape"),
+    "image": BLOCKS,
+}  # decoder -> its blocks (paper 3.2)
+HAND_CONTRAST = 0.06  # a decoded pixel further from mid-grey than this, in any channel, shows the hand
+_NO_SPREAD = 1e-6  # relative to the code's own size: below it, rounding and not data
+
+
+@single_threaded()
+@torch.inference_mode()
+def encode(model: DaVAE, images: Tensor, batch: int = 64) -> Code:
+    """Return the posterior means of images (n, 3, h, w) on [0, 1], a few images at a time.
+
+    Raises:
+        ValueError: no image, or not of the size that the network was built for, or a model in training mode.
+    """
+    _check_evaluates(model)
+    if not len(images):
+        raise ValueError("encode: there are no images; give at least one")
+    means = [model.encode(few).means for few in images.split(batch)]
+    return {block: torch.cat([mean[block] for mean in means]).float() for block in BLOCKS}
+
+
+@dataclass(frozen=True)
+class PrincipalDirections:
+    """Along what, and how far, the codes of one block spread: principal component analysis.
+
+    Attributes:
+        mean: (z,).
+        directions: (k, z) orthonormal rows, the widest spread first. Signs are such that the largest entry of
+            each is positive.
+        deviations: (k,) standard deviations of the codes along them, all positive. k is smaller than z where
+            the codes span fewer dimensions, and 0 where they do not differ.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    deviations: Tensor
+
+    @classmethod
+    def of(cls, codes: Tensor) -> "PrincipalDirections":
+        """Analyse codes (n, z), n at least 1.
+
+        Raises:
+            ValueError: another shape, no code, or numbers that are not finite.
+        """
+        if codes.ndim != 2 or not codes.numel():
+            raise ValueError(f"principal directions need codes (n, z) with n > 0, found {tuple(codes.shape)}")
+        if not codes.isfinite().all():
+            raise ValueError("principal directions need finite codes; leave out images whose code is not")
+        codes = codes.double()
+        mean = codes.mean(0)
+        _, singular, directions = torch.linalg.svd(codes - mean, full_matrices=False)
+        deviations = singular / max(len(codes) - 1, 1) ** 0.5
+        spread = deviations > _NO_SPREAD * max(1.0, float(codes.abs().max()))
+        directions, deviations = directions[spread], deviations[spread]
+        largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+        return cls(mean.float(), (directions * largest.sign()).float(), deviations.float())
+
+    def __len__(self) -> int:
+        return len(self.deviations)
+
+    def coordinates(self, offset: Tensor) -> Tensor:
+        """Components (..., k) of an offset (..., z), in standard deviations of the codes."""
+        return offset @ self.directions.T / self.deviations
+
+    def offset(self, coordinates: Tensor) -> Tensor:
+        """The offset (..., z) with these components (..., k), in standard deviations."""
+        return (coordinates * self.deviations) @ self.directions
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw (count, z) from the normal distribution that has the codes' mean and covariance."""
+        return self.mean + self.offset(torch.randn(count, len(self), generator=generator))
+
+
+def straight(start: Tensor, end: Tensor, t: float) -> Tensor:
+    """The point (..., z) at share t of the straight line from `start` to `end` (..., z), as paper 4.5."""
+    return torch.lerp(start, end, float(t))
+
+
+def great_circle(start: Tensor, end: Tensor, t: float) -> Tensor:
+    """Spherical interpolation (slerp) from `start` to `end` (..., z): the angle and the length run evenly.
+
+    A straight line between two draws of a normal distribution passes nearer to the origin than any draw does;
+    this way does not. Where there is no one great circle, between a code and its opposite or to the origin,
+    it is the straight line.
+    """
+    lengths = [torch.linalg.vector_norm(code, dim=-1, keepdim=True) for code in (start, end)]
+    units = [code / length.clamp(min=1e-12) for code, length in zip((start, end), lengths, strict=True)]
+    # Half the angle from chord and sum keeps its digits for small angles, where an arc cosine loses them.
+    chord = torch.linalg.vector_norm(units[1] - units[0], dim=-1, keepdim=True)
+    sum_ = torch.linalg.vector_norm(units[1] + units[0], dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(chord, sum_)
+    sine = torch.sin(angle)
+    defined = (sine.abs() > 1e-4) & (lengths[0] > 1e-6) & (lengths[1] > 1e-6)
+    sine = torch.where(defined, sine, 1.0)
+    turned = torch.sin((1 - t) * angle) / sine * units[0] + torch.sin(t * angle) / sine * units[1]
+    return torch.where(defined, torch.lerp(*lengths, float(t)) * turned, straight(start, end, t))
+
+
+WAYS = {"straight line": straight, "great circle": great_circle}
+
+
+def combined(donors: Mapping[str, Code]) -> Code:
+    """Put a code together: block -> the code that it is taken from, such as {"pose": a, "shape": b, ...}.
+
+    Raises:
+        ValueError: a block has no donor.
+    """
+    if missing := [block for block in BLOCKS if block not in donors]:
+        raise ValueError(f"combined: no donor for {', '.join(missing)}; name one for each of {BLOCKS}")
+    return {block: donors[block][block] for block in BLOCKS}
+
+
+class Decoding(NamedTuple):
+    """What one code decodes to."""
+
+    joints_mm: Tensor  # (21, 3) relative to the middle MCP
+    cloud_mm: Tensor  # (p, 3) likewise
+    image: Tensor  # (3, h, w) on [0, 1]
+
+
+class CachedDecoder:
+    """Decodes single codes, and of each only what the blocks that changed since the last one can alter.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        bone_mm: length of the reference bone, in which decoded joints and clouds are measured.
+
+    Attributes:
+        calls: how often each decoder has run.
+
+    Raises:
+        ValueError: the model is in training mode, or the length is not positive.
+    """
+
+    def __init__(self, model: DaVAE, bone_mm: float):
+        if model.training:
+            raise ValueError(
+                "the model is in training mode, whose BatchNorm depends on the batch; use .eval()"
+            )
+        if not 0 < bone_mm < float("inf"):
+            raise ValueError(f"bone_mm is {bone_mm}; give the reference bone's length in mm, such as 44")
+        self.bone_mm = float(bone_mm)
+        self.calls = dict.fromkeys(READS, 0)
+        self._decoders = {
+            "joints": lambda z: model.pose_decoder(z["pose"])[0] * self.bone_mm,
+            "cloud": lambda z: model.cloud_decoder(z["pose"], z["shape"])[0] * self.bone_mm,
+            "image": lambda z: model.image_decoder(torch.cat([z[block] for block in BLOCKS], dim=1))[0],
+        }
+        self._read: dict[str, list[Tensor]] = {}  # decoder -> the blocks that it read last
+        self._made: dict[str, Tensor] = {}  # decoder -> what it made of them
+
+    @single_threaded()
+    @torch.inference_mode()
+    def __call__(self, code: Code) -> Decoding:
+        """Decode one code, block -> (1, z)."""
+        for name, blocks in READS.items():
+            given = [code[block] for block in blocks]
+            last = self._read.get(name)
+            if last is None or not all(map(torch.equal, last, given)):
+                self._made[name] = self._decoders[name](code)
+                self._read[name] = [block.clone() for block in given]
+                self.calls[name] += 1
+        return Decoding(*(self._made[name] for name in READS))
+
+
+def _check_evaluates(model: DaVAE) -> None:
+    if model.training:
+        raise ValueError("the model is in training mode, whose BatchNorm depends on the batch; use .eval()")
+
+
+class Change(NamedTuple):
+    """How far two decodings are apart."""
+
+    joints_mm: float  # mean distance of a joint
+    cloud_mm: float  # Chamfer distance
+    colour: float  # difference of the hands' mean colours, mean over channels, of 255; NaN without a hand
+
+
+def change_between(a: Decoding, b: Decoding) -> Change:
+    """Measure how far two decodings are apart: in pose, in shape and pose, and in appearance.
+
+    The mean colour, unlike a difference of pixels, hardly answers to where the hand is.
+    """
+    joints = torch.linalg.vector_norm(a.joints_mm - b.joints_mm, dim=1).mean()
+    cloud = chamfer_distance(a.cloud_mm[None], b.cloud_mm[None])[0]
+    colour = 255 * (hand_colour(a.image) - hand_colour(b.image)).abs().mean()
+    return Change(float(joints), float(cloud), float(colour))
+
+
+def hand_colour(image: Tensor) -> Tensor:
+    """Mean colour (3,) of the pixels of an image (3, h, w) that differ from mid-grey; NaN where none does."""
+    hand = (image - MID_GREY).abs().amax(0) > HAND_CONTRAST
+    return image[:, hand].mean(1)

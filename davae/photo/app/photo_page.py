@@ -1,0 +1,195 @@
+"""The photo page: a photo in, joints over it, a mesh to turn, the code, and files to keep.
+
+Whatever cannot be used is told in a sentence on the page. As in `davae.photo.explorer`, no `Output` widget.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Callable
+from pathlib import PurePath
+
+import ipywidgets as widgets
+import numpy as np
+from numpy.typing import NDArray
+
+from davae.figures.latents import code_bars
+from davae.photo.app.canvas import PhotoCanvas
+from davae.photo.app.turning import STEP_DEG, TurningPicture
+from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
+from davae.photo.hand import Hand
+from davae.photo.overlay import hand_view
+from davae.photo.predict import HandPredictor, reference_bone_mm
+from davae.photo.reading import PhotoError, read_photo
+from davae.photo.told import alert, told
+from synthhand.formats.png import encode_png
+
+MESH_PX = 300
+FILES = {  # ending -> what it is, and its media type
+    "json": ("joints and code", "application/json"),
+    "ply": ("mesh", "model/ply"),
+    "glb": ("mesh and skeleton", "model/gltf-binary"),
+}
+INVITATION = (
+    "Choose a photo of one hand, or take one. It stays on this computer. The hand is looked for; where that "
+    "goes wrong, draw a box around it on the photo."
+)
+
+
+class PhotoPage:
+    """Widgets before a `HandPredictor`.
+
+    Args:
+        predictor: what looks at the photos.
+        walk: called with a hand and its photo (h, w, 3) when the user wants to walk from there.
+
+    Attributes:
+        hand: what was found last, or None.
+        canvas, controls, message, mesh, code, files: its widgets; `panel` is the outermost.
+    """
+
+    def __init__(self, predictor: HandPredictor, walk: Callable[[Hand, NDArray], object] | None = None):
+        self.predictor, self.hand = predictor, None
+        self._photo: NDArray[np.uint8] | None = None
+        self._name, self._walk = "", walk
+        self.canvas = PhotoCanvas(self.open, self._refuse)
+        self.canvas.observe(lambda change: change["new"] and self.look(), names="drawn")
+        self.message = widgets.HTML(f"<p>{INVITATION}</p>")
+        self.code = widgets.Image(format="png", layout={"max_width": "100%"})
+        self.files = widgets.HTML().add_class("davae-files")
+        self.controls = self._make_controls()
+        self.mesh = TurningPicture(MESH_PX, self.controls["turn_deg"], self.controls["tilt_deg"])
+        self._found = self._arrange()
+        self._found.layout.display = "none"
+        self.panel = widgets.HBox(
+            [
+                widgets.VBox([self.canvas, self.message], layout={"flex": "1 1 400px", "max_width": "560px"}),
+                self._found,
+            ],
+            layout={"flex_flow": "row wrap", "grid_gap": "8px 24px"},
+        )
+
+    def open(self, content: bytes, name: str) -> None:
+        """Take a file that the user chose, and look for the hand in it."""
+        self._name = name
+        with told(self._refuse, PhotoError, about=self._name):
+            photo = read_photo(content, name)
+            self._photo = None  # so that the side, which was the last photo's, is set back without a look
+            self.controls["side"].value = ""
+            self._photo = photo
+            self.canvas.show(photo)
+            self.look()
+
+    def look(self) -> None:
+        """Find the hand in the photo, in the box that was drawn or, without one, anywhere."""
+        if self._photo is None:
+            return
+        drawn, side = self.canvas.drawn, self.controls["side"].value or None
+        self.canvas.busy = True
+        with told(self._refuse, PhotoError, about=self._name):
+            self.hand = self.predictor.predict(
+                self._photo,
+                name=self._name,
+                box=Box.of_rectangle(*drawn) if drawn else None,
+                side=side,
+                bone_mm=self.controls["bone_mm"].value,
+            )
+            self._show(guessed=side is None, searched=not drawn)
+        self.canvas.busy = False
+
+    def draw_mesh(self) -> None:
+        """Draw the mesh from the chosen side."""
+        if self.hand is None:
+            return
+        turn_deg, tilt_deg = (self.controls[name].value for name in ("turn_deg", "tilt_deg"))
+        self.mesh.value = encode_png(hand_view(self.hand, turn_deg, tilt_deg, MESH_PX))
+
+    def _show(self, guessed: bool, searched: bool) -> None:
+        """Let every widget show the hand."""
+        hand = self.hand
+        self.canvas.mark(hand.joints_px, hand.box)
+        self.message.value = f"<p>{html.escape(describe(hand, guessed, searched))}</p>"
+        self.draw_mesh()
+        file = io.BytesIO()
+        code_bars(hand.means, hand.spreads).savefig(file, format="png", dpi=140)
+        self.code.value = file.getvalue()
+        self.files.value = links(hand.contents(), PurePath(hand.name).stem or "hand")
+        self._found.layout.display = ""
+
+    def _refuse(self, reason: str) -> None:
+        """Say in words why there is no hand to show."""
+        self.hand = self._photo = None
+        self.canvas.clear()
+        self._found.layout.display = "none"
+        self._alert(reason)
+
+    def _alert(self, reason: str) -> None:
+        self.message.value = alert(reason)
+
+    def _make_controls(self) -> dict[str, widgets.Widget]:
+        wide = {"width": f"{MESH_PX}px"}
+        controls = {
+            "side": widgets.ToggleButtons(
+                options=[("guess", ""), ("left", "left"), ("right", "right")],
+                description="hand", style={"button_width": "66px"},
+            ),
+            "bone_mm": widgets.BoundedFloatText(
+                value=round(reference_bone_mm(), 1), min=20, max=80, step=0.5, description="bone, mm",
+                tooltip="from the middle knuckle to the next joint; all lengths in mm follow from it",
+                layout={"width": "180px"},
+            ),
+            "again": widgets.Button(description="look all over the photo", layout={"width": "200px"}),
+            "turn_deg": widgets.FloatSlider(
+                min=-180, max=180, step=STEP_DEG, description="turn", readout_format=".0f", layout=wide
+            ),
+            "tilt_deg": widgets.FloatSlider(
+                min=-90, max=90, step=STEP_DEG, description="tilt", readout_format=".0f", layout=wide
+            ),
+            "walk": widgets.Button(description="walk from this hand", layout={"width": "200px"}),
+        }  # fmt: skip
+        for name in ("side", "bone_mm"):
+            controls[name].observe(lambda _: self.look(), names="value")
+        for name in ("turn_deg", "tilt_deg"):
+            controls[name].observe(told(self._alert)(lambda _: self.draw_mesh()), names="value")
+        controls["again"].on_click(lambda _: self._look_again())
+        controls["walk"].on_click(told(self._alert)(lambda _: self._walk(self.hand, self._photo)))
+        return controls
+
+    def _look_again(self) -> None:
+        self.canvas.drawn = []
+        self.look()
+
+    def _arrange(self) -> widgets.Widget:
+        c, box = self.controls, widgets.VBox
+        walk = [c["walk"]] if self._walk else []
+        title = widgets.HTML("<b>mesh through the joints</b> (drag it to turn it)")
+        mesh = box([title, self.mesh, c["turn_deg"], c["tilt_deg"]])
+        rest = box([c["side"], c["bone_mm"], c["again"], *walk, self.files])
+        mesh.layout.width = f"{MESH_PX + 20}px"
+        rest.layout.flex = "1 1 280px"
+        both = widgets.HBox([mesh, rest], layout={"flex_flow": "row wrap", "grid_gap": "0 16px"})
+        return box([both, self.code], layout={"flex": "1 1 560px", "min_width": "min(100%, 300px)"})
+
+
+def describe(hand: Hand, guessed: bool, searched: bool) -> str:
+    """What was found, and what was assumed, in words."""
+    said = f"{hand.name}: a {hand.side} hand{' (guessed)' if guessed else ''}. "
+    said += f"Lengths assume {hand.bone_mm:.1f} mm from the middle knuckle to the next joint."
+    if searched:
+        said += f" Confidence that the box holds one whole hand: {hand.box.confidence:.2f}."
+        if hand.box.confidence < DOUBTFUL:
+            said += " That is little: draw a box around the hand if this is not it."
+    if 2 * hand.box.half < SMALL_PX:
+        said += f" The box is only {2 * hand.box.half:.0f} pixels wide, in which little of a hand is seen."
+    return said
+
+
+def links(contents: dict[str, bytes], stem: str) -> str:
+    """HTML by which the files, ending -> content, are downloaded without asking the kernel again."""
+    items = []
+    for ending, content in contents.items():
+        what, media = FILES[ending]
+        data = base64.b64encode(content).decode()
+        name = html.escape(f"{stem}.{ending}", quote=True)
+        items.append(f"<a download='{name}' href='data:{media};base64,{data}'>{ending.upper()}</a> {what}")
+    return "<p>download<br>" + "<br>".join(items) + "</p>"

@@ -1,0 +1,1 @@
+"""From nothing to figures: stages, notebooks and the command line."""

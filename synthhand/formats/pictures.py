@@ -1,0 +1,56 @@
+"""Pictures read from a dataset's folder; whatever is wrong with one is told with its name and what to do."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from synthhand.formats.kinds import kind_of_file
+from synthhand.formats.record import BadSample
+
+ADVICE = "copy it again from the dataset, or leave such samples out (--skip-bad)"
+
+
+def read_picture(
+    path: Path, mode: Literal["RGB", "L"], size: tuple[int, int] | None = None, advice: str = ADVICE
+) -> NDArray[np.uint8]:
+    """Decode a PNG or JPEG.
+
+    Args:
+        path: its file.
+        mode: "RGB" gives (h, w, 3), "L" gives (h, w). Ids, such as those of a mask, that were stored in
+            colour are equal in every channel; red is taken, since a conversion to grey could round them.
+        size: (height, width) that it must have; None does not check it.
+        advice: what to do about a bad file, the end of the message.
+
+    Raises:
+        BadSample: it is missing, damaged or of another size.
+    """
+    try:
+        with Image.open(path) as image:
+            if mode == "L" and image.mode != "L":
+                pixels = np.asarray(image.convert("RGB"))[..., 0]
+            else:
+                pixels = np.asarray(image.convert(mode))
+    except FileNotFoundError:
+        raise BadSample(f"{path}: missing; {advice}") from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to report a damaged file
+        kind = kind_of_file(path, apart_from="picture")
+        if kind:
+            raise BadSample(f"{path}: cannot be decoded: it is {kind}, no picture; {advice}") from error
+        raise BadSample(f"{path}: cannot be decoded ({error}); {advice}") from error
+    if size is not None:
+        check_size(path, pixels, size, advice)
+    return pixels
+
+
+def check_size(path: Path, pixels: NDArray, size: tuple[int, int], advice: str = ADVICE) -> None:
+    """Raise BadSample, naming `path`, unless its pixels (h, w, ...) are of `size` (height, width)."""
+    if pixels.shape[:2] != size:
+        found = pixels.shape[:2]
+        raise BadSample(
+            f"{path}: is {found[1]}x{found[0]} pixels where the split's images are "
+            f"{size[1]}x{size[0]}; {advice}"
+        )

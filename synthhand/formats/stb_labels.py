@@ -1,0 +1,135 @@
+"""STB's labels: the `.mat` files, the order of their joints, and the wrist that they do not have.
+
+A file holds one array `handPara`, (3, 21, frames) in mm: the palm's centre ("not wrist or hand center", say
+its authors), then little, ring, middle, index finger and thumb, each from root to tip. Everyone who trains
+on other datasets as well puts a wrist in the palm's place, by a rule; rules differ, and joint 0 with them by
+centimetres, so the rule is named wherever data is prepared.
+"""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from synthhand.formats.kinds import kind_of_file
+from synthhand.pinhole import Array
+from synthhand.skeleton import JOINTS, WRIST
+from synthhand.storage import write_atomically
+
+KEY = "handPara"
+
+# Little finger first, thumb last. The map is its own inverse:
+# davae_joints = stb_joints[STB_ORDER] and stb_joints = davae_joints[STB_ORDER].
+STB_ORDER = np.array([0, 17, 18, 19, 20, 13, 14, 15, 16, 9, 10, 11, 12, 5, 6, 7, 8, 1, 2, 3, 4])
+
+INDEX_MCP, MIDDLE_MCP, RING_MCP, LITTLE_MCP = 5, 9, 13, 17
+
+
+@dataclass(frozen=True)
+class WristRule:
+    """wrist = M + factor (palm - M), where M is the mean of the joints `anchors`.
+
+    The mean of M_i + factor (palm - M_i) over several joints M_i is the same thing.
+    """
+
+    anchors: tuple[int, ...]
+    factor: float
+    used_by: str
+
+
+WRIST_RULES = {
+    # hand3d writes it as palm + 1.0 (palm - M), Ge et al. as M + 2.0 (palm - M).
+    "ring": WristRule(
+        (RING_MCP,),
+        2.0,
+        "hand3d, CM-VAE, the pipeline of Yang and Li, hand-graph-cnn (Ge et al.), Minimal-Hand-pytorch",
+    ),
+    "middle": WristRule((MIDDLE_MCP,), 2.2, "BiHand, its default"),
+    "knuckles": WristRule((INDEX_MCP, MIDDLE_MCP, RING_MCP, LITTLE_MCP), 2.25, "BiHand, its alternative"),
+    "palm": WristRule((RING_MCP,), 1.0, "the labels as they are: joint 0 stays the palm's centre"),
+}
+DEFAULT_RULE = "ring"
+
+
+def palm_to_wrist(joints_mm: ArrayLike, rule: str = DEFAULT_RULE) -> Array:
+    """Put the wrist in the place of the palm's centre, joint 0 of joints (..., 21, 3).
+
+    Raises:
+        ValueError: unknown rule.
+    """
+    return _move_joint_0(joints_mm, check_rule(rule), check_rule(rule).factor)
+
+
+def wrist_to_palm(joints_mm: ArrayLike, rule: str = DEFAULT_RULE) -> Array:
+    """Put the palm's centre in the place of the wrist; the inverse of `palm_to_wrist` by the same rule."""
+    return _move_joint_0(joints_mm, check_rule(rule), 1 / check_rule(rule).factor)
+
+
+def check_rule(rule: str) -> WristRule:
+    """Return the rule of this name; raise ValueError, naming the choices, if there is none."""
+    if rule not in WRIST_RULES:
+        raise ValueError(f"unknown wrist rule {rule!r}; choose one of {', '.join(WRIST_RULES)}")
+    return WRIST_RULES[rule]
+
+
+def _move_joint_0(joints_mm: ArrayLike, rule: WristRule, factor: float) -> Array:
+    joints = np.array(joints_mm, np.float64)
+    anchor = joints[..., list(rule.anchors), :].mean(axis=-2)
+    joints[..., WRIST, :] = anchor + factor * (joints[..., WRIST, :] - anchor)
+    return joints
+
+
+def load_labels(path: str | os.PathLike) -> Array:
+    """Read a label file: (frames, 21, 3) in mm, in the order of `synthhand.skeleton`, palm's centre first.
+
+    Numbers that are not finite are let through, since one bad frame does not spoil the others.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty, damaged, or does not hold what it should.
+    """
+    import scipy.io  # takes longer to import than everything else that reads data
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such label file; copy 'labels' of STB again")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: empty; copy it again from the dataset")
+    kind = kind_of_file(path, apart_from="MATLAB 5")
+    if kind:
+        advice = "save it with `save -v7`" if "HDF5" in kind or "Octave" in kind else "copy it again"
+        raise ValueError(f"{path}: is {kind}; expected STB's labels as a MATLAB 5 file: {advice}")
+    try:
+        content = scipy.io.loadmat(path, appendmat=False)
+    except Exception as error:  # a damaged file may raise anything
+        raise ValueError(f"{path}: damaged label file ({error}); copy it again from the dataset") from error
+    if KEY not in content:
+        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        raise ValueError(f"{path}: has no {KEY!r} but {found}; is this a label file of STB?")
+    values = np.asarray(content[KEY])
+    if values.ndim == 2:  # MATLAB drops a last axis of length one
+        values = values[..., None]
+    if values.dtype.kind not in "fiu" or values.shape[:2] != (3, JOINTS) or values.ndim != 3:
+        raise ValueError(
+            f"{path}: {KEY!r} is {values.dtype} of shape {values.shape}, expected numbers (3, {JOINTS}, "
+            "frames); copy it again from the dataset"
+        )
+    return values.transpose(2, 1, 0).astype(np.float64)[:, STB_ORDER]
+
+
+def write_labels(path: str | os.PathLike, joints_mm: NDArray) -> None:
+    """Write joints (frames, 21, 3) mm, as STB does: the order of `synthhand.skeleton`, palm first.
+
+    The same joints give the same bytes. Written under a temporary name and renamed.
+    """
+    import scipy.io
+
+    buffer = io.BytesIO()
+    values = np.asarray(joints_mm, np.float64)[:, STB_ORDER].transpose(2, 1, 0)
+    scipy.io.savemat(buffer, {KEY: values}, do_compression=True)
+    data = buffer.getvalue()
+    title = b"MATLAB 5.0 MAT-file, labels in the form of STB".ljust(116)  # SciPy's has the time in it
+    write_atomically(Path(path), lambda temporary: temporary.write_bytes(title + data[116:]))

@@ -1,0 +1,305 @@
+"""Read pickles of arrays without running anything in them.
+
+Annotations of RHD and MANO's hand model are pickles, and a pickle is a program. The reader below admits NumPy
+arrays and plain containers. Objects of packages that its caller names become `StandIn`s, which keep the
+object's state and do nothing; `dense` gets the numbers out of those of chumpy and scipy.sparse.
+"""
+
+import math
+import os
+import pickle
+import pickletools
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from synthhand.formats.kinds import kind_of_file
+
+_DENSE_ELEMENTS = 10**8  # of a sparse matrix that is written out: more than any hand model's
+
+
+class UnsafePickle(ValueError):
+    """A pickle asks for something other than NumPy arrays and plain containers. Nothing of it was run."""
+
+
+class StandIn:
+    """In place of an object whose class must not run: the state it was stored with, and nothing else.
+
+    Attributes:
+        origin: "module.class" of the object.
+        state: what the pickle stored, mostly a dict of attributes; None if nothing.
+    """
+
+    origin = "unknown"
+    state: Any = None
+
+    def __init__(self, *arguments: Any):
+        """Ignore what the class would have been called with."""
+
+    def __setstate__(self, state: Any):
+        self.state = state
+
+
+def load_pickle(path: str | os.PathLike, kind: str, origin: str, stand_ins: tuple[str, ...] = ()) -> Any:
+    """Read a pickle without running anything in it.
+
+    Pickles of Python 2 are read as latin-1, as their raw array bytes need; newer ones are not affected.
+
+    Args:
+        path: the file.
+        kind: what it is, for messages: "annotation file".
+        origin: who may be trusted to have made it, for messages: "the authors of the dataset".
+        stand_ins: packages whose objects are read as `StandIn`s.
+
+    Raises:
+        UnsafePickle: it refers to a class or function other than those above.
+        ValueError: it is damaged.
+        OSError: it cannot be opened.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        try:
+            return _ArraysOnly(file, stand_ins).load()
+        except UnsafePickle as refusal:
+            raise UnsafePickle(
+                f"{path}: {refusal}. It was refused and nothing in it was run; use only files that come from "
+                f"{origin}"
+            ) from None
+        except Exception as error:  # a damaged pickle may raise anything
+            found = kind_of_file(path, apart_from="pickle")
+            if found:
+                raise ValueError(f"{path}: is {found}; expected a pickle, the {kind}") from error
+            raise ValueError(f"{path}: damaged {kind} ({error}); copy or download it again") from error
+
+
+def dense(value: Any) -> NDArray:
+    """Return an array, or the array that a stand-in for a chumpy or scipy.sparse object holds.
+
+    Raises:
+        ValueError: it is neither, or its parts do not fit together.
+    """
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    state = value.state if isinstance(value, StandIn) and isinstance(value.state, dict) else {}
+    if "x" in state:  # chumpy.Ch, an array among things that serve its derivatives
+        return dense(state["x"])
+    if {"a", "idxs"} <= state.keys():  # chumpy.reordering.Select, a[idxs] of another array laid out in a row
+        return dense(state["a"]).ravel()[dense(state["idxs"])].reshape(state.get("preferred_shape", -1))
+    origin = value.origin if isinstance(value, StandIn) else type(value).__name__
+    if origin == "chumpy.reordering.Reshape":
+        return dense(state["a"]).reshape(state["newshape"])
+    if origin == "chumpy.reordering.transpose":
+        return dense(state["a"]).transpose(state.get("axes"))
+    if origin.startswith("scipy.sparse"):
+        return _dense_of_sparse(origin, state)
+    raise ValueError(f"holds {origin} where an array is expected")
+
+
+def _dense_of_sparse(origin: str, state: dict[str, Any]) -> NDArray:
+    """Write out a scipy.sparse matrix or array, under whatever module name its SciPy had, from its state.
+
+    Raises:
+        ValueError: its form is not read here, or its parts do not fit together.
+    """
+    form = origin.rpartition(".")[2].partition("_")[0]  # csc of "scipy.sparse._csc.csc_matrix"
+    shape = state.get("_shape", state.get("shape"))
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ValueError(f"holds {origin} of shape {shape!r}; expected counts of rows and columns")
+    if math.prod(shape) > _DENSE_ELEMENTS:
+        raise ValueError(f"holds {origin} of shape {shape}; expected {_DENSE_ELEMENTS:,} numbers at most")
+    if form in ("csc", "csr", "bsr"):
+        parts = tuple(dense(state[key]) for key in ("data", "indices", "indptr"))
+        matrix = getattr(sparse, f"{form}_matrix")(parts, shape=shape)
+        matrix.check_format(full_check=True)  # indices beyond the shape would be written out of bounds
+    elif form == "coo":
+        places = state["coords"] if "coords" in state else (state["row"], state["col"])  # before SciPy 1.13
+        matrix = sparse.coo_matrix((dense(state["data"]), tuple(map(dense, places))), shape=shape)
+    elif form == "dia":
+        matrix = sparse.dia_matrix((dense(state["data"]), dense(state["offsets"])), shape=shape)
+    else:  # dok and lil hold Python objects
+        raise ValueError(f"holds {origin}; store it as an array, or by its method tocsc()")
+    return matrix.toarray()
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that admits NumPy arrays, dtypes, scalars and plain containers, and nothing else.
+
+    Of the packages in `stand_ins`, none of which it imports, it admits any class, as a `StandIn`.
+    """
+
+    def __init__(self, file: BinaryIO, stand_ins: tuple[str, ...] = ()):
+        super().__init__(file, encoding="latin1")
+        self._stand_ins = stand_ins
+        self._classes: dict[str, type] = {}  # new each time: no pickle leaves anything in them
+        if stand_ins:
+            _check_memo(file)
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = self._admitted(module, name)
+        return _fresh(found) if isinstance(found, FunctionType) else found
+
+    def _admitted(self, module: str, name: str) -> Any:
+        package, _, rest = module.partition(".")
+        if package == "numpy":
+            if (module, name) == ("numpy", "dtype"):
+                return _Dtype
+            if (module, name) in _ARRAY_CLASSES:
+                return f"numpy.{name}"  # an argument of `_reconstruct`, never called
+            layer, _, leaf = rest.partition(".")
+            if layer in ("core", "_core") and (leaf, name) in _ADMITTED:
+                return _ADMITTED[leaf, name]
+        if module in ("builtins", "__builtin__") and name in _CONTAINERS:
+            return _CONTAINERS[name]
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1_bytes
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if (module, name) == ("collections", "defaultdict"):
+            return _defaultless
+        if self._stand_ins:
+            if package in self._stand_ins:
+                origin = f"{module}.{name}"
+                return self._classes.setdefault(origin, type("StandIn", (StandIn,), {"origin": origin}))
+            if module in ("builtins", "__builtin__") and name == "object":
+                return object
+            if module in ("copyreg", "copy_reg") and name == "_reconstructor":
+                return _empty_stand_in  # protocols 0 and 1 make objects by it
+        raise UnsafePickle(
+            f"the pickle asks for {module}.{name}, neither a NumPy array nor a plain container"
+        )
+
+
+def _fresh(function: FunctionType) -> Callable:
+    """A function of its own for each pickle, which may set attributes of what it is given."""
+    return lambda *arguments: function(*arguments)
+
+
+def _check_memo(file: BinaryIO) -> None:
+    """Refuse a memo index beyond any use: the C unpickler would fill memory up to it."""
+    start = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(start)
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > size:
+            raise ValueError(f"its object number {argument} cannot be")
+    file.seek(start)
+
+
+def _empty_stand_in(kind: Any, base: Any, state: Any) -> StandIn:
+    """Stand in for `copyreg._reconstructor`."""
+    if not (isinstance(kind, type) and issubclass(kind, StandIn) and base is object):
+        name = getattr(kind, "origin", repr(kind))
+        raise UnsafePickle(f"the pickle makes an object of {name}, neither an array nor a container")
+    return kind()
+
+
+class _Dtype:
+    """Stand in for `numpy.dtype`, whose own `__setstate__` believes any size and flag that a pickle claims.
+
+    With those a pickle could have NumPy take numbers for addresses. What is needed is the byte order, and the
+    unit of times.
+    """
+
+    def __init__(self, spec: str, *flags: Any):
+        if not isinstance(spec, str) or (kind := np.dtype(spec)).hasobject:
+            raise UnsafePickle("the pickle holds an array of Python objects; expected numbers")
+        if kind.subdtype or kind.names is not None:
+            raise UnsafePickle("the pickle holds an array of records; expected numbers")
+        self.dtype = kind
+
+    def __setstate__(self, state: tuple):
+        _, order, subarray, names, fields, *rest = state
+        if any(part is not None for part in (subarray, names, fields)):
+            named = f" with fields {', '.join(names)}" if names else ""
+            raise UnsafePickle(f"the pickle holds an array of records{named}; expected numbers")
+        if self.dtype.kind in "mM" and rest[-1][1][0] != b"generic":
+            unit, count, *_ = rest[-1][1]
+            self.dtype = np.dtype(f"{self.dtype.kind}8[{int(count)}{unit.decode()}]")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+    """An array that is filled only with what fits it; written to a pickle, it is a plain one."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return np.asarray(self).__reduce_ex__(protocol)
+
+    def __setstate__(self, state: tuple):
+        version, shape, kind, by_columns, data = state
+        if not all(isinstance(size, int) and size >= 0 for size in shape) or not isinstance(
+            data, bytes | str
+        ):
+            raise ValueError(f"an array of shape {shape} holds {type(data).__name__}")
+        super().__setstate__((version, shape, kind.dtype, bool(by_columns), data))
+
+
+def _reconstruct(*arguments: Any) -> _Array:
+    """Stand in for NumPy's maker of empty arrays, filled afterwards."""
+    return _Array(0)
+
+
+def _scalar(kind: _Dtype, data: bytes | str) -> Any:
+    """Stand in for NumPy's maker of numbers; Python 2 wrote their bytes as text."""
+    if not kind.dtype.itemsize:  # empty text
+        return np.zeros((), kind.dtype)[()]
+    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind.dtype, 1)[0]
+
+
+def _frombuffer(
+    data: bytes, kind: _Dtype, shape: tuple[int, ...], order: str, axes: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Stand in for how protocol 5 makes arrays; newer NumPy gives the order of axes, too."""
+    values = np.frombuffer(data, kind.dtype)
+    if axes is not None:
+        return values.reshape(shape).transpose(axes)
+    return values.reshape(shape, order=order)
+
+
+def _defaultless(*factory: Any) -> dict:
+    """Stand in for `collections.defaultdict`: a dict, whose items follow."""
+    return {}
+
+
+def _bytes(*content: Any) -> bytes:
+    """Stand in for `bytes`, by which Python 3 writes empty ones under protocols 0 to 2."""
+    if content:
+        raise UnsafePickle("the pickle calls bytes with something; only empty ones need a call")
+    return b""
+
+
+def _bytearray(content: bytes = b"", encoding: str = "latin1") -> bytearray:
+    """Stand in for `bytearray`, which takes a number for a size to fill."""
+    return bytearray(_latin1_bytes(content, encoding) if isinstance(content, str) else memoryview(content))
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stand in for `_codecs.encode`, through which Python 3 writes bytes under protocol 2."""
+    if encoding not in ("latin1", "latin-1"):
+        raise UnsafePickle(f"the pickle asks for the codec {encoding!r}; only latin1 is needed for arrays")
+    return text.encode("latin1")
+
+
+# What a pickle of NumPy arrays and scalars calls, under the module names of NumPy 1 and 2.
+_ADMITTED = {
+    ("multiarray", "_reconstruct"): _reconstruct,
+    ("multiarray", "scalar"): _scalar,
+    ("numeric", "_frombuffer"): _frombuffer,
+}
+_ARRAY_CLASSES = {("numpy", name) for name in ("ndarray", "matrix", "memmap")} | {
+    ("numpy.matrixlib.defmatrix", "matrix"),
+    ("numpy.core.memmap", "memmap"),
+    ("numpy._core.memmap", "memmap"),
+}
+_CONTAINERS: dict[str, Any] = {
+    "set": set,
+    "frozenset": frozenset,
+    "complex": complex,
+    "bytes": _bytes,
+    "bytearray": _bytearray,
+    **{name: name for name in ("dict", "list", "int", "float")},  # arguments of defaultdict, never called
+}

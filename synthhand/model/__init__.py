@@ -1,0 +1,1 @@
+"""The hand itself: its anatomy, rig, poses and proportions."""

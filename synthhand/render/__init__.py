@@ -1,0 +1,1 @@
+"""Pictures of a hand: skin, light, backgrounds, ray casting."""

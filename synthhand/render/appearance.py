@@ -1,0 +1,322 @@
+"""What skin looks like: tone by pigment, palms, nails, creases, veins, redness; and what is worn on it.
+
+Surface points are named by where they lie on the *rest* hand, so the pattern sticks to the skin in every
+pose. Colours are linear RGB reflectances.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from skimage.color import rgb2lab
+
+from synthhand.model.rig import FOREARM_PART, PALM_PART, PHALANGES, Rig, segment_parts
+from synthhand.skeleton import PARENTS
+
+# Absorption of melanin and of blood in the red, green and blue band, fitted by eye so that the range of
+# `melanin` 0..3.7 runs from very fair to very dark skin with the yellow-brown arc of measured skins.
+_MELANIN = (0.66, 0.97, 1.25)
+_BLOOD = (0.05, 0.62, 0.50)
+_PALE = (0.92, 0.79, 0.68)
+
+# Flexion lines of the palm in the rest frame (x, y) mm: heart, head and life line.
+_PALM_LINES = (
+    ((-40, -60), (-24, -68), (-4, -72), (12, -82)),
+    ((30, -66), (12, -62), (-10, -52), (-30, -44)),
+    ((30, -68), (14, -56), (4, -38), (3, -16)),
+)
+
+# Veins on the back of hand and forearm, (x, y) mm in the rest frame.
+_VEINS = (
+    ((14, -80), (12, -58), (-2, -40), (-6, -12), (-12, 30), (-6, 74), (-14, 140)),
+    ((-6, -78), (-4, -60), (-2, -40)),
+    ((-26, -72), (-20, -50), (-24, -28), (-22, 2), (-12, 30)),
+    ((-20, -50), (-4, -60)),
+    ((24, -48), (20, -20), (14, 8), (18, 46), (12, 100), (20, 150)),
+)
+_BAKED_MM = (-70.0, -130.0, 70.0, 200.0)  # left, top, right, bottom
+_BAKED_STEP_MM = 0.25
+BANDS = ("none", "bracelet", "watch")
+
+
+@dataclass(frozen=True)
+class Skin:
+    """The appearance of one person's hand.
+
+    Attributes:
+        melanin: 0 (none) to about 3.7.
+        blood: haemoglobin, about 0.1 to 0.6.
+        mottling: relative strength of blotches.
+        blotches: (8, 4) wave vectors (rad/mm) and phases of the blotches.
+        redness: extra blood over knuckles, finger tips and palm.
+        creases: depth of flexion lines, 0 to 1.
+        veins: how far veins shine through on the back of the hand, 0 to 1; dark skin hides them.
+        gloss: strength of highlights.
+        nail_colour: (3,) linear RGB.
+        nail_polish: 0 natural (lets the skin through), 1 painted.
+        sleeved: 1 if the arm wears a sleeve, else 0.
+        sleeve_colour, sleeve_colour_2: (3,) linear RGB of cloth and of its stripes.
+        sleeve_stripe_mm: period of the stripes along the arm.
+        cuff_mm: where along the forearm the sleeve begins.
+        band: index into `BANDS`, what is worn around the wrist where no sleeve covers it.
+        band_mm: where it begins along the forearm.
+        band_colour: (3,) linear RGB of bracelet or strap.
+        ring: finger that wears a ring, 1 (index) to 4 (little); 0 for none.
+        ring_colour: (3,) linear RGB.
+    """
+
+    melanin: float
+    blood: float
+    mottling: float
+    blotches: np.ndarray
+    redness: float
+    creases: float
+    veins: float
+    gloss: float
+    nail_colour: np.ndarray
+    nail_polish: float
+    sleeved: float
+    sleeve_colour: np.ndarray
+    sleeve_colour_2: np.ndarray
+    sleeve_stripe_mm: float
+    cuff_mm: float
+    band: int
+    band_mm: float
+    band_colour: np.ndarray
+    ring: int
+    ring_colour: np.ndarray
+
+
+def skin_colour(melanin, blood, axis: int = -1) -> np.ndarray:
+    """Linear RGB of skin with the given pigments: Beer-Lambert over a pale base, plus scatter.
+
+    The colours lie along `axis` of the result: (..., 3), or (3, ...) for axis 0.
+    """
+    bands = zip(_PALE, _MELANIN, _BLOOD, strict=True)
+    return np.stack([p * np.exp(-(melanin * m + blood * b)) + 0.016 for p, m, b in bands], axis=axis)
+
+
+def ita_degrees(display_rgb: np.ndarray) -> np.ndarray:
+    """Individual typology angle (...) of display colours (..., 3) in 0..1: very fair +60, very dark -50.
+
+    It is atan2(L* - 50, b*) in CIELAB (sRGB, D65), in degrees: the measure of skin tone in dermatology.
+    """
+    lightness, _, b = np.moveaxis(rgb2lab(np.asarray(display_rgb, np.float64)), -1, 0)
+    return np.degrees(np.arctan2(lightness - 50, b))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What is known of n surface points: rest position (3, n) mm, part id (n,), palmar share (n,) -1..1."""
+
+    rest_mm: np.ndarray
+    parts: np.ndarray
+    palmar: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> "Surface":
+        """The points at the indices `chosen`."""
+        return Surface(self.rest_mm[:, chosen], self.parts[chosen], self.palmar[chosen])
+
+
+def shade_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
+    """Return reflectance (3, n), linear RGB, and gloss (n,) of surface points."""
+    cloth = (at.parts == FOREARM_PART) & (at.rest_mm[1] > skin.cuff_mm) & (skin.sleeved > 0)
+    colour = np.empty((3, len(cloth)), np.float32)
+    gloss = np.full(len(cloth), 0.15 * skin.gloss, np.float32)
+    colour[:, cloth] = _cloth(skin, at.rest_mm[:, cloth])
+    bare = np.flatnonzero(~cloth)
+    colour[:, bare], gloss[bare] = _bare_skin(skin, rig, at.take(bare))
+    if skin.band:
+        y = at.rest_mm[1]
+        width = 7.0 if BANDS[skin.band] == "bracelet" else 17.0
+        worn = np.flatnonzero(
+            ~cloth & (y > skin.band_mm) & (y < skin.band_mm + width + 18) & (at.parts >= PALM_PART)
+        )
+        colour[:, worn], gloss[worn] = _band(skin, at.take(worn), width, colour[:, worn], gloss[worn])
+    return colour, gloss
+
+
+def _band(skin: Skin, at: Surface, width: float, colour: np.ndarray, gloss: np.ndarray):
+    """Put bracelet or watch over the colour (3, n) and gloss (n,) of points around the wrist."""
+    x, y, z = at.rest_mm
+    along = y - skin.band_mm
+    share = _smooth(along, 0.0, 1.0) * (1 - _smooth(along, width - 1.0, width))
+    edge = 1 - 0.5 * np.exp(-((along / 1.5) ** 2)) - 0.5 * np.exp(-(((width - along) / 1.5) ** 2))
+    beads = 1.0 if BANDS[skin.band] == "watch" else 0.75 + 0.45 * np.sin(0.9 * (x - z) + 0.4 * along)
+    worn = skin.band_colour.astype(np.float32)[:, None] * (edge * beads)
+    if BANDS[skin.band] == "watch":
+        r = np.where(at.palmar < 0, np.hypot(x, along - width / 2), np.float32(99.0))
+        dial = np.float32(0.75) - np.float32(0.7) * (skin.band_colour.mean() > 0.3)
+        hands = np.exp(-(((x + 0.6 * (along - width / 2)) / 0.9) ** 2)) * (r < 10)
+        face = np.where(r > 12.5, np.float32(0.45), dial * (1 - hands) + 0.35 * hands)
+        on = 1 - _smooth(r, 14.5, 15.5)
+        worn, share = worn * (1 - on) + face * on, np.maximum(share, on)
+    return colour * (1 - share) + worn * share, gloss * (1 - share) + 0.22 * share
+
+
+def _bare_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
+    x, y, z = at.rest_mm
+    # 1 on the palmar skin, 0 on the back of the hand and, past the wrist, on the arm
+    inner = _smooth(at.palmar, -0.15, 0.55) * (1 - _smooth(y, -14.0, 8.0))
+    blotch = np.zeros_like(x)
+    for kx, ky, kz, phase in skin.blotches.tolist():
+        blotch += np.sin(kx * x + ky * y + kz * z + phase)
+    blotch *= 0.35
+    blotch += (
+        0.5 * np.sin(1.7 * x + 1.1 * z + 2 * np.sin(0.9 * y)) * np.sin(1.9 * y - 0.8 * z + 0.7 * x)
+    )  # fine
+
+    # What only fingers have is worked out for the points on fingers alone.
+    fingers = np.flatnonzero(at.parts < PALM_PART)
+    on_finger, inner_there = at.take(fingers), inner[fingers]
+    axial, across, above, bone, distal = _along_phalanx(rig, on_finger)
+    tip, knuckle, lines = np.zeros((3, len(x)), np.float32)
+    tip[fingers] = distal * _smooth(axial, 0.5 * bone, bone)
+    from_joint = np.minimum(axial, np.abs(bone - axial)) * np.float32(1 / 5.0)
+    knuckle[fingers] = (1 - inner_there) * np.exp(-(from_joint**2))
+    lines[fingers] = _finger_creases(on_finger, axial, bone, distal, inner_there)
+    palm = np.flatnonzero(((at.parts == PALM_PART) | (at.parts == 2)) & (inner > 0.3))
+    lines[palm] += 0.9 * inner[palm] * _palm_creases(at.rest_mm[:, palm])
+    lines = lines.clip(0, 1)
+
+    blood = skin.blood * (1 + skin.mottling * 1.2 * blotch) + skin.redness * (
+        0.35 * tip + 0.5 * knuckle + 0.12 * inner
+    )
+    # Palms carry little melanin, knuckles a little more.
+    melanin = skin.melanin * (1 - 0.45 * inner + 0.12 * knuckle)
+    melanin = melanin * (1 + 0.35 * skin.mottling * blotch)
+    colour = skin_colour(melanin.clip(0), blood.clip(0), axis=0)
+    for channel, depth in zip(colour, (0.34, 0.5, 0.52), strict=True):
+        channel *= 1 - skin.creases * depth * lines
+    gloss = skin.gloss * (1 - 0.5 * lines)
+    shown = skin.veins * float(np.exp(-0.9 * skin.melanin))
+    if shown > 0.05:
+        back = np.flatnonzero((at.parts >= PALM_PART) & (at.palmar < -0.1))
+        depth = shown * _smooth(-at.palmar[back], 0.1, 0.5) * _lines(at.rest_mm[:, back], _VEINS, 1.7)
+        for channel, taken in zip(
+            colour, (0.30, 0.14, 0.04), strict=True
+        ):  # red is lost most: they look blue
+            channel[back] *= 1 - taken * depth
+
+    nailed = np.flatnonzero((distal > 0) & (above > 1.0))
+    there = fingers[nailed]
+    colour[:, there], nail = _paint_nails(skin, colour[:, there], axial[nailed], across[nailed], bone[nailed])
+    gloss[there] = gloss[there] * (1 - nail) + nail * (skin.gloss + 0.10 + 0.25 * skin.nail_polish)
+    if skin.ring:
+        from_ring = axial - 0.42 * bone
+        ringed = np.flatnonzero((on_finger.parts == 3 * skin.ring + 2) & (np.abs(from_ring) < 2.2))
+        there = fingers[ringed]
+        rounded = 1 - 0.12 * from_ring[ringed] ** 2
+        colour[:, there] = skin.ring_colour.astype(np.float32)[:, None] * rounded
+        gloss[there] = 0.5
+    return colour, gloss
+
+
+def _cloth(skin: Skin, rest_mm: np.ndarray) -> np.ndarray:
+    """Reflectance (3, n) of the sleeve."""
+    x, y, z = rest_mm
+    stripe = _smooth(np.sin((2 * np.pi / skin.sleeve_stripe_mm) * y), -0.2, 0.2)
+    weave = 1 + 0.07 * np.sin(2.1 * x + 1.7 * z) * np.sin(2.3 * y)
+    weave *= 0.93 + 0.09 * np.sin(0.07 * y + 2.6 * np.sin(0.04 * x + 0.023 * y) + 0.06 * z)  # folds
+    past = y - skin.cuff_mm
+    hem = 1 - 0.45 * np.exp(-((past / 1.6) ** 2)) - 0.2 * np.exp(-(((past - 14) / 1.2) ** 2))
+    cloth = weave * hem
+    pairs = zip(skin.sleeve_colour.tolist(), skin.sleeve_colour_2.tolist(), strict=True)
+    return np.stack([(first + (second - first) * stripe) * cloth for first, second in pairs])
+
+
+@lru_cache(maxsize=4)
+def _phalanx_frames(rig: Rig) -> np.ndarray:
+    """Per finger part (15, 13): the rows that take a rest point to its phalanx, their offsets, the length."""
+    table = np.empty((PALM_PART, 13))
+    for c in PHALANGES:
+        origin, frame = rig.joints_mm[PARENTS[c]], rig.frames[c].T
+        length = np.linalg.norm(rig.joints_mm[c] - origin)
+        table[segment_parts()[c]] = np.concatenate([frame.ravel(), -frame @ origin, [length]])
+    return table.astype(np.float32)
+
+
+def _along_phalanx(rig: Rig, at: Surface):
+    """Coordinates in the phalanx a point belongs to: along, across, above (mm), its length, is it distal."""
+    t = np.ascontiguousarray(_phalanx_frames(rig)[at.parts].T)
+    x, y, z = at.rest_mm
+    across, pad, axial = (t[3 * k] * x + t[3 * k + 1] * y + t[3 * k + 2] * z + t[9 + k] for k in range(3))
+    return axial, across, -pad, t[12], (at.parts % 3 == 0).astype(np.float32)
+
+
+def _paint_nails(skin: Skin, colour, axial, across, bone):
+    """Put nail plates, and the folds around them, on the backs of finger tips; colour and share (n,)."""
+    width = 0.30 * bone.clip(18, 24) - 0.4
+    length = 0.27 * bone + 3.0
+    centre = bone - 0.27 * bone + 0.6
+    r = (np.abs((axial - centre) / length) ** 2.6 + np.abs(across / width) ** 2.6) ** (1 / 2.6)
+    nail, rim = 1 - _smooth(r, 0.88, 1.0), np.exp(-(((r - 1.02) / 0.09) ** 2))
+    polish = skin.nail_polish
+    moon = _smooth(0.30 * length - np.hypot(axial - centre + 0.95 * length, 0.8 * across), 0.0, 0.8) * 0.35
+    moon *= 1 - polish
+    free_edge = _smooth(axial, bone + 2.2, bone + 3.4) * (1 - polish) * 0.6
+    painted = np.empty_like(colour)
+    looks = zip((1.02, 0.86, 0.86), (0.05, 0.035, 0.035), skin.nail_colour.tolist(), (0.75, 0.70, 0.62),
+                strict=True)  # fmt: skip
+    for k, (gain, lift, polished, edge) in enumerate(looks):
+        plate = polish * polished + (1 - polish) * (colour[k] * gain + lift)
+        plate = plate * (1 - free_edge) + free_edge * edge
+        plate += moon * (edge - plate)
+        painted[k] = (colour[k] * (1 - nail) + plate * nail) * (1 - 0.22 * rim)
+    return painted, nail
+
+
+def _wobble(rest_mm: np.ndarray) -> np.ndarray:
+    return 0.5 * np.sin(0.45 * rest_mm[0] + 0.2 * rest_mm[2])
+
+
+def _finger_creases(at: Surface, axial, bone, distal, inner):
+    """Darkness (n,) of the flexion lines across the finger joints."""
+    wobble = _wobble(at.rest_mm)
+    start, end = axial + wobble, bone - axial + wobble
+    proximal = (at.parts % 3 == 2) & (at.parts > 2)
+    palmar_start = np.where(
+        proximal, _line(start - 0.42 * bone, 0.9), _line(start, 0.9) + 0.5 * _line(start - 2.5, 0.7)
+    )
+    palmar_end = np.where(distal > 0, 0, _line(end, 0.9))
+    back = _line(start - 1, 0.6) + _line(start - 3.2, 0.5) + _line(end - 1, 0.6) + _line(end - 3.2, 0.5)
+    back = 0.45 * back * np.where(distal > 0, _line(start, 5), 1) * np.where(proximal, end < start, 1)
+    return inner * (palmar_start + palmar_end) + (1 - inner) * back
+
+
+def _palm_creases(rest_mm: np.ndarray) -> np.ndarray:
+    """Darkness (n,) of the three lines of the palm."""
+    return _lines(rest_mm, _PALM_LINES, 0.9)
+
+
+def _lines(rest_mm: np.ndarray, lines: tuple, width_mm: float) -> np.ndarray:
+    """Darkness (n,) of wobbly lines, given by their corners (x, y) in mm, that fades over `width_mm`."""
+    baked = _baked_lines(lines, width_mm)
+    wobble = 0.8 * _wobble(rest_mm)
+    column = ((rest_mm[0] + (wobble - _BAKED_MM[0])) * (1 / _BAKED_STEP_MM)).astype(np.intp)
+    row = ((rest_mm[1] + (wobble - _BAKED_MM[1])) * (1 / _BAKED_STEP_MM)).astype(np.intp)
+    return baked.ravel().take(row * baked.shape[1] + column, mode="clip")
+
+
+@lru_cache
+def _baked_lines(lines: tuple, width_mm: float) -> np.ndarray:
+    """Picture of the lines on the plane z = 0 of the rest hand, from the corner `_BAKED_MM` on."""
+    left, top, right, bottom = _BAKED_MM
+    x, y = np.meshgrid(np.arange(left, right, _BAKED_STEP_MM), np.arange(top, bottom, _BAKED_STEP_MM))
+    nearest = np.full(x.shape, 99.0**2)
+    for points in lines:
+        for (ax, ay), (bx, by) in pairwise(points):
+            dx, dy = bx - ax, by - ay
+            t = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), 0, 1)
+            nearest = np.minimum(nearest, (x - ax - t * dx) ** 2 + (y - ay - t * dy) ** 2)
+    return np.exp(nearest / -(width_mm**2)).astype(np.float32)
+
+
+def _line(distance, width):
+    return np.exp(-((distance * (1 / width)) ** 2))
+
+
+def _smooth(x, low, high):
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)

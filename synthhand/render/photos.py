@@ -1,0 +1,79 @@
+"""Photographs as backgrounds: those that come with scikit-image, or a folder of one's own."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from synthhand.render.textures import material_colours
+
+# In scikit-image's own package (nothing is downloaded), and free of rights: CC0 or public domain.
+# Those in colour come twice as often. Pictures of a grey material are given colours of that material.
+_SHIPPED = (*("astronaut", "chelsea", "coffee", "rocket") * 2, "camera", "brick", "grass", "gravel")
+_GREY = {"brick": "bricks", "grass": "grass", "gravel": "gravel"}
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+_LONGEST_PX = 640  # of pictures kept in memory; a frame rarely shows more
+
+
+def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) -> Image.Image:
+    """Cut a random square out of a photograph, mirrored half of the time, and scale it.
+
+    Args:
+        rng: chooses the photograph, the square and whether to mirror it.
+        side: side of the result in pixels.
+        folder: where to look for photographs, sorted by name; None for those of scikit-image.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no picture.
+        ValueError: a picture cannot be read; it is named.
+    """
+    pick = rng.random()
+    if folder is None:
+        name = _SHIPPED[int(pick * len(_SHIPPED))]
+        picture = _shipped(name)
+    else:
+        paths = pictures(Path(folder))
+        picture = _read(paths[int(pick * len(paths))])
+    cut = min(picture.size) * rng.uniform(0.4, 1.0)
+    left, top = (rng.random() * (length - cut) for length in picture.size)
+    crop = picture.resize(
+        (side, side), Image.Resampling.BILINEAR, (left, top, left + cut, top + cut), reducing_gap=1.5
+    )
+    if folder is None and name in _GREY:
+        colours = material_colours(rng, _GREY[name])
+        crop = Image.fromarray(colours.take(np.asarray(crop.getchannel(0)).astype(np.intp), axis=0))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+
+
+@lru_cache
+def _shipped(name: str) -> Image.Image:
+    return Image.fromarray(np.asarray(getattr(skimage.data, name)())).convert("RGB")
+
+
+@lru_cache(maxsize=4)
+def pictures(folder: Path) -> list[Path]:
+    """Return the pictures in a folder, by name.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no picture.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected a folder of background pictures")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
+    if not paths:
+        raise FileNotFoundError(f"{folder}: holds no picture; expected files ending in {', '.join(_ENDINGS)}")
+    return paths
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            file.draft("RGB", (_LONGEST_PX, _LONGEST_PX))  # JPEGs are decoded smaller at once
+            picture = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be read as a picture ({error}); mend or remove it") from error
+    picture.thumbnail((_LONGEST_PX, _LONGEST_PX))
+    return picture
