@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from davae.config import MaskConfig, mask_preset, preset
 from davae.evaluation.joints import JointNet
 from davae.networks import DaVAE, HandMaskNet
-from davae.networks.folding import fused
+from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import ResNet
 from davae.photo.graph import onnx_model, quantised, session
 from davae.training.runs import load_mask_network, load_model
@@ -60,7 +60,7 @@ def networks(name: str, run: Path | None, mask_run: Path | None) -> tuple[dict[s
 
 def engines(network: nn.Module, px: int) -> dict[str, Callable[[Tensor], Any]]:
     """Every way to run `network` -> a function of images (b, 3, px, px)."""
-    folded = fused(network)
+    folded = fold_batchnorm(network)
     graph = onnx_model(network, px, ("output",))
     random = (torch.rand(4, 3, px, px).numpy() for _ in range(2))
     ways = {"torch": network, "folded": folded}

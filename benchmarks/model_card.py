@@ -3,7 +3,7 @@ r"""The tables of the model card of the weights that come with davae, from what 
     python -m davae render --out FRAMES --train 500 --val 1 --test 2000 --seed 7 --workers 2
     python -m davae prepare --dataset synthhand --root FRAMES --out UNSEEN --size 128 --workers 2
     python -m davae predict-masks --mask-run outputs/runs/photo-mask --data UNSEEN
-    python -m davae evaluate --run outputs/runs/photo --data UNSEEN --looks 8 \
+    python -m davae evaluate --run outputs/runs/photo --data UNSEEN --views 8 \
         --out docs/results/photo_evaluation.json
     python -m davae evaluate --run outputs/runs/photo --data UNSEEN --out docs/results/photo_one_look.json
     python -m davae pack ... --out davae/photo/weights/hand.safetensors
@@ -56,12 +56,12 @@ def errors(reports: list[dict[str, Any]]) -> str:
     for (name, baseline, ratio), report in itertools.product(kinds, reports):
         found = report["protocols"][name]
         rows.append([
-            name, str(report["looks"]), interval(found["epe_mm"], found["epe_interval_mm"]),
+            name, str(report["views"]), interval(found["epe_mm"], found["epe_interval_mm"]),
             number(found["median_mm"]), number(found["auc_20_50"], 3),
             number(report[baseline][name]["epe_mm"]), number(report["ratios"][ratio], 3),
         ])  # fmt: skip
     head = [
-        "protocol", "looks", "EPE mm (95 % interval)", "median mm", "AUC 20-50 mm", "constant answer, mm",
+        "protocol", "views", "EPE mm (95 % interval)", "median mm", "AUC 20-50 mm", "constant answer, mm",
         "ratio",
     ]  # fmt: skip
     return table(head, rows)

@@ -24,7 +24,7 @@ from davae.evaluation import (
     save_predictions,
     skin_tone_report,
 )
-from davae.evaluation.turns import ZOOM
+from davae.evaluation.tta import ZOOM
 from davae.losses import objective
 from davae.networks import DaVAE
 from davae.networks.handmask import MID_GREY
@@ -312,7 +312,7 @@ def test_predict_is_the_model_on_centred_crops(tiny):
 def test_joints_over_looks_are_those_of_turned_crops_turned_back(tiny):
     """A look shows the crop turned clockwise and enlarged: SciPy turns and enlarges it here."""
     model, split, config = tiny
-    p = predict(model, split, config, looks=3, progress=False)
+    p = predict(model, split, config, views=3, progress=False)
     batch = centre(load_batch(split, np.arange(2), "cpu"), config.data)
     middle = (batch.image.shape[-1] - 1) / 2
     mean = 0
@@ -369,11 +369,11 @@ def test_a_run_keeps_the_report_of_its_own_data(run, tmp_path):
 
 
 def test_a_run_keeps_the_report_of_one_look(run, tmp_path):
-    with pytest.raises(ValueError, match="looks is 17: expected 1 to 16"):
-        evaluate(run, tmp_path, looks=17, progress=False)
-    with pytest.raises(ValueError, match=r"name a file for the report \(out\) of 8 looks"):
-        evaluate(run, tmp_path, looks=8, progress=False)
-    assert evaluate(run, tmp_path, tmp_path / "out.json", looks=8, progress=False)["looks"] == 8
+    with pytest.raises(ValueError, match="views is 17: expected 1 to 16"):
+        evaluate(run, tmp_path, views=17, progress=False)
+    with pytest.raises(ValueError, match=r"name a file for the report \(out\) of 8 views"):
+        evaluate(run, tmp_path, views=8, progress=False)
+    assert evaluate(run, tmp_path, tmp_path / "out.json", views=8, progress=False)["views"] == 8
     assert not (run / "metrics.json").exists() and not (run / "predictions.npz").exists()
 
 

@@ -17,7 +17,7 @@ from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.joints import HandProbability, JointNet
 from davae.networks import DaVAE, HandMaskNet
-from davae.networks.folding import fused
+from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import enlarge, over_grey
 from davae.photo import export as exporting
 from davae.photo import graph
@@ -144,7 +144,7 @@ def test_fused_model_is_the_same_function_without_batchnorm(tiny_config, attenti
     config = dataclasses.replace(tiny_config.model, attention=attention)
     model = stirred(DaVAE(config), config.image_px)
     image = torch.rand(3, 3, 64, 64)
-    folded = fused(model)
+    folded = fold_batchnorm(model)
     with torch.inference_mode():
         expected, found = model(image), folded(image)
     for block in BLOCKS:
@@ -158,7 +158,7 @@ def test_fused_model_is_the_same_function_without_batchnorm(tiny_config, attenti
 def test_fused_leaves_the_network_itself_alone(tiny_config):
     model = DaVAE(tiny_config.model).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    folded = fused(model)
+    folded = fold_batchnorm(model)
     assert model.training and not folded.training
     assert not any(p.requires_grad for p in folded.parameters())
     assert all(p.requires_grad for p in model.parameters())
@@ -169,7 +169,7 @@ def test_fused_leaves_the_network_itself_alone(tiny_config):
 def test_fused_mask_network_is_the_same_function_without_batchnorm():
     network = stirred(HandMaskNet(mask_preset("smoke")), 64)
     image = torch.rand(2, 3, 64, 64)
-    folded = fused(network)
+    folded = fold_batchnorm(network)
     with torch.inference_mode():
         torch.testing.assert_close(folded(image), network(image), rtol=1e-4, atol=1e-4)
     assert not norms(folded)
@@ -193,7 +193,7 @@ def test_joints_through_a_mask_network_are_those_of_the_masked_crop(tiny_config)
         expected = model(masked).pose
         assert torch.equal(JointNet(model, network)(image), expected)
         assert not torch.allclose(model(image).pose, expected, atol=1e-3)
-        folded = fused(JointNet(model, network))(image)
+        folded = fold_batchnorm(JointNet(model, network))(image)
     torch.testing.assert_close(folded, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -22,7 +22,7 @@ from torch.testing import assert_close
 from davae.config import BLOCKS, PRESETS, preset
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
-from davae.evaluation.turns import ZOOM, turned, turned_back
+from davae.evaluation.tta import ZOOM, rotate_back, rotate_views
 from davae.networks.camera import CameraHead, Placement, on_crop
 from davae.networks.encoder import Trunk
 from davae.networks.handmask import over_grey
@@ -30,7 +30,7 @@ from davae.photo import predict as predict_module
 from davae.photo import predict_files as predict_files_module
 from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand
-from davae.photo.looks import LOOKS, Guess, Observer, confidence
+from davae.photo.observer import LOOKS, Guess, Observer, confidence
 from davae.photo.overlay import photo_overlay
 from davae.photo.predict import HandPredictor, around_joints, reference_bone_mm
 from davae.photo.predict_files import ENDINGS, predict_files, stems, write_hand
@@ -232,11 +232,11 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     with torch.inference_mode():
         image = over_grey(crop, mask)
         output = opened.model(image)
-        seen = turned(image, LOOKS)
-        joints = turned_back([opened.model(look).pose for look in seen]).mean(0)
+        seen = rotate_views(image, LOOKS)
+        joints = rotate_back([opened.model(look).pose for look in seen]).mean(0)
         placed = [opened.camera(opened.model.encoder.trunk(look)) for look in seen]
     placement = Placement(
-        turned_back([one.root for one in placed]).mean(0) / ZOOM,
+        rotate_back([one.root for one in placed]).mean(0) / ZOOM,
         sum(one.bone for one in placed) / LOOKS / ZOOM,
         placed[0].right,
     )
@@ -278,8 +278,8 @@ def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeyp
         "davae.photo.predict.find_hands", lambda finder, network, photos, bf16: [[found]] * len(photos)
     )
     monkeypatch.setattr("davae.photo.predict.confidence", lambda apart, sure: 0.7)
-    monkeypatch.setattr("davae.photo.looks.LOOKS", 1)
-    monkeypatch.setattr("davae.photo.looks.ZOOM", 1.0)
+    monkeypatch.setattr("davae.photo.observer.LOOKS", 1)
+    monkeypatch.setattr("davae.photo.observer.ZOOM", 1.0)
     first = predictor.predict(photo(), box=found, side="right")
     hand = predictor.predict(photo(), side="right")
     assert first.box == found and hand.box.confidence == 0.7
@@ -298,7 +298,7 @@ def test_a_first_look_tells_how_sure_the_mask_is_and_how_far_looks_are_apart(pre
     mask = observer.masks(crops, 1)
     with torch.inference_mode():
         image = over_grey(crops, mask)
-        joints = turned_back([observer.model(look).pose for look in turned(image, 2)])
+        joints = rotate_back([observer.model(look).pose for look in rotate_views(image, 2)])
     assert guess.sides == ["right"]
     assert guess.sure.item() == pytest.approx(mask[mask > 0.5].mean().item() if (mask > 0.5).any() else 0)
     # Of two, each is half of their distance from the middle.
@@ -476,7 +476,7 @@ def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained
     stored, px = split.images.shape[1], config.data.image_px
     batch = centre(load_batch(split, np.array([2])), config.data)
     with torch.inference_mode():
-        expected = turned_back([model(look).pose for look in turned(batch.image, LOOKS)]).mean(0)[0]
+        expected = rotate_back([model(look).pose for look in rotate_views(batch.image, LOOKS)]).mean(0)[0]
     expected = expected - expected[9]
     box = Box(((stored - 1) / 2, (stored - 1) / 2), px / 2)
     hand = predictor.predict(np.ascontiguousarray(split.images[2]), box=box, side="right")

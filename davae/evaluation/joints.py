@@ -1,6 +1,6 @@
 """Joints alone from an image, and a hand mask, as single networks: what is exported and timed.
 
-`fused(JointNet(model))(image)`, under `torch.inference_mode()`, is `model(image).pose` of a model in
+`fold_batchnorm(JointNet(model))(image)`, under `torch.inference_mode()`, is `model(image).pose` of a model in
 evaluation mode, without the other two heads and decoders.
 """
 

@@ -16,7 +16,7 @@ from davae.evaluation.joints import JointNet
 from davae.evaluation.predictions import Predictions, save_predictions
 from davae.evaluation.report import report, report_json
 from davae.evaluation.skin_tone import COLOUR_FACTOR
-from davae.evaluation.turns import turned, turned_back
+from davae.evaluation.tta import rotate_back, rotate_views
 from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
 from davae.networks.handmask import MID_GREY
@@ -33,14 +33,14 @@ def evaluate(
     out: Path | str | None = None,
     split: str = "test",
     *,
-    looks: int = 1,
+    views: int = 1,
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a finished run on a split.
 
     Predictions and report are left in the run's folder, unless the data are not those it was trained on, or
-    joints are means over several looks: then the folder keeps its own report, and only `out` is written.
+    joints are means over several views: then the folder keeps its own report, and only `out` is written.
 
     Args:
         run: folder of a finished run.
@@ -48,7 +48,7 @@ def evaluate(
             the baselines and P4's bone length.
         out: a second place for the report; needed where the folder keeps its own.
         split: "test", or "val" while choices are still being made; val's files carry its name.
-        looks: at the crop, each turned by another angle, over which joints are averaged; the paper has 1.
+        views: at the crop, each turned by another angle, over which joints are averaged; the paper has 1.
         device: "auto" takes a GPU where there is one.
         progress: show a progress bar.
 
@@ -58,10 +58,10 @@ def evaluate(
     Raises:
         FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
         ValueError: the model predicts values that are not finite, or `out` is needed, or the data lack the
-            masks that the model's input is seen through, or `looks` is none of 1 to 16.
+            masks that the model's input is seen through, or `views` is none of 1 to 16.
     """
-    if looks not in range(1, 17):
-        raise ValueError(f"looks is {looks}: expected 1 to 16")
+    if views not in range(1, 17):
+        raise ValueError(f"views is {views}: expected 1 to 16")
     model, config = runs.load_model(run)
     test, train = open_split(run, config, data_dir, split), PreparedSplit.open(data_dir, "train")
     identity = runs.identity_of(run)
@@ -72,12 +72,12 @@ def evaluate(
             f"{run} was trained on data {trained_on[:12]}, {data_dir} is {test.manifest['digest'][:12]}; "
             "name a file for the report (out), since the run's folder keeps that of its own data"
         )
-    if looks > 1 and out is None:
+    if views > 1 and out is None:
         raise ValueError(
-            f"{run}: name a file for the report (out) of {looks} looks; the run's folder keeps that of one"
+            f"{run}: name a file for the report (out) of {views} views; the run's folder keeps that of one"
         )
     device = pick_device(device)
-    predictions = predict(model.to(device), test, config, looks=looks, device=device, progress=progress)
+    predictions = predict(model.to(device), test, config, views=views, device=device, progress=progress)
     about = {
         "split": split,
         "dataset": test.manifest["dataset"],
@@ -88,7 +88,7 @@ def evaluate(
         "preset": config.preset,
         "model": config.model.title,
         "mask": config.data.mask,
-        "looks": looks,
+        "views": views,
         "seed": config.train.seed,
     }
     measured = about | report(
@@ -97,7 +97,7 @@ def evaluate(
     text = report_json(measured)
     suffix = "" if split == "test" else f"-{split}"
     places = [] if out is None else [Path(out)]
-    if not (foreign or looks > 1):
+    if not (foreign or views > 1):
         save_predictions(Path(run) / f"predictions{suffix}.npz", predictions)
         places.append(Path(run) / f"metrics{suffix}.json")
     for path in places:
@@ -137,7 +137,7 @@ def predict(
     split: PreparedSplit,
     config: Config,
     *,
-    looks: int = 1,
+    views: int = 1,
     device: torch.device | str = "cpu",
     seed: int = 0,
     progress: bool = True,
@@ -148,7 +148,7 @@ def predict(
         model: on `device`.
         split: n images.
         config: the model's.
-        looks: at each image, turned by another angle, over which joints are averaged.
+        views: at each image, turned by another angle, over which joints are averaged.
         device: where to compute.
         seed: of the draws of z behind `Predictions.terms`.
         progress: show a progress bar.
@@ -165,8 +165,10 @@ def predict(
             output = model(batch.image)
             noise = torch.randn(len(indices), model.latents, generator=generator).to(device)
             rows = _measure(model, output, batch, noise)
-            if looks > 1:
-                rows["pose"] = turned_back([joint_net(image) for image in turned(batch.image, looks)]).mean(0)
+            if views > 1:
+                rows["pose"] = rotate_back(
+                    [joint_net(image) for image in rotate_views(batch.image, views)]
+                ).mean(0)
             for name, value in rows.items():
                 value = value.cpu().numpy()
                 # In place: small arrays kept from every batch would lie between large blocks that are freed,

@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def fused(network: Network) -> Network:
+def fold_batchnorm(network: Network) -> Network:
     """Return a frozen copy for inference: the same function, faster, up to rounding.
 
     BatchNorm at test is an affine map of each channel, so the convolution or linear layer before it takes it

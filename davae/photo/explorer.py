@@ -21,7 +21,7 @@ from davae.figures.style import HUES
 from davae.latent.codes import WAYS, Change, Code, encode
 from davae.latent.walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
-from davae.photo.told import alert, told
+from davae.photo.widget_errors import alert, report_errors
 from synthhand.formats.png import encode_png
 from synthhand.model.rig import Rig
 
@@ -222,7 +222,7 @@ class LatentExplorer:
         fold = widgets.Accordion([widgets.VBox([])], titles=("single dimensions",))
         fold.selected_index = None
 
-        @told(self._alert)
+        @report_errors(self._alert)
         def turned(_) -> None:
             self.refresh()
             fold.children[0].children = () if fold.selected_index is None else self.raw[block]
@@ -269,7 +269,7 @@ class LatentExplorer:
         A browser puts a handle on the nearest step, and reports that as if the user had moved it.
         """
 
-        @told(self._alert)
+        @report_errors(self._alert)
         def moved(change: dict[str, Any]) -> None:
             if _apart(change["new"], held()):
                 self._do(lambda: act(change["new"]))
@@ -280,7 +280,7 @@ class LatentExplorer:
         """Do what the user wants, and show it, or say what failed."""
         if self._showing:
             return
-        with told(self._alert):
+        with report_errors(self._alert):
             self.alert.value = ""
             action()
             self.refresh()

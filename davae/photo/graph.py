@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from davae.networks.folding import fused
+from davae.networks.folding import fold_batchnorm
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,7 +38,7 @@ def onnx_model(network: nn.Module, px: int, outputs: tuple[str, ...]) -> "ModelP
     images = torch.zeros(2, 3, px, px)  # of 1, torch 2.13 refuses to call the number of images free
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            fused(network),
+            fold_batchnorm(network),
             (images,),
             dynamo=True,
             verbose=False,

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from davae.config import Config
 from davae.networks import HandMaskNet
-from davae.networks.folding import fused
+from davae.networks.folding import fold_batchnorm
 from davae.photo.finding import Box, cut, find_hands
 from davae.photo.hand import Hand, Side, mirrored, reference_bone_mm
-from davae.photo.looks import Observer, confidence
+from davae.photo.observer import Observer, confidence
 from davae.photo.reading import Photo, PhotoError, photo_px, read_photo, unexpected
 from davae.photo.release import Release, unpack
 from davae.training.threads import single_threaded
@@ -40,7 +40,7 @@ class HandPredictor:
 
     Args:
         release: of `davae.photo.release.unpack`.
-        bf16: as for `davae.photo.looks.Observer`.
+        bf16: as for `davae.photo.observer.Observer`.
 
     Attributes:
         about: what the file of the weights says of itself.
@@ -53,7 +53,7 @@ class HandPredictor:
         self.about = release.about
         self.config: Config = release.configs["model"]
         self.observer = Observer(release, bf16)
-        self.finder: HandMaskNet = fused(release.finder)
+        self.finder: HandMaskNet = fold_batchnorm(release.finder)
         self.finder.config = release.configs["finder"]
         self.model, self.px = self.observer.model, self.observer.px
 

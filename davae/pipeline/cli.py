@@ -282,7 +282,7 @@ def predict_masks(mask_run: Path, data: Path) -> None:
 
 
 def evaluate(
-    run: Path, data: Path, out: Path, split: Literal["test", "val", "train"] = "test", looks: int = 1
+    run: Path, data: Path, out: Path, split: Literal["test", "val", "train"] = "test", views: int = 1
 ) -> None:
     """Measure a finished run under protocols P1 to P5, beside constant baselines.
 
@@ -291,12 +291,12 @@ def evaluate(
         data: Folder written by `prepare`.
         out: JSON file to write.
         split: Which split; every choice is made on val, test is for reporting.
-        looks: At each crop, turned by another angle, whose joints are averaged; the paper has 1, `predict` 8.
+        views: At each crop, turned by another angle, whose joints are averaged; the paper has 1, `predict` 8.
     """
     from davae.evaluation import evaluate as evaluate_run
     from davae.evaluation import format_table
 
-    measured = evaluate_run(run, data, out=out, split=split, looks=looks)
+    measured = evaluate_run(run, data, out=out, split=split, views=views)
     if measured["trained_on"] not in (None, measured["data"]):
         print(f"note: {run} was trained on other data; its folder keeps its own report, this one is {out}")
     print(format_table(measured))

@@ -21,11 +21,11 @@ from davae.data.doctor.agreement import (
 from davae.data.doctor.files import check_counts, check_pictures
 from davae.data.doctor.findings import Check, Finding, counted, format_checks
 from davae.data.doctor.labels import check_bones, check_camera, check_chirality, check_labels
-from davae.data.doctor.looks import Look, choose, look_at
 from davae.data.doctor.open_freihand import open_freihand
 from davae.data.doctor.open_rhd import open_rhd, open_synthhand
 from davae.data.doctor.open_stb import open_stb
 from davae.data.doctor.parts import Part
+from davae.data.doctor.sampling import Measured, choose, measure
 from davae.data.doctor.sights import Sight, choose_sights, see
 from davae.data.layout import misplaced
 from davae.data.readers import check_dataset
@@ -52,7 +52,7 @@ class Diagnosis:
     root: Path
     checks: list[Check]
     parts: list[Part]
-    looks: list[Look]
+    looks: list[Measured]
 
     @property
     def usable(self) -> bool:
@@ -107,12 +107,12 @@ def examine(
     errors = sum(finding.level == "ERROR" for finding in absent)
     found = f"{counted(errors, 'thing')} missing or damaged" if errors else "splits and label files"
     checks = [Check("layout", names or "nothing", found, tuple(absent))]
-    looks: list[Look] = []
+    looks: list[Measured] = []
     if parts:
         checks += [check_counts(parts), check_pictures(parts, progress)]
         checks += [check_labels(parts), check_camera(parts), check_bones(parts), check_chirality(parts)]
         total = sum(len(part.views) for part in parts)
-        looks = look_at(choose(parts, None if full else SAMPLE, seed), progress)
+        looks = measure(choose(parts, None if full else SAMPLE, seed), progress)
         of_pictures = (
             check_decoding(looks, total),
             check_sides(looks),

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from davae.data.doctor.findings import Check, Finding, Level, by_share, counted
-from davae.data.doctor.looks import MISSED_SHARE, Look, fitting_share
 from davae.data.doctor.parts import Part
+from davae.data.doctor.sampling import MISSED_SHARE, Measured, fitting_share
 
 EXPLAINED_SHARE = 0.75  # of joints that fit with bytes swapped, for that to be the explanation
 HIDDEN_SHARE = 0.15  # where hidden joints are not labelled, so many hands may lie behind something
@@ -15,7 +15,7 @@ FIT_SAMPLES = 5  # fewer masks than these tell nothing of a camera
 ZOOM_RANGE = (0.6, 1.7)  # spread of a mask's pixels over that of joints, near 1 if K is right
 
 
-def check_decoding(looks: list[Look], of: int) -> Check:
+def check_decoding(looks: list[Measured], of: int) -> Check:
     """List the samples that cannot be decoded."""
     bad = tuple(look.bad for look in looks if look.bad)
     findings = ()
@@ -26,7 +26,7 @@ def check_decoding(looks: list[Look], of: int) -> Check:
     return Check("decoding", f"{len(looks):,} of {of:,}", found, findings)
 
 
-def check_masks(looks: list[Look]) -> Check | None:
+def check_masks(looks: list[Measured]) -> Check | None:
     """Ask whether visible joints lie on the hand's mask; None if no sample has one."""
     if not any(look.on_mask is not None for look in looks):
         return None
@@ -52,7 +52,7 @@ def check_masks(looks: list[Look]) -> Check | None:
 
 
 def _level(
-    part: Part, bad: list[Look], judged: list[Look], everywhere: float, advice: str
+    part: Part, bad: list[Measured], judged: list[Measured], everywhere: float, advice: str
 ) -> tuple[Level, str]:
     """Judge joints of a part that miss mask or depth: some may, where labels do not say which are hidden.
 
@@ -69,7 +69,7 @@ def _level(
     return by_share(len(bad), len(judged)), advice
 
 
-def camera_words(looks: list[Look]) -> str:
+def camera_words(looks: list[Measured]) -> str:
     """Say how K would have to change for the joints to cover their masks; empty if it need not.
 
     Single masks are cut by objects or have an arm; of many, size and place are those of the joints.
@@ -86,7 +86,7 @@ def camera_words(looks: list[Look]) -> str:
     return ""
 
 
-def check_sides(looks: list[Look]) -> Check | None:
+def check_sides(looks: list[Measured]) -> Check | None:
     """Compare left and right of labels with the part ids under their pixels; None if there are none."""
     if not any(look.votes is not None for look in looks):
         return None
@@ -111,7 +111,7 @@ def check_sides(looks: list[Look]) -> Check | None:
     return Check("sides by mask", counted(len(voting), "sample"), found, tuple(findings))
 
 
-def check_depth(looks: list[Look]) -> Check | None:
+def check_depth(looks: list[Measured]) -> Check | None:
     """Ask whether visible joints lie just behind the measured surface; None if no sample has depth."""
     with_depth = [look for look in looks if look.behind_mm is not None]
     if not with_depth:
@@ -153,7 +153,7 @@ def check_depth(looks: list[Look]) -> Check | None:
     return Check("depth", counted(len(with_depth), "sample"), found, tuple(findings))
 
 
-def _depth_words(look: Look) -> str:
+def _depth_words(look: Measured) -> str:
     seen = look.behind_mm[np.isfinite(look.behind_mm)]
     if not len(seen):
         return f"{look.depth_name}: no measured point near the joints"
@@ -162,14 +162,14 @@ def _depth_words(look: Look) -> str:
     return f"{look.depth_name}: joints {abs(middle):,.0f} mm {where} the measured surface"
 
 
-def check_use(parts: list[Part], looks: list[Look], of: int) -> Check:
+def check_use(parts: list[Part], looks: list[Measured], of: int) -> Check:
     """List the samples that lack something by rule: a visible joint, a pixel, or a measured point.
 
     The first two are left out of training, the last trains without its cloud. Labels without a visible joint
     of either hand are found among all samples, the rest among those looked at.
     """
     left_out = "`prepare --skip-bad` leaves them out of training and lists them"
-    rules: list[tuple[str, str, Callable[[Look], bool]]] = [
+    rules: list[tuple[str, str, Callable[[Measured], bool]]] = [
         ("no visible joint", left_out, lambda look: look.visible == 0),
         ("an empty mask", left_out, lambda look: look.mask_pixels == 0),
         (
@@ -196,19 +196,19 @@ def check_use(parts: list[Part], looks: list[Look], of: int) -> Check:
     return Check("usable hands", f"{len(read):,} of {of:,}", found, tuple(findings))
 
 
-def _unseen(parts: list[Part], looks: list[Look]) -> list[Look]:
+def _unseen(parts: list[Part], looks: list[Measured]) -> list[Measured]:
     """Return the samples that were not looked at, but have no visible joint by their labels."""
     seen = {(look.part.name, look.sample) for look in looks}
     return [
-        Look(part, int(sample))
+        Measured(part, int(sample))
         for part in parts
         for sample in np.setdiff1d(part.ids, part.hands.samples)
         if int(sample) in part.views and (part.name, int(sample)) not in seen
     ]
 
 
-def _by_part(looks: list[Look]) -> list[tuple[Part, list[Look]]]:
-    groups: dict[str, list[Look]] = {}
+def _by_part(looks: list[Measured]) -> list[tuple[Part, list[Measured]]]:
+    groups: dict[str, list[Measured]] = {}
     for look in looks:
         groups.setdefault(look.part.name, []).append(look)
     return [(own[0].part, own) for own in groups.values()]

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davae.data.doctor.labels import EXACT_PX, reprojection_error_px
-from davae.data.doctor.looks import Look
 from davae.data.doctor.parts import Part
+from davae.data.doctor.sampling import Measured
 from synthhand.formats.record import BadSample, HandRecord
 from synthhand.pinhole import Array, project
 
@@ -35,7 +35,9 @@ class Sight:
     title: str
 
 
-def choose_sights(parts: list[Part], looks: list[Look], count: int, seed: int) -> list[tuple[Part, int, str]]:
+def choose_sights(
+    parts: list[Part], looks: list[Measured], count: int, seed: int
+) -> list[tuple[Part, int, str]]:
     """Choose samples for the sheet; returns part, sample and what is remarkable about it.
 
     First those whose labels miss their pixels most, then those whose mask or depth disagrees most; the rest
@@ -58,7 +60,7 @@ def choose_sights(parts: list[Part], looks: list[Look], count: int, seed: int) -
     first = sorted(worst.values(), key=lambda item: -item[0])[: int(count * WORST)]
     chosen = {(part.name, sample): (part, sample, words) for _, part, sample, words in first}
     rng = np.random.default_rng(seed)
-    by_split: dict[str, list[Look]] = {}
+    by_split: dict[str, list[Measured]] = {}
     for look in looks:
         if look.bad is None and (look.part.name, look.sample) not in chosen:
             by_split.setdefault(look.part.split, []).append(look)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from davae.photo.finding import Box
 from davae.photo.reading import photo_px
-from davae.photo.told import told
+from davae.photo.widget_errors import report_errors
 from synthhand.skeleton import BONES, JOINT_COLOURS
 
 LIMIT = 64 * 2**20  # bytes of a file, as in canvas.js, which a browser need not keep to
@@ -45,7 +45,7 @@ class PhotoCanvas(anywidget.AnyWidget):
         super().__init__()
         self._opened, self._refused = opened, refused
         self._parts: list[bytes] | None = None  # of the file that is coming
-        self.on_msg(told(refused)(self._receive))
+        self.on_msg(report_errors(refused)(self._receive))
 
     def show(self, photo: NDArray[np.uint8]) -> None:
         """Show a photo (h, w, 3), in which nothing was found yet."""

@@ -20,7 +20,7 @@ from davae.photo.explorer import LatentExplorer
 from davae.photo.finding import cut
 from davae.photo.hand import Hand
 from davae.photo.predict import HandPredictor, reference_bone_mm
-from davae.photo.told import alert, told
+from davae.photo.widget_errors import alert, report_errors
 from synthhand.formats.record import BadSample
 
 RENDERED, OFFERED = 60, 12  # hands that say how codes spread; those of them to start and end at
@@ -75,7 +75,7 @@ class Pages:
         if self.explorer is not None:
             close(self.explorer.panel)
             self.explorer = None
-        with told(self._alert):
+        with report_errors(self._alert):
             self.explorer = self._make_explorer(hand, photo)
             self._second.children = [self.explorer.panel]
 

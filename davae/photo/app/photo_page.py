@@ -21,7 +21,7 @@ from davae.photo.hand import Hand
 from davae.photo.overlay import hand_view
 from davae.photo.predict import HandPredictor, reference_bone_mm
 from davae.photo.reading import PhotoError, read_photo
-from davae.photo.told import alert, told
+from davae.photo.widget_errors import alert, report_errors
 from synthhand.formats.png import encode_png
 
 MESH_PX = 300
@@ -72,7 +72,7 @@ class PhotoPage:
     def open(self, content: bytes, name: str) -> None:
         """Take a file that the user chose, and look for the hand in it."""
         self._name = name
-        with told(self._refuse, PhotoError, about=self._name):
+        with report_errors(self._refuse, PhotoError, about=self._name):
             photo = read_photo(content, name)
             self._photo = None  # so that the side, which was the last photo's, is set back without a look
             self.controls["side"].value = ""
@@ -86,7 +86,7 @@ class PhotoPage:
             return
         drawn, side = self.canvas.drawn, self.controls["side"].value or None
         self.canvas.busy = True
-        with told(self._refuse, PhotoError, about=self._name):
+        with report_errors(self._refuse, PhotoError, about=self._name):
             self.hand = self.predictor.predict(
                 self._photo,
                 name=self._name,
@@ -150,9 +150,9 @@ class PhotoPage:
         for name in ("side", "bone_mm"):
             controls[name].observe(lambda _: self.look(), names="value")
         for name in ("turn_deg", "tilt_deg"):
-            controls[name].observe(told(self._alert)(lambda _: self.draw_mesh()), names="value")
+            controls[name].observe(report_errors(self._alert)(lambda _: self.draw_mesh()), names="value")
         controls["again"].on_click(lambda _: self._look_again())
-        controls["walk"].on_click(told(self._alert)(lambda _: self._walk(self.hand, self._photo)))
+        controls["walk"].on_click(report_errors(self._alert)(lambda _: self._walk(self.hand, self._photo)))
         return controls
 
     def _look_again(self) -> None:

@@ -24,7 +24,7 @@ POINT_REACH_PX = 4.0  # around a joint's pixel, where depth comes as points from
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
-class Look:
+class Measured:
     """What one decoded sample tells; fields that its dataset has no files for are None or NaN.
 
     Attributes:
@@ -101,21 +101,21 @@ def choose(parts: list[Part], count: int | None, seed: int) -> list[tuple[Part, 
     return chosen
 
 
-def look_at(chosen: list[tuple[Part, int]], progress: bool = True) -> list[Look]:
+def measure(chosen: list[tuple[Part, int]], progress: bool = True) -> list[Measured]:
     """Decode samples and measure each of them."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding a PNG needs no interpreter lock
         looks = pool.map(lambda item: look(*item), chosen)
         return list(tqdm(looks, total=len(chosen), desc="pictures", unit="sample", disable=not progress))
 
 
-def look(part: Part, sample: int) -> Look:
+def look(part: Part, sample: int) -> Measured:
     """Decode one sample and measure it."""
     try:
         record = part.record(sample)
         part_ids = None if part.part_ids is None else part.part_ids(sample)
         swapped = None if part.swapped is None else part.swapped(record)
     except BadSample as error:
-        return Look(part, sample, bad=str(error))
+        return Measured(part, sample, bad=str(error))
     in_frame, pixels = _pixels(record)
     measured: dict = {"visible": int(record.visible.sum())}
     if record.hand_mask is not None:
@@ -131,7 +131,7 @@ def look(part: Part, sample: int) -> Look:
         measured["behind_swapped_mm"] = _behind(swapped, in_frame, pixels)
     if part_ids is not None:
         measured["votes"] = _votes(part, sample, part_ids)
-    return Look(part, sample, **measured)
+    return Measured(part, sample, **measured)
 
 
 def _pixels(record: HandRecord) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:

@@ -14,7 +14,7 @@ from davae.networks.handmask import MID_GREY
 ZOOM = 1.12
 
 
-def turned(images: Tensor, count: int) -> list[Tensor]:
+def rotate_views(images: Tensor, count: int) -> list[Tensor]:
     """Return hands over mid-grey (b, 3, h, w) turned by equal parts of a full turn about their middle.
 
     Where there is more than one look, each is enlarged by `ZOOM`, too.
@@ -30,7 +30,7 @@ def turned(images: Tensor, count: int) -> list[Tensor]:
     return seen
 
 
-def turned_back(points: Sequence[Tensor]) -> Tensor:
+def rotate_back(points: Sequence[Tensor]) -> Tensor:
     """Return points (..., 2 or 3) that were seen in k images `turned`, turned back: (k, ..., 2 or 3).
 
     A network is not quite the same from all sides, so that the mean of eight looks errs less than one.

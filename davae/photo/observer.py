@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from davae.evaluation.turns import ZOOM, turned, turned_back
+from davae.evaluation.tta import ZOOM, rotate_back, rotate_views
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.camera import CameraHead, Placement, on_crop
-from davae.networks.folding import fused
+from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import over_grey
 from davae.photo.hand import Side
 from davae.photo.release import Release
@@ -56,8 +56,8 @@ class Observer:
 
     def __init__(self, release: Release, bf16: bool | None = None):
         self.bf16 = has_bf16(torch.device("cpu")) if bf16 is None else bf16
-        self.model: DaVAE = fused(release.model)
-        self.mask_network: HandMaskNet = fused(release.mask)
+        self.model: DaVAE = fold_batchnorm(release.model)
+        self.mask_network: HandMaskNet = fold_batchnorm(release.mask)
         self.mask_network.config = release.configs["mask"]
         self.camera: CameraHead = release.camera
         self.px = release.configs["model"].model.image_px
@@ -75,13 +75,13 @@ class Observer:
             image = over_grey(crops, masks)
             features = trunk(image)
             codes = {block: head(features) for block, head in heads.items()}
-            seen = [features] if glance else [trunk(look) for look in turned(image, LOOKS)]
+            seen = [features] if glance else [trunk(look) for look in rotate_views(image, LOOKS)]
             joints = self._joints(seen).mean(0)
             joints = joints - joints[:, ROOT : ROOT + 1]
             placed = [self.camera(one) for one in seen]
             grown = 1.0 if glance else ZOOM  # as lengths in the looks
             placement = Placement(
-                root=turned_back([one.root for one in placed]).mean(0) / grown,
+                root=rotate_back([one.root for one in placed]).mean(0) / grown,
                 bone=torch.stack([one.bone for one in placed]).mean(0) / grown,
                 right=torch.stack([one.right for one in placed]).mean(0),
             )
@@ -99,7 +99,7 @@ class Observer:
         upright = over_grey(crops, masks)
         for image in (upright, upright.flip(3)):
             with torch.inference_mode(), self._arithmetic():
-                seen = [self.model.encoder.trunk(look) for look in turned(image, looks)]
+                seen = [self.model.encoder.trunk(look) for look in rotate_views(image, looks)]
                 odds = torch.stack([self.camera(one).right.float() for one in seen]).mean(0)
                 joints = self._joints(seen)
             aparts.append(torch.linalg.vector_norm(joints - joints.mean(0), dim=3).mean((0, 2)))
@@ -116,7 +116,7 @@ class Observer:
     def _joints(self, seen: list[Tensor]) -> Tensor:
         """Joints (k, b, 21, 3) of k looks' features, all turned back to the first."""
         head = self.model.encoder.heads["pose"]
-        return turned_back([self.model.pose_decoder(head(one)[0]).float() for one in seen])
+        return rotate_back([self.model.pose_decoder(head(one)[0]).float() for one in seen])
 
     def _arithmetic(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)

@@ -11,7 +11,9 @@ from traitlets.log import get_logger
 
 
 @contextmanager
-def told(tell: Callable[[str], object], *expected: type[Exception], about: str = "") -> Iterator[None]:
+def report_errors(
+    tell: Callable[[str], object], *expected: type[Exception], about: str = ""
+) -> Iterator[None]:
     """Tell an exception in a sentence, and end it; as a block, or as a decorator of a callback.
 
     Args:
