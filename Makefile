@@ -42,9 +42,10 @@ test: lint ## lint, then all tests, every notebook at smoke among them
 bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 22 minutes
 	$(python) benchmarks/suite.py
 
-lint: $(installed) ## check style, format and that notebooks carry no output
+lint: $(installed) ## check style, format, types and that notebooks carry no output
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+	$(python) -m mypy
 	$(if $(notebooks),$(python) -m nbstripout --keep-id --verify $(notebooks))
 
 format: $(installed) ## mend what lint complains of, as far as a machine can
