@@ -5,7 +5,7 @@ r"""The tables of the model card of the weights that come with davae, from what 
     python -m davae predict-masks --mask-run outputs/runs/photo-mask --data UNSEEN
     python -m davae evaluate --run outputs/runs/photo --data UNSEEN --views 8 \
         --out docs/results/photo_evaluation.json
-    python -m davae evaluate --run outputs/runs/photo --data UNSEEN --out docs/results/photo_one_look.json
+    python -m davae evaluate --run outputs/runs/photo --data UNSEEN --out docs/results/photo_one_view.json
     python -m davae pack ... --out davae/photo/weights/hand.safetensors
     python benchmarks/photos.py --root FRAMES --out docs/results/photo_frames.json
     python benchmarks/interpolation.py --run outputs/runs/photo --data DIR \
@@ -50,7 +50,7 @@ def interval(value: float | None, bounds: list[float] | None) -> str:
 
 
 def errors(reports: list[dict[str, Any]]) -> str:
-    """P1 and P5 beside constant answers, as `predict` does it and by one look at each crop."""
+    """P1 and P5 beside constant answers, as `predict` does it and by one view of each crop."""
     rows = []
     kinds = (("P1", "mean_pose", "P1_to_mean_pose"), ("P5", "mean_hand", "P5_to_mean_hand"))
     for (name, baseline, ratio), report in itertools.product(kinds, reports):
@@ -141,11 +141,11 @@ def tables(folder: Path = RESULTS) -> str:
     Raises:
         ValueError: the reports are of different weights, or the constant answers are of too few hands.
     """
-    report, one_look, photos, walks = (
+    report, one_view, photos, walks = (
         json.loads((folder / f"photo_{name}.json").read_text(encoding="utf-8"))
-        for name in ("evaluation", "one_look", "frames", "interpolation")
+        for name in ("evaluation", "one_view", "frames", "interpolation")
     )
-    if len({found["weights"] for found in (report, one_look, photos, walks)}) > 1:
+    if len({found["weights"] for found in (report, one_view, photos, walks)}) > 1:
         raise ValueError(
             f"{folder}: the reports photo_*.json are of different weights; make all of them anew"
         )
@@ -155,7 +155,7 @@ def tables(folder: Path = RESULTS) -> str:
             f"hands; render the frames with --train {LEAST_CONSTANTS} or more"
         )
     parts = {
-        f"{report['n']:,} crops, cut as the truth says, masks predicted": errors([report, one_look]),
+        f"{report['n']:,} crops, cut as the truth says, masks predicted": errors([report, one_view]),
         f"{photos['frames']:,} of the same as whole photos, as `predict` takes them": frames(photos),
         "By skin tone": skin_tones(report),
         "By joint": joints(report),
