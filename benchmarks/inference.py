@@ -42,7 +42,7 @@ class ResNet34(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = ResNet(MaskConfig())  # width 64, blocks 3, 4, 6, 3, stride and pool in the stem
+        self.layers = ResNet(MaskConfig())  # width 64, depths 3, 4, 6, 3, stride and pool in the stem
         self.fc = nn.Linear(512, 1000)
 
     def forward(self, image: Tensor) -> Tensor:

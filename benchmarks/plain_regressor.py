@@ -32,20 +32,20 @@ from davae.evaluation import format_table, protocol_scores
 from davae.losses import pose_loss
 from davae.networks.blocks import BasicBlock, initialise, residual_layer
 from davae.networks.encoder import Trunk
-from davae.training.runs import write_text
+from davae.training.runs import config_of, write_text
 from davae.training.trainer import AVERAGE_EVERY, averaged, batch_indices, has_bf16, optimisers, take_step
 
 
 class Regressor(nn.Module):
     """ResNet of the run's width, all layers plain, one linear layer to joints (b, 21, 3)."""
 
-    def __init__(self, config: Config, blocks: tuple[int, int, int, int]):
+    def __init__(self, config: Config, depths: tuple[int, int, int, int]):
         super().__init__()
         width = config.model.width
         self.trunk = Trunk(config.model)
-        self.layer3 = residual_layer(BasicBlock, 2 * width, 4 * width, blocks=blocks[2], stride=2)
+        self.layer3 = residual_layer(BasicBlock, 2 * width, 4 * width, depth=depths[2], stride=2)
         self.layer4 = residual_layer(
-            BasicBlock, 4 * width, 8 * width, blocks=blocks[3], stride=config.model.last_stride
+            BasicBlock, 4 * width, 8 * width, depth=depths[3], stride=config.model.last_stride
         )
         self.fc = nn.Linear(8 * width, 63)
         initialise(self)
@@ -77,14 +77,14 @@ def main(
         recipe: Plain training, or with the run's optimiser, average and arithmetic.
         seed: Seed of weights, order and augmentation.
     """
-    config = Config.from_json((like / "config.json").read_text(encoding="utf-8"))
+    config = config_of(like, Config)
     if seconds is None:
         with (like / "metrics.csv").open(encoding="utf-8") as file:
             seconds = float(list(csv.DictReader(file))[-1]["seconds"])
     train, test = PreparedSplit.open(data, "train"), PreparedSplit.open(data, "test")
     torch.manual_seed(seed)
-    blocks = config.model.blocks if depth == "same" else (3, 4, 6, 3)
-    model = Regressor(config, blocks).to(memory_format=torch.channels_last)
+    depths = config.model.depths if depth == "same" else (3, 4, 6, 3)
+    model = Regressor(config, depths).to(memory_format=torch.channels_last)
     settings = config.train
     if recipe == "plain":
         settings = dataclasses.replace(settings, optimiser="adam", learning_rate=3e-3, batch_size=32)
@@ -116,7 +116,7 @@ def main(
         predicted, test.joints, test.scale_mm, test.visible, float(np.mean(train.scale_mm))
     )
     report = {
-        "model": f"plain regressor, width {config.model.width}, blocks {list(blocks)}, recipe {recipe}",
+        "model": f"plain regressor, width {config.model.width}, depths {list(depths)}, recipe {recipe}",
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": seconds,
         "images_seen": step * settings.batch_size,

@@ -23,7 +23,7 @@ from davae.config import BLOCKS, Config, DataConfig, LossConfig, ModelConfig
 from davae.data.augment import Batch
 from davae.data.readers import READERS
 from davae.data.sample import make_row
-from davae.losses import CLOUD_ELEMENTS, IMAGE_ELEMENTS, Prediction, Truth
+from davae.losses import CLOUD_ELEMENTS, IMAGE_ELEMENTS, Truth
 from davae.networks import DaVAEOutput
 from davae.networks.decoders import GRID_HALF_WIDTH, ImageDecoder, PoseDecoder
 from davae.networks.encoder import Encoder
@@ -199,7 +199,7 @@ def plain_cloud_loss(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def plain_loss(
-    predicted: Prediction, true: Truth, weights: LossConfig, cloud_loss: CloudLoss = plain_cloud_loss
+    predicted: DaVAEOutput, true: Truth, weights: LossConfig, cloud_loss: CloudLoss = plain_cloud_loss
 ) -> Tensor:
     """Eq. 3, scalar, under davae's reductions."""
     pose = (predicted.pose - true.joints).square().sum(dim=(1, 2)).mean()

@@ -2,27 +2,29 @@
 
 "The" end-point error does not exist: published numbers differ in the joint that both hands are centred
 on, in whether the true scale is given, in which joints count and in the thresholds that the AUC
-integrates, and each choice moves the result by millimetres. `PROTOCOLS` names five such sets of choices and
+integrates, and each choice moves the result by millimetres. `PROTOCOLS` names five such sets of choices, and
 every number of this project carries the name of one:
 
     P1  middle MCP as root, true scale, all joints      what da-VAE most likely did; the primary number
-    P2  palm centre as root, true scale, visible joints hand3d (Zimmermann and Brox 2017), CM-VAE
+    P2  palm centre as root, true scale, visible joints hand3d (arXiv:1705.01389), CM-VAE (arXiv:1803.11404)
     P3  wrist as root, true scale, all joints           common in later work
     P4  as P1, scale = mean of the training set         nothing of the test hand is given
     P5  rotation, scale and translation fitted          articulation alone (Procrustes)
 
-A model here predicts poses centred on the middle MCP. P1 and P4 take them as they are, so that a predicted
-root off the origin counts as an error; P2 and P3 move truth and prediction each to its own palm or wrist.
+Models here predict poses centred on the middle MCP. P1 and P4 take them as they are, so that a predicted root
+off the origin counts as an error; P2 and P3 centre truth and prediction, each on its own palm or wrist.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from synthhand.pinhole import Array
 from synthhand.skeleton import JOINTS, PALM_CENTRE, REFERENCE_BONE, ROOT, WRIST
 
-# The paper integrates PCK from 20 to 50 mm (4.6) and leaves the grid unsaid: 1 mm steps here.
+# The paper integrates PCK from 20 to 50 mm (4.6) but does not state its thresholds: 1 mm steps here.
 AUC_THRESHOLDS_MM = np.linspace(20.0, 50.0, 31)
 # hand3d and CM-VAE cut their curve at sample 8, that is at 21.05 mm, which reads 0.003 to 0.007 higher.
 HAND3D_THRESHOLDS_MM = np.linspace(0.0, 50.0, 20)[8:]
@@ -38,7 +40,7 @@ class Protocol:
     recentre: bool  # whether the prediction is moved to its own root first
     scale: Literal["truth", "train", "fitted"]  # the bone length that turns a normalised prediction into mm
     joints: Literal["all", "visible"]
-    palm_as_wrist: bool = False  # hand3d puts the palm centre in the place of joint 0
+    palm_as_wrist: bool = False  # hand3d replaces joint 0 by the palm centre
 
 
 PROTOCOLS = {
@@ -57,8 +59,9 @@ PROTOCOLS = {
 class ProtocolResult:
     """What one protocol says of a set of predictions.
 
-    Mean, median and PCK are taken for each joint over its counted images and then averaged over the joints,
-    as hand3d's evaluation does. Where every joint counts (all but P2), mean and PCK are those of all errors.
+    Mean, median and PCK are computed for each joint over the images in which it counts, then averaged over
+    the joints, as hand3d's evaluation does. Where every joint counts (all but P2), this makes no difference
+    to mean and PCK.
     """
 
     epe_mm: float
@@ -67,35 +70,27 @@ class ProtocolResult:
     auc_20_50: float
     auc_interval: tuple[float, float]
     auc_hand3d: float  # over hand3d's 21.05 to 50 mm
-    per_joint_mm: np.ndarray  # (j,), NaN for a joint that no image counts
-    errors_mm: np.ndarray  # (n, j), NaN where a joint does not count
+    per_joint_mm: Array  # (j,), NaN for a joint that counts in no image
+    errors_mm: Array  # (n, j), NaN where a joint does not count
 
 
-def endpoint_error(pred_mm, true_mm) -> np.ndarray:
+def endpoint_error(pred_mm: ArrayLike, true_mm: ArrayLike) -> Array:
     """Return the Euclidean distance of each joint, (..., j); its mean is the EPE of paper 4.1.
 
-    Args:
-        pred_mm: predicted joint positions (..., j, 3), in mm.
-        true_mm: true positions, of the same shape and in the same frame.
+    Of predicted and true positions (..., j, 3) in one frame.
 
     Raises:
         ValueError: the shapes differ, or the last axis is not x, y, z.
     """
-    pred_mm, true_mm = _points("pred_mm", pred_mm), _points("true_mm", true_mm)
-    if pred_mm.shape != true_mm.shape:
-        raise ValueError(f"pred_mm has shape {pred_mm.shape} but true_mm {true_mm.shape}; they must be equal")
-    return np.linalg.norm(pred_mm - true_mm, axis=-1)
+    pred_mm, true_mm = _equal_points("pred_mm", pred_mm, "true_mm", true_mm)
+    return np.asarray(np.linalg.norm(pred_mm - true_mm, axis=-1))
 
 
-def pck(errors_mm, thresholds_mm) -> np.ndarray:
-    """Return the fraction of errors at or below each threshold, (t,) (paper 4.1: PCK).
-
-    Args:
-        errors_mm: errors of any shape; all of them count.
-        thresholds_mm: (t,) thresholds.
+def pck(errors_mm: ArrayLike, thresholds_mm: ArrayLike) -> Array:
+    """Return the fraction of all errors, of any shape, at or below each of (t,) thresholds (paper 4.1: PCK).
 
     Raises:
-        ValueError: there are no errors, or one is NaN (which would otherwise count as a miss in silence).
+        ValueError: there are no errors, or one is NaN (which would otherwise count as a miss).
     """
     ordered = np.sort(np.asarray(errors_mm, dtype=np.float64), axis=None)
     if ordered.size == 0:
@@ -105,12 +100,10 @@ def pck(errors_mm, thresholds_mm) -> np.ndarray:
     return np.searchsorted(ordered, np.asarray(thresholds_mm, dtype=np.float64), side="right") / ordered.size
 
 
-def auc(thresholds_mm, pck) -> float:
-    """Return the area under a PCK curve over the width of its window, in [0, 1] (trapezoid rule).
+def auc(thresholds_mm: ArrayLike, pck: ArrayLike) -> float:
+    """Return the area under a PCK curve, the mean of `pck` (t,) over rising `thresholds_mm` (t,), in [0, 1].
 
-    Args:
-        thresholds_mm: (t,) rising thresholds.
-        pck: (t,) the curve at them.
+    By the trapezoid rule, over the width of the window.
 
     Raises:
         ValueError: fewer than two thresholds, thresholds that do not rise, or unequal lengths.
@@ -125,42 +118,39 @@ def auc(thresholds_mm, pck) -> float:
     return float(np.trapezoid(pck, thresholds_mm) / (thresholds_mm[-1] - thresholds_mm[0]))
 
 
-def procrustes_align(pred, true) -> np.ndarray:
+def procrustes_align(pred: ArrayLike, true: ArrayLike) -> Array:
     """Return `pred` (..., j, 3) moved onto `true` by the best similarity transform, hand by hand.
 
     The least-squares rotation (never a reflection: a left hand is not a right one), scale and translation
-    (Umeyama 1991). A prediction collapsed to one point lands on the mean of `true`.
+    (Umeyama, doi:10.1109/34.88573). A prediction collapsed to one point lands on the mean of `true`.
 
     Raises:
         ValueError: the shapes differ, or the last axis is not x, y, z.
     """
-    pred, true = _points("pred", pred), _points("true", true)
-    if pred.shape != true.shape:
-        raise ValueError(f"pred has shape {pred.shape} but true {true.shape}; they must be equal")
-    true_mean = true.mean(axis=-2, keepdims=True)
-    pred, true = pred - pred.mean(axis=-2, keepdims=True), true - true_mean
-
-    u, stretch, vt = np.linalg.svd(np.swapaxes(pred, -1, -2) @ true)  # sum over joints of pred true^T
-    # The best orthogonal matrix may be a reflection; turning its weakest axis gives the best rotation.
+    moved, fixed = _equal_points("pred", pred, "true", true)
+    fixed_mean = fixed.mean(axis=-2, keepdims=True)
+    moved, fixed = moved - moved.mean(axis=-2, keepdims=True), fixed - fixed_mean
+    u, stretch, vt = np.linalg.svd(np.swapaxes(moved, -1, -2) @ fixed)  # sum over joints of pred true^T
+    # The best orthogonal matrix may be a reflection; negating its weakest axis gives the best rotation.
     sign = np.ones_like(stretch)
     sign[..., 2] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
     rotation = (u * sign[..., None, :]) @ vt  # acts on row vectors
-    size = (pred**2).sum(axis=(-2, -1))
+    size = (moved**2).sum(axis=(-2, -1))
     scale = np.divide((stretch * sign).sum(axis=-1), size, out=np.zeros_like(size), where=size > 0)
-    return scale[..., None, None] * (pred @ rotation) + true_mean
+    return np.asarray(scale[..., None, None] * (moved @ rotation) + fixed_mean)
 
 
 def bootstrap_interval(
-    values_per_image, n: int = 2000, seed: int = 0, level: float = 0.95
+    values_per_image: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of a mean, resampling images with replacement.
 
-    Images are drawn whole, because the joints of one hand go wrong together: treating them as independent
-    would make the interval several times too narrow.
+    Whole images are drawn, because the errors of one hand's joints are correlated: drawing joints
+    independently would make the interval several times too narrow.
 
     Args:
-        values_per_image: (images,) values, or (images, k), whose statistic is the mean over columns of each
-            column's mean over images, with NaN = not counted.
+        values_per_image: (images,) values, or (images, k) with NaN = not counted. The statistic of k columns
+            is the mean over columns of each column's mean over images.
         n: number of resamples.
         seed: of the resampling; the same seed gives the same interval.
         level: coverage.
@@ -186,17 +176,19 @@ def bootstrap_interval(
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         total, count = np.split(times @ sums, 2, axis=1)
         column_means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-        means.append(column_means[(count > 0).any(axis=1)])
-    means = np.nanmean(np.concatenate(means), axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        means.append(np.nanmean(column_means[(count > 0).any(axis=1)], axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def protocol_errors(protocol: Protocol, pred, true, scale_mm, visible, train_scale_mm: float) -> np.ndarray:
+def protocol_errors(
+    protocol: Protocol, pred: ArrayLike, true: ArrayLike, scale_mm: ArrayLike, visible: ArrayLike,
+    train_scale_mm: float,
+) -> Array:  # fmt: skip
     """Return the joint errors in mm under one protocol, (n, j), NaN where a joint does not count.
 
-    Arguments as in `evaluate_protocols`. Under P2 joint 0 *is* the palm centre that both hands are centred
-    on, so its error is zero; hand3d averages it in with the other 20, and so do we, to stay comparable.
+    Arguments as in `evaluate_protocols`. Under P2 joint 0 *is* the palm centre, on which both hands are
+    centred, so that its error is zero; hand3d averages it in with the other 20, and so do we.
     """
     scale_mm = np.asarray(scale_mm, dtype=np.float64)[:, None, None]
     pred_mm = np.asarray(pred, dtype=np.float64) * (train_scale_mm if protocol.scale == "train" else scale_mm)
@@ -219,16 +211,9 @@ def protocol_errors(protocol: Protocol, pred, true, scale_mm, visible, train_sca
 
 
 def evaluate_protocols(
-    pred,
-    true,
-    scale_mm,
-    visible,
-    train_scale_mm: float,
-    *,
-    names: tuple[str, ...] = tuple(PROTOCOLS),
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, ProtocolResult]:
+    pred: ArrayLike, true: ArrayLike, scale_mm: ArrayLike, visible: ArrayLike, train_scale_mm: float, *,
+    names: tuple[str, ...] = tuple(PROTOCOLS), resamples: int = 2000, seed: int = 0,
+) -> dict[str, ProtocolResult]:  # fmt: skip
     """Score normalised predictions under every protocol, or under those named.
 
     Args:
@@ -238,12 +223,12 @@ def evaluate_protocols(
         visible: (n, 21) bool, the joints that the image shows.
         train_scale_mm: mean reference bone length of the training split, for P4.
         names: of the protocols.
-        resamples: of the bootstrap intervals.
-        seed: of the same.
+        resamples: number of resamples of the bootstrap intervals.
+        seed: of the resampling.
 
     Raises:
-        ValueError: shapes that do not belong together, no hand at all, a value that is not finite, a scale
-            that is not positive, or no visible joint (P2).
+        ValueError: the shapes do not fit each other, there is no hand, a value is not finite, a scale is not
+            positive, or no joint is visible (P2).
     """
     pred, true, scale_mm = (np.asarray(a, dtype=np.float64) for a in (pred, true, scale_mm))
     visible = np.asarray(visible)
@@ -262,44 +247,45 @@ def evaluate_protocols(
     results = {}
     for name in names:
         errors_mm = protocol_errors(PROTOCOLS[name], pred, true, scale_mm, visible, train_scale_mm)
-        results[name] = _summary(errors_mm, resamples, seed)
+        results[name] = _summarise(errors_mm, resamples, seed)
     return results
 
 
-def mean_pose(train_joints) -> np.ndarray:
+def mean_pose(train_joints: ArrayLike) -> Array:
     """Return the mean of normalised training poses (n, j, 3) -> (j, 3): the best constant guess for P1.
 
-    Averaged over all viewpoints it is a small heap of joints, not a hand, and says nothing under P5.
+    The mean over all viewpoints shrinks to a small heap of joints that is no hand, and so says nothing of P5.
     """
-    return _points("train_joints", train_joints).mean(axis=0)
+    return np.asarray(_as_points("train_joints", train_joints).mean(axis=0))
 
 
-def procrustes_mean_hand(train_joints, *, iterations: int = 100, tolerance: float = 1e-9) -> np.ndarray:
+def procrustes_mean_hand(train_joints: ArrayLike, *, iterations: int = 100, tolerance: float = 1e-9) -> Array:
     """Return the mean hand up to similarity, (n, j, 3) -> (j, 3): the best constant guess for P5.
 
-    Generalised Procrustes analysis: fit every hand to the mean, average, repeat until the mean stands still.
-    It comes back centred on the root, with a reference bone of length one, oriented as the first hand.
+    Generalised Procrustes analysis (Gower, doi:10.1007/BF02291478): align every hand to the mean, average,
+    repeat until the mean no longer changes. The result is centred on the root, has a reference bone of length
+    one and is oriented as the first hand.
 
     Raises:
         ValueError: there is no hand.
     """
-    hands = _points("train_joints", train_joints)
+    hands = _as_points("train_joints", train_joints)
     if len(hands) == 0:
         raise ValueError("train_joints holds no hand; the mean hand needs at least one")
     # Hands of one size weigh alike; fixing the mean's size keeps the fits from shrinking it every round.
-    hands = _unit_size(hands)
+    hands = _centre_and_scale(hands)
     mean = hands[0]
-    pieces = np.array_split(hands, -(-len(hands) // 500))  # whose fits take little memory
+    pieces = np.array_split(hands, -(-len(hands) // 500))  # aligned piece by piece, to save memory
     for _ in range(iterations):
-        fitted = (procrustes_align(piece, np.broadcast_to(mean, piece.shape)).sum(axis=0) for piece in pieces)
-        previous, mean = mean, _unit_size(sum(fitted) / len(hands))
+        sums = (procrustes_align(piece, np.broadcast_to(mean, piece.shape)).sum(axis=0) for piece in pieces)
+        previous, mean = mean, _centre_and_scale(sum(sums) / len(hands))
         if np.abs(mean - previous).max() < tolerance:
             break
     bone = np.linalg.norm(mean[REFERENCE_BONE[1]] - mean[REFERENCE_BONE[0]])
-    return (mean - mean[ROOT]) / bone
+    return np.asarray((mean - mean[ROOT]) / bone)
 
 
-def _points(name: str, points) -> np.ndarray:
+def _as_points(name: str, points: ArrayLike) -> Array:
     """Return points as float64 (..., j, 3)."""
     points = np.asarray(points, dtype=np.float64)
     if points.ndim < 2 or points.shape[-1] != 3:
@@ -307,29 +293,41 @@ def _points(name: str, points) -> np.ndarray:
     return points
 
 
-def _unit_size(hands: np.ndarray) -> np.ndarray:
+def _equal_points(name: str, points: ArrayLike, other_name: str, others: ArrayLike) -> tuple[Array, Array]:
+    """Return both as float64 (..., j, 3), which must be of one shape."""
+    points, others = _as_points(name, points), _as_points(other_name, others)
+    if points.shape != others.shape:
+        raise ValueError(
+            f"{name} has shape {points.shape} but {other_name} {others.shape}; they must be equal"
+        )
+    return points, others
+
+
+def _centre_and_scale(hands: Array) -> Array:
+    """Return hands (..., j, 3) with their mean at the origin and a Frobenius norm of one."""
     centred = hands - hands.mean(axis=-2, keepdims=True)
-    return centred / np.linalg.norm(centred, axis=(-2, -1), keepdims=True)
+    return np.asarray(centred / np.linalg.norm(centred, axis=(-2, -1), keepdims=True))
 
 
-def _summary(errors_mm: np.ndarray, resamples: int, seed: int) -> ProtocolResult:
+def _summarise(errors_mm: Array, resamples: int, seed: int) -> ProtocolResult:
     """Reduce errors (n, j), NaN = not counted, to a `ProtocolResult`."""
     columns = [column[~np.isnan(column)] for column in errors_mm.T]
     seen = [column for column in columns if column.size]
-    area = {}
-    for window in (AUC_THRESHOLDS_MM, HAND3D_THRESHOLDS_MM):
-        area[len(window)] = auc(window, np.mean([pck(column, window) for column in seen], axis=0))
+
+    def area(window: Array) -> float:
+        return auc(window, np.mean([pck(column, window) for column in seen], axis=0))
+
     # AUC is linear in PCK, so each error has an AUC of its own (that of a step), and these can be resampled.
-    first = np.searchsorted(AUC_THRESHOLDS_MM, errors_mm)  # of the thresholds that the error is within
+    first = np.searchsorted(AUC_THRESHOLDS_MM, errors_mm)  # the first threshold that the error is within
     steps = np.array([auc(AUC_THRESHOLDS_MM, t <= AUC_THRESHOLDS_MM) for t in (*AUC_THRESHOLDS_MM, np.inf)])
     own_auc = np.where(np.isnan(errors_mm), np.nan, steps[first])
     return ProtocolResult(
         epe_mm=float(np.mean([column.mean() for column in seen])),
         interval_mm=bootstrap_interval(errors_mm, resamples, seed),
         median_mm=float(np.mean([np.median(column) for column in seen])),
-        auc_20_50=area[len(AUC_THRESHOLDS_MM)],
+        auc_20_50=area(AUC_THRESHOLDS_MM),
         auc_interval=bootstrap_interval(own_auc, resamples, seed),
-        auc_hand3d=area[len(HAND3D_THRESHOLDS_MM)],
+        auc_hand3d=area(HAND3D_THRESHOLDS_MM),
         per_joint_mm=np.array([column.mean() if column.size else np.nan for column in columns]),
         errors_mm=errors_mm,
     )

@@ -1,8 +1,7 @@
-"""The 21-joint hand skeleton: names, tree, reference bone, order maps of the datasets, colours.
+"""The 21-joint hand skeleton: names, tree, reference bone, joint order of RHD, colours.
 
-One joint order is used everywhere inside davae: the wrist, then thumb, index, middle, ring and little
-finger, each from root to tip (the order of FreiHAND, OpenPose and MediaPipe). Readers convert on the
-way in, writers on the way out, and nothing in between ever sees another order.
+All code uses one joint order: the wrist, then thumb, index, middle, ring and little finger, each from root to
+tip (the order of FreiHAND, OpenPose and MediaPipe). Readers of other orders convert to it, writers from it.
 """
 
 import numpy as np
@@ -19,22 +18,22 @@ JOINT_NAMES = (
 )
 JOINTS = len(JOINT_NAMES)
 
-# Parent of each joint; the wrist is its own root and carries -1.
+# Parent of each joint; -1 marks the wrist, which has none.
 PARENTS = np.array([-1, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19])
 
 # (parent, child) of the 20 bones, in the order of their child joint.
 BONES = np.array([(int(p), j) for j, p in enumerate(PARENTS) if p >= 0])
 
 WRIST = 0
-ROOT = 9  # middle MCP: poses and clouds are stored relative to it (paper 4.2; the ancestor pipeline)
+ROOT = 9  # middle MCP: poses and clouds are stored relative to it (paper 4.2)
 REFERENCE_BONE = (9, 10)  # middle MCP to middle PIP: its length is the unit of a normalised pose
 PALM_CENTRE = (0, 9)  # hand3d's palm centre on RHD is the midpoint of these two joints
 
 # RHD lists each finger from tip to palm. The map is its own inverse:
-# davae_joints = rhd_joints[RHD_ORDER] and rhd_joints = davae_joints[RHD_ORDER].
+# our_joints = rhd_joints[RHD_ORDER] and rhd_joints = our_joints[RHD_ORDER].
 RHD_ORDER = np.array([0, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17])
 
-# One colour-blind-safe colour per finger (Okabe-Ito), used by every figure; the wrist is grey.
+# Colour of each finger in all figures: Okabe and Ito's palette, which colour-blind readers can tell apart.
 FINGER_COLOURS = {
     "wrist": "#6b6b6b",
     "thumb": "#d55e00",

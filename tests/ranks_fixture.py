@@ -53,7 +53,7 @@ def saved(job: str, folder: Path, ranks: int = 2) -> list[Any]:
 
 def config_of(folder: Path, **changes: Any) -> Config:
     """The experiment in folder/config.json, with another training schedule where asked for."""
-    config = Config.from_json((folder / "config.json").read_text())
+    config = runs.config_of(folder, Config)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
 
 

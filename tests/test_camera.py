@@ -124,12 +124,12 @@ def test_hand_crop_reaches_the_furthest_visible_joint():
 
 
 @given(rays, points)
-def test_rotated_homography_moves_pixels_as_the_turned_camera_sees_the_points(ray, point):
+def test_rotation_homography_moves_pixels_as_the_turned_camera_sees_the_points(ray, point):
     R = pinhole.view_rotation(ray * [0.3, 0.3, 1])
     turned = R @ point
     assume(turned[2] > 10)
     K_crop = pinhole.crop_camera(K, (160, 150), 70, 128)
-    H = pinhole.rotated_homography(K, R, K_crop)
+    H = pinhole.rotation_homography(K, R, K_crop)
     found = pinhole.apply_homography(H, pinhole.project(point, K))
     expected = pinhole.project(turned, K_crop)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-6)

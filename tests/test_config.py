@@ -2,18 +2,105 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
-from davae.config import ADDED, PRESETS, Config, DataConfig, preset
+from davae.config import (
+    PRESETS,
+    CameraConfig,
+    Config,
+    DataConfig,
+    LossConfig,
+    MaskConfig,
+    ModelConfig,
+    RenderConfig,
+    TrainConfig,
+    preset,
+)
+from davae.config.reading import AT_LEAST_ONE, read_config, to_oldest_json
+from davae.config.schema import ADDED, RENAMED
 from davae.config.settings import experiment
+
+# A run's config.json, as written before any field was added or renamed.
+OLDEST_SMOKE = """\
+{
+  "preset": "smoke",
+  "render": {
+    "train": 64,
+    "val": 16,
+    "test": 32,
+    "size": 320,
+    "seed": 0
+  },
+  "data": {
+    "image_px": 64,
+    "crop": "plain",
+    "scale_min": 0.8,
+    "rotation": 3.141592653589793,
+    "cloud_points": 128,
+    "mask": "none"
+  },
+  "model": {
+    "attention": "sk",
+    "image_px": 64,
+    "width": 8,
+    "blocks": [
+      1,
+      1,
+      1,
+      1
+    ],
+    "stem_stride": 2,
+    "stem_pool": false,
+    "last_stride": 2,
+    "side_heads": 1.0,
+    "head_pool": "mean",
+    "latent_pose": 24,
+    "latent_appearance": 16,
+    "latent_shape": 8,
+    "pose_hidden": 64,
+    "fold_grid": 10,
+    "fold_hidden": 32,
+    "image_width": 8,
+    "image_last_stride": 2
+  },
+  "loss": {
+    "alpha_pose": 1000.0,
+    "alpha_cloud": 100.0,
+    "alpha_image": 1.0,
+    "beta_pose": 10.0,
+    "beta_appearance": 10.0,
+    "beta_shape": 10.0
+  },
+  "train": {
+    "steps": 60,
+    "batch_size": 16,
+    "optimiser": "muon",
+    "learning_rate": 0.004,
+    "schedule": "cosine",
+    "warmup_steps": 10,
+    "final_learning_rate": 1e-07,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+    "average_decay": 0.0,
+    "checkpoint_every": 20,
+    "seed": 0
+  }
+}
+"""
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_json(name):
     config = preset(name)
     assert config.preset == name
-    assert Config.from_json(config.to_json()) == config
+    assert read_config(Config, config.to_json()) == config
+
+
+@pytest.mark.parametrize("kind", [Config, MaskConfig, CameraConfig])
+def test_every_kind_of_config_survives_json(kind):
+    assert read_config(kind, kind().to_json()) == kind()
 
 
 def test_paper_preset_is_the_papers():
@@ -37,6 +124,8 @@ def test_unknown_preset_and_model_are_named():
         preset("lap")
     with pytest.raises(ValueError, match="unknown model 'xa'; choose one of da, na"):
         experiment("smoke", model="xa")
+    with pytest.raises(ValueError, match="crop = 'round': expected one of plain, rotated-camera"):
+        experiment("smoke", crop="round")
 
 
 def test_experiments_vary_a_preset_by_seed_model_and_crop():
@@ -45,21 +134,97 @@ def test_experiments_vary_a_preset_by_seed_model_and_crop():
     assert experiment("laptop") == preset("laptop")
 
 
-def test_runs_older_than_a_field_mean_what_they_meant():
+def test_a_config_of_the_first_version_is_read_and_has_its_old_text():
+    assert read_config(Config, OLDEST_SMOKE) == preset("smoke")
+    assert to_oldest_json(preset("smoke")) == OLDEST_SMOKE
+    moved = dataclasses.replace(preset("smoke"), data=dataclasses.replace(preset("smoke").data, shift=0.1))
+    assert (
+        json.loads(to_oldest_json(moved))["data"].keys() - {"shift"}
+        == json.loads(OLDEST_SMOKE)["data"].keys()
+    )
+    assert read_config(Config, to_oldest_json(moved)) == moved
+
+
+def test_mask_networks_of_the_first_version_are_read():
+    values = json.loads(to_oldest_json(MaskConfig(depths=(1, 2, 3, 4))))
+    assert values["blocks"] == [1, 2, 3, 4] and not ADDED.keys() & values["data"].keys()
+    assert read_config(MaskConfig, json.dumps(values)) == MaskConfig(depths=(1, 2, 3, 4))
+    values["depths"] = [1, 1, 1, 1]  # both names: which of them is meant?
+    with pytest.raises(ValueError, match=r"config: unknown field\(s\) \['blocks'\]"):
+        read_config(MaskConfig, json.dumps(values))
+
+
+def test_tables_of_fields_name_fields_that_there_are():
+    parts = (RenderConfig, DataConfig, ModelConfig, LossConfig, TrainConfig, MaskConfig, CameraConfig)
+    names = {field.name for part in parts for field in dataclasses.fields(part)}
+    assert {*AT_LEAST_ONE, *ADDED, *RENAMED.values()} <= names
+    assert not RENAMED.keys() & names
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "words"),
+    [
+        ("train", "optimiser", "sgd", "config.train.optimiser = 'sgd': expected one of adam, muon"),
+        ("train", "steps", "60", "config.train.steps = '60': expected a whole number of at least 1, such as"),
+        ("train", "steps", True, "config.train.steps = True: expected a whole number"),
+        ("train", "steps", 6.0, "config.train.steps = 6.0: expected a whole number"),
+        ("train", "steps", None, "config.train.steps = None: expected a whole number"),
+        (
+            "train",
+            "warmup_steps",
+            -1,
+            "config.train.warmup_steps = -1: expected a whole number of at least 0",
+        ),
+        ("train", "learning_rate", "fast", "config.train.learning_rate = 'fast': expected a number"),
+        ("train", "learning_rate", True, "config.train.learning_rate = True: expected a number"),
+        (
+            "model",
+            "depths",
+            [0, 1, 1, 1],
+            "config.model.depths = 0,1,1,1: expected 4 whole numbers, each at least 1",
+        ),
+        ("model", "depths", [1, 1, 1], "config.model.depths = 1,1,1: expected 4 whole numbers"),
+        ("model", "depths", 1, "config.model.depths = 1: expected 4 whole numbers"),
+        ("model", "stem_pool", 1, "config.model.stem_pool = 1: expected true or false"),
+        ("data", "image_px", [64], "config.data.image_px = 64: expected a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_words(part, field, value, words):
     values = json.loads(preset("smoke").to_json())
-    for name in ADDED:
-        del values["data"][name]
-    assert Config.from_json(json.dumps(values)) == preset("smoke")
+    values[part][field] = value
+    with pytest.raises(ValueError, match=re.escape(words)):
+        read_config(Config, json.dumps(values))
+
+
+def test_a_whole_number_is_a_number_too():
+    values = json.loads(preset("smoke").to_json())
+    values["loss"]["alpha_image"] = 1
+    read = read_config(Config, json.dumps(values))
+    assert read == preset("smoke") and type(read.loss.alpha_image) is float
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("[]", "config = []"), ('{"data": 3}', "missing field"), ("{", "JSON|Expecting")]
+)
+def test_what_is_no_config_is_refused(text, words):
+    with pytest.raises(ValueError, match=words.replace("[]", r"\[\]")):
+        read_config(Config, text)
+
+
+def test_a_part_must_have_fields():
+    values = json.loads(preset("smoke").to_json()) | {"data": 3}
+    with pytest.raises(ValueError, match=r"config\.data = 3: expected an object with fields"):
+        read_config(Config, json.dumps(values))
 
 
 def test_unknown_and_missing_fields_are_named():
     values = json.loads(preset("smoke").to_json())
     values["train"]["stepz"] = 3
     with pytest.raises(ValueError, match=r"config.train: unknown field\(s\) \['stepz'\]"):
-        Config.from_json(json.dumps(values))
+        read_config(Config, json.dumps(values))
     del values["train"]["stepz"], values["train"]["steps"]
     with pytest.raises(ValueError, match=r"config.train: missing field\(s\) \['steps'\]"):
-        Config.from_json(json.dumps(values))
+        read_config(Config, json.dumps(values))
 
 
 def test_image_sizes_must_agree():

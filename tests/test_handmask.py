@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from davae import figures
 from davae.config import PRESETS, DataConfig, MaskConfig, TrainConfig, mask_preset
+from davae.config.reading import read_config
 from davae.data import predicted
 from davae.data.augment import augment, centre, load_batch
 from davae.data.prepared import PreparedSplit, prepare
@@ -33,6 +34,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from davae.config import MaskConfig
+from davae.config.reading import read_config
 from davae.training import masks
 
 config, data, run, kill_at = sys.argv[1:]
@@ -45,7 +47,7 @@ def step_or_die(self):
 
 masks.MaskTrainer.train_step = step_or_die
 torch.set_num_threads(1)
-masks.train_mask(MaskConfig.from_json(Path(config).read_text()), data, run, progress=False)
+masks.train_mask(read_config(MaskConfig, Path(config).read_text()), data, run, progress=False)
 """
 NEVER = -1
 
@@ -170,7 +172,7 @@ def test_probability_is_the_mean_over_quarter_turns():
 def test_mask_config_survives_json_and_sweep_shares_laptops():
     for name in PRESETS:
         config = mask_preset(name)
-        assert MaskConfig.from_json(config.to_json()) == config
+        assert read_config(MaskConfig, config.to_json()) == config
     assert mask_preset("sweep") == mask_preset("laptop")
 
 
@@ -269,7 +271,7 @@ def test_predicted_masks_are_the_networks_own_row_by_row(mask_run, data, short):
             assert not stored.any()
     about = json.loads((data / predicted.FILE_NAME).read_text())
     assert about["network"] == runs.weights_digest(mask_run) and about["run"] == "mask"
-    assert MaskConfig.from_json(json.dumps(about["config"])) == short
+    assert read_config(MaskConfig, json.dumps(about["config"])) == short
     assert about["iou"] == json.loads((mask_run / "metrics.json").read_text())["test"]["iou"]
 
 

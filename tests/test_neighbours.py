@@ -1,4 +1,6 @@
-"""Nearest losses, by table and by tree, against all pairs in double precision."""
+"""Nearest neighbours, from all pairs and by k-d tree, against all pairs in double precision."""
+
+import sys
 
 import pytest
 import torch
@@ -6,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from davae import losses
-from davae.losses import _by_table, _by_tree, mutual_nearest
+from davae.losses import _search_all_pairs, _search_tree, find_nearest
 
-WAYS = pytest.mark.parametrize("search", [_by_table, _by_tree])
+WAYS = pytest.mark.parametrize("search", [_search_all_pairs, _search_tree])
 
 
 def excess(points, others, found):
@@ -40,20 +42,21 @@ def test_both_ways_agree_and_the_larger_clouds_go_to_the_tree(monkeypatch):
     a, b = torch.randn(3, 600, 3), torch.randn(3, 500, 3)
     assert losses.TREE_PAIRS <= 600 * 500
     asked = []
-    monkeypatch.setattr(losses, "_by_tree", lambda *clouds: asked.append(1) or _by_tree(*clouds))
-    in_b, in_a = mutual_nearest(a, b)
+    monkeypatch.setattr(losses, "_search_tree", lambda *clouds: asked.append(1) or _search_tree(*clouds))
+    in_b, in_a = find_nearest(a, b)
     assert len(asked) == 2
-    assert (in_b == _by_table(a, b)).float().mean() > 0.999  # ties to within rounding may differ
-    assert (in_a == _by_table(b, a)).float().mean() > 0.999
-    mutual_nearest(a[:, :100], b)
+    assert (in_b == _search_all_pairs(a, b)).float().mean() > 0.999  # ties to within rounding may differ
+    assert (in_a == _search_all_pairs(b, a)).float().mean() > 0.999
+    find_nearest(a[:, :100], b)
     assert len(asked) == 2
 
 
-def test_without_scipy_the_table_serves_all(monkeypatch):
-    monkeypatch.setattr(losses, "find_spec", lambda name: None)
-    monkeypatch.setattr(losses, "_by_tree", lambda *clouds: pytest.fail("SciPy is not there"))
-    a = torch.randn(1, 600, 3)
-    assert (mutual_nearest(a, a)[0] == torch.arange(600)).all()
+def test_small_clouds_need_no_scipy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.spatial", None)  # importing it fails
+    a = torch.randn(1, 400, 3)
+    assert (find_nearest(a, a)[0] == torch.arange(400)).all()
+    with pytest.raises(ImportError):
+        find_nearest(*[torch.randn(1, 600, 3)] * 2)
 
 
 @WAYS

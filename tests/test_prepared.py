@@ -136,7 +136,7 @@ def test_pixels_behind_a_turned_camera_are_padding():
     image = np.full((64, 64, 3), 200, np.uint8)
     R = pinhole.view_rotation(pinhole.pixel_ray((0, 31.5), K))
     K_crop = pinhole.crop_camera(K, (31.5, 31.5), 200, 64)
-    H = pinhole.rotated_homography(K, R, K_crop)
+    H = pinhole.rotation_homography(K, R, K_crop)
     uv = np.stack(np.meshgrid(np.arange(64), np.arange(64)), axis=-1)
     rays = np.concatenate([uv, np.ones((64, 64, 1))], -1) @ np.linalg.inv(H).T
     behind = rays[..., 2] <= 0
@@ -188,11 +188,11 @@ def test_the_window_in_the_middle_is_the_test_crop(crop):
     )
     K, R = record.K, pinhole.view_rotation(pinhole.pixel_ray(record.uv_px[9], record.K))
     turn = R if crop == "rotated-camera" else np.eye(3)
-    uv = pinhole.apply_homography(pinhole.rotated_homography(K, turn, K), record.uv_px)
+    uv = pinhole.apply_homography(pinhole.rotation_homography(K, turn, K), record.uv_px)
     K_test = pinhole.crop_camera(K, *pinhole.hand_crop(uv, record.visible), 64)
     np.testing.assert_allclose(window[0], K_test[:2, 2], atol=1e-3)
     np.testing.assert_allclose(row["camera"][0, 0], K_test[0, 0], rtol=1e-5)
-    direct = warp_image(record.image, pinhole.rotated_homography(K, turn, K_test), 64)
+    direct = warp_image(record.image, pinhole.rotation_homography(K, turn, K_test), 64)
     cut = row["images"][start : start + 64, start : start + 64]
     assert np.abs(direct.astype(int) - cut).max() <= 1
 
@@ -343,7 +343,7 @@ def test_project_finds_the_annotated_pixels(root, tmp_path, crop):
             uv[:, 0] = 319 - uv[:, 0]
             K = pinhole.mirror_camera(K, 320)
         turn = split.rotation[index] if crop == "rotated-camera" else np.eye(3)
-        H = pinhole.rotated_homography(K, turn, split.camera[index])
+        H = pinhole.rotation_homography(K, turn, split.camera[index])
         np.testing.assert_allclose(everything[index], pinhole.apply_homography(H, uv), atol=0.01)
         np.testing.assert_allclose(split.project(split.joints[index], index), everything[index])
         expected = record.joints_mm * [-1 if record.side == "left" else 1, 1, 1]

@@ -104,7 +104,7 @@ def test_the_size_of_the_input_changes_data_and_network_together(tiny):
 
 
 def test_a_field_of_several_values_is_set_by_commas(tiny):
-    assert apply_settings(tiny, ["model.blocks=3,4,6,3"]).model.blocks == (3, 4, 6, 3)
+    assert apply_settings(tiny, ["model.depths=3,4,6,3"]).model.depths == (3, 4, 6, 3)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,14 @@ def test_a_field_of_several_values_is_set_by_commas(tiny):
     [
         (["train.steps"], r"--set 'train.steps': expected NAME=VALUE, such as train.steps=9000"),
         (["train.steps=1,2"], "found several values; a run has one"),
-        (["model.blocks=2,2"], "model.blocks = .*expected 4 values, such as 1,1,1,1"),
-        (["model.blocks=2"], "expected 4 values"),
-        (["model.blocks=0,2,2,2"], "model.blocks = 0,2,2,2: expected whole numbers, each of at least 1"),
+        (
+            ["model.depths=2,2"],
+            "model.depths = 2,2: expected 4 whole numbers, each at least 1, such as 3,4,6,3",
+        ),
+        (["model.depths=2"], "expected 4 whole numbers"),
+        (["model.depths=0,2,2,2"], "model.depths = 0,2,2,2: expected 4 whole numbers, each at least 1"),
         (["beta_ratio=1,2"], "expected a positive number"),
-        (["model.blocks=2,2,2,x"], "expected 4 values"),
+        (["model.depths=2,2,2,x"], "expected 4 whole numbers"),
         (["train.steps=1", "train.steps=2"], "train.steps is given twice"),
         (["train.step=1"], "unknown variable 'train.step'; did you mean train.steps"),
     ],
@@ -131,7 +134,7 @@ def test_settings_that_make_no_sense_are_told(tiny, texts, words):
     [
         ({"gamma": [1.0]}, "unknown variable 'gamma'; choose one of beta_ratio"),
         ({"train.speed": [1.0]}, "unknown variable 'train.speed'"),
-        ({"train.steps": ["many"]}, "expected a value of type int, such as 6"),
+        ({"train.steps": ["many"]}, "expected a whole number of at least 1, such as 1000"),
         ({"beta_ratio": [-1.0]}, "expected a positive number"),
         ({"beta_ratio": ["high"]}, "expected a positive number"),
         ({"model": ["xx"]}, "choose one of da, na, se"),

@@ -26,6 +26,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from davae.config import Config
+from davae.config.reading import read_config
 from davae.training import loop
 
 config, data, run, kill_at = sys.argv[1:]
@@ -38,7 +39,7 @@ def step_or_die(self):
 
 loop.Trainer.train_step = step_or_die
 torch.set_num_threads(1)
-loop.train(Config.from_json(Path(config).read_text()), data, run, progress=False)
+loop.train(read_config(Config, Path(config).read_text()), data, run, progress=False)
 """
 NEVER = -1
 

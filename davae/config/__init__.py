@@ -1,12 +1,11 @@
-"""What an experiment is: its fields (`schema`), named ones (`presets`), changes to them (`settings`)."""
+"""What an experiment is: its fields (`schema`), presets, how it is read from a file and changed by name."""
 
-from davae.config.presets import PRESETS, camera_schedule, mask_preset, preset
+from davae.config.camera import CameraConfig, camera_schedule
+from davae.config.presets import PRESETS, mask_preset, preset
 from davae.config.schema import (
-    ADDED,
     BLOCKS,
     TERMS,
     VARIANTS,
-    CameraConfig,
     Config,
     DataConfig,
     LossConfig,
@@ -18,7 +17,7 @@ from davae.config.schema import (
 )
 
 __all__ = [
-    "ADDED", "BLOCKS", "PRESETS", "TERMS", "VARIANTS", "CameraConfig", "Config", "DataConfig",
-    "LossConfig", "MaskConfig", "ModelConfig", "RenderConfig", "Saved", "TrainConfig", "camera_schedule",
-    "mask_preset", "preset",
+    "BLOCKS", "PRESETS", "TERMS", "VARIANTS", "CameraConfig", "Config", "DataConfig", "LossConfig",
+    "MaskConfig", "ModelConfig", "RenderConfig", "Saved", "TrainConfig", "camera_schedule", "mask_preset",
+    "preset",
 ]  # fmt: skip

@@ -1,22 +1,22 @@
-"""What a run is made of: frozen dataclasses, the five presets, and a JSON round trip.
+"""The fields of a run, as frozen dataclasses that can be written as JSON.
 
 A `Config` holds what shapes a result and nothing else: equal configs, data and code are one experiment.
-
-Presets: `smoke` proves that everything runs (seconds), `laptop` learns on two cores (minutes), `sweep` is
-small enough to be run dozens of times, `gpu` wants a GPU, `paper` is the size and schedule of section 4.2.
 """
 
 import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Literal
 
 BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
-# Models by what is in their heads: da-VAE, na-VAE without attention (paper 4.4), and a third, our question.
-VARIANTS = {"da": "sk", "na": "none", "se": "se"}
-ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}  # fields that older runs lack
+Attention = Literal["sk", "none", "se"]  # in the heads: selective kernels, none, or squeeze-excitation
+# Name of a model -> its attention: da-VAE, na-VAE (paper 4.4), and a third variant of ours.
+VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
+# How configs of older versions differ: fields they lack, with the value they meant, and old names of fields.
+ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}
+RENAMED = {"blocks": "depths"}
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,27 @@ class DataConfig:
     crop: Literal["plain", "rotated-camera"] = "plain"  # the paper's crop, or the exact one
     scale_min: float = 0.8  # augmentation: hand scale U[scale_min, scale_max]
     rotation: float = math.pi  # augmentation: in-plane rotation U[-rotation, rotation], radians
-    scale_max: float = 1.0  # beyond 1, and shifted, for photos that are cropped by guess
-    shift: float = 0.0  # of the hand in the crop, U[-shift, shift] of its side in u and in v
+    scale_max: float = 1.0  # above 1, together with `shift`, for photos that are cropped by guess
+    shift: float = 0.0  # augmentation: moves the hand in the crop by U[-shift, shift] of its side in u and v
     cloud_points: int = 2048  # target points drawn per step
-    mask: Literal["none", "truth", "network"] = "none"  # by which the input is laid over grey
-    blur: float = 0.0  # of half the inputs, by a Gaussian of U[0, blur] of their side: photos out of focus
-    steady_target: bool = False  # zoom and shift move the input alone, not what the image decoder returns
+    mask: Literal["none", "truth", "network"] = "none"  # which mask hides the background of the input
+    blur: float = 0.0  # augmentation: blurs half the inputs by a Gaussian of U[0, blur] of their side
+    steady_target: bool = False  # zoom and shift move the input, but not the image decoder's target
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of da-VAE (paper 3.2), or of another of `VARIANTS`."""
 
-    attention: Literal["sk", "none", "se"] = "sk"  # selective kernels, none, or squeeze-excitation
+    attention: Attention = "sk"
     image_px: int = 256
     width: int = 64  # channels of the stem; layers have 1, 2, 4, 8 times as many
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)  # residual blocks per layer, as ResNet-34
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)  # residual blocks per layer, as ResNet-34
     stem_stride: int = 2
     stem_pool: bool = True  # small presets drop some strides, so that layer4's map is at least 4 x 4
     last_stride: int = 2  # of layer4
     side_heads: float = 1.0  # width of the appearance and shape heads relative to the pose head's
-    head_pool: Literal["mean", "none"] = "mean"  # over layer4's map, as ResNet; "none" keeps where things are
+    head_pool: Literal["mean", "none"] = "mean"  # of layer4's map, as ResNet; "none" keeps positions
     latent_pose: int = 24
     latent_appearance: int = 16
     latent_shape: int = 8
@@ -66,17 +66,22 @@ class ModelConfig:
     fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet
     fold_hidden: int = 512
     image_width: int = 32  # channels of the image decoder's last hidden map
-    image_last_stride: int = 2  # of its last layer; 4 leaves out the widest and dearest map
+    image_last_stride: int = 2  # of its last layer; 4 leaves out its largest map, the slowest to compute
 
     def head_widths(self, block: str) -> tuple[int, int]:
-        """Channels of layer3 and layer4 in the head of a block of z."""
+        """Return the channels of layer3 and layer4 in the head of a block of z."""
         share = 1.0 if block == "pose" else self.side_heads
         return int(4 * self.width * share), int(8 * self.width * share)
 
     @property
+    def variant(self) -> str:
+        """Its name in `VARIANTS`."""
+        return next(name for name, attention in VARIANTS.items() if attention == self.attention)
+
+    @property
     def title(self) -> str:
-        """Such as "da-VAE"."""
-        return next(f"{name}-VAE" for name, attention in VARIANTS.items() if attention == self.attention)
+        """Its name in tables and figures, such as "da-VAE"."""
+        return f"{self.variant}-VAE"
 
     @property
     def last_px(self) -> int:
@@ -94,10 +99,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of Eq. 3. The reductions they go with are fixed in `davae.losses`.
+    """Weights of Eq. 3, for the reductions of `davae.losses`.
 
-    Only ratios are known from the paper (4.3): beta/alpha_image in 3..30, alpha_pose/alpha_image >= 1000,
-    alpha_cloud/alpha_image >= 100; absolute values are our choice.
+    The paper gives only ratios (4.3): beta/alpha_image in 3..30, alpha_pose/alpha_image >= 1000,
+    alpha_cloud/alpha_image >= 100. Absolute values are our choice.
     """
 
     alpha_pose: float = 1000.0
@@ -114,29 +119,25 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 32
-    optimiser: Literal["adam", "muon"] = "adam"  # muon: for the weight matrices; see `davae.training.muon`
+    optimiser: Literal["adam", "muon"] = "adam"  # muon moves weight matrices alone: `davae.training.muon`
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "milestones"] = "cosine"
     warmup_steps: int = 100  # linear warm-up of the cosine schedule
     final_learning_rate: float = 1e-7
-    weight_decay: float = 0.0  # of what AdamW moves; Muon has none
+    weight_decay: float = 0.0  # for weights that AdamW moves; Muon has none
     clip_norm: float = 0.0  # 0 = no clipping
-    average_decay: float = 0.0  # of the weights' moving average, used at test, each fourth step; 0 = none
+    average_decay: float = 0.0  # of the moving average of the weights, every 4th step, used at test; 0 = none
     checkpoint_every: int = 200  # steps between resume points
     seed: int = 0
 
 
+@dataclass(frozen=True)
 class Saved:
-    """A dataclass with a JSON round trip."""
+    """A config that is saved with a run; `davae.config.reading` reads it back."""
 
     def to_json(self) -> str:
         """Return the config as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Rebuild a config from `to_json`'s text; unknown and missing fields are errors, bar `ADDED`."""
-        return _build(cls, json.loads(text), "config")
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Config(Saved):
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.data.image_px != self.model.image_px:
             raise ValueError(
                 f"config: data.image_px is {self.data.image_px} but model.image_px is "
@@ -160,42 +161,12 @@ class Config(Saved):
 
 @dataclass(frozen=True)
 class MaskConfig(Saved):
-    """One hand mask network (paper 3.2); no part of `Config`, which names its masks by their digest."""
+    """One hand mask network (paper 3.2), which is trained before da-VAE and apart from it."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    width: int = 64  # of the ResNet, as `ModelConfig`
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    width: int = 64  # this and the next three as in `ModelConfig`
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
     stem_stride: int = 2
     stem_pool: bool = True
     decoder: int = 64  # channels of the decoder
     train: TrainConfig = field(default_factory=TrainConfig)
-
-
-@dataclass(frozen=True)
-class CameraConfig(Saved):
-    """A camera head on a da-VAE of `model`."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    channels: tuple[int, int] = (64, 128)  # of its two layers
-    hidden: int = 128
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-
-def _build(cls: type, values: dict[str, Any], where: str):
-    """Build dataclass `cls` from plain `values`, naming any field that should not, or does not, exist."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    values = {name: value for name, value in ADDED.items() if name in fields} | values
-    if unknown := sorted(values.keys() - fields.keys()):
-        raise ValueError(f"{where}: unknown field(s) {unknown}; known are {sorted(fields)}")
-    if missing := sorted(fields.keys() - values.keys()):
-        raise ValueError(f"{where}: missing field(s) {missing}; was it written by another version?")
-    built = {}
-    for name, value in values.items():
-        kind = fields[name].type
-        if dataclasses.is_dataclass(kind):
-            value = _build(kind, value, f"{where}.{name}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        built[name] = value
-    return cls(**built)

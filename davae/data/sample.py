@@ -20,7 +20,7 @@ from synthhand.pinhole import (
     depth_to_points,
     hand_crop,
     pixel_ray,
-    rotated_homography,
+    rotation_homography,
     view_rotation,
 )
 from synthhand.skeleton import JOINTS, REFERENCE_BONE, ROOT
@@ -137,10 +137,10 @@ def _crop(
     of the view-normalised frame.
     """
     turn = rotation if data.crop == "rotated-camera" else np.eye(3)
-    uv = apply_homography(rotated_homography(record.K, turn, record.K), record.uv_px)
+    uv = apply_homography(rotation_homography(record.K, turn, record.K), record.uv_px)
     centre, half = hand_crop(uv, visible)
     camera = crop_camera(record.K, centre, half * side / data.image_px, side)
-    return camera, rotated_homography(record.K, turn, camera)
+    return camera, rotation_homography(record.K, turn, camera)
 
 
 def _hand_points(

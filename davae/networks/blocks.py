@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def conv3x3(channels_in: int, channels_out: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -17,15 +18,14 @@ def conv3x3(channels_in: int, channels_out: int, *, stride: int = 1, dilation: i
 
 
 class SelectiveKernel(nn.Module):
-    """Selective-kernel convolution (paper 3.3; Li et al. 2019): split, fuse, select.
+    """Selective-kernel convolution (paper 3.3; arXiv:1903.06586): split, fuse, select.
 
-    Two 3x3 branches, one dilated by 2 (standing for 5x5), are summed, pooled to one vector and turned into a
-    softmax *across branches* for every channel; the output is the branches' weighted sum.
+    Two 3x3 branches, one dilated by 2 (which covers 5x5), are summed, pooled to one vector and turned into a
+    softmax *across branches* for every channel; the output is the weighted sum of the branches.
 
     Differs from the SK paper: the input channels are split between the branches (as timm's `split_input`)
-    and not grouped. That keeps the number of weights of the plain 3x3 convolution, so that da-VAE and na-VAE
-    are "equivalent" in parameters, as paper 4.4 asks. Reduction width: `reduced` (the paper's L = 32 at
-    full size).
+    and not grouped. The layer then has as many weights as a plain 3x3 convolution, so that da-VAE and na-VAE
+    are "equivalent" in parameters, as paper 4.4 asks. `reduced` is the SK paper's reduction width d.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int, reduced: int):
@@ -48,38 +48,37 @@ class SelectiveKernel(nn.Module):
     def attention(self, maps: list[Tensor]) -> Tensor:
         """Return the branch weights (b, 2, c), which sum to 1 over the branches."""
         b, c, _, _ = maps[0].shape
-        pooled = (maps[0] + maps[1]).mean(dim=(2, 3))
-        return self.select(self.fuse(pooled)).view(b, 2, c).softmax(dim=1)
+        logits: Tensor = self.select(self.fuse((maps[0] + maps[1]).mean(dim=(2, 3))))
+        return logits.view(b, 2, c).softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
-        # Each half in one piece: convolving it where it lies costs a sixth more.
+        # Convolving the halves as strided views of x takes a sixth more time than copying them first.
         last = x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         halves = (half.contiguous(memory_format=layout) for half in x.chunk(2, dim=1))
-        maps = [branch(half) for branch, half in zip(self.branches, halves, strict=True)]
+        maps: list[Tensor] = [branch(half) for branch, half in zip(self.branches, halves, strict=True)]
         weights = self.attention(maps)[..., None, None]
         return maps[0] * weights[:, 0] + maps[1] * weights[:, 1]
 
 
 class BasicBlock(nn.Module):
-    """ResNet-34's block: two 3x3 convolutions around a skip connection."""
+    """ResNet-34's block (arXiv:1512.03385): two 3x3 convolutions around a skip connection."""
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1):
         super().__init__()
         self.conv1 = conv3x3(channels_in, channels_out, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels_out)
-        self.relu = nn.ReLU(inplace=True)
         self.conv2 = conv3x3(channels_out, channels_out)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.weigh = nn.Identity()
-        self.downsample = _shortcut(channels_in, channels_out, stride)
+        self.weigh: nn.Module = nn.Identity()
+        self.downsample = _skip_connection(channels_in, channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
-        y = self.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.weigh(self.bn2(self.conv2(y)))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return F.relu(y + self.downsample(x), inplace=True)
 
 
 class SelectiveKernelBlock(nn.Module):
@@ -88,19 +87,18 @@ class SelectiveKernelBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, reduced: int):
         super().__init__()
         self.selective = SelectiveKernel(channels_in, channels_out, stride=stride, reduced=reduced)
-        self.relu = nn.ReLU(inplace=True)
         self.conv2 = conv3x3(channels_out, channels_out)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.downsample = _shortcut(channels_in, channels_out, stride)
+        self.downsample = _skip_connection(channels_in, channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
         y = self.bn2(self.conv2(self.selective(x)))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return F.relu(y + self.downsample(x), inplace=True)
 
 
 class SqueezeExcitation(nn.Module):
-    """Weigh each channel by a number in (0, 1) that depends on all channels' means (Hu et al. 2018)."""
+    """Weigh each channel by a number in (0, 1) that depends on all channels' means (arXiv:1709.01507)."""
 
     def __init__(self, channels: int, reduced: int):
         super().__init__()
@@ -108,12 +106,12 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) to the same shape."""
-        weights = self.excite(self.squeeze(x.mean(dim=(2, 3))).relu()).sigmoid()
+        weights: Tensor = self.excite(F.relu(self.squeeze(x.mean(dim=(2, 3))))).sigmoid()
         return x * weights[..., None, None]
 
 
 class SqueezeExcitationBlock(BasicBlock):
-    """ResNet-34's block whose channels are weighed before they join the skip connection."""
+    """ResNet-34's block with squeeze-excitation before the sum with its skip connection."""
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, reduced: int):
         super().__init__(channels_in, channels_out, stride=stride)
@@ -121,15 +119,15 @@ class SqueezeExcitationBlock(BasicBlock):
 
 
 def residual_layer(
-    block: Callable[..., nn.Module], channels_in: int, channels_out: int, *, blocks: int, stride: int
+    block: Callable[..., nn.Module], channels_in: int, channels_out: int, *, depth: int, stride: int
 ) -> nn.Sequential:
-    """Return `blocks` residual blocks in a row, of which the first changes width and size."""
+    """Return `depth` residual blocks in a row, of which the first changes width and size."""
     first = block(channels_in, channels_out, stride=stride)
-    return nn.Sequential(first, *(block(channels_out, channels_out) for _ in range(blocks - 1)))
+    return nn.Sequential(first, *(block(channels_out, channels_out) for _ in range(depth - 1)))
 
 
 def initialise(module: nn.Module) -> None:
-    """He initialisation of every convolution and linear layer below `module`, in place."""
+    """Initialise every convolution and linear layer below `module` as He et al. (arXiv:1502.01852)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
@@ -137,15 +135,15 @@ def initialise(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def full_precision(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply `layer` in fp32, also under autocast: last layers decide millimetres."""
+def run_in_fp32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply `layer` in fp32, also under autocast: the rounding of last layers costs millimetres."""
     with torch.autocast(x.device.type, enabled=False):
         return layer(x.float())
 
 
-def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
+def _skip_connection(channels_in: int, channels_out: int, stride: int) -> nn.Module:
     if stride == 1 and channels_in == channels_out:
-        return None
+        return nn.Identity()
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), nn.BatchNorm2d(channels_out)
     )

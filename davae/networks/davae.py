@@ -1,4 +1,4 @@
-"""da-VAE and its variants: the network of paper section 3.2, Fig. 1."""
+"""da-VAE and its variants: the network of section 3.2 and Fig. 1 of doi:10.1007/s10044-021-01048-x."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Decoded(NamedTuple):
 
 
 class DaVAEOutput(NamedTuple):
-    """One pass: the decoded triple, the posterior and the code that was decoded."""
+    """One pass: what was decoded, the posterior, and the code that was decoded."""
 
     pose: Tensor  # (b, j, 3) normalised joints
     cloud: Tensor  # (b, p, 3) normalised points
@@ -45,10 +45,10 @@ class DaVAE(nn.Module):
         self.cloud_decoder = CloudDecoder(config)
         self.image_decoder = ImageDecoder(config)
         initialise(self)
-        for head in self.encoder.heads.values():
+        for block, head in self.encoder.heads.items():
             # Start with small means and little noise, so that no decoder first learns to ignore its code.
-            nn.init.normal_(head.fc.weight, std=0.01)
-            nn.init.constant_(head.fc.bias[head.fc.out_features // 2 :], -2.0)
+            nn.init.normal_(head.get_parameter("fc.weight"), std=0.01)
+            nn.init.constant_(head.get_parameter("fc.bias")[config.latent_sizes[block] :], -2.0)
 
     @property
     def latents(self) -> int:
@@ -64,7 +64,8 @@ class DaVAE(nn.Module):
         px = self.config.image_px
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, px, px):
             raise ValueError(f"DaVAE takes images of shape (b, 3, {px}, {px}), found {tuple(image.shape)}")
-        return self.encoder(image)
+        posterior: Posterior = self.encoder(image)
+        return posterior
 
     def decode(self, z: dict[str, Tensor]) -> Decoded:
         """Decode a code given as block -> (b, z)."""
@@ -79,15 +80,15 @@ class DaVAE(nn.Module):
 
         Args:
             image: (b, 3, h, w) on [0, 1].
-            noise: (b, z) standard normal draws for z = mean + exp(logvar / 2) * noise. When absent, a model
-                in training mode draws its own and one in evaluation mode takes the mean.
+            noise: (b, z) standard normal draws for z = mean + exp(logvar / 2) * noise. The default is to
+                draw them in training mode, and z = mean in evaluation mode.
         """
         posterior = self.encode(image)
         if noise is None and self.training:
             noise = torch.randn(image.shape[0], self.latents, device=image.device)
         z = posterior.means
         if noise is not None:
-            draws = noise.split(list(self.config.latent_sizes.values()), dim=1)
+            draws = torch.split(noise, list(self.config.latent_sizes.values()), dim=1)
             z = {
                 block: z[block] + torch.exp(0.5 * posterior.logvars[block]) * draw
                 for block, draw in zip(BLOCKS, draws, strict=True)

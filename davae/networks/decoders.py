@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from davae.config import ModelConfig
-from davae.networks.blocks import full_precision
+from davae.networks.blocks import run_in_fp32
 from synthhand.skeleton import JOINTS
 
 GRID_HALF_WIDTH = 0.3  # FoldingNet's sheet is [-0.3, 0.3]^2
@@ -28,14 +28,14 @@ class PoseDecoder(nn.Sequential):
 
     def forward(self, z_pose: Tensor) -> Tensor:
         """Decode joints in fp32."""
-        return full_precision(super().forward, z_pose).view(-1, JOINTS, 3)
+        return run_in_fp32(super().forward, z_pose).view(-1, JOINTS, 3)
 
 
 class Fold(nn.Module):
-    """One fold: a shared per-point network on (code, point) that returns a new 3D point.
+    """One fold of FoldingNet: a network that maps (code, point) to a new 3D point, shared by all points.
 
-    The first layer of the concatenated (code, point) is computed as the sum of its two parts, so that the
-    code's part is computed once a sample, not once a point. Same weights, same result, no tiled code.
+    The first layer of the concatenated (code, point) is computed as the sum of its two parts: the code's part
+    is then computed once per sample, not once per point.
     """
 
     def __init__(self, code: int, point: int, hidden: int):
@@ -48,11 +48,13 @@ class Fold(nn.Module):
     def forward(self, code: Tensor, points: Tensor) -> Tensor:
         """Fold points (p, d) or (b, p, d) by codes (b, z) into (b, p, 3)."""
         x = torch.relu(self.code(code).unsqueeze(1) + self.point(points))
-        return full_precision(self.out, torch.relu(self.hidden(x)))
+        return run_in_fp32(self.out, torch.relu(self.hidden(x)))
 
 
 class CloudDecoder(nn.Module):
-    """(z_pose, z_shape) to a cloud (b, p, 3): FoldingNet's two folds of a square sheet (paper ref. 37)."""
+    """(z_pose, z_shape) to a cloud (b, p, 3): two folds of a square sheet (FoldingNet, arXiv:1712.07262)."""
+
+    sheet: Tensor  # (fold_grid^2, 2)
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -65,15 +67,25 @@ class CloudDecoder(nn.Module):
     def forward(self, z_pose: Tensor, z_shape: Tensor) -> Tensor:
         """Decode clouds of fold_grid^2 points, in fp32."""
         code = torch.cat([z_pose, z_shape], dim=1)
-        return self.second(code, self.first(code, self.sheet))
+        cloud: Tensor = self.second(code, self.first(code, self.sheet))
+        return cloud
+
+
+def _enlarging_stage(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
 
 
 class ImageDecoder(nn.Module):
     """The whole of z to an image (b, 3, h, w): transposed convolutions, BatchNorm, ReLU; sigmoid at the end.
 
-    A linear layer makes a map of 4 to 7 pixels a side; each stage doubles it. Channels double toward the
-    small end, up to 16 times `image_width`. A last stride of 4 is taken in sub-pixel form (Shi et al. 2016):
-    a convolution whose 16 x 3 outputs are the 4 x 4 pixels, which a processor does several times as fast.
+    A linear layer makes a map of 4 to 7 pixels a side; each stage doubles it. The last hidden map has
+    `image_width` channels, the one before it twice as many, up to 16 times. A last stride of 4 is computed in
+    sub-pixel form (arXiv:1609.05158): a convolution whose 16 x 3 outputs are the 4 x 4 pixels, several times
+    as fast on a CPU.
     """
 
     def __init__(self, config: ModelConfig):
@@ -88,33 +100,24 @@ class ImageDecoder(nn.Module):
             raise ValueError(
                 f"image_last_stride is {config.image_last_stride}; the image decoder knows 2 and 4"
             )
-        self.start_px = config.image_px // 2**doublings
+        start_px = config.image_px // 2**doublings
         stages = doublings - config.image_last_stride // 2
         widths = [config.image_width * min(2**k, 16) for k in range(stages, -1, -1)]
-        self.start_width = widths[0]
         self.start = nn.Sequential(
-            nn.Linear(sum(config.latent_sizes.values()), widths[0] * self.start_px**2),
-            nn.Unflatten(1, (widths[0], self.start_px, self.start_px)),
+            nn.Linear(sum(config.latent_sizes.values()), widths[0] * start_px**2),
+            nn.Unflatten(1, (widths[0], start_px, start_px)),
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         )
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
-                    nn.BatchNorm2d(narrow),
-                    nn.ReLU(inplace=True),
-                )
-                for wide, narrow in pairwise(widths)
-            )
-        )
+        self.stages = nn.Sequential(*(_enlarging_stage(wide, narrow) for wide, narrow in pairwise(widths)))
+        self.out: nn.Module
         if config.image_last_stride == 2:
             self.out = nn.ConvTranspose2d(widths[-1], 3, 4, stride=2, padding=1)
         else:
             self.out = nn.Sequential(nn.Conv2d(widths[-1], 48, 3, padding=1), nn.PixelShuffle(4))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Decode images on [0, 1]; the last layer runs in fp32, in sub-pixel form only the sigmoid."""
+        """Decode images on [0, 1]; the last layer runs in fp32; in sub-pixel form, only the sigmoid does."""
         x = self.stages(self.start(z).contiguous(memory_format=torch.channels_last))
-        x = self.out(x).float() if isinstance(self.out, nn.Sequential) else full_precision(self.out, x)
+        x = self.out(x).float() if isinstance(self.out, nn.Sequential) else run_in_fp32(self.out, x)
         return torch.sigmoid(x)

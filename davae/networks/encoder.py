@@ -1,17 +1,19 @@
 """The encoder of da-VAE (paper 3.2): one shared trunk, three heads, a Gaussian posterior per block of z."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from davae.config import BLOCKS, ModelConfig
+from davae.config import BLOCKS, MaskConfig, ModelConfig
 from davae.networks.blocks import (
     BasicBlock,
     SelectiveKernelBlock,
     SqueezeExcitationBlock,
-    full_precision,
     residual_layer,
+    run_in_fp32,
 )
 
 # Bounds of the log variance: exp(-12) is far below any useful noise, exp(8) far above the prior's.
@@ -25,23 +27,30 @@ class Posterior(NamedTuple):
     logvars: dict[str, Tensor]
 
 
-class Trunk(nn.Module):
-    """Stem, layer1 and layer2 of ResNet-34: (b, 3, h, w) to (b, 2 width, h / 8, w / 8) at full strides."""
+class ResNetBase(nn.Module):
+    """Stem, layer1 and layer2 of ResNet-34 (arXiv:1512.03385), under torchvision's names."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig | MaskConfig):
         super().__init__()
         width = config.width
         self.conv1 = nn.Conv2d(3, width, 7, stride=config.stem_stride, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
-        self.layer1 = residual_layer(BasicBlock, width, width, blocks=config.blocks[0], stride=1)
-        self.layer2 = residual_layer(BasicBlock, width, 2 * width, blocks=config.blocks[1], stride=2)
+        self.layer1 = residual_layer(BasicBlock, width, width, depth=config.depths[0], stride=1)
+        self.layer2 = residual_layer(BasicBlock, width, 2 * width, depth=config.depths[1], stride=2)
+
+    def stem(self, image: Tensor) -> Tensor:
+        """Map images on [0, 1] (b, 3, h, w) to (b, width, h / stride, w / stride), before pooling."""
+        return F.relu(self.bn1(self.conv1(2.0 * image - 1.0)), inplace=True)
+
+
+class Trunk(ResNetBase):
+    """The features that all heads share."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images on [0, 1] (b, 3, h, w) to shared features."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(2.0 * image - 1.0))))
-        return self.layer2(self.layer1(x))
+        """Map images on [0, 1] (b, 3, h, w) to (b, 2 width, h / 8, w / 8), at full strides."""
+        features: Tensor = self.layer2(self.layer1(self.maxpool(self.stem(image))))
+        return features
 
 
 class Head(nn.Module):
@@ -49,31 +58,30 @@ class Head(nn.Module):
 
     def __init__(self, config: ModelConfig, block: str):
         super().__init__()
-        channels, (third, fourth) = 2 * config.width, config.head_widths(block)
-        layers = (
-            ("layer3", third, config.blocks[2], 2),
-            ("layer4", fourth, config.blocks[3], config.last_stride),
-        )
-        for name, wide, blocks, stride in layers:
-            # max(C/16, 32) at full width, the SK paper's r = 16 and L = 32; L in proportion below it.
-            reduced = max(wide // 16, third // 8)
-            kind = {
-                "sk": partial(SelectiveKernelBlock, reduced=reduced),
-                "se": partial(SqueezeExcitationBlock, reduced=reduced),
-                "none": BasicBlock,
-            }[config.attention]
-            setattr(self, name, residual_layer(kind, channels, wide, blocks=blocks, stride=stride))
-            channels = wide
+        third, fourth = config.head_widths(block)
+        kinds: dict[str, Callable[..., nn.Module]] = {
+            "sk": SelectiveKernelBlock, "se": SqueezeExcitationBlock, "none": BasicBlock
+        }  # fmt: skip
+
+        def layer(channels_in: int, channels_out: int, depth: int, stride: int) -> nn.Sequential:
+            kind = kinds[config.attention]
+            if config.attention != "none":
+                # max(C/16, 32) at full width, the SK paper's r = 16 and L = 32; L in proportion below it.
+                kind = partial(kind, reduced=max(channels_out // 16, third // 8))
+            return residual_layer(kind, channels_in, channels_out, depth=depth, stride=stride)
+
+        self.layer3 = layer(2 * config.width, third, config.depths[2], 2)
+        self.layer4 = layer(third, fourth, config.depths[3], config.last_stride)
         self.pooled = config.head_pool == "mean"
         self.places = config.last_px**2
-        self.fc = nn.Linear(channels * (1 if self.pooled else self.places), 2 * config.latent_sizes[block])
+        self.fc = nn.Linear(fourth * (1 if self.pooled else self.places), 2 * config.latent_sizes[block])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map the trunk's features to mean and log variance, each (b, z)."""
         x = self.layer4(self.layer3(features))
-        # Divided, what all places of an unpooled map share moves the code as much as their mean would.
+        # Divided by their number, the places of an unpooled map together move the code as far as their mean.
         x = x.mean(dim=(2, 3)) if self.pooled else x.flatten(1) / self.places
-        mean, logvar = full_precision(self.fc, x).chunk(2, dim=1)
+        mean, logvar = run_in_fp32(self.fc, x).chunk(2, dim=1)
         return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
 
 

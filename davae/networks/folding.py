@@ -1,4 +1,4 @@
-"""Networks at speed: BatchNorm folded into the layer before it."""
+"""Faster inference: BatchNorm folded into the layer before it."""
 
 import copy
 from itertools import pairwise
@@ -11,20 +11,21 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batchnorm(network: Network) -> Network:
-    """Return a frozen copy for inference: the same function, faster, up to rounding.
+    """Return a frozen copy for inference: the same function up to rounding, but faster.
 
-    BatchNorm at test is an affine map of each channel, so the convolution or linear layer before it takes it
-    over. Weights lie in channels-last order, which convolutions of a processor prefer, whatever the image's.
+    BatchNorm in evaluation mode is an affine map of each channel, which the convolution or linear layer
+    before it can absorb. Weights are stored channels-last, the faster order for convolutions on a CPU.
 
     Args:
         network: one of this project's, in which a layer defined right before a BatchNorm also runs right
-            before it. The image decoder's first BatchNorm, behind a change of shape, stays.
+            before it. The image decoder's first BatchNorm follows a change of shape and stays.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for parent in list(network.modules()):
         for (name, layer), (norm_name, norm) in pairwise(list(parent.named_children())):
             if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
                 continue
+            folded: nn.Module
             if isinstance(layer, nn.Linear):
                 folded = fuse_linear_bn_eval(layer, norm)
             elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -33,4 +34,4 @@ def fold_batchnorm(network: Network) -> Network:
                 continue
             setattr(parent, name, folded)
             setattr(parent, norm_name, nn.Identity())
-    return network.to(memory_format=channels_last)
+    return network.to(memory_format=channels_last)  # type: ignore[call-overload, no-any-return]  # stub lacks it

@@ -5,22 +5,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from davae.config import MaskConfig
-from davae.networks.blocks import BasicBlock, conv3x3, full_precision, initialise, residual_layer
-from davae.networks.encoder import Trunk
+from davae.networks.blocks import BasicBlock, conv3x3, initialise, residual_layer, run_in_fp32
+from davae.networks.encoder import ResNetBase
 
 
-class ResNet(Trunk):
-    """ResNet-34 without its classifier, under torchvision's names: an image to maps of five sizes."""
+class ResNet(ResNetBase):
+    """ResNet-34 without its classifier: an image to maps of five sizes."""
 
     def __init__(self, config: MaskConfig):
         super().__init__(config)
-        _, _, third, fourth = config.blocks
-        self.layer3 = residual_layer(BasicBlock, 2 * config.width, 4 * config.width, blocks=third, stride=2)
-        self.layer4 = residual_layer(BasicBlock, 4 * config.width, 8 * config.width, blocks=fourth, stride=2)
+        width, (_, _, third, fourth) = config.width, config.depths
+        self.layer3 = residual_layer(BasicBlock, 2 * width, 4 * width, depth=third, stride=2)
+        self.layer4 = residual_layer(BasicBlock, 4 * width, 8 * width, depth=fourth, stride=2)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Map images on [0, 1] (b, 3, h, w) to the stem's map, at half their side, and each layer's."""
-        maps = [self.relu(self.bn1(self.conv1(2.0 * image - 1.0)))]
+        maps = [self.stem(image)]
         x = self.maxpool(maps[0])
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             maps.append(x := layer(x))
@@ -28,10 +28,10 @@ class ResNet(Trunk):
 
 
 class HandMaskNet(nn.Module):
-    """ResNet-34 and a light decoder (our choice): from the coarsest map on, enlarge and add the next.
+    """ResNet-34 and a light decoder (our choice): enlarge the coarsest map, add the next finer, repeat.
 
-    The middle of a crop shows the hand, so colours are taken relative to the mean colour there: what looks
-    like it is then known from the first layer on.
+    The middle of a crop shows the hand, so the mean colour there is subtracted: pixels that look like the
+    hand are then near zero from the first layer on.
     """
 
     def __init__(self, config: MaskConfig):
@@ -53,10 +53,10 @@ class HandMaskNet(nn.Module):
         *finer, x = (lateral(m) for lateral, m in zip(self.lateral, maps, strict=True))
         for skip in reversed(finer):
             x = skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
-        return full_precision(self.logit, self.smooth(x))
+        return run_in_fp32(self.logit, self.smooth(x))
 
 
-MID_GREY = 0.5  # background of the image target; black is where dark skin has least contrast
+MID_GREY = 0.5  # background of the image target; against black, dark skin has the least contrast
 
 
 def over_grey(image: Tensor, mask: Tensor) -> Tensor:

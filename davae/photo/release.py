@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from davae.config import CameraConfig, Config, MaskConfig, Saved
+from davae.config.reading import read_config
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.camera import CameraHead
 from davae.training import runs
@@ -117,7 +118,7 @@ def unpack(path: Path | str) -> Release:
         raise ValueError(f"{path}: is of format {about.get('format')}, this davae reads {FORMAT}; update it")
     networks, configs = {}, {}
     for part, (kind, build) in _PARTS.items():
-        configs[part] = kind.from_json(metadata[f"{part}.config"])
+        configs[part] = read_config(kind, metadata[f"{part}.config"])
         networks[part] = _filled(build(configs[part]), tensors, part, path)
     return Release(**networks, configs=configs, about=about)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from davae.config import Config, DataConfig, preset
-from davae.config.settings import experiment, mask_experiment, variant_of
+from davae.config.settings import experiment, mask_experiment
 from davae.data.readers import check_dataset
 from davae.studies import Outcome, sweep
 from davae.studies.executors import factory
@@ -145,7 +145,7 @@ class Workspace:
     @property
     def run(self) -> Path:
         """The run's folder."""
-        variant = variant_of(self.config)
+        variant = self.config.model.variant
         data = "" if self.dataset == "synthhand" else f"-{self._data_name}"
         mask = self.config.data.mask
         mask = "" if mask == preset(self.config.preset).data.mask else f"-{mask}-mask"
@@ -341,7 +341,7 @@ def parameters_of(space: Workspace) -> dict[str, Any]:
     return given | {
         "preset": space.config.preset,
         "seed": space.config.train.seed,
-        "model": variant_of(space.config),
+        "model": space.config.model.variant,
         "mask": space.config.data.mask,
         "dataset": space.dataset,
         "root": space.root,

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Literal
 
-from davae.config.settings import plain_value
+from davae.config.settings import parse_value
 from synthhand.storage import end_with_parent
 
 Kind = Literal["processes", "dask", "slurm"]
@@ -102,7 +102,7 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
     for text, (name, equals, value) in zip(texts, pairs, strict=True):
         if not (name and equals and value):
             raise ValueError(f"--option {text!r}: expected NAME=VALUE, such as timeout_min=120")
-    return {name: plain_value(value) for name, _, value in pairs}
+    return {name: parse_value(value) for name, _, value in pairs}
 
 
 class DaskExecutor(Executor):

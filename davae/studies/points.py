@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from davae.config import Config
-from davae.config.settings import Value, plain_value, set_variable
+from davae.config.settings import Value, parse_value, set_variable
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def parse_choices(texts: Sequence[str]) -> dict[str, list[Value]]:
             raise ValueError(f"--vary {text!r}: write every value out; '...' stands for none")
         if name in choices:
             raise ValueError(f"--vary {text!r}: {name} is given twice; put all its values into one")
-        choices[name] = [plain_value(value) for value in found]
+        choices[name] = [parse_value(value) for value in found]
     return choices
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from davae.config import Config
+from davae.config.reading import read_config
 from davae.data.prepared import PreparedSplit
 from davae.evaluation import evaluate
 from davae.studies.board import STARTED, Board, State
@@ -131,7 +132,7 @@ def run_point(config: str, data: str, folder: str, threads: int) -> None:
         folder: of the point.
         threads: of torch.
     """
-    where, asked = Path(folder), Config.from_json(config)
+    where, asked = Path(folder), read_config(Config, config)
     torch.set_num_threads(threads)
     about = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
     runs.write_text(where / STARTED, json.dumps(about) + "\n")

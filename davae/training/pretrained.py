@@ -35,7 +35,7 @@ def load_resnet34(encoder: Encoder, weights: Mapping[str, Tensor]) -> list[str]:
         if weights[name].shape != values[0].shape:
             raise ValueError(
                 f"resnet34 weights: {name} is {tuple(weights[name].shape)}, this encoder needs "
-                f"{tuple(values[0].shape)}; published weights fit width=64, blocks=(3, 4, 6, 3)"
+                f"{tuple(values[0].shape)}; published weights fit width=64, depths=(3, 4, 6, 3)"
             )
     for name, values in targets.items():
         for value in values:

@@ -31,7 +31,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from davae.config import ADDED, Config, MaskConfig, Saved
+from davae.config import Config, MaskConfig, Saved
+from davae.config.reading import Kind, read_config
 from davae.networks import DaVAE, HandMaskNet
 from davae.training.distributed import ranks
 from synthhand.storage import write_atomically
@@ -133,9 +134,11 @@ def open_run(run: Path, config: Saved, identity: Identity) -> None:
         write_text(identity_file, json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
         return
     found = Identity(**json.loads(identity_file.read_text(encoding="utf-8")))
-    unlike = differences(
-        json.loads(config_file.read_text(encoding="utf-8")), json.loads(config.to_json()), "config"
-    )
+    try:
+        of_run = config_of(run, type(config))
+    except ValueError as error:
+        raise RunMismatchError(f"{error}\nChoose another --run folder for this experiment.") from error
+    unlike = differences(dataclasses.asdict(of_run), dataclasses.asdict(config), "config")
     if found.data != identity.data:
         unlike.append(f"prepared data: the run has {found.data[:12]}, asked for {identity.data[:12]}")
     if found.init != identity.init:
@@ -155,6 +158,19 @@ def open_run(run: Path, config: Saved, identity: Identity) -> None:
             f"{run} holds another experiment:\n  " + "\n  ".join(unlike) + "\n"
             "Choose another --run folder, or delete this one to train anew."
         )
+
+
+def config_of(run: Path, kind: type[Kind]) -> Kind:
+    """Return the config of a run, as class `kind`.
+
+    Raises:
+        ValueError: the file does not hold such a config; the message names the field.
+    """
+    path = run / "config.json"
+    try:
+        return read_config(kind, path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def identity_of(run: Path | str) -> Identity | None:
@@ -205,14 +221,16 @@ def load_mask_network(run: Path | str) -> tuple[HandMaskNet, MaskConfig]:
     return network.requires_grad_(False), config
 
 
-def load(run: Path, kind: type, build: Callable[[Any], torch.nn.Module], command: str) -> tuple[Any, Any]:
+def load(
+    run: Path, kind: type[Kind], build: Callable[[Any], torch.nn.Module], command: str
+) -> tuple[Any, Kind]:
     """Open a finished run of a `kind` of config, trained by `davae COMMAND`; as `load_model`."""
     if not (run / "config.json").exists():
         raise FileNotFoundError(
             f"{run}: no config.json, so no run here. Train one with "
             f"`python -m davae {command} --run {run} ...`"
         )
-    config = kind.from_json((run / "config.json").read_text(encoding="utf-8"))
+    config = config_of(run, kind)
     if not is_finished(run):
         raise FileNotFoundError(
             f"{run}: training is not finished (no model.safetensors). Repeat the `python -m davae {command}` "
@@ -265,12 +283,12 @@ def environment() -> str:
 
 
 def differences(found: Any, asked: Any, where: str) -> list[str]:
-    """Return a line for each field in which two configs, as plain dicts, differ; runs may lack `ADDED`."""
+    """Return a line for each field in which two configs, as plain dicts, differ."""
     if isinstance(found, dict) and isinstance(asked, dict):
         names = list(asked) + [name for name in found if name not in asked]
         return [
             line
             for name in names
-            for line in differences(found.get(name, ADDED.get(name)), asked.get(name), f"{where}.{name}")
+            for line in differences(found.get(name), asked.get(name), f"{where}.{name}")
         ]
     return [] if found == asked else [f"{where}: the run has {found!r}, asked for {asked!r}"]

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from davae.config import ADDED, BLOCKS, TERMS, Config
+from davae.config import BLOCKS, TERMS, Config
+from davae.config.reading import read_config, to_oldest_json
 from davae.metrics import PROTOCOLS
 from synthhand.storage import write_atomically
 
@@ -97,12 +98,7 @@ def measured_row(
 
 def config_digest(config: Config) -> str:
     """Return by what measured.csv knows an experiment, its seed included."""
-    values = json.loads(config.to_json())
-    for name, default in ADDED.items():  # as before there were such fields
-        if values["data"][name] == default:
-            del values["data"][name]
-    text = json.dumps(values, indent=2) + "\n"
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(to_oldest_json(config).encode()).hexdigest()[:12]
 
 
 def row_of(run: Path | str) -> dict[str, str]:
@@ -118,7 +114,7 @@ def row_of(run: Path | str) -> dict[str, str]:
             raise FileNotFoundError(f"{needed}: missing; train and evaluate the run before recording it")
     with log.open(newline="", encoding="utf-8") as file:
         *_, last = csv.DictReader(file)
-    config = Config.from_json((run / "config.json").read_text(encoding="utf-8"))
+    config = read_config(Config, (run / "config.json").read_text(encoding="utf-8"))
     return measured_row(json.loads(report.read_text(encoding="utf-8")), config, last, commit())
 
 

@@ -1,0 +1,95 @@
+"""Configs from JSON, of this version or an older one, and the check of every value that enters a config."""
+
+import dataclasses
+import json
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from davae.config.schema import ADDED, RENAMED, Saved
+
+Kind = TypeVar("Kind", bound=Saved)
+
+AT_LEAST_ONE = {
+    "steps", "batch_size", "checkpoint_every", "image_px", "cloud_points", "width", "depths", "stem_stride",
+    "last_stride", "pose_hidden", "fold_grid", "fold_hidden", "image_width", "decoder", "channels", "hidden",
+}  # fmt: skip
+
+
+def read_config(kind: type[Kind], text: str) -> Kind:
+    """Return the config of class `kind` that `to_json` wrote, in this version or an older one.
+
+    Raises:
+        ValueError: the text is not JSON, a field is unknown or missing, or a value is not one for its field.
+    """
+    return cast(Kind, _build(kind, json.loads(text), "config"))
+
+
+def to_oldest_json(config: Saved) -> str:
+    """Return the JSON that the first version would have written, so that digests of it stay the same.
+
+    It has the old names of fields, and no added field that has its old meaning.
+    """
+    old_names = {new: old for old, new in RENAMED.items()}
+
+    def revert(values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            old_names.get(name, name): revert(value) if isinstance(value, dict) else value
+            for name, value in values.items()
+            if name not in ADDED or value != ADDED[name]
+        }
+
+    return json.dumps(revert(dataclasses.asdict(config)), indent=2) + "\n"
+
+
+def check_value(kind: type, field: str, value: Any, name: str) -> Any:
+    """Return `value` as the type of a field of the dataclass `kind`: an int as a float, a list as a tuple.
+
+    Raises:
+        ValueError: it is not one for this field; the message calls the field `name`.
+    """
+    hint, least = get_type_hints(kind)[field], int(field in AT_LEAST_ONE)
+    whole = Annotated[int, Field(ge=least)]
+    (example,) = (f.default for f in dataclasses.fields(kind) if f.name == field)
+    if get_origin(hint) is Literal:
+        expected = f"one of {', '.join(get_args(hint))}"
+    elif get_origin(hint) is tuple:
+        count = len(get_args(hint))
+        hint = tuple[(whole,) * count]  # type: ignore[misc]  # a type that only pydantic reads
+        expected = f"{count} whole numbers, each at least {least}, such as {format_value(example)}"
+    elif hint is int:
+        hint, expected = whole, f"a whole number of at least {least}, such as {example}"
+    else:
+        expected = {float: f"a number, such as {example}", bool: "true or false", str: "a text"}[hint]
+    try:
+        return TypeAdapter(hint).validate_python(
+            tuple(value) if isinstance(value, list) else value, strict=True
+        )
+    except ValidationError as error:
+        raise ValueError(f"{name} = {format_value(value)}: expected {expected}") from error
+
+
+def format_value(value: Any) -> str:
+    """Return a value as text, several as the command line takes them: "3,4,6,3"."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
+
+
+def _build(kind: type, values: Any, where: str) -> Any:
+    """Build the dataclass `kind` from plain values; messages call it `where`."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} = {values!r}: expected an object with fields")
+    hints = get_type_hints(kind)
+    renamed = {old: new for old, new in RENAMED.items() if new in hints and new not in values}
+    values = {renamed.get(name, name): value for name, value in values.items()}
+    values = {name: value for name, value in ADDED.items() if name in hints} | values
+    if unknown := sorted(values.keys() - hints.keys()):
+        raise ValueError(f"{where}: unknown field(s) {unknown}; known are {sorted(hints)}")
+    if missing := sorted(hints.keys() - values.keys()):
+        raise ValueError(f"{where}: missing field(s) {missing}; was it written by another version?")
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            built[name] = _build(hints[name], value, f"{where}.{name}")
+        else:
+            built[name] = check_value(kind, name, value, f"{where}.{name}")
+    return kind(**built)
