@@ -90,11 +90,11 @@ def seconds_of_a_photo(photo: str) -> float:
 def seconds_of_training(data: str) -> float:
     """A whole training at preset smoke."""
     from davae.config import preset
-    from davae.training import loop
+    from davae.training.davae_task import train
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        loop.train(preset("smoke"), data, Path(folder) / "run", progress=False)
+        train(preset("smoke"), data, Path(folder) / "run", progress=False)
         return time.perf_counter() - began
 
 

@@ -28,7 +28,7 @@ from davae.config import DataConfig
 from davae.data.augment import augment, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.data.writer import CHUNK
-from davae.training.trainer import batch_indices
+from davae.training.schedule import batch_indices
 from synthhand.formats.rhd import FOLDERS, load_annotations, write_annotations
 
 BATCH = 32

@@ -29,8 +29,8 @@ from davae.networks import DaVAE, HandMaskNet
 from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import ResNet
 from davae.photo.graph import onnx_model, quantised, session
+from davae.training.device import has_bf16
 from davae.training.runs import load_mask_network, load_model
-from davae.training.trainer import has_bf16
 
 BARE, MASKED, WHOLE = "ResNet-34", "masked crop to joints", "crop, mask network, joints"
 GOALS = {MASKED: 1.2, WHOLE: 1.6}  # times the bare ResNet-34 in plain torch, one image

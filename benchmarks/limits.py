@@ -9,7 +9,7 @@ from timing import Row, alternate
 from torch.nn import functional as F
 from workbench import Workbench
 
-from davae.training.trainer import has_bf16
+from davae.training.device import has_bf16
 from synthhand.formats.pictures import read_picture
 
 CHANNELS, MAP, BATCH = 256, 16, 32

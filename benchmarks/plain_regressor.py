@@ -32,8 +32,10 @@ from davae.evaluation import format_table, protocol_scores
 from davae.losses import pose_loss
 from davae.networks.blocks import BasicBlock, initialise, residual_layer
 from davae.networks.encoder import Trunk
+from davae.training.device import has_bf16
+from davae.training.optimisers import AVERAGE_EVERY, build_average, build_optimisers, take_step
 from davae.training.runs import config_of, write_text
-from davae.training.trainer import AVERAGE_EVERY, averaged, batch_indices, has_bf16, optimisers, take_step
+from davae.training.schedule import batch_indices
 
 
 class Regressor(nn.Module):
@@ -89,8 +91,8 @@ def main(
     if recipe == "plain":
         settings = dataclasses.replace(settings, optimiser="adam", learning_rate=3e-3, batch_size=32)
     peak = settings.learning_rate
-    movers = optimisers(model, settings)
-    average = averaged(model, settings.average_decay) if recipe == "run" else None
+    movers = build_optimisers(model, settings)
+    average = build_average(model, settings.average_decay) if recipe == "run" else None
     autocast = torch.autocast("cpu", torch.bfloat16, recipe == "run" and has_bf16(torch.device("cpu")))
     began, step = time.perf_counter(), 0
     bar = tqdm(total=round(seconds), unit="s", desc="plain regressor")

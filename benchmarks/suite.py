@@ -46,8 +46,8 @@ def machine() -> dict[str, Any]:
     """What figures were measured on, and when."""
     import torch
 
+    from davae.training.device import has_bf16
     from davae.training.runs import environment
-    from davae.training.trainer import has_bf16
 
     found = dict(line.split(" ", 1) for line in environment().splitlines())
     return {

@@ -24,9 +24,9 @@ from davae.data.augment import Batch, augment, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.losses import objective
 from davae.networks import DaVAE
-from davae.training import loop, trainer
-from davae.training.heap import freed_memory_kept
-from davae.training.trainer import batch_indices
+from davae.training import davae_task, trainer
+from davae.training.heap import keep_freed_memory
+from davae.training.schedule import batch_indices
 
 STEPS = {"smoke": 20, "laptop": 8, "paper": 1}  # of a turn; sweep's step is laptop's
 BARS = {  # by preset: of training against the reference, and of the share of the convolution rate
@@ -48,7 +48,7 @@ class Training:
         run: Path,
         device: torch.device = CPU,
     ):
-        self.trainer = loop.Trainer(config, split, validation, run, device)
+        self.trainer = trainer.Trainer(davae_task.DaVAETask(config), split, validation, run, device)
 
     def steps(self, count: int) -> None:
         """Take so many steps."""
@@ -99,7 +99,7 @@ def reference_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
     batches, plain = Batches(config, split), ReferenceTraining(config)
     samples = RenderedSamples(bench.rendered(), "train", config.data)
     workers = 0 if bench.quick else torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as run, freed_memory_kept():
+    with tempfile.TemporaryDirectory() as run, keep_freed_memory():
         works = {
             "davae": partial(Training(config, split, validation, Path(run)).steps, steps),
             "whole": partial(plain.epoch, samples, steps, workers),
@@ -134,7 +134,7 @@ def share_rows(
     steps *= 20 if device.type == "cuda" else 1
     size, number = config.train.batch_size, arithmetic(device)[-1]
     limit = convolution(number, device=device)
-    with tempfile.TemporaryDirectory() as run, freed_memory_kept():
+    with tempfile.TemporaryDirectory() as run, keep_freed_memory():
         davae = Training(config, split, validation, Path(run), device)
         works = {"convolution": limit.run, "davae": partial(davae.steps, steps)}
         seconds = alternate(works, rounds, title=title, clock=clock_of(device))
@@ -194,7 +194,7 @@ def step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
     split, validation = bench.split(config.data), bench.split(config.data, "val")
 
     def davae() -> None:
-        with tempfile.TemporaryDirectory() as run, freed_memory_kept():
+        with tempfile.TemporaryDirectory() as run, keep_freed_memory():
             Training(config, split, validation, Path(run)).steps(2)
 
     def plain() -> None:
@@ -206,19 +206,19 @@ def step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
 
 
 def parts(
-    subject: loop.Trainer, steps: int, clock: Callable[[], float] = time.perf_counter
+    subject: trainer.Trainer, steps: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """Milliseconds a step of each part of a training step; what belongs to none is `OTHER`."""
     watch, model = Stopwatch(clock), subject.model
     decoders = {kind: getattr(model, f"{kind}_decoder") for kind in ("pose", "cloud", "image")}
     stages: list[tuple[object, str, str]] = [
-        (loop, "load_batch", "data: load"),
-        (loop, "augment", "data: augment"),
+        (trainer, "load_batch", "data: load"),
+        (trainer, "augment", "data: augment"),
         (model.encoder, "forward", "encoder"),
         (model.encoder.trunk, "forward", "trunk"),
         *((head, "forward", f"head {block}") for block, head in model.encoder.heads.items()),
         *((decoder, "forward", f"{kind} decoder") for kind, decoder in decoders.items()),
-        (loop, "objective", "objective"),
+        (davae_task, "objective", "objective"),
         (losses, "cloud_loss", "Chamfer"),
         (torch.Tensor, "backward", "backward"),
         (torch.nn.utils, "clip_grad_norm_", "gradient norm"),

@@ -84,9 +84,9 @@ def trained(tmp_path_factory, tiny_config, prepared):
     """The three runs of a release, trained for a few steps on jittered crops, and the prepared data."""
     from davae.config import camera_schedule
     from davae.evaluation import predict_masks
-    from davae.training import loop
-    from davae.training.camera import train_camera
-    from davae.training.masks import train_mask
+    from davae.training.camera_task import train_camera
+    from davae.training.davae_task import train
+    from davae.training.mask_task import train_mask
 
     home = tmp_path_factory.mktemp("release")
     data = shutil.copytree(prepared, home / "data")
@@ -98,7 +98,7 @@ def trained(tmp_path_factory, tiny_config, prepared):
     train_mask(masks, data, home / "mask", progress=False)
     predict_masks(home / "mask", data, progress=False)
     config = dataclasses.replace(tiny_config, data=dataclasses.replace(jittered, mask="network", blur=0.02))
-    loop.train(config, data, home / "run", progress=False)
+    train(config, data, home / "run", progress=False)
     schedule = dataclasses.replace(camera_schedule(), steps=4, batch_size=4)
     train_camera(home / "run", data, home / "camera", schedule, progress=False)
     return home

@@ -18,7 +18,11 @@ import torch
 
 from davae.config import Config, mask_preset
 from davae.data.prepared import PreparedSplit
-from davae.training import distributed, loop, masks, runs, trainer
+from davae.training import davae_task, distributed, runs, trainer
+from davae.training.davae_task import DaVAETask
+from davae.training.log import MetricsLog
+from davae.training.mask_task import MaskTask, train_mask
+from davae.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 KILL_AT = 6
@@ -65,15 +69,15 @@ def gradients(data: Path, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     lacking = np.arange(len(split)) % 3 == 0  # so that ranks hold unlike numbers of masks and clouds
     split = dataclasses.replace(split, has_mask=~lacking, has_cloud=~lacking)
     mask = dataclasses.replace(mask_preset("smoke"), train=config.train)
-    run = folder / f"no-run-{distributed.rank()}-of-{distributed.ranks()}"
+    run = folder / f"no-run-{distributed.rank()}-of-{distributed.world_size()}"
     found = {}
     for name, made in {
-        "da-VAE": loop.Trainer(config, split, validation, run, device),
-        "mask": masks.MaskTrainer(mask, split, validation, run, device),
+        "da-VAE": Trainer(DaVAETask(config), split, validation, run, device),
+        "mask": Trainer(MaskTask(mask), split, validation, run, device),
     }.items():
         made.step, made.autocast = 3, contextlib.nullcontext()
         made.model.eval().train = lambda: None
-        made.descend = lambda total, terms: total.backward()
+        made.update_weights = lambda loss: loss.total.backward()
         made.train_step()
         found[name] = {key: weight.grad for key, weight in made.model.named_parameters()}
     return found
@@ -82,25 +86,26 @@ def gradients(data: Path, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 def train(data: Path, folder: Path) -> dict[str, Any]:
     """Train in folder/run, and find it finished; then a mask network in folder/mask. Rank 1 may not write."""
     made, totals = [], []
-    fit, take_step = loop.Trainer.fit, loop.Trainer.train_step
+    fit, take_step = Trainer.fit, Trainer.train_step
 
     def fit_and_tell(self, *given):
         made.append(self)
         fit(self, *given)
 
     def step_and_tell(self):
-        parts = take_step(self)
-        totals.append(float(parts.total))
-        return parts
+        loss = take_step(self)
+        totals.append(float(loss.total))
+        return loss
 
-    loop.Trainer.fit, loop.Trainer.train_step = fit_and_tell, step_and_tell
+    Trainer.fit, Trainer.train_step = fit_and_tell, step_and_tell
     if distributed.rank() == 1:
-        runs.write_atomically = trainer.exclusive = trainer.MetricsLog.append = None
+        runs.write_atomically = trainer.exclusive = MetricsLog.append = None
     for _ in range(2):
-        loop.train(config_of(folder), data, folder / "run", progress=False)
+        davae_task.train(config_of(folder), data, folder / "run", progress=False)
+    Trainer.fit, Trainer.train_step = fit, take_step
     mask = mask_preset("smoke")
     mask = dataclasses.replace(mask, train=dataclasses.replace(mask.train, steps=20))
-    masks.train_mask(mask, data, folder / "mask", progress=False)
+    train_mask(mask, data, folder / "mask", progress=False)
     (only,) = made
     return {
         "totals": totals,
@@ -112,7 +117,7 @@ def train(data: Path, folder: Path) -> dict[str, Any]:
 
 def killed(data: Path, folder: Path) -> None:
     """As `train`, but rank 1 is killed in the middle; the second time it goes to the end."""
-    take_step = loop.Trainer.train_step
+    take_step = Trainer.train_step
 
     def step_or_die(self):
         if self.step == KILL_AT and distributed.rank() == 1 and not (folder / "killed").exists():
@@ -120,13 +125,13 @@ def killed(data: Path, folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return take_step(self)
 
-    loop.Trainer.train_step = step_or_die
-    loop.train(config_of(folder), data, folder / "broken", progress=False)
+    Trainer.train_step = step_or_die
+    davae_task.train(config_of(folder), data, folder / "broken", progress=False)
 
 
 def refused(data: Path, folder: Path) -> dict[str, tuple[str, str]]:
     """Errors that one rank, or each by itself, finds: the kind and the message on this rank."""
-    real = loop.objective
+    real = davae_task.objective
 
     def infinite_on_rank_1(output, batch, weights):
         parts = real(output, batch, weights)
@@ -134,14 +139,14 @@ def refused(data: Path, folder: Path) -> dict[str, tuple[str, str]]:
 
     def attempt(run: str, **changes: Any) -> tuple[str, str]:
         try:
-            loop.train(config_of(folder, **changes), data, folder / run, progress=False)
+            davae_task.train(config_of(folder, **changes), data, folder / run, progress=False)
         except Exception as error:
             return type(error).__name__, str(error)
         return "", ""
 
     found = {"mismatch": attempt("run", seed=1), "locked": attempt("locked")}
     found["uneven"] = attempt("uneven", batch_size=7)
-    loop.objective = infinite_on_rank_1
+    davae_task.objective = infinite_on_rank_1
     return found | {"diverged": attempt("diverged")}
 
 

@@ -23,7 +23,7 @@ from davae.evaluation.summary import summarise
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.handmask import enlarge, over_grey
 from davae.photo.hand import mirrored
-from davae.training.loop import train
+from davae.training.davae_task import train
 from davae.training.runs import Identity, load_model, open_run, save_model
 from synthhand.dataset.writer import write_dataset as write_synthhand
 from synthhand.formats.rhd import RHDSplit

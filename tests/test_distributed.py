@@ -16,8 +16,8 @@ from davae.config import DataConfig
 from davae.data.augment import augment, centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.training import distributed, runs
-from davae.training.masks import mask_iou, predict_probability
-from davae.training.trainer import has_bf16
+from davae.training.device import has_bf16
+from davae.training.mask_inference import mask_iou, predict_probability
 from synthhand.storage import exclusive
 
 ROUNDING = 1e-2 if has_bf16(torch.device("cpu")) else 1e-5  # of a validation error
@@ -49,8 +49,8 @@ def test_without_torchrun_nothing_is_shared():
     model, values = torch.nn.Linear(1, 1), torch.ones(2)
     distributed.join()
     assert not torch.distributed.is_initialized()
-    assert distributed.replicate(model) is model and distributed.summed(values) is values
-    assert (distributed.rank(), distributed.ranks(), distributed.share()) == (0, 1, slice(0, None, 1))
+    assert distributed.replicate(model) is model and distributed.sum_over_ranks(values) is values
+    assert (distributed.rank(), distributed.world_size(), distributed.share()) == (0, 1, slice(0, None, 1))
     assert "ranks 1\n" in runs.environment()
 
 

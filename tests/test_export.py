@@ -24,7 +24,7 @@ from davae.photo import graph
 from davae.photo.export import ExportError, export, format_export
 from davae.pipeline import cli
 from davae.training import runs
-from davae.training.masks import mask_iou
+from davae.training.mask_inference import mask_iou
 from synthhand.skeleton import JOINT_NAMES
 
 ROOT = Path(__file__).parents[1]

@@ -25,9 +25,11 @@ from davae.evaluation.skin_tone import CLASSES, skin_tone_classes
 from davae.networks import HandMaskNet
 from davae.networks.handmask import enlarge
 from davae.pipeline.workspace import Workspace, parameters_of
-from davae.training import loop, runs
-from davae.training.masks import mask_iou, mask_loss, predict_probability, train_mask
-from davae.training.trainer import optimisers, take_step
+from davae.training import runs
+from davae.training.davae_task import train
+from davae.training.mask_inference import mask_iou, predict_probability
+from davae.training.mask_task import mask_loss, train_mask
+from davae.training.optimisers import build_optimisers, take_step
 
 SCRIPT = """
 import os, signal, sys
@@ -35,19 +37,20 @@ from pathlib import Path
 import torch
 from davae.config import MaskConfig
 from davae.config.reading import read_config
-from davae.training import masks
+from davae.training.mask_task import train_mask
+from davae.training.trainer import Trainer
 
 config, data, run, kill_at = sys.argv[1:]
-take_step = masks.MaskTrainer.train_step
+take_step = Trainer.train_step
 
 def step_or_die(self):
     if self.step == int(kill_at):
         os.kill(os.getpid(), signal.SIGKILL)
     return take_step(self)
 
-masks.MaskTrainer.train_step = step_or_die
+Trainer.train_step = step_or_die
 torch.set_num_threads(1)
-masks.train_mask(read_config(MaskConfig, Path(config).read_text()), data, run, progress=False)
+train_mask(read_config(MaskConfig, Path(config).read_text()), data, run, progress=False)
 """
 NEVER = -1
 
@@ -115,7 +118,7 @@ def test_a_few_discs_can_be_learned_by_heart():
     image = (0.4 + 0.2 * mask + 0.2 * torch.rand(4, 3, 64, 64)).clamp(0, 1)
     settings = TrainConfig(optimiser="muon")
     network = HandMaskNet(mask_preset("smoke"))
-    movers, everyone = optimisers(network, settings), torch.ones(4, dtype=torch.bool)
+    movers, everyone = build_optimisers(network, settings), torch.ones(4, dtype=torch.bool)
     for _ in range(60):
         loss = mask_loss(network(image), mask, everyone)
         network.zero_grad(set_to_none=True)
@@ -185,7 +188,7 @@ def test_run_folder_and_frozen_network(mask_run, short):
     assert config == short and not network.training
     assert not any(p.requires_grad for p in network.parameters())
     sources = json.loads((mask_run / "identity.json").read_text())["sources"]
-    assert {"networks/handmask.py", "training/masks.py", "training/trainer.py"} <= sources.keys()
+    assert {"networks/handmask.py", "training/mask_task.py", "training/trainer.py"} <= sources.keys()
     assert "networks/handmask.py" not in runs.Identity.of("digest").sources  # no part of da-VAE
     log = (mask_run / "metrics.csv").read_text().splitlines()
     assert log[0] == "step,seconds,learning_rate,val_iou,total,cross_entropy,soft_iou"
@@ -217,6 +220,9 @@ def test_data_without_masks_or_of_another_size_are_refused(short, data, tmp_path
     steady = dataclasses.replace(short, data=dataclasses.replace(short.data, steady_target=True))
     with pytest.raises(ValueError, match=r"data.steady_target is true, but a mask network's target is"):
         train_mask(steady, data, tmp_path / "run", progress=False)
+    seen = dataclasses.replace(short, data=dataclasses.replace(short.data, mask="truth"))
+    with pytest.raises(ValueError, match=r"data.mask is 'truth', but a mask network must see the crop"):
+        train_mask(seen, data, tmp_path / "run", progress=False)
     without_masks(monkeypatch)
     with pytest.raises(ValueError, match="train has no masks to learn from"):
         train_mask(short, data, tmp_path / "run", progress=False)
@@ -351,7 +357,7 @@ def test_the_input_is_seen_through_the_prediction_and_the_target_through_the_tru
 
 def test_runs_belong_to_the_masks_they_were_trained_on(mask_run, data, short, tiny_config, tmp_path):
     config = dataclasses.replace(tiny_config, data=dataclasses.replace(tiny_config.data, mask="network"))
-    run = loop.train(config, data, tmp_path / "run", progress=False)
+    run = train(config, data, tmp_path / "run", progress=False)
     identity = runs.identity_of(run)
     assert identity.masks == PreparedSplit.open(data, "train").mask_network["digest"]
     assert evaluate(run, data, progress=False)["mask"] == "network"
@@ -359,17 +365,17 @@ def test_runs_belong_to_the_masks_they_were_trained_on(mask_run, data, short, ti
     other = train_mask(dataclasses.replace(short, train=settings), data, tmp_path / "other", progress=False)
     predict_masks(other, data, progress=False)
     with pytest.raises(runs.RunMismatchError, match="mask network: the run has"):
-        loop.train(config, data, run, progress=False)
+        train(config, data, run, progress=False)
     with pytest.raises(ValueError, match="predict them by that one"):
         evaluate(run, data, progress=False)
     predict_masks(mask_run, data, progress=False)
-    assert runs.identity_of(loop.train(config, data, run, progress=False)) == identity
+    assert runs.identity_of(train(config, data, run, progress=False)) == identity
 
 
 def test_missing_masks_name_the_command(prepared, tiny_config, tmp_path):
     config = dataclasses.replace(tiny_config, data=dataclasses.replace(tiny_config.data, mask="network"))
     with pytest.raises(ValueError, match=r"davae predict-masks --mask-run RUN --data"):
-        loop.train(config, prepared, tmp_path / "run", progress=False)
+        train(config, prepared, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from davae.training.heap import freed_memory_kept
+from davae.training.heap import keep_freed_memory
 
 MIB = 2**20
 BLOCK_MIB = 40  # glibc may by itself learn to keep blocks of up to 32
@@ -31,7 +31,7 @@ def observe() -> None:
     process = psutil.Process()
     plain = faults_of(20)
     held = [process.memory_info().rss]
-    with freed_memory_kept() as kept:
+    with keep_freed_memory() as kept:
         faults_of(1)
         inside = faults_of(20)
         held.append(process.memory_info().rss)
@@ -54,11 +54,11 @@ def test_freed_memory_serves_again_and_is_given_back_at_the_end():
 
 def test_without_glibc_nothing_is_changed(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    with freed_memory_kept() as kept:
+    with keep_freed_memory() as kept:
         assert not kept
 
 
 @glibc
 def test_an_error_inside_comes_out_unchanged():
-    with pytest.raises(ZeroDivisionError), freed_memory_kept():
+    with pytest.raises(ZeroDivisionError), keep_freed_memory():
         1 / 0  # noqa: B018

@@ -19,11 +19,11 @@ from scipy.spatial.transform import Rotation
 from test_photo import damaged, encoded, picture
 from torch.testing import assert_close
 
-from davae.config import BLOCKS, PRESETS, preset
+from davae.config import BLOCKS, PRESETS, CameraConfig, preset
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.tta import ZOOM, rotate_back, rotate_views
-from davae.networks.camera import CameraHead, Placement, on_crop
+from davae.networks.camera import CameraHead, Placement, on_crop, trunk_shape
 from davae.networks.encoder import Trunk
 from davae.networks.handmask import over_grey
 from davae.photo import predict as predict_module
@@ -36,9 +36,10 @@ from davae.photo.predict import HandPredictor, around_joints, reference_bone_mm
 from davae.photo.predict_files import ENDINGS, predict_files, stems, write_hand
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
-from davae.training import camera as camera_head
-from davae.training import loop, runs
-from davae.training.camera import bone_in_sides, load_camera, train_camera
+from davae.training import runs
+from davae.training.camera_task import bone_in_sides, placement_loss, train_camera
+from davae.training.davae_task import train
+from davae.training.runs import load_camera
 from synthhand.model.procedural import procedural_rig
 from synthhand.pinhole import apply_homography, project
 
@@ -84,15 +85,15 @@ def test_the_trunks_features_are_as_counted(name):
     config = preset(name).model
     with torch.device("meta"):
         features = Trunk(config).eval()(torch.empty(1, 3, config.image_px, config.image_px))
-    assert camera_head.trunk_shape(config) == features.shape[1:]
+    assert trunk_shape(config) == features.shape[1:]
 
 
 def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
     """Features that say it plainly: the head reads place, size and side off them."""
     torch.manual_seed(0)
-    config = camera_head.CameraConfig(tiny_config.data, tiny_config.model)
+    config = CameraConfig(tiny_config.data, tiny_config.model)
     head = CameraHead(config)
-    channels, side, _ = camera_head.trunk_shape(config.model)
+    channels, side, _ = trunk_shape(config.model)
     axis = (torch.arange(side) + 0.5) / side - 0.5
     optimiser = torch.optim.Adam(head.parameters(), 3e-3)
     for step in range(151):
@@ -103,7 +104,7 @@ def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
         features[:, 0], others = 1.0, features.clone()  # one channel says which hand it is
         others[:, 0] = -1.0
         right, left = head(features), head(others)
-        loss = camera_head.placement_loss(right, left, root, bone)
+        loss = placement_loss(right, left, root, bone)
         if step == 0:
             first = loss.total.item()
         optimiser.zero_grad()
@@ -116,15 +117,15 @@ def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
 def test_a_side_that_is_called_wrongly_costs():
     root, bone = torch.zeros(4, 2), torch.ones(4)
     sure, not_sure = (Placement(root, bone, torch.full((4,), odds)) for odds in (5.0, -5.0))
-    right = camera_head.placement_loss(sure, not_sure, root, bone)
-    wrong = camera_head.placement_loss(not_sure, sure, root, bone)
+    right = placement_loss(sure, not_sure, root, bone)
+    wrong = placement_loss(not_sure, sure, root, bone)
     assert right.terms["side"].item() == pytest.approx(np.log1p(np.exp(-10.0)), rel=1e-4)
     assert wrong.terms["side"].item() == pytest.approx(np.log1p(np.exp(10.0)), rel=1e-5)
     assert right.terms["root"] == right.terms["bone"] == 0 and wrong.total > right.total
 
 
 def test_a_camera_head_needs_jittered_crops_and_leaves_the_model_be(trained, prepared, tiny_config, tmp_path):
-    loop.train(tiny_config, prepared, tmp_path / "plain", progress=False)
+    train(tiny_config, prepared, tmp_path / "plain", progress=False)
     with pytest.raises(ValueError, match=r"data.shift is 0.*--set data.shift=0.1"):
         train_camera(tmp_path / "plain", prepared, tmp_path / "camera", progress=False)
     before = runs.weights_digest(trained / "run")
@@ -162,7 +163,7 @@ def test_a_release_holds_the_networks_at_half_precision(trained, release):
 
 
 def test_runs_that_do_not_belong_together_are_not_packed(trained, tiny_config, prepared, tmp_path):
-    loop.train(tiny_config, prepared, tmp_path / "other", progress=False)
+    train(tiny_config, prepared, tmp_path / "other", progress=False)
     out = tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match="was trained with mask 'none'"):
         pack(tmp_path / "other", trained / "mask", trained / "camera", trained / "mask", out)
@@ -222,7 +223,7 @@ def test_one_photo_gives_a_whole_hand(predictor):
 def test_what_is_computed_is_what_the_networks_say(predictor, release):
     """By hand for a given box and side, from the unfused networks: crop, mask, code, joints, pixels."""
     from davae.networks.handmask import over_grey
-    from davae.training.masks import predict_probability
+    from davae.training.mask_inference import predict_probability
 
     pixels, box = photo(), Box((80.0, 60.0), 50.0)
     hand = predictor.predict(pixels, box=box, side="right", bone_mm=40.0)

@@ -11,7 +11,7 @@ from davae.config import BLOCKS, preset
 from davae.evaluation import evaluate
 from davae.metrics import PROTOCOLS
 from davae.studies.results import reductions, tables
-from davae.training.loop import train
+from davae.training.davae_task import train
 
 
 def row(table: int, method: str, reference: str = "") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How many threads torch computes with: chosen by the clock, one for inference, and stated ones kept."""
+"""How many threads torch computes with: chosen by the clock, one for inference, and requested ones kept."""
 
 import threading
 from collections import Counter
@@ -7,7 +7,7 @@ from itertools import groupby
 import pytest
 import torch
 
-from davae.training.threads import ThreadChoice, single_threaded, stated_threads
+from davae.training.threads import ThreadChoice, get_requested_threads, single_threaded
 
 MOST = 8
 SECONDS = {1: 0.10, 2: 0.06, 4: 0.040, 8: 0.038}  # a piece's on each number of threads: 8 gain too little
@@ -49,11 +49,11 @@ def test_the_quickest_number_is_found_and_kept():
 
 
 @pytest.mark.parametrize(
-    ("cores", "ladder"), [(1, [1]), (2, [1, 2]), (3, [1, 2]), (6, [1, 2, 4]), (12, [1, 2, 4, 8])]
+    ("cores", "candidates"), [(1, [1]), (2, [1, 2]), (3, [1, 2]), (6, [1, 2, 4]), (12, [1, 2, 4, 8])]
 )
-def test_numbers_are_powers_of_two(monkeypatch, cores, ladder):
+def test_numbers_are_powers_of_two(monkeypatch, cores, candidates):
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    assert ThreadChoice().ladder == ladder
+    assert ThreadChoice().candidates == candidates
 
 
 def test_where_threads_gain_nothing_one_is_used():
@@ -95,7 +95,7 @@ def test_first_use_of_a_number_may_take_longer():
     assert machine.work(machine.choice(), 100)[-1] == 4
 
 
-def test_a_stated_number_is_kept():
+def test_a_requested_number_is_kept():
     machine = Machine()
     machine.busy = True
     assert set(machine.work(machine.choice(threads=2), 300)) == {2}
@@ -108,12 +108,12 @@ def test_an_error_in_a_piece_restores_the_threads():
     assert torch.get_num_threads() == MOST
 
 
-@pytest.mark.parametrize(("value", "stated"), [(None, None), ("", None), ("8", MOST)])
-def test_the_environment_states_threads(monkeypatch, value, stated):
+@pytest.mark.parametrize(("value", "requested"), [(None, None), ("", None), ("8", MOST)])
+def test_the_environment_requests_threads(monkeypatch, value, requested):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if value is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", value)
-    assert stated_threads() == stated
+    assert get_requested_threads() == requested
 
 
 def test_single_threaded_restores_even_after_an_error():

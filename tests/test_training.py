@@ -18,7 +18,11 @@ from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.losses import objective
 from davae.networks import DaVAE
-from davae.training import loop, runs, trainer
+from davae.training import davae_task, identity, runs
+from davae.training.davae_task import train
+from davae.training.optimisers import build_average, build_optimisers, take_step
+from davae.training.schedule import batch_indices, learning_rate
+from davae.training.trainer import TrainingDivergedError
 from synthhand.storage import exclusive
 
 SCRIPT = """
@@ -27,19 +31,20 @@ from pathlib import Path
 import torch
 from davae.config import Config
 from davae.config.reading import read_config
-from davae.training import loop
+from davae.training.davae_task import train
+from davae.training.trainer import Trainer
 
 config, data, run, kill_at = sys.argv[1:]
-take_step = loop.Trainer.train_step
+take_step = Trainer.train_step
 
 def step_or_die(self):
     if self.step == int(kill_at):
         os.kill(os.getpid(), signal.SIGKILL)
     return take_step(self)
 
-loop.Trainer.train_step = step_or_die
+Trainer.train_step = step_or_die
 torch.set_num_threads(1)
-loop.train(read_config(Config, Path(config).read_text()), data, run, progress=False)
+train(read_config(Config, Path(config).read_text()), data, run, progress=False)
 """
 NEVER = -1
 
@@ -58,7 +63,7 @@ def short(tiny_config):
 @pytest.fixture(scope="module")
 def finished(short, prepared, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "unbroken"
-    return loop.train(short, prepared, run, progress=False)
+    return train(short, prepared, run, progress=False)
 
 
 def weights(run):
@@ -118,7 +123,7 @@ def strip_time(path):
 
 def test_finished_run_is_loaded_not_trained_again(finished, short, prepared):
     before = weights(finished), (finished / "model.safetensors").stat().st_mtime_ns
-    assert loop.train(short, prepared, finished, progress=False) == finished
+    assert train(short, prepared, finished, progress=False) == finished
     assert before == (weights(finished), (finished / "model.safetensors").stat().st_mtime_ns)
 
 
@@ -128,7 +133,7 @@ def test_other_config_is_refused_with_every_difference(finished, short, prepared
         settings_for(short, steps=13), loss=dataclasses.replace(short.loss, beta_pose=3.0)
     )
     with pytest.raises(runs.RunMismatchError) as caught:
-        loop.train(other, prepared, finished, progress=False)
+        train(other, prepared, finished, progress=False)
     assert "config.train.steps: the run has 12, asked for 13" in str(caught.value)
     assert "config.loss.beta_pose: the run has 10.0, asked for 3.0" in str(caught.value)
     assert weights(finished) == before
@@ -139,7 +144,7 @@ def test_a_run_older_than_a_field_is_still_this_experiment(finished, short, prep
     config = json.loads((copy / "config.json").read_text())
     assert config["data"].pop("blur") == 0 and not config["data"].pop("steady_target")
     (copy / "config.json").write_text(json.dumps(config))
-    assert loop.train(short, prepared, copy, progress=False) == copy
+    assert train(short, prepared, copy, progress=False) == copy
     assert weights(copy) == weights(finished)
 
 
@@ -152,25 +157,23 @@ def test_other_code_or_data_is_refused(finished, short, prepared, tmp_path):
     identity["data"] = "f" * 64
     (copy / "identity.json").write_text(json.dumps(identity))
     with pytest.raises(runs.RunMismatchError) as caught:
-        loop.train(short, prepared, copy, progress=False)
+        train(short, prepared, copy, progress=False)
     assert "code of davae/losses.py has changed" in str(caught.value)
     assert "prepared data: the run has ffffffffffff" in str(caught.value)
 
 
 def test_a_run_may_begin_with_the_weights_of_another(finished, short, prepared, tmp_path):
     still = settings_for(short, learning_rate=1e-12, average_decay=0.0, seed=5)
-    moved = loop.train(still, prepared, tmp_path / "moved", init=finished, progress=False)
-    drawn = loop.train(still, prepared, tmp_path / "drawn", progress=False)
+    moved = train(still, prepared, tmp_path / "moved", init=finished, progress=False)
+    drawn = train(still, prepared, tmp_path / "drawn", progress=False)
     (first, _), (after, _), (random, _) = (runs.load_model(run) for run in (finished, moved, drawn))
     for name, value in first.named_parameters():
         assert_close(after.get_parameter(name), value, atol=1e-6, rtol=0)
     assert (random.encoder.trunk.conv1.weight - after.encoder.trunk.conv1.weight).abs().max() > 0.01
     message = r"weights to begin with: the run has '[0-9a-f]+', asked for None"
     with pytest.raises(runs.RunMismatchError, match=message):
-        loop.train(still, prepared, tmp_path / "moved", progress=False)
-    assert (
-        loop.train(still, prepared, tmp_path / "moved", init=finished, progress=False) == tmp_path / "moved"
-    )
+        train(still, prepared, tmp_path / "moved", progress=False)
+    assert train(still, prepared, tmp_path / "moved", init=finished, progress=False) == tmp_path / "moved"
 
 
 def test_a_run_cannot_begin_with_another_network_or_an_unfinished_run(finished, short, prepared, tmp_path):
@@ -178,31 +181,31 @@ def test_a_run_cannot_begin_with_another_network_or_an_unfinished_run(finished, 
     with pytest.raises(
         ValueError, match=r"another network: model\.attention: the run has 'sk', asked for 'none'"
     ):
-        loop.train(other, prepared, tmp_path / "run", init=finished, progress=False)
+        train(other, prepared, tmp_path / "run", init=finished, progress=False)
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
-        loop.train(short, prepared, tmp_path / "run", init=tmp_path / "nothing", progress=False)
+        train(short, prepared, tmp_path / "run", init=tmp_path / "nothing", progress=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_fingerprint_sees_code_but_not_comments_or_docstrings():
     plain = 'def f(x):\n    """Doc."""\n    return x + 1\n'
     same = '"""Module."""\n\n\ndef f(x):  # comment\n    """Other words."""\n    return (x + 1)\n'
-    assert runs.code_digest(plain) == runs.code_digest(same)
-    assert runs.code_digest(plain) != runs.code_digest(plain.replace("+ 1", "+ 2"))
+    assert identity.code_digest(plain) == identity.code_digest(same)
+    assert identity.code_digest(plain) != identity.code_digest(plain.replace("+ 1", "+ 2"))
 
 
 def test_fingerprint_covers_all_that_moves_the_weights():
     sources = runs.Identity.of("digest").sources
-    assert {"losses.py", "data/augment.py", "training/loop.py", "training/trainer.py"} <= sources.keys()
+    assert {"losses.py", "data/augment.py", "training/davae_task.py", "training/trainer.py"} <= sources.keys()
     assert "training/muon.py" in sources
     assert {"networks/encoder.py", "networks/decoders.py", "networks/blocks.py"} <= sources.keys()
 
 
-@pytest.mark.parametrize("network", runs._SHAPING_SOURCES)
+@pytest.mark.parametrize("network", identity._SHAPING_SOURCES)
 def test_fingerprint_refuses_a_source_that_was_renamed(network, monkeypatch):
     runs.Identity.of("digest", network=network)  # all of today's are there
-    names = (*runs._SHAPING_SOURCES[network][:-1], "training/renamed.py")
-    monkeypatch.setitem(runs._SHAPING_SOURCES, network, names)
+    names = (*identity._SHAPING_SOURCES[network][:-1], "training/renamed.py")
+    monkeypatch.setitem(identity._SHAPING_SOURCES, network, names)
     with pytest.raises(FileNotFoundError, match=r"renamed\.py: missing, but it shapes"):
         runs.Identity.of("digest", network=network)
 
@@ -225,10 +228,10 @@ def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
         model=dataclasses.replace(short.model, image_px=128),
     )
     with pytest.raises(ValueError, match="prepared with image_px 64, this run needs 128"):
-        loop.train(larger, prepared, tmp_path / "run", progress=False)
+        train(larger, prepared, tmp_path / "run", progress=False)
     exact = dataclasses.replace(short, data=dataclasses.replace(short.data, crop="rotated-camera"))
     with pytest.raises(ValueError, match="prepared with crop 'plain', this run needs 'rotated-camera'"):
-        loop.train(exact, prepared, tmp_path / "run", progress=False)
+        train(exact, prepared, tmp_path / "run", progress=False)
     smaller = dataclasses.replace(short.data, image_px=32)  # the middle of a larger crop is not a test crop
     with pytest.raises(ValueError, match="prepare the data with this config"):
         centre(load_batch(PreparedSplit.open(prepared, "test"), np.arange(2)), smaller)
@@ -237,14 +240,14 @@ def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(short, prepared, tmp_path):
     broken = dataclasses.replace(short, loss=dataclasses.replace(short.loss, alpha_cloud=float("inf")))
-    with pytest.raises(trainer.TrainingDivergedError, match=r"step 0: alpha_cloud, gradient norm not finite"):
-        loop.train(broken, prepared, tmp_path / "run", progress=False)
+    with pytest.raises(TrainingDivergedError, match=r"step 0: total, alpha_cloud, gradient norm not finite"):
+        train(broken, prepared, tmp_path / "run", progress=False)
     assert not runs.is_finished(tmp_path / "run")
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(short, prepared, tmp_path, monkeypatch):
     """A finite loss can have an infinite slope; the resume point must not inherit it."""
-    run, real = tmp_path / "run", loop.objective
+    run, real = tmp_path / "run", davae_task.objective
     call = iter(range(1, 100)).__next__
 
     def steep(output, batch, weights):
@@ -252,9 +255,9 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(short, prepared
         corner = (output.pose.sum() * 0).abs().sqrt()  # 0, with an infinite derivative
         return parts._replace(total=parts.total + corner) if call() == 6 else parts
 
-    monkeypatch.setattr(loop, "objective", steep)
-    with pytest.raises(trainer.TrainingDivergedError, match="step 5: gradient norm not finite"):
-        loop.train(short, prepared, run, progress=False)
+    monkeypatch.setattr(davae_task, "objective", steep)
+    with pytest.raises(TrainingDivergedError, match="step 5: gradient norm not finite"):
+        train(short, prepared, run, progress=False)
     state = runs.load_resume_point(run)
     assert state["step"] == 4
     assert all(torch.isfinite(value).all() for value in state["model"].values())
@@ -263,13 +266,13 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(short, prepared
 def test_two_trainings_in_one_folder_are_refused(short, prepared, tmp_path):
     run = tmp_path / "run"
     with exclusive(run), pytest.raises(BlockingIOError, match="another process is writing here"):
-        loop.train(short, prepared, run, progress=False)
+        train(short, prepared, run, progress=False)
     assert not run.exists()
 
 
 def test_the_average_soon_forgets_its_first_weights():
     layer = torch.nn.Linear(1, 1, bias=False)
-    average = trainer.averaged(layer, 0.99)
+    average = build_average(layer, 0.99)
     seen = []
     for value in range(30):
         torch.nn.init.constant_(layer.weight, float(value))
@@ -277,7 +280,7 @@ def test_the_average_soon_forgets_its_first_weights():
         seen.append(average.module.weight.item())
     assert seen[0] == 0 and seen[1] == pytest.approx(1 - 2 / 11)
     assert seen[-1] > 20  # a plain decay of 0.99 would still be below 4
-    assert trainer.averaged(layer, 0.0) is None
+    assert build_average(layer, 0.0) is None
 
 
 def test_loss_falls_on_one_batch(tiny_config, prepared):
@@ -312,34 +315,34 @@ def test_bf16_path_runs_and_stays_near_fp32(tiny_config, prepared):
 
 
 def test_every_epoch_shows_every_sample_once():
-    seen = np.concatenate([trainer.batch_indices(20, 5, seed=3, step=s) for s in range(8)])
+    seen = np.concatenate([batch_indices(20, 5, seed=3, step=s) for s in range(8)])
     assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
     assert list(seen[:20]) != list(seen[20:])
-    assert len(set(trainer.batch_indices(7, 16, 0, 2))) == 7  # a batch may be larger than a small split
+    assert len(set(batch_indices(7, 16, 0, 2))) == 7  # a batch may be larger than a small split
 
 
 @pytest.mark.parametrize("kind", ["adam", "muon"])
 def test_every_weight_has_one_optimiser_and_steps_at_the_rate_it_is_told(kind, tiny_config):
     model = DaVAE(tiny_config.model)
-    found = trainer.optimisers(model, TrainConfig(optimiser=kind))
+    found = build_optimisers(model, TrainConfig(optimiser=kind))
     held = [p for optimiser in found for group in optimiser.param_groups for p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
     assert len(found) == {"adam": 1, "muon": 2}[kind]
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     before = [p.detach().clone() for p in held]
-    trainer.take_step(found, 0.0)
+    take_step(found, 0.0)
     assert all(map(torch.equal, held, before))
-    trainer.take_step(found, 1e-3)
+    take_step(found, 1e-3)
     assert not any(map(torch.equal, held, before))
 
 
 def test_schedules_start_and_end_where_they_say():
     milestones = TrainConfig(steps=100, schedule="milestones", learning_rate=1e-3, final_learning_rate=1e-7)
-    rates = [trainer.learning_rate(milestones, s) for s in range(100)]
+    rates = [learning_rate(milestones, s) for s in range(100)]
     assert np.allclose(sorted(set(np.round(np.log10(rates), 6))), [-7, -6, -5, -4, -3])
     assert rates == sorted(rates, reverse=True)
     cosine = TrainConfig(steps=100, warmup_steps=10, learning_rate=2e-3)
-    rates = [trainer.learning_rate(cosine, s) for s in range(100)]
+    rates = [learning_rate(cosine, s) for s in range(100)]
     assert np.argmax(rates) in (9, 10) and max(rates) == pytest.approx(2e-3)
     assert rates[0] == pytest.approx(2e-4) and rates[-1] < 1e-6

@@ -21,8 +21,9 @@ from davae.evaluation.skin_tone import CLASSES, COLOUR_FACTOR, skin_tone_classes
 from davae.metrics import bootstrap_interval
 from davae.networks import HandMaskNet
 from davae.training import runs
-from davae.training.masks import mask_iou, predict_probability
-from davae.training.trainer import check_prepared, pick_device
+from davae.training.device import pick_device
+from davae.training.mask_inference import mask_iou, predict_probability
+from davae.training.trainer import check_prepared
 
 BATCH_SIZE = 100
 REPORTED = ("val", "test")

@@ -21,8 +21,8 @@ from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
 from davae.networks.handmask import MID_GREY
 from davae.training import runs
+from davae.training.device import pick_device
 from davae.training.threads import single_threaded
-from davae.training.trainer import pick_device
 
 BATCH_SIZE = 32
 

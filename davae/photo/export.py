@@ -34,7 +34,7 @@ from davae.networks import DaVAE
 from davae.networks.handmask import MID_GREY
 from davae.photo.graph import halved, largest_difference, onnx_model, quantised, session
 from davae.training import runs
-from davae.training.masks import mask_iou
+from davae.training.mask_inference import mask_iou
 from davae.training.trainer import check_prepared
 from synthhand.skeleton import JOINT_NAMES
 from synthhand.storage import write_atomically

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from davae.data.sample import cut_square, warp_image
 from davae.networks import HandMaskNet
-from davae.training.masks import predict_probability
+from davae.training.mask_inference import predict_probability
 from synthhand.pinhole import Array, crop_camera
 
 # Of a crop's side that the mask's longer side takes. SynthHand's test crops have a median of 0.7; a little

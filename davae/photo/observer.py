@@ -17,8 +17,8 @@ from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import over_grey
 from davae.photo.hand import Side
 from davae.photo.release import Release
-from davae.training.masks import predict_probability
-from davae.training.trainer import has_bf16
+from davae.training.device import has_bf16
+from davae.training.mask_inference import predict_probability
 from synthhand.skeleton import ROOT
 
 LOOKS = 8  # at a hand, from all around, for its joints and place

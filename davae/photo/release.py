@@ -19,7 +19,6 @@ from davae.config.reading import read_config
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.camera import CameraHead
 from davae.training import runs
-from davae.training.camera import load_camera
 from synthhand.formats.kinds import kind_of_file
 from synthhand.storage import write_atomically
 
@@ -55,7 +54,7 @@ def pack(
     """
     run, mask_run, camera_run, out = Path(run), Path(mask_run), Path(camera_run), Path(out)
     (model, config), (mask, mask_config) = runs.load_model(run), runs.load_mask_network(mask_run)
-    camera, camera_config = load_camera(camera_run)
+    camera, camera_config = runs.load_camera(camera_run)
     finder, finder_config = runs.load_mask_network(Path(finder_run))
     identity, of_camera = runs.identity_of(run), runs.identity_of(camera_run)
     digests = {"model": runs.weights_digest(run), "mask": runs.weights_digest(mask_run)}

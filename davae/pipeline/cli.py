@@ -161,11 +161,11 @@ def train(
         settings: Fields of the preset to change, such as train.steps=20000 data.shift=0.1.
     """
     from davae.config.settings import apply_settings, experiment
-    from davae.training import distributed, loop, runs
+    from davae.training import davae_task, distributed, runs
 
     finished = runs.is_finished(run)
     config = apply_settings(experiment(preset, seed=seed, model=model, crop=crop, mask=mask), settings)
-    loop.train(config, data, run, init=init)
+    davae_task.train(config, data, run, init=init)
     if distributed.rank() == 0:
         print(f"{'found finished' if finished else 'trained'}: {run}")
         print((run / "terms.txt").read_text(encoding="utf-8"), end="")
@@ -257,10 +257,10 @@ def train_mask(
     """
     from davae.config.settings import apply_settings, mask_experiment
     from davae.evaluation import evaluate_masks, format_masks
-    from davae.training import distributed, masks, runs
+    from davae.training import distributed, mask_task, runs
 
     finished = runs.is_finished(run)
-    masks.train_mask(apply_settings(mask_experiment(preset, seed=seed, crop=crop), settings), data, run)
+    mask_task.train_mask(apply_settings(mask_experiment(preset, seed=seed, crop=crop), settings), data, run)
     if distributed.rank() == 0:
         print(f"{'found finished' if finished else 'trained'}: {run}")
         print(format_masks(evaluate_masks(run, data)), end="")
@@ -316,10 +316,11 @@ def train_camera(run: Path, data: Path, out: Path, steps: int = 3000, seed: int 
     """
     import dataclasses
 
-    from davae.training import camera
+    from davae.config import camera_schedule
+    from davae.training.camera_task import train_camera as train_head
 
-    schedule = dataclasses.replace(camera.camera_schedule(seed), steps=steps)
-    print(f"trained: {camera.train_camera(run, data, out, schedule)}")
+    schedule = dataclasses.replace(camera_schedule(seed), steps=steps)
+    print(f"trained: {train_head(run, data, out, schedule)}")
 
 
 def pack(run: Path, mask_run: Path, camera_run: Path, finder_run: Path, out: Path) -> None:

@@ -219,7 +219,7 @@ class Workspace:
     def ensure_masks(self) -> Path:
         """Train and measure the mask network and predict all masks, where that is not done yet."""
         from davae.evaluation import evaluate_masks, predict_masks
-        from davae.training.masks import train_mask
+        from davae.training.mask_task import train_mask
 
         data, teacher = self.ensure_prepared(), self._mask_teacher
         if teacher is self:
@@ -238,7 +238,7 @@ class Workspace:
 
     def ensure_trained(self) -> Path:
         """Train the run where it is not finished yet, the mask network before it where it is needed."""
-        from davae.training.loop import train
+        from davae.training.davae_task import train
 
         data = self.ensure_prepared()
         if self.config.data.mask == "network":

@@ -29,7 +29,7 @@ from davae.evaluation import evaluate
 from davae.studies.board import STARTED, Board, State
 from davae.studies.points import Point
 from davae.training import runs
-from davae.training.loop import train
+from davae.training.davae_task import train
 
 ATTEMPTS = 3  # of a point whose worker is lost
 LOCKED_S = 1.0  # between looks at a point that another process is running

@@ -1,1 +1,1 @@
-"""The training loop and the folders it leaves behind."""
+"""Training: one loop, a task for each network, and the folder of a run."""

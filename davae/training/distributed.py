@@ -1,15 +1,15 @@
-"""One run by several processes, on one machine or many: those that `torchrun` starts, here called ranks.
+"""One run trained by several processes, on one machine or many: those that `torchrun` starts, called ranks.
 
-Every rank draws what a single process would draw for the whole batch, from (seed, step), and computes its own
-share of the samples; torch's DistributedDataParallel averages the gradients, so that all ranks take the same
-step with the same weights. The batch of the config is the whole batch, whatever the number of ranks.
+Every rank draws the random numbers of the whole batch, from (seed, step), and computes its own share of the
+samples. torch's DistributedDataParallel averages the gradients, so all ranks take the same step with the same
+weights. The config's batch size is that of the whole batch, whatever the number of ranks.
 
-What is not as in one process: in training, BatchNorm takes the statistics of a rank's share of the batch, and
-what it keeps of them for the test is rank 0's. So runs on different numbers of ranks differ as runs with
-smaller batches would, and a share of a few samples makes statistics that are poor.
+One thing differs from training in one process: BatchNorm uses the statistics of each rank's share of the
+batch, and the running statistics kept for the test are rank 0's. So the number of ranks changes results as a
+smaller batch would, and a share of a few samples makes poor statistics.
 
-Rank 0 alone touches the run's folder. Without torchrun there is no process group, and every function here
-does what it would for one rank, without a copy.
+Only rank 0 touches the run's folder. Without torchrun there is no process group, and every function here acts
+as for one rank.
 """
 
 import atexit
@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -30,9 +30,9 @@ T = TypeVar("T")
 def join() -> None:
     """Form a process group with the other processes that torchrun started; without torchrun, do nothing.
 
-    Where there are GPUs, cuda:LOCAL_RANK becomes the current one; nccl carries what lies on them, and gloo
-    what lies in main memory. The group lasts as long as the process: where it was given up, the processes
-    would find the remains of it in their common store and not form another.
+    On a machine with GPUs, cuda:LOCAL_RANK becomes the current device; nccl transfers tensors on GPUs, gloo
+    those in main memory. The group lasts as long as the process: a second group could not be formed, since
+    the first one's entries stay in the processes' common store.
 
     Raises:
         ValueError: torchrun started more processes on this machine than it has GPUs.
@@ -54,84 +54,84 @@ def join() -> None:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
-def ranks() -> int:
-    """How many processes train together."""
+def world_size() -> int:
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def share() -> slice:
-    """Which of a list of samples are this rank's: every `ranks()`-th, from `rank()` on."""
-    return slice(rank(), None, ranks())
+    """Return which samples of a batch are this rank's: every `world_size()`-th, starting with `rank()`."""
+    return slice(rank(), None, world_size())
 
 
 def check_batch(batch_size: int) -> None:
-    """Raise ValueError unless a batch can be dealt out evenly, without which gradients would be weighted."""
-    if batch_size % ranks():
-        fitting = max(n for n in range(1, ranks()) if batch_size % n == 0)
+    """Raise ValueError if a batch cannot be shared evenly: the mean of gradients would then be wrong."""
+    if batch_size % world_size():
+        fitting = max(n for n in range(1, world_size()) if batch_size % n == 0)
         raise ValueError(
-            f"train.batch_size is {batch_size}, which {ranks()} processes cannot share evenly; let torchrun "
-            f"start {fitting}, or change the batch size"
+            f"train.batch_size is {batch_size}, which {world_size()} processes cannot share evenly; let "
+            f"torchrun start {fitting}, or change the batch size"
         )
 
 
-def replicate(model: nn.Module) -> nn.Module:
-    """Return what to call in a training step: a wrapper that averages gradients over ranks, or just `model`.
+def replicate(network: nn.Module) -> nn.Module:
+    """Return what to call in a training step: `network`, wrapped so that gradients are averaged over ranks.
 
-    The wrapper makes weights and buffers those of rank 0: weights now, buffers in every forward pass.
+    The wrapper copies rank 0's weights to all ranks now, and its buffers in every forward pass. Without a
+    process group, return the network itself.
     """
     if not dist.is_initialized():
-        return model
-    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        return network
+    return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
 
 
-def share_buffers(model: nn.Module) -> None:
-    """Make the buffers of a model, such as BatchNorm's running statistics, those of rank 0 on every rank."""
+def broadcast_buffers(network: nn.Module) -> None:
+    """Copy rank 0's buffers, such as BatchNorm's running statistics, to all ranks."""
     if dist.is_initialized():
-        for buffer in model.buffers():
+        for buffer in network.buffers():
             dist.broadcast(buffer, src=0)
 
 
-def summed(values: Tensor) -> Tensor:
-    """Return the sum of a tensor over ranks; the tensor itself where there is one."""
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over ranks; with one rank, the tensor itself."""
     if dist.is_initialized():
         values = values.clone()
         dist.all_reduce(values)
     return values
 
 
-def mean(row: dict[str, float]) -> dict[str, float]:
-    """Return the mean over ranks of each of some numbers."""
+def average_over_ranks(row: dict[str, float]) -> dict[str, float]:
+    """Return the mean of each value over ranks."""
     if not dist.is_initialized():
         return row
-    values = summed(torch.tensor(list(row.values()), dtype=torch.float64)) / ranks()
+    values = sum_over_ranks(torch.tensor(list(row.values()), dtype=torch.float64)) / world_size()
     return dict(zip(row, values.tolist(), strict=True))
 
 
-def on_first(work: Callable[[], T]) -> T:
-    """Let rank 0 alone do some work; return what it returned, or raise what it raised, on every rank."""
+def run_on_first_rank(work: Callable[[], T]) -> T:
+    """Do some work on rank 0 alone; on every rank return its result, or raise its error."""
     if not dist.is_initialized():
         return work()
-    outcome = [None, None]
+    outcome: list[Any] = [None, None]  # result, error
     if rank() == 0:
         try:
             outcome[0] = work()
-        except Exception as error:  # raised below, and by all
+        except Exception as error:  # raised below, on all ranks
             outcome[1] = error
     dist.broadcast_object_list(outcome, src=0)
-    result, error = outcome
-    if error is not None:
-        raise error
-    return result
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
 def tell_once(message: str) -> None:
-    """Write a message that several processes of torchrun may have to stderr, once.
+    """Write a message to stderr once, although several processes of torchrun call this with it.
 
-    The others wait until it is written, since torchrun ends all as soon as one has ended.
+    The other processes wait until it is written, since torchrun ends all of them once one has ended.
     """
     key = hashlib.sha256(message.encode()).hexdigest()
     try:
@@ -142,5 +142,5 @@ def tell_once(message: str) -> None:
             return
         print(message, file=sys.stderr, flush=True)
         store.set(f"{key} written", "")
-    except dist.DistError:  # whoever held the store has ended: better told twice than not at all
+    except dist.DistError:  # the process that held the store has ended; two messages are better than none
         print(message, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""Muon: momentum whose step on every weight matrix is made orthogonal (Jordan et al. 2024).
+"""Muon: momentum with an orthogonalised step on every weight matrix (Jordan et al. 2024).
 
-A gradient's few large singular values would otherwise decide the whole step; an orthogonal step moves all
-directions alike, and the encoder leaves its first plateau in fewer images. PyTorch's own `torch.optim.Muon`
-takes no convolutions, and always works in bf16, which is slow on a processor that has none.
+Without it a few large singular values of the gradient decide the whole step. An orthogonal step moves all
+directions equally, and the encoder leaves its first plateau after fewer images. PyTorch's `torch.optim.Muon`
+does not support convolutions, and always works in bf16, which is slow on a processor without bf16.
 """
 
 import math
@@ -13,25 +13,25 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # its authors' coefficients: fast rather than exact
-ITERATIONS = 3  # 5 are customary; here they cost more time than they save steps
-BF16_FROM = 128  # rows of the Gram matrix from which bf16 is worth its conversions
+QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of Muon's authors: for speed, not for exact results
+ITERATIONS = 3  # 5 are customary; here they cost more time than their better steps save
+BF16_FROM = 128  # rows of a Gram matrix: for smaller ones bf16 saves less time than the conversions cost
 
 
 class Muon(Optimizer):
-    """Muon with Nesterov momentum, for weights of two and more axes; a matrix's rows are the first axis.
+    """Muon with Nesterov momentum, for weights of two or more axes; the first axis gives a matrix's rows.
 
-    Steps have the size of AdamW's (root mean square 0.2, Liu et al. 2025), so that one learning rate serves
-    both.
+    Steps are as large as AdamW's (root mean square 0.2; Liu et al. 2025, arXiv:2502.16982), so that one
+    learning rate suits both.
     """
 
     def __init__(self, weights: Iterable[Tensor], lr: float, momentum: float = 0.95, bf16: bool = False):
-        """Move `weights`; with `bf16`, larger matrices are made orthogonal in bf16, as is customary."""
+        """Optimise `weights`; with `bf16`, large matrices are orthogonalised in bf16, as is customary."""
         super().__init__(weights, {"lr": lr, "momentum": momentum})
         self.bf16 = bf16
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # without a closure, which no training here needs
         """Take one step on every weight; all must have gradients."""
         for group in self.param_groups:
             weights = group["params"]
@@ -56,19 +56,21 @@ class Muon(Optimizer):
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """Lay out a weight (n, m, ...) as a matrix (n, ... x m), which copies no channels-last memory."""
+    """Return a weight (n, m, ...) as a matrix (n, ... x m); no copy is made of channels-last memory."""
     return weight.movedim(1, -1).flatten(1)
 
 
 def orthogonalise(matrices: Sequence[Tensor], iterations: int = ITERATIONS) -> list[Tensor]:
-    """Bring the singular values of each matrix (n, m) together, the large ones near 1, and keep its vectors.
+    """Return each matrix (n, m) with its singular vectors, but with all large singular values close to 1.
 
-    Newton-Schulz iteration with an odd quintic, X <- (a + b X X' + c (X X')^2) X, carried out on the smaller
-    Gram matrix alone: the factors commute, so their product is formed first and meets X once. Grams of one
-    size go through it together, since most are small and a GPU spends more time on starting work than on it.
+    The method is Newton-Schulz iteration with an odd quintic, X <- (a + b X X' + c (X X')^2) X, computed on
+    the smaller Gram matrix alone: the factors commute, so their product is formed first and multiplied
+    with X once. Gram matrices of one size are processed as a batch, since most are small, and a GPU spends
+    more time starting the work than doing it.
 
     Returns:
-        (n, m) each; what was a share s of the Frobenius norm becomes about 41 s for small s, else 0.7 to 1.2.
+        (n, m) each. A singular value that is a fraction s of the matrix's Frobenius norm becomes about 41 s
+        if s is small, else 0.7 to 1.2.
     """
     wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
     wide = [matrix / (matrix.norm() + 1e-12) for matrix in wide]
@@ -85,13 +87,18 @@ def orthogonalise(matrices: Sequence[Tensor], iterations: int = ITERATIONS) -> l
 
 
 def _products(grams: Tensor, iterations: int) -> Tensor:
-    """By what the iteration multiplies matrices with these Grams (k, n, n)."""
-    a, b, c = QUINTIC
-    product = factor = None
-    for _ in range(iterations):
-        if factor is not None:
-            grams = factor @ grams @ factor
-        factor = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
-        factor.diagonal(dim1=1, dim2=2).add_(a)
-        product = factor if product is None else factor @ product
+    """Return the matrices (k, n, n) by which the iteration multiplies matrices with these Grams (k, n, n)."""
+    product = factor = _quintic(grams)
+    for _ in range(iterations - 1):
+        grams = factor @ grams @ factor
+        factor = _quintic(grams)
+        product = factor @ product
     return product
+
+
+def _quintic(grams: Tensor) -> Tensor:
+    """Return a + b G + c G^2 for each Gram matrix G."""
+    a, b, c = QUINTIC
+    factor = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
+    factor.diagonal(dim1=1, dim2=2).add_(a)
+    return factor

@@ -1,4 +1,4 @@
-"""Published weights to begin with: a user's ImageNet weights of torchvision's resnet34."""
+"""Published weights to begin with: a user's ImageNet weights of torchvision's resnet34 (arXiv:1512.03385)."""
 
 from collections.abc import Mapping
 
@@ -11,21 +11,21 @@ from davae.networks.encoder import Encoder
 
 @torch.no_grad()
 def load_resnet34(encoder: Encoder, weights: Mapping[str, Tensor]) -> list[str]:
-    """Copy torchvision's resnet34 weights into the trunk, and into the heads where their blocks are plain.
+    """Copy torchvision's resnet34 weights into the trunk, and into all heads with plain residual blocks.
 
     Args:
-        encoder: of da-VAE (trunk only) or na-VAE (trunk and all three heads).
+        encoder: of da-VAE (only the trunk is set) or na-VAE (trunk and all three heads).
         weights: a state dict with torchvision's names; `fc.*` is ignored.
 
     Returns:
         The names of the parameters and buffers that were set.
 
     Raises:
-        ValueError: a needed name is missing or has another shape; nothing has been copied then.
+        ValueError: a required name is missing or has another shape; nothing has been copied.
     """
     targets = {name: [value] for name, value in encoder.trunk.state_dict().items()}
     for head in encoder.heads.values():
-        plain = isinstance(head.layer3[0], BasicBlock)
+        plain = BasicBlock in map(type, head.modules())  # not a subclass of it, such as squeeze-excitation
         for name, value in head.state_dict().items() if plain else ():
             if not name.startswith("fc."):
                 targets.setdefault(name, []).append(value)

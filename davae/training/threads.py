@@ -1,11 +1,11 @@
-"""How many threads torch computes with, so that other work on the machine costs no more than its share.
+"""How many threads torch uses, so that another program on the machine costs training only its share.
 
-Threads of one operation wait for each other at its end, some hundred times in a training step. Where another
-program keeps a core busy, one of them is not running: each of those waits then lasts as long as the system's
-turns do, some milliseconds, whether the others spin or sleep meanwhile. Measured on two cores with one more
-program: training at preset smoke 57 times slower on two threads and a tenth slower on one
-(docs/benchmarks.md). So what gains little by threads takes one (`single_threaded`), and a training takes as
-many as pay at the time (`ThreadChoice`).
+The threads of one operation wait for each other at its end, some hundred times in a training step. If another
+program occupies a core, one of the threads is not running, and each wait lasts as long as the system's time
+slices, some milliseconds, whether the other threads spin or sleep meanwhile. Measured on two cores with one
+other program: training at preset smoke is 57 times slower with two threads, and a tenth slower with one
+(docs/benchmarks.md). So work that gains little by threads uses one (`single_threaded`), and training uses as
+many as are fastest at the time (`ThreadChoice`).
 """
 
 import os
@@ -18,12 +18,12 @@ from typing import TypeVar
 
 import torch
 
-SAMPLES = 3  # pieces by whose median a number of threads is judged
-HOPELESS = 3.0  # times as long as the present choice: a trial ends at the first such piece
-WARM_UP_S = 1.0  # more that the first piece may take on a number of threads never used before
-GAIN = 1.1  # times as fast another number must be to be taken, since times are noisy
-SLOWER = 1.5  # times as long as when it was chosen: a choice is reconsidered at once
-WAIT_S, LONGEST_WAIT_S, WAIT_PIECES = 10.0, 60.0, 50  # from one trial to the next; so many pieces at least
+SAMPLES = 3  # pieces of work; their median time is that of a number of threads
+HOPELESS = 3.0  # times the current number's time: a trial ends at the first piece that takes longer
+WARM_UP_S = 1.0  # extra time allowed for the first piece on a number of threads not used before
+GAIN = 1.1  # another number must be this many times faster to be chosen, since times vary
+SLOWER = 1.5  # a choice is reconsidered at once if pieces take this many times longer than when it was made
+WAIT_S, LONGEST_WAIT_S, WAIT_PIECES = 10.0, 60.0, 50  # between trials: seconds, and the least pieces
 
 Result = TypeVar("Result")
 Course = Generator[int, float, Result]
@@ -31,10 +31,10 @@ Course = Generator[int, float, Result]
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Let torch compute in one thread while this lasts; also a decorator.
+    """Let torch use one thread within this context; also a decorator.
 
-    For inference, which two threads speed up by less than a third here and one busy neighbour slows down
-    three times and more. Its bits do not depend on the machine's number of cores then, either.
+    For inference: two threads make it less than a third faster here, and with two threads one other program
+    makes it three times slower or more. Its bits are then the same on any number of cores, too.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -44,41 +44,41 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def stated_threads() -> int | None:
-    """Return the number of threads that the user's environment asks for, None where it does not."""
+def get_requested_threads() -> int | None:
+    """Return the number of threads that OMP_NUM_THREADS asks for, or None if it is not set."""
     return torch.get_num_threads() if os.environ.get("OMP_NUM_THREADS") else None
 
 
 class ThreadChoice:
-    """Choose torch's number of threads for a long row of like pieces of work, by the time that they take.
+    """Choose torch's number of threads for a long series of similar pieces of work, by their times.
 
-    It begins with one thread, and doubles as long as that pays. Later it tries the other numbers again: at
-    once where pieces have become slower, else now and then. A trial ends at the first piece that takes far
-    longer than on the present number.
+    It starts with one thread, and doubles the number as long as that is faster. Later it tries the other
+    numbers again: at once if pieces have become slower, else now and then. A trial ends at the first piece
+    that takes far longer than on the current number.
 
     Args:
-        threads: keep to this number; None to choose among the powers of two up to what torch has.
-        clock: seconds.
+        threads: use this number only; None chooses among the powers of two up to torch's current number.
+        clock: returns the time in seconds.
 
     Attributes:
-        ladder: the numbers among which it chooses.
-        threads: of the next piece.
+        candidates: the numbers to choose from.
+        threads: the number for the next piece.
     """
 
     def __init__(self, threads: int | None = None, clock: Callable[[], float] = time.perf_counter):
         most = torch.get_num_threads()
-        # Powers of two alone: on 3, 6 and 12 threads the gradient of torch 2.13's fp32 convolutions writes
-        # beyond its memory (seen with the images' channels outermost, on a processor with AMX). Trainings,
-        # whose channels are innermost, ran on these numbers, too, so a stated one is kept.
+        # Only powers of two: on 3, 6 and 12 threads the gradient of torch 2.13's fp32 convolutions writes
+        # beyond its memory (seen with contiguous images, not channels-last ones, on a processor with AMX).
+        # Training uses channels-last and has run on these numbers, so a requested number is kept.
         powers = [2**power for power in range(most.bit_length())]
-        self.ladder = powers if threads is None else [threads]
+        self.candidates = powers if threads is None else [threads]
         self._clock, self._used = clock, set[int]()
         self._course = self._decide()
         self.threads = next(self._course)
 
     @contextmanager
     def piece(self) -> Iterator[None]:
-        """Do and time one piece of work."""
+        """Run the code within this context as one piece of work, and time it."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         began = self._clock()
@@ -89,24 +89,24 @@ class ThreadChoice:
         self.threads = self._course.send(self._clock() - began)
 
     def _decide(self) -> Course[None]:
-        """Say for each piece how many threads it takes; be sent the seconds that it took."""
-        choice, wait_s = self.ladder[0], WAIT_S
+        """Yield the number of threads for each piece; receive the seconds that the piece took."""
+        choice, wait_s = self.candidates[0], WAIT_S
         pace_s = yield from self._try(choice, float("inf"))
         while True:
             before = choice
-            for other in self.ladder:
+            for other in self.candidates:
                 if other == before:
                     continue
                 other_s = yield from self._try(other, pace_s)
                 if other_s * GAIN < pace_s:
                     choice, pace_s = other, other_s
-                elif other > choice:  # still more would wait for each other still longer
+                elif other > choice:  # even more threads would wait even longer for each other
                     break
             wait_s = WAIT_S if choice != before else min(2 * wait_s, LONGEST_WAIT_S)
-            pace_s = yield from self._keep_to(choice, pace_s, wait_s)
+            pace_s = yield from self._keep(choice, pace_s, wait_s)
 
     def _try(self, threads: int, pace_s: float) -> Course[float]:
-        """Return how long a piece takes on so many threads, where it takes `pace_s` on the present choice."""
+        """Return the time of a piece on this number of threads; `pace_s` is that on the current number."""
         seconds: list[float] = []
         new = threads not in self._used
         self._used.add(threads)
@@ -114,10 +114,10 @@ class ThreadChoice:
             seconds.append((yield threads))
             if seconds[-1] > HOPELESS * pace_s + (WARM_UP_S if new and len(seconds) == 1 else 0):
                 return seconds[-1]
-        return median(seconds[new:])  # the first one made what all later ones use
+        return median(seconds[new:])  # the first piece on a new number also built what later ones reuse
 
-    def _keep_to(self, threads: int, pace_s: float, wait_s: float) -> Course[float]:
-        """Keep to a number until it is time for a trial, or pieces are slower; return how long they take."""
+    def _keep(self, threads: int, pace_s: float, wait_s: float) -> Course[float]:
+        """Keep a number until the next trial is due or pieces are slower; return the time of a piece then."""
         recent: deque[float] = deque(maxlen=SAMPLES)
         until, pieces = self._clock() + wait_s, 0
         while True:

@@ -1,0 +1,124 @@
+"""Training of da-VAE on Eq. 3 (paper 4.2): `train`, and what is particular to this network."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from davae.config import TERMS, Config
+from davae.losses import objective
+from davae.networks import DaVAE
+from davae.networks.davae import DaVAEOutput
+from davae.training import runs
+from davae.training.log import MetricsLog
+from davae.training.task import Examples, Loss, Task
+from davae.training.trainer import train_task
+
+
+def train(
+    config: Config,
+    data: Path | str,
+    run: Path | str,
+    *,
+    init: Path | str | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    threads: int | None = None,
+) -> Path:
+    """Train one model, resume its training, or find it finished.
+
+    If torchrun started several processes, all of them call this and train one model together, on data that
+    each process can read. See `davae.training.distributed` for the difference: BatchNorm uses the statistics
+    of each process's share of the batch.
+
+    Args:
+        config: the experiment.
+        data: folder written by `davae.data.prepared.prepare`.
+        run: the run's folder; see `davae.training.runs`.
+        init: a finished run whose weights to begin with (RHD first, then STB); None for random weights.
+        device: "auto" uses a GPU if there is one.
+        progress: show a progress bar.
+        threads: of torch on a CPU. None uses OMP_NUM_THREADS or, if that is not set, the number that is
+            fastest at the time (`davae.training.threads`). Only a fixed number gives the same bits again.
+
+    Returns:
+        The run's folder, finished.
+
+    Raises:
+        davae.training.runs.RunMismatchError: the folder holds another experiment.
+        ValueError: the data was prepared for another image size or crop, or lacks the masks that the config
+            asks for; or `init` is another network; or the processes cannot share the batch evenly.
+        FileNotFoundError: nothing is prepared in `data`, or `init` is not a finished run.
+        BlockingIOError: another process is training in that folder.
+        TrainingDivergedError: a loss or its gradient is not finite; the last resume point is kept.
+    """
+    return train_task(DaVAETask(config, init), data, run, device=device, progress=progress, threads=threads)
+
+
+def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
+    """Return the weights of a finished run, for a run of `config` to begin with.
+
+    Raises:
+        FileNotFoundError: there is no finished run.
+        ValueError: its network is another one.
+    """
+    model, found = runs.load_model(init)
+    unlike = runs.differences(dataclasses.asdict(found.model), dataclasses.asdict(config.model), "model")
+    if unlike:
+        raise ValueError(
+            f"{init}: is a run of another network: {'; '.join(unlike)}. Begin with a run of the same preset "
+            "and model"
+        )
+    return model.state_dict()
+
+
+class DaVAETask(Task):
+    """da-VAE, trained on Eq. 3, validated by its end-point error (mm, protocol P1, mean latent)."""
+
+    kind, measured, shown = "da-VAE", "val_epe_mm", TERMS
+
+    def __init__(self, config: Config, init: Path | str | None = None):
+        self.config: Config = config
+        self.init = init
+        self.first_weights = None if init is None else initial_weights(init, config)
+
+    def build(self) -> nn.Module:
+        """Return da-VAE with random weights, or those of `init`."""
+        model = DaVAE(self.config.model)
+        if self.first_weights is not None:
+            model.load_state_dict(self.first_weights)
+        return model
+
+    def forward(self, network: nn.Module, examples: Examples) -> DaVAEOutput:
+        """Encode, sample the latent code with the step's own noise, decode."""
+        image = examples.batch.image
+        latents = sum(self.config.model.latent_sizes.values())
+        noise = torch.randn(len(examples.indices), latents, generator=examples.generator)[examples.own]
+        return network(image.contiguous(memory_format=torch.channels_last), noise.to(image.device))
+
+    def loss(self, output: DaVAEOutput, examples: Examples) -> Loss:
+        """Return Eq. 3 with each term unweighted and weighted, and KL also as the mean per dimension."""
+        # mypy takes the attributes of a Protocol for writable, which those of a named tuple are not.
+        parts = objective(output, examples.batch, self.config.loss)  # type: ignore[arg-type]
+        sizes = self.config.model.latent_sizes
+        terms = {"elbo": parts.elbo} | parts.terms
+        terms |= {f"kl_{block}": kl for block, kl in parts.kls.items()}
+        terms |= {f"kl_{block}_per_dim": kl / sizes[block] for block, kl in parts.kls.items()}
+        return Loss(parts.total, terms | parts.weighted)
+
+    def measure(self, network: nn.Module, examples: Examples) -> float:
+        """Return the sum over samples of the end-point error in mm."""
+        batch = examples.batch
+        pose = network(batch.image.contiguous(memory_format=torch.channels_last)).pose
+        errors = torch.linalg.vector_norm(pose - batch.joints, dim=2).mean(1) * batch.scale_mm
+        return errors.sum().item()
+
+    def report(self, run: Path, log: MetricsLog) -> None:
+        """Write terms.txt: each weighted term of Eq. 3 at the first and last step, to show which are zero."""
+        rows = log.rows()
+        first, last = rows[0], rows[-1]
+        lines = [f"{'weighted term':<18}" + "".join(f"{'step ' + row['step']:>14}" for row in (first, last))]
+        names = [name for name in first if name.startswith(("alpha_", "beta_"))]
+        lines += [f"{name:<18}{float(first[name]):>14.2f}{float(last[name]):>14.2f}" for name in names]
+        runs.write_text(run / "terms.txt", "\n".join(lines) + "\n")
