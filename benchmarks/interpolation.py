@@ -3,10 +3,9 @@
     python benchmarks/interpolation.py --run RUN --data PREPARED
 
 Between the codes of two SynthHand test images each block is moved from end to end while the others are held.
-Printed are the claims of "without significant impact" (`davae.latent.disentanglement.verdicts`), the change
-of the
-outline with shape beside that of the rendered truth, and how near each decoded frame comes to the truth of
-the same factors, beside the floor: the two images themselves, encoded and decoded.
+Printed are the claims of "without significant impact" (`davae.latent.disentanglement.measure_leaks`), the
+change of the outline with shape beside that of the rendered truth, and how near each decoded frame comes to
+the truth of the same factors, beside the floor: the two images themselves, encoded and decoded.
 """
 
 import json
@@ -25,9 +24,10 @@ from davae.config import BLOCKS
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.figures import latent_strip
-from davae.latent.codes import disentanglement as d
-from davae.latent.codes import encode, straight
-from davae.networks import Decoded
+from davae.latent import disentanglement as d
+from davae.latent.blend import Frame, render_frame, render_path
+from davae.latent.codes import encode, lerp
+from davae.losses import Prediction
 from davae.training.runs import load_model, weights_digest
 from synthhand.dataset.writer import Factors, sample_factors
 from synthhand.formats.record import BadSample
@@ -36,7 +36,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHAPE_BOUND = 1.5  # the outline's change with shape over that of the truth
 
 
-def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple[Decoded, list[d.Frame]]]:
+def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple[Prediction, list[Frame]]]:
     """The ways of a pair, block -> what is decoded in `SHARES` steps, and the rendered truth of each.
 
     Raises:
@@ -45,9 +45,9 @@ def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple
     start, end = ({block: codes[block][n : n + 1] for block in BLOCKS} for n in pair)
     found = {}
     for block in BLOCKS:
-        truth = d.rendered_way(*factors, block, SHARES, config.data)
+        truth = render_path(*factors, block, SHARES, config.data)
         code = {name: start[name].repeat(len(SHARES), 1) for name in BLOCKS}
-        code[block] = torch.cat([straight(start[block], end[block], share) for share in SHARES])
+        code[block] = torch.cat([lerp(start[block], end[block], share) for share in SHARES])
         found[block] = model.decode(code), truth
     return found
 
@@ -62,13 +62,15 @@ def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list]
     """
     ways = decoded_and_rendered(model, codes, pair, factors, config)
     frames = {
-        block: [d.agreement(*frame) for frame in zip(decoded.image, decoded.cloud, truth, strict=True)]
+        block: [
+            d.measure_agreement(*frame) for frame in zip(decoded.image, decoded.cloud, truth, strict=True)
+        ]
         for block, (decoded, truth) in ways.items()
     }
     first, *_, last = ways["shape"][1]
     own = model.decode({block: codes[block][pair] for block in BLOCKS})
-    ends = [d.rendered(one, config.data) for one in factors]
-    frames["floor"] = [d.agreement(*f) for f in zip(own.image, own.cloud, ends, strict=True)]
+    ends = [render_frame(one, config.data) for one in factors]
+    frames["floor"] = [d.measure_agreement(*f) for f in zip(own.image, own.cloud, ends, strict=True)]
     return frames, d.silhouette_change(first.image[None], last.image[None]).item()
 
 
@@ -120,7 +122,7 @@ def measure(
     images = centre(load_batch(test, used), config.data).image
     codes = encode(model, images)
     rows = rows.reshape(drawn.shape)
-    effects = d.effects(model, codes, rows, np.asarray(test.scale_mm[used]))
+    effects = d.measure_effects(model, codes, rows, np.asarray(test.scale_mm[used]))
     agreements: dict[str, list] = {}
     outline: list[tuple[float, float]] = []
     left_out: list[int] = []
@@ -148,8 +150,8 @@ def measure(
     moved, truly = np.median(np.array(outline), axis=0).tolist()
     ratio = moved / truly if truly else float("nan")
     verdicts = [
-        *d.verdicts(effects),
-        d.Verdict("shape moves the outline, over what it does in the truth", ratio, SHAPE_BOUND),
+        *d.measure_leaks(effects),
+        d.Leak("shape moves the outline, over what it does in the truth", ratio, SHAPE_BOUND),
     ]
     return {
         "weights": weights_digest(run),

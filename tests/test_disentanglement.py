@@ -6,7 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from davae.config import BLOCKS, DataConfig, preset
-from davae.latent.codes import disentanglement as d
+from davae.latent import disentanglement as d
+from davae.latent.blend import render_frame, render_path
 from davae.latent.codes import encode
 from davae.networks import DaVAE
 from synthhand.dataset.writer import sample_factors
@@ -83,10 +84,10 @@ def test_a_model_that_mixes_blocks_is_told_from_one_that_does_not(entangled):
     codes["pose"] = 12 * torch.rand(40, 1, generator=generator) - 6
     codes["appearance"] = torch.tensor([-5.0, 5.0]).repeat(20)[:, None]
     pairs = np.stack([np.arange(0, 40, 2), np.arange(1, 40, 2)], axis=1)
-    found = d.effects(Painter(entangled), codes, pairs, np.full(40, 30.0))
+    found = d.measure_effects(Painter(entangled), codes, pairs, np.full(40, 30.0))
     assert set(found) == set(BLOCKS) and all(len(values) == 20 for values in found["pose"])
     assert not found["shape"].silhouette.any() and not found["shape"].joints_mm.any()
-    claims = d.verdicts(found)
+    claims = d.measure_leaks(found)
     if entangled:
         assert not found["pose"].silhouette.any() and found["appearance"].silhouette.min() > 0.5
         assert not any(claim.holds for claim in claims[:2])
@@ -103,7 +104,7 @@ def test_effects_of_a_network_are_what_decoding_by_hand_gives():
     model = DaVAE(preset("smoke").model).eval()
     codes = encode(model, torch.rand(3, 3, 64, 64))
     scale = np.array([40.0, 45.0, 50.0])
-    found = d.effects(model, codes, np.array([[0, 2], [1, 1]]), scale)
+    found = d.measure_effects(model, codes, np.array([[0, 2], [1, 1]]), scale)
     start, moved = ({b: codes[b][:1] for b in BLOCKS} for _ in range(2))
     moved["appearance"] = codes["appearance"][2:]
     with torch.inference_mode():
@@ -118,14 +119,14 @@ def test_effects_of_a_network_are_what_decoding_by_hand_gives():
 def test_the_rendered_truth_of_a_move():
     data = DataConfig(image_px=32, cloud_points=64)
     a, b = (sample_factors(0, "test", index) for index in (0, 1))
-    ends = [d.rendered(factors, data) for factors in (a, b)]
-    way = d.rendered_way(a, b, "pose", (0.0, 0.5, 1.0), data)
+    ends = [render_frame(factors, data) for factors in (a, b)]
+    way = render_path(a, b, "pose", (0.0, 0.5, 1.0), data)
     assert_close(way[0].image, ends[0].image)
     assert_close(way[2].joints, ends[1].joints, atol=1e-3, rtol=0)  # the same pose, in the first hand's scene
-    own = d.agreement(way[0].image, way[0].cloud, way[0])
+    own = d.measure_agreement(way[0].image, way[0].cloud, way[0])
     assert own.iou == 1 and own.colour == 0 and own.chamfer_mm == pytest.approx(0, abs=1e-3)
-    other = d.agreement(way[2].image, way[2].cloud, way[0])
+    other = d.measure_agreement(way[2].image, way[2].cloud, way[0])
     assert other.iou < 0.9 and other.chamfer_mm > 1
-    skin = d.rendered_way(a, b, "appearance", (0.0, 1.0), data)
+    skin = render_path(a, b, "appearance", (0.0, 1.0), data)
     assert d.silhouette_change(skin[0].image[None], skin[1].image[None]).item() < 0.1
     assert_close(skin[0].joints, skin[1].joints)

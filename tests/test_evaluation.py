@@ -360,7 +360,9 @@ def run(tmp_path, tiny, monkeypatch):
 
 def test_a_run_keeps_the_report_of_its_own_data(run, tmp_path):
     runs.write_text(run / "identity.json", json.dumps({"data": "1" * 64, "sources": {}}))
-    with pytest.raises(ValueError, match=r"trained on data 111111111111, .* is 000000000000; name a file"):
+    with pytest.raises(
+        ValueError, match=r"trained on data 111111111111, .* holds data 000000000000; name a file"
+    ):
         evaluate(run, tmp_path, device="cpu", progress=False)
     found = evaluate(run, tmp_path, tmp_path / "out.json", device="cpu", progress=False)
     assert (found["trained_on"], found["data"]) == ("1" * 64, "0" * 64)
@@ -368,7 +370,7 @@ def test_a_run_keeps_the_report_of_its_own_data(run, tmp_path):
     assert not (run / "metrics.json").exists() and not (run / "predictions.npz").exists()
 
 
-def test_a_run_keeps_the_report_of_one_look(run, tmp_path):
+def test_a_run_keeps_the_report_of_one_view(run, tmp_path):
     with pytest.raises(ValueError, match="views is 17: expected 1 to 16"):
         evaluate(run, tmp_path, views=17, progress=False)
     with pytest.raises(ValueError, match=r"name a file for the report \(out\) of 8 views"):

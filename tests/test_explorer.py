@@ -17,7 +17,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from davae.config import BLOCKS
-from davae.latent.codes import Change, encode, straight
+from davae.latent.codes import Change, encode, lerp
 from davae.latent.walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
 from davae.photo import explorer as module
@@ -105,7 +105,7 @@ def test_the_chosen_block_goes_to_the_end_and_the_others_stay(codes, walk, block
         walk.share = share
         for other in BLOCKS:
             start, end = codes[other][0], codes[other][3]
-            expected = straight(start, end, share) if block in (other, ALL) else start
+            expected = lerp(start, end, share) if block in (other, ALL) else start
             assert torch.equal(walk.raw(other), expected)
     change = walk.change()
     assert (change.joints_mm > 0) == (block in ("pose", ALL))
@@ -113,7 +113,7 @@ def test_the_chosen_block_goes_to_the_end_and_the_others_stay(codes, walk, block
 
 
 def test_the_way_can_be_a_great_circle(codes, walk):
-    walk.way, walk.share = "great circle", 0.5
+    walk.path, walk.share = "great circle", 0.5
     lengths = torch.linalg.vector_norm(codes["pose"][:2], dim=1)
     assert_close(torch.linalg.vector_norm(walk.raw("pose")), lengths.mean())
 
@@ -178,7 +178,7 @@ def test_only_what_a_move_alters_is_computed(walk):
         (lambda: walk.set_principal("shape", 0, 2.0), {"cloud", "image"}, {"cloud", "image"}, 0),
         (lambda: walk.set_principal("appearance", 0, 2.0), {"image"}, {"image"}, 0),
         (lambda: setattr(walk, "turn_deg", 30.0), set(), {"mesh", "cloud"}, 0),
-        (lambda: setattr(walk, "way", "great circle"), set(), set(), 0),  # at share 0 all ways are one
+        (lambda: setattr(walk, "path", "great circle"), set(), set(), 0),  # at share 0 all ways are one
         (lambda: None, set(), set(), 0),
     ):
         calls, pictures, fits = Counter(walk.decoder.calls), Counter(walk.drawn), walk.solved

@@ -8,12 +8,10 @@ import synthetic
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from mpl_toolkits.mplot3d import proj3d
-from skimage.color import rgb2lab
 
 from davae import figures, metrics
 from davae.config import preset
 from davae.evaluation.summary import summarise
-from davae.figures.statistics import cie_lightness
 from davae.figures.style import ESTIMATE, TRUTH
 from synthhand.skeleton import BONES, JOINT_COLOURS
 
@@ -40,7 +38,7 @@ PER_JOINT_MM = np.linspace(5, 25, 21)
 def one_hand(projection: str | None = None) -> Figure:
     figure, axes = figures.new_axes(3.2, subplot_kw={"projection": projection})
     if projection:
-        figures.hand_3d(axes[0, 0], HANDS[0] * 30, unit="mm")
+        figures.draw_hand_3d(axes[0, 0], HANDS[0] * 30, unit="mm")
     else:
         figures.draw_hand(axes[0, 0], UV[0], PICTURES[0], visible=VISIBLE[0])
     return figure
@@ -54,7 +52,7 @@ LEAK_OPTIONS = {"bound": 0.2, "variable": "r", "claim": (3, 30), "claimed": "the
 
 MAKERS = {
     "draw_hand": one_hand,
-    "hand_3d": lambda: one_hand("3d"),
+    "draw_hand_3d": lambda: one_hand("3d"),
     "hands_grid": lambda: figures.hands_grid(
         PICTURES, UV, titles=[f"id {i}" for i in range(9)], visible=VISIBLE
     ),
@@ -142,7 +140,7 @@ def test_nothing_is_cut_off(drawn, name):
 
 
 @pytest.mark.parametrize("name", ["loss_curves", "term_bars", "kl_bars", "pck_curves", "error_by_joint",
-                                  "bone_length_histogram", "cloud_figure, mm", "hand_3d"])  # fmt: skip
+                                  "bone_length_histogram", "cloud_figure, mm", "draw_hand_3d"])  # fmt: skip
 def test_axes_say_their_units(drawn, name):
     assert any("(mm" in text or "(nats" in text or "(1/mm" in text for text in texts(drawn[name]))
 
@@ -170,7 +168,7 @@ def test_hidden_joints_are_hollow():
 def test_space_is_seen_as_the_camera_sees_it():
     figure, axes = figures.new_axes(3, subplot_kw={"projection": "3d"})
     ax = axes[0, 0]
-    figures.hand_3d(ax, HANDS[0])
+    figures.draw_hand_3d(ax, HANDS[0])
     figure.canvas.draw()
 
     def on_screen(x, y, z):
@@ -238,10 +236,10 @@ def test_curves_of_a_constant_are_flat():
         np.testing.assert_allclose(line.get_ydata(), 3.0)
 
 
-def test_lightness_is_that_of_cielab():
-    colours = RNG.random((50, 3))
-    np.testing.assert_allclose(cie_lightness(colours), rgb2lab(colours)[:, 0], atol=0.02)
-    np.testing.assert_allclose(cie_lightness([[0, 0, 0], [1, 1, 1]]), [0, 100], atol=1e-9)
+def test_skin_tones_are_counted_by_lightness():
+    grey = 0.4663  # whose L* is 50
+    figure = figures.skin_tone_histogram([[0, 0, 0], [1, 1, 1], [1, 1, 1], [grey + 0.01] * 3], bins=4)
+    assert [(bar.get_x(), bar.get_height()) for bar in figure.axes[0].patches] == [(0, 1), (50, 1), (75, 2)]
 
 
 def test_a_palm_turned_to_the_camera_is_in_the_middle_of_the_map():
@@ -297,7 +295,7 @@ def test_plotly_hand_holds_what_it_is_given():
         (lambda: figures.hands_grid([]), "equal, positive lengths"),
         (lambda: figures.hands_grid([np.zeros((4, 4))]), r"an image must be \(h, w, 3\)"),
         (lambda: figures.cloud_figure(np.zeros((0, 3))), r"cloud must be \(points, 3\)"),
-        (lambda: figures.hand_3d(None, np.zeros((20, 3))), r"joints must be \(21, 3\), found \(20, 3\)"),
+        (lambda: figures.draw_hand_3d(None, np.zeros((20, 3))), r"joints must be \(21, 3\), found \(20, 3\)"),
         (lambda: figures.skin_tone_histogram(np.full((3, 3), 200)), r"on \[0, 1\]"),
         (lambda: figures.factor_histograms({}), "factors is empty"),
         (lambda: figures.factor_histograms({"pose": np.zeros((5, 2))}), "factor 'pose' must be"),

@@ -18,12 +18,12 @@ from davae.latent.codes import (
     Change,
     Decoding,
     PrincipalDirections,
-    change_between,
-    combined,
+    combine,
     encode,
-    great_circle,
     hand_colour,
-    straight,
+    lerp,
+    measure_change,
+    slerp,
 )
 from davae.networks import DaVAE
 
@@ -98,7 +98,7 @@ vectors = arrays(np.float64, 5, elements=st.floats(-10, 10))
 @given(vectors, vectors, st.floats(0, 1))
 def test_ways_begin_and_end_where_they_should(start, end, t):
     start, end = torch.from_numpy(start), torch.from_numpy(end)
-    for way in (straight, great_circle):
+    for way in (lerp, slerp):
         assert_close(way(start, end, 0.0), start, atol=1e-6, rtol=1e-6)
         assert_close(way(start, end, 1.0), end, atol=1e-6, rtol=1e-6)
         assert way(start, end, t).isfinite().all()
@@ -113,12 +113,12 @@ def test_a_great_circle_runs_evenly_in_angle_and_length(values, t):
     start, end = (r * torch.tensor([math.cos(a), math.sin(a)]) for a, r in ((first, r0), (second, r1)))
     angle, radius = (1 - t) * first + t * second, (1 - t) * r0 + t * r1
     expected = radius * torch.tensor([math.cos(angle), math.sin(angle)])
-    assert_close(great_circle(start, end, t), expected, atol=2e-5, rtol=1e-5)
+    assert_close(slerp(start, end, t), expected, atol=2e-5, rtol=1e-5)
 
 
 def test_the_straight_line_passes_nearer_to_the_origin():
     start, end = torch.randn(2, 100, 24)
-    middle = [torch.linalg.vector_norm(way(start, end, 0.5), dim=1) for way in (great_circle, straight)]
+    middle = [torch.linalg.vector_norm(way(start, end, 0.5), dim=1) for way in (slerp, lerp)]
     lengths = (torch.linalg.vector_norm(start, dim=1) + torch.linalg.vector_norm(end, dim=1)) / 2
     assert_close(middle[0], lengths)
     assert (middle[1] < middle[0]).all()
@@ -132,12 +132,12 @@ def test_each_decoder_reads_the_blocks_that_it_is_said_to_read(model):
     for block in BLOCKS:
         decoder = CachedDecoder(model, 40.0)
         before = decoder(a)
-        after = decoder(combined(dict.fromkeys(BLOCKS, a) | {block: b}))
+        after = decoder(combine(dict.fromkeys(BLOCKS, a) | {block: b}))
         for name, was, now in zip(READS, before, after, strict=True):
             reads = block in READS[name]
             assert decoder.calls[name] == 1 + reads
             assert torch.equal(was, now) != reads
-        assert decoder(combined(dict.fromkeys(BLOCKS, a) | {block: b})) == after  # the same tensors
+        assert decoder(combine(dict.fromkeys(BLOCKS, a) | {block: b})) == after  # the same tensors
         assert sum(decoder.calls.values()) == 3 + sum(block in blocks for blocks in READS.values())
 
 
@@ -160,7 +160,7 @@ def test_swapped_blocks_form_a_grid(model):
     """Joints depend on the donor of the pose alone, clouds not on that of the appearance; twice is back."""
     codes, decoder = [draw(model, seed) for seed in range(2)], CachedDecoder(model, 44.0)
     grid = {
-        (i, j, k): decoder(combined({"pose": codes[i], "appearance": codes[j], "shape": codes[k]}))
+        (i, j, k): decoder(combine({"pose": codes[i], "appearance": codes[j], "shape": codes[k]}))
         for i in range(2)
         for j in range(2)
         for k in range(2)
@@ -172,16 +172,16 @@ def test_swapped_blocks_form_a_grid(model):
     assert_close(grid[1, 1, 1].image, model.decode(codes[1]).image[0])
     a, b = codes
     mixed = (
-        combined({"pose": a, "appearance": b, "shape": a}),
-        combined({"pose": b, "appearance": a, "shape": b}),
+        combine({"pose": a, "appearance": b, "shape": a}),
+        combine({"pose": b, "appearance": a, "shape": b}),
     )
-    back = combined({"pose": mixed[0], "appearance": mixed[1], "shape": mixed[0]})
+    back = combine({"pose": mixed[0], "appearance": mixed[1], "shape": mixed[0]})
     assert all(torch.equal(back[block], a[block]) for block in BLOCKS)
 
 
 def test_a_code_without_a_donor_is_refused(model):
     with pytest.raises(ValueError, match="appearance, shape"):
-        combined({"pose": draw(model)})
+        combine({"pose": draw(model)})
 
 
 def test_codes_are_posterior_means_however_few_at_a_time(model):
@@ -215,13 +215,13 @@ def hand(colour, at, joints=0.0):
 
 def test_changes_are_measured_in_mm_and_colour():
     a, b = hand([0.8, 0.6, 0.4], 2), hand([0.7, 0.6, 0.2], 9, joints=1.0)
-    assert change_between(a, a) == Change(0.0, 0.0, 0.0)
-    found = change_between(a, b)
+    assert measure_change(a, a) == Change(0.0, 0.0, 0.0)
+    found = measure_change(a, b)
     assert found.joints_mm == pytest.approx(3**0.5)
     assert found.cloud_mm == pytest.approx(3**0.5)  # points 10 apart, moved by less than half of that
     assert found.colour == pytest.approx(255 * 0.3 / 3, abs=0.01)
-    assert change_between(b, a) == found
-    assert change_between(a, hand([0.8, 0.6, 0.4], 11)).colour == pytest.approx(0, abs=1e-3)
+    assert measure_change(b, a) == found
+    assert measure_change(a, hand([0.8, 0.6, 0.4], 11)).colour == pytest.approx(0, abs=1e-3)
 
 
 def test_a_picture_without_a_hand_has_no_colour():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit, prepare
-from davae.latent.blend import as_record, blend, photographed
+from davae.latent.blend import blend, render_row, to_record
 from synthhand.dataset.scene import render
 from synthhand.dataset.writer import sample_factors, write_dataset
 
@@ -56,7 +56,7 @@ def test_a_photographed_hand_is_the_sample_that_a_dataset_would_hold(tmp_path):
     root = write_dataset(tmp_path / "set", 1, 1, 2, seed=0, size=320, progress=False)
     split = PreparedSplit.open(prepare("synthhand", root, tmp_path / "out", data, progress=False), "test")
     for index in range(2):
-        row = photographed(sample_factors(0, "test", index), data, number=index)
+        row = render_row(sample_factors(0, "test", index), data, number=index)
         for name in ("images", "masks", "visible", "mirrored"):
             np.testing.assert_array_equal(row[name], getattr(split, name)[index])
         np.testing.assert_allclose(row["joints"], split.joints[index], atol=1e-4)
@@ -68,12 +68,12 @@ def test_at_the_end_of_a_pose_the_joints_are_those_of_the_second_hand(first, sec
     """Normalised, and whichever of the two is a left hand and wherever they lie in their frames."""
     data = DataConfig(image_px=16, cloud_points=16)
     a, b = (sample_factors(5, "train", index) for index in (first, second))
-    moved = photographed(blend(a, b, "pose", 1.0), data, size=64)
-    np.testing.assert_allclose(moved["joints"], photographed(b, data, size=64)["joints"], atol=2e-3)
+    moved = render_row(blend(a, b, "pose", 1.0), data, size=64)
+    np.testing.assert_allclose(moved["joints"], render_row(b, data, size=64)["joints"], atol=2e-3)
 
 
 def test_a_record_shows_the_hand_of_the_factors():
-    record = as_record(render(A, 96), 7)
+    record = to_record(render(A, 96), 7)
     assert record.side == ("left" if A.scene.left else "right") and record.id == 7
     u, v = np.rint(record.uv_px[9]).astype(int)
     assert record.hand_mask.any() and record.hand_mask[v - 3 : v + 4, u - 3 : u + 4].any()

@@ -4,14 +4,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthhand.storage import write_atomically
 
-SPLITS = ("train", "val", "test")
+SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 FORMAT = 3  # raise whenever equal settings give other arrays
 FILE_NAME = "manifest.json"
 

@@ -1,19 +1,33 @@
-"""Is one model better than another? Differences of error with the doubt that seeds and images leave.
+"""Means and differences of errors with their intervals.
 
-Two trainings that differ in their seed alone differ in error, and so do two sets of test images; a claim must
-hold over both. Runs of all seeds are tested on the same images, so seeds and images are drawn independently
-of one another, and a drawn image counts for every drawn seed (a two-way, or "pigeonhole", bootstrap).
+Two trainings that differ only in their seed differ in error, and so do two sets of test images. A claim must
+hold over both. Runs of all seeds are tested on the same images, so seeds and images are resampled
+independently of each other, and a drawn image counts for every drawn seed (a two-way, or "pigeonhole",
+bootstrap). A mean over images alone uses `davae.metrics.bootstrap_interval`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-MIN_PAIRS = 6  # of seeds, below which no interval over seeds means much
+from davae.metrics import bootstrap_interval
+
+MIN_PAIRS = 6  # seeds; an interval over fewer means little
+
+
+def mean_with_interval(name: str, values: np.ndarray) -> dict[str, Any]:
+    """Return {name: mean, name_interval: [low, high]} of the values (n,) that are not NaN, or None for both.
+
+    The interval is a 95 % bootstrap interval over images.
+    """
+    values = values[~np.isnan(values)].astype(np.float64)
+    if not len(values):
+        return {name: None, f"{name}_interval": None}
+    return {name: float(values.mean()), f"{name}_interval": list(bootstrap_interval(values))}
 
 
 class Difference(NamedTuple):
-    """Mean of (first - second) with its interval, and each seed's own."""
+    """Mean of (first - second) with its interval, and the mean difference of each seed."""
 
     mean: float
     low: float
@@ -22,7 +36,7 @@ class Difference(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval does."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -32,20 +46,20 @@ class Difference(NamedTuple):
 def paired_difference(
     first, second, *, resamples: int = 4000, seed: int = 0, level: float = 0.95
 ) -> Difference:
-    """Compare two models, trained with the same seeds and tested on the same images.
+    """Compare two models that were trained with the same seeds and tested on the same images.
 
     Args:
         first: (s, n) errors of one model: a row for each seed, a column for each image.
-        second: the same of the other.
-        resamples: how many.
+        second: (s, n) errors of the other model.
+        resamples: number of bootstrap resamples.
         seed: of the resampling; the same seed gives the same interval.
         level: coverage of the interval.
 
     Returns:
-        Mean of first - second: negative where the first errs less.
+        The mean of first - second, which is negative if the first model errs less, and its interval.
 
     Raises:
-        ValueError: shapes that differ or are empty, or errors that are not finite.
+        ValueError: the shapes differ, an array is empty, or an error is not finite.
     """
     first, second = (np.asarray(errors, dtype=np.float64) for errors in (first, second))
     if first.shape != second.shape or first.ndim != 2 or first.size == 0:
@@ -57,7 +71,7 @@ def paired_difference(
         raise ValueError("errors hold values that are not finite; both models need one for every image")
     seeds, images = difference.shape
     rng = np.random.default_rng(seed)
-    rows = max(1, min(resamples, 500_000 // images))  # at a time: some MB of draw counts at most
+    rows = max(1, min(resamples, 500_000 // images))  # resamples at a time: a few MB of draw counts
     means = []
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
@@ -69,11 +83,11 @@ def paired_difference(
 
 
 def verdict(difference: Difference, *, min_pairs: int = MIN_PAIRS) -> str:
-    """Say what a difference means for the claim that the first model errs less.
+    """Judge the claim that the first model errs less than the second.
 
     Returns:
-        "confirmed": the interval lies below zero, over enough seeds. "not confirmed": it lies above.
-        "undecided": it holds zero, or the seeds are too few.
+        "confirmed" if the interval lies below zero, "not confirmed" if it lies above zero, "undecided" if it
+        contains zero or there are fewer than `min_pairs` seeds.
     """
     if len(difference.per_seed) < min_pairs or not difference.excludes_zero:
         return "undecided"

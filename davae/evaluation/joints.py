@@ -1,7 +1,7 @@
-"""Joints alone from an image, and a hand mask, as single networks: what is exported and timed.
+"""Joints from an image, and a hand mask from an image, as single networks: what is exported and timed.
 
-`fold_batchnorm(JointNet(model))(image)`, under `torch.inference_mode()`, is `model(image).pose` of a model in
-evaluation mode, without the other two heads and decoders.
+`fold_batchnorm(JointNet(model))(image)`, under `torch.inference_mode()`, equals `model(image).pose` of a
+model in evaluation mode, without the other two heads and decoders.
 """
 
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ class JointNet(nn.Module):
     """Images on [0, 1] (b, 3, h, w) to normalised joints (b, 21, 3): trunk, pose head and pose decoder.
 
     Args:
-        model: da-VAE or na-VAE, whose parameters are shared and not copied.
-        mask_network: without it, the input is what `model` takes. With it, it is the crop as photographed,
-            and is laid over grey here, by the mask that one look of this network finds.
+        model: da-VAE or na-VAE; parameters are shared with it, not copied.
+        mask_network: if given, the input is the crop as photographed, and one pass of this network finds the
+            mask by which the hand is laid over grey. If not, the input is what `model` takes.
     """
 
     def __init__(self, model: DaVAE, mask_network: HandMaskNet | None = None):
@@ -30,7 +30,7 @@ class JointNet(nn.Module):
         """Estimate joints from posterior means.
 
         Raises:
-            ValueError: the images are not of the size that the network was built for.
+            ValueError: the images do not have the size that the network was built for.
         """
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, self.px, self.px):
             raise ValueError(
@@ -43,12 +43,12 @@ class JointNet(nn.Module):
 
 
 class HandProbability(nn.Module):
-    """Images on [0, 1] (b, 3, h, w) to the probability (b, 1, h, w) that a pixel is the hand's: one look."""
+    """Images on [0, 1] (b, 3, h, w) to the probability (b, 1, h, w) that each pixel belongs to the hand."""
 
     def __init__(self, network: HandMaskNet):
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Apply the mask network at the crop's resolution."""
+        """Apply the mask network once, at the crop's resolution."""
         return enlarge(self.network(image), image).sigmoid()

@@ -1,10 +1,10 @@
-"""A finished mask network at work: how well it finds the hand, and its masks stored beside prepared data."""
+"""Measure a finished mask network, and store the masks it predicts beside prepared data."""
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from davae.data.augment import centre, load_batch
 from davae.data.manifest import SPLITS
 from davae.data.predicted import read_mask_network, write_predicted
 from davae.data.prepared import PreparedSplit
+from davae.evaluation.compare import mean_with_interval
 from davae.evaluation.report import report_json
 from davae.evaluation.skin_tone import CLASSES, COLOUR_FACTOR, skin_tone_classes
-from davae.metrics import bootstrap_interval
+from davae.evaluation.text_table import format_rows
 from davae.networks import HandMaskNet
 from davae.training import runs
 from davae.training.device import pick_device
@@ -26,49 +27,52 @@ from davae.training.mask_inference import mask_iou, predict_probability
 from davae.training.trainer import check_prepared
 
 BATCH_SIZE = 100
-REPORTED = ("val", "test")
+REPORTED: tuple[Literal["val", "test"], ...] = ("val", "test")
 
 
 def evaluate_masks(
     mask_run: Path | str, data_dir: Path | str, *, device: str = "auto", progress: bool = True
 ) -> dict[str, Any]:
-    """Measure a finished mask network on unseen images; leaves metrics.json in its folder.
+    """Measure a finished mask network on unseen images and write metrics.json into its folder.
 
-    What is measured is intersection over union at the crop's full resolution, predicted and true mask each
-    cut at a half, on the test crop; means over images, with 95 % bootstrap intervals over images.
+    The measure is intersection over union (IoU) on the test crop at its full resolution, with the predicted
+    and the true mask each thresholded at 0.5. Means are over images, intervals are 95 % bootstrap intervals
+    over images.
 
     Args:
         mask_run: folder of a finished run of `davae train-mask`.
         data_dir: the prepared folder it was trained on.
-        device: "auto" takes a GPU where there is one.
+        device: "auto" takes a GPU if there is one.
         progress: show a progress bar.
 
     Returns:
-        val and test, each with n, iou, iou_interval, iou_5th_percentile and `classes` of skin tone (see
-        `davae.evaluation.skin_tone`), where the dataset says what colour the hands have, else None. A split
-        without masks, as FreiHAND's test is, has n 0 and None for the rest.
+        A dict of dataset, data (its digest), val and test. val and test each hold n, iou, iou_interval,
+        iou_5th_percentile and `classes` of skin tone (see `davae.evaluation.skin_tone`); `classes` is None if
+        the dataset does not record the hands' colours. A split without masks, such as FreiHAND's test split,
+        has n 0 and None for the rest.
 
     Raises:
-        FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
+        FileNotFoundError: the run is missing or unfinished, or there is no prepared data; the message names
+            the command that makes it.
         ValueError: the data was prepared for another image size or crop, or neither split has masks.
     """
     network, config = runs.load_mask_network(mask_run)
-    device = pick_device(device)
-    network.to(device)
-    report = {}
+    where = pick_device(device)
+    network.to(where)
+    report: dict[str, dict[str, Any]] = {}
     for name in REPORTED:
         split = PreparedSplit.open(data_dir, name)
         check_prepared(split, data_dir, config.data)
         rows = np.flatnonzero(split.has_mask)
         ious = np.zeros(0)
         if len(rows):
-            ious = mask_ious(network, config, split, rows, device=device, progress=progress)
+            ious = mask_ious(network, config, split, rows, device=where, progress=progress)
         colours = split.factors.get(COLOUR_FACTOR)
         report[name] = mask_report(ious, None if colours is None else colours[rows])
     if not any(part["n"] for part in report.values()):
         raise ValueError(
-            f"{data_dir}: neither {' nor '.join(REPORTED)} has masks to measure against; give the data that "
-            "the network was trained on"
+            f"{data_dir}: neither {' nor '.join(REPORTED)} has masks to measure against; give the data on "
+            "which the network was trained"
         )
     measured = {"dataset": split.manifest["dataset"], "data": split.manifest["digest"], **report}
     runs.write_text(Path(mask_run) / "metrics.json", report_json(measured))
@@ -84,7 +88,7 @@ def mask_ious(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> NDArray[np.float64]:
-    """Return the IoU (k,) of samples `rows` (k,), at least one, on their test crops."""
+    """Return the IoU (k,) of samples `rows` (k,), at least one, on the test crop."""
     found = []
     for begin in tqdm(range(0, len(rows), BATCH_SIZE), desc=f"IoU {split.name}", disable=not progress):
         batch = centre(load_batch(split, rows[begin : begin + BATCH_SIZE], device), config.data)
@@ -93,20 +97,15 @@ def mask_ious(
 
 
 def mask_report(ious: NDArray[np.float64], colours: NDArray | None) -> dict[str, Any]:
-    """Reduce the IoU (n,) of n images to means, over all and by class of skin tone.
+    """Return the mean IoU over all images and for each class of skin tone.
 
     Args:
-        ious: one of each image.
-        colours: (n, 3) mean colour of each hand, sRGB on [0, 1], or None where the dataset does not say.
+        ious: (n,) IoU of each image.
+        colours: (n, 3) mean colour of each hand, sRGB on [0, 1], or None if the dataset does not record it.
     """
 
     def mean(values: NDArray) -> dict[str, Any]:
-        some = len(values) > 0
-        return {
-            "n": len(values),
-            "iou": float(values.mean()) if some else None,
-            "iou_interval": list(bootstrap_interval(values)) if some else None,
-        }
+        return {"n": len(values), **mean_with_interval("iou", values)}
 
     classes = None
     if colours is not None:
@@ -118,23 +117,20 @@ def mask_report(ious: NDArray[np.float64], colours: NDArray | None) -> dict[str,
 
 def format_masks(measured: dict[str, Any]) -> str:
     """Return the report of `evaluate_masks` as a plain text table."""
-    lines = [f"IoU of the hand mask, {measured['dataset']} [95 % interval over images]"]
-    lines.append(" " * 13 + "".join(f"{name:>32}" for name in REPORTED))
+    parts = [measured[name] for name in REPORTED]
+    groups = {"all": parts}
+    if all(part["classes"] for part in parts):
+        groups |= {tone: [part["classes"][tone] for part in parts] for tone in CLASSES}
 
-    def line(head: str, cells: list[dict[str, Any]]) -> str:
-        texts = []
-        for cell in cells:
-            text = f"n {cell['n']:>5}"
-            if cell["n"]:
-                low, high = cell["iou_interval"]
-                text += f"  {cell['iou']:.3f} [{low:.3f}, {high:.3f}]"
-            texts.append(f"{text:>32}")
-        return (f"{head:<13}" + "".join(texts)).rstrip()
+    def cells(part: dict[str, Any]) -> tuple[str, str]:
+        if not part["n"]:
+            return "0", "-"
+        low, high = part["iou_interval"]
+        return str(part["n"]), f"{part['iou']:.3f} [{low:.3f}, {high:.3f}]"
 
-    lines.append(line("all", [measured[name] for name in REPORTED]))
-    if all(measured[name]["classes"] for name in REPORTED):
-        lines += [line(tone, [measured[name]["classes"][tone] for name in REPORTED]) for tone in CLASSES]
-    return "\n".join(lines) + "\n"
+    columns = ["", *(title for name in REPORTED for title in (f"{name} n", "IoU"))]
+    table = format_rows(columns, ([group, *sum(map(cells, of), ())] for group, of in groups.items()))
+    return f"IoU of the hand mask, {measured['dataset']} [95 % interval over images]\n{table}\n"
 
 
 def predict_masks(
@@ -142,21 +138,23 @@ def predict_masks(
 ) -> bool:
     """Predict the hand mask of every sample of a prepared folder and store it there.
 
-    The network sees the test crop; the margin around it, which holds one thousandth of the hands' pixels, is
-    never the hand. The data need no masks of their own: a network trained on one dataset serves any other
-    that was prepared with the same size and crop, which is how STB, without masks, gets its own.
+    The network sees the test crop. The margin around that crop, which holds one thousandth of the hands'
+    pixels, is marked as background. The data need no true masks: a network trained on one dataset can serve
+    any other that was prepared with the same image size and crop. STB, which has no masks, gets them so.
 
     Args:
         mask_run: folder of a finished run of `davae train-mask`.
         data_dir: folder written by `davae.data.prepared.prepare`.
-        device: "auto" takes a GPU where there is one.
+        device: "auto" takes a GPU if there is one.
         progress: show progress bars.
 
     Returns:
-        Whether there was anything to do: masks of the same network are kept, those of another replaced.
+        False if the folder already holds masks of this network, which are kept. True if masks were written;
+        those of another network are replaced.
 
     Raises:
-        FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
+        FileNotFoundError: the run is missing or unfinished, or there is no prepared data; the message names
+            the command that makes it.
         ValueError: the data was prepared for another image size or crop.
         BlockingIOError: another process is writing to the folder.
     """
@@ -165,13 +163,13 @@ def predict_masks(
     weights = runs.weights_digest(mask_run)
     if (found := read_mask_network(data_dir)) is not None and found["network"] == weights:
         return False
-    device = pick_device(device)
-    network.to(device)
-    pieces = {}
+    where = pick_device(device)
+    network.to(where)
+    pieces: dict[str, Iterable[NDArray[np.uint8]]] = {}
     for name in SPLITS:
         split = PreparedSplit.open(data_dir, name)
         check_prepared(split, data_dir, config.data)
-        pieces[name] = _predict(network, config, split, device, progress)
+        pieces[name] = _predict(network, config, split, where, progress)
     about = {"network": weights, "run": mask_run.resolve().name, "config": dataclasses.asdict(config)}
     write_predicted(data_dir, about | {"iou": _measured_iou(mask_run)}, pieces)
     return True
@@ -180,7 +178,7 @@ def predict_masks(
 def _predict(
     network: HandMaskNet, config: MaskConfig, split: PreparedSplit, device: torch.device, progress: bool
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield soft masks (k, s, s) of all samples of a split, in order."""
+    """Yield soft masks (k, s, s), 255 for certainly the hand, of all samples of a split, in order."""
     _, stored, _ = split.masks.shape
     margin = (stored - config.data.image_px) // 2
     for begin in tqdm(range(0, len(split), BATCH_SIZE), desc=f"masks {split.name}", disable=not progress):
@@ -191,6 +189,6 @@ def _predict(
 
 
 def _measured_iou(mask_run: Path) -> float | None:
-    """Return the IoU of a mask network's own test split, None where it was not measured."""
+    """Return the IoU of a mask network on its own test split, or None if it was not measured."""
     path = mask_run / "metrics.json"
     return json.loads(path.read_text(encoding="utf-8"))["test"]["iou"] if path.exists() else None

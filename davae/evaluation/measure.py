@@ -1,7 +1,7 @@
-"""Run a finished model over a split and leave predictions.npz and metrics.json in its folder."""
+"""Run a finished model over a split and write predictions.npz and metrics.json into its folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def evaluate(
     run: Path | str,
     data_dir: Path | str,
     out: Path | str | None = None,
-    split: str = "test",
+    split: Literal["train", "val", "test"] = "test",
     *,
     views: int = 1,
     device: str = "auto",
@@ -39,49 +39,51 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a finished run on a split.
 
-    Predictions and report are left in the run's folder, unless the data are not those it was trained on, or
-    joints are means over several views: then the folder keeps its own report, and only `out` is written.
+    Predictions and report are written into the run's folder, with two exceptions. If the data are not those
+    the run was trained on, or if joints are averaged over several views, only `out` is written.
 
     Args:
         run: folder of a finished run.
-        data_dir: folder written by `davae.data.prepared.prepare`; its training split gives
-            the baselines and P4's bone length.
-        out: a second place for the report; needed where the folder keeps its own.
-        split: "test", or "val" while choices are still being made; val's files carry its name.
-        views: at the crop, each turned by another angle, over which joints are averaged; the paper has 1.
-        device: "auto" takes a GPU where there is one.
+        data_dir: folder written by `davae.data.prepared.prepare`. Its training split gives the baselines and
+            the bone length of P4.
+        out: another file for the report; required in the two cases above.
+        split: "test" for a result, "val" while choices are still being made. File names carry the split's
+            name unless it is "test".
+        views: number of rotated copies of each crop over which joints are averaged; the paper uses 1.
+        device: "auto" takes a GPU if there is one.
         progress: show a progress bar.
 
     Returns:
-        The report.
+        The report described in `davae.evaluation.report`.
 
     Raises:
-        FileNotFoundError: no run there, or unfinished, or no prepared data; the message names the command.
-        ValueError: the model predicts values that are not finite, or `out` is needed, or the data lack the
-            masks that the model's input is seen through, or `views` is none of 1 to 16.
+        FileNotFoundError: the run is missing or unfinished, or there is no prepared data; the message names
+            the command that makes it.
+        ValueError: the model predicts values that are not finite, `out` is required and missing, the data
+            lack the masks that the model was trained with, or `views` is not in 1 to 16.
     """
     if views not in range(1, 17):
         raise ValueError(f"views is {views}: expected 1 to 16")
     model, config = runs.load_model(run)
     test, train = open_split(run, config, data_dir, split), PreparedSplit.open(data_dir, "train")
-    identity = runs.identity_of(run)
+    identity, digest = runs.identity_of(run), test.manifest["digest"]
     trained_on = None if identity is None else identity.data
-    foreign = trained_on not in (None, test.manifest["digest"])
+    foreign = trained_on is not None and trained_on != digest
     if foreign and out is None:
         raise ValueError(
-            f"{run} was trained on data {trained_on[:12]}, {data_dir} is {test.manifest['digest'][:12]}; "
-            "name a file for the report (out), since the run's folder keeps that of its own data"
+            f"{run} was trained on data {trained_on:.12}, {data_dir} holds data {digest:.12}; name a file "
+            "for the report (out), since the run's folder keeps the report on its own data"
         )
     if views > 1 and out is None:
         raise ValueError(
             f"{run}: name a file for the report (out) of {views} views; the run's folder keeps that of one"
         )
-    device = pick_device(device)
-    predictions = predict(model.to(device), test, config, views=views, device=device, progress=progress)
+    where = pick_device(device)
+    predictions = predict(model.to(where), test, config, views=views, device=where, progress=progress)
     about = {
         "split": split,
         "dataset": test.manifest["dataset"],
-        "data": test.manifest["digest"],
+        "data": digest,
         "trained_on": trained_on,
         "weights": runs.weights_digest(Path(run)),
         "constants_of": len(train),
@@ -107,28 +109,27 @@ def evaluate(
 
 
 def open_split(
-    run: Path | str, config: Config | MaskConfig, data_dir: Path | str, name: str
+    run: Path | str,
+    config: Config | MaskConfig,
+    data_dir: Path | str,
+    name: Literal["train", "val", "test"],
 ) -> PreparedSplit:
-    """Open a split of prepared data as the network of a run sees it: through the masks it was trained with.
+    """Open a split of prepared data with the kind of mask that the network of a run was trained with.
 
     Raises:
-        FileNotFoundError: no prepared data; the message names the command.
-        ValueError: the data lack those masks, or hold those of another network.
+        FileNotFoundError: there is no prepared data; the message names the command that makes it.
+        ValueError: the data lack those masks, or hold masks of another network.
     """
     split = PreparedSplit.open(data_dir, name).seen_through(config.data.mask)
     identity = runs.identity_of(run)
-    if config.data.mask == "network" and identity is not None:
-        _check_same_network(identity.mask_network, split.mask_network["network"], data_dir)
+    if config.data.mask == "network" and identity is not None and split.mask_network is not None:
+        trained, found = identity.mask_network, split.mask_network["network"]
+        if trained != found:
+            raise ValueError(
+                f"the masks in {data_dir} were made by mask network {found}, but the run was trained with "
+                f"masks of {trained}; predict them with that network: `{COMMAND} {data_dir}`"
+            )
     return split
-
-
-def _check_same_network(trained: str, found: str, data_dir: Path | str) -> None:
-    """Raise ValueError if a model is to be tested on masks of another network than it was trained on."""
-    if trained != found:
-        raise ValueError(
-            f"the masks in {data_dir} are those of mask network {found}, the run was trained on those "
-            f"of {trained}; predict them by that one: `{COMMAND} {data_dir}`"
-        )
 
 
 @single_threaded()
@@ -147,10 +148,10 @@ def predict(
     Args:
         model: on `device`.
         split: n images.
-        config: the model's.
-        views: at each image, turned by another angle, over which joints are averaged.
+        config: of the model.
+        views: number of rotated copies of each image over which joints are averaged.
         device: where to compute.
-        seed: of the draws of z behind `Predictions.terms`.
+        seed: of the draws of z that give `Predictions.terms`.
         progress: show a progress bar.
     """
     model.eval()
@@ -170,12 +171,12 @@ def predict(
                     [joint_net(image) for image in rotate_views(batch.image, views)]
                 ).mean(0)
             for name, value in rows.items():
-                value = value.cpu().numpy()
-                # In place: small arrays kept from every batch would lie between large blocks that are freed,
-                # and memory would grow with the images.
+                array = value.cpu().numpy()
+                # Whole arrays are allocated once: small ones kept from every batch would lie between large
+                # blocks that are freed, and memory would grow with the number of images.
                 if name not in arrays:
-                    arrays[name] = np.empty((len(split), *value.shape[1:]), value.dtype)
-                arrays[name][indices] = value
+                    arrays[name] = np.empty((len(split), *array.shape[1:]), array.dtype)
+                arrays[name][indices] = array
     kept = ("joints", "scale_mm", "visible", "ids", "mirrored")
     return Predictions.from_arrays(arrays | {name: np.array(getattr(split, name)) for name in kept})
 
@@ -183,14 +184,12 @@ def predict(
 def _measure(model: DaVAE, output: DaVAEOutput, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
     """Return the rows of predictions.npz that come from one batch."""
     rows = {"pose": output.pose}
-    draws = dict(
-        zip(BLOCKS, noise.split([output.means[block].shape[1] for block in BLOCKS], dim=1), strict=True)
-    )
+    sizes = [output.means[block].shape[1] for block in BLOCKS]
     z = {}
-    for block in BLOCKS:
+    for block, draw in zip(BLOCKS, noise.split(sizes, dim=1), strict=True):
         mean, logvar = output.means[block], output.logvars[block]
         rows |= {f"mean_{block}": mean, f"logvar_{block}": logvar}
-        z[block] = mean + torch.exp(0.5 * logvar) * draws[block]
+        z[block] = mean + torch.exp(0.5 * logvar) * draw
     drawn = model.decode(z)
     rows["term_pose"] = pose_loss(drawn.pose, batch.joints)
     rows["term_cloud"] = torch.where(batch.has_cloud, cloud_loss(drawn.cloud, batch.cloud), 0.0)
@@ -208,5 +207,5 @@ def _measure(model: DaVAE, output: DaVAEOutput, batch: Batch, noise: Tensor) -> 
 
 
 def _psnr_db(mean_squared_error: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of images on [0, 1]; a perfect copy reads 100 dB, not infinity."""
+    """Return the peak signal-to-noise ratio of images on [0, 1]: 100 dB, not infinity, for a perfect copy."""
     return -10.0 * torch.log10(mean_squared_error.clamp(min=1e-10))

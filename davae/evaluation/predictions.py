@@ -1,32 +1,33 @@
-"""What a model made of a split, and predictions.npz, the file that keeps it.
+"""A model's predictions on a split, and their file predictions.npz.
 
-One row per image, in the order of the prepared split:
+The file holds one row per image, in the order of the prepared split:
 
     pose, joints          (n, 21, 3)  predicted and true, normalised, view-normalised, right hand
-    scale_mm, visible     (n,), (n, 21)  reference bone length; joints that the image shows
+    scale_mm, visible     (n,), (n, 21)  reference bone length; whether the image shows the joint
     ids, mirrored         (n,)  sample number in its dataset; whether a left hand was mirrored
     mean_B, logvar_B      (n, z)  posterior of block B: pose, appearance, shape
     term_T                (n,)  unweighted reconstruction term T (pose, cloud, image) of one seeded draw of z
     chamfer_mm            (n,)  Chamfer distance of the clouds, NaN without a true cloud
     psnr_db, psnr_hand_db (n,)  of the whole image, and of the hand's pixels (NaN without a mask)
-    psnr_grey_db          (n,)  of a picture all in mid-grey, which is what drawing no hand at all would reach
+    psnr_grey_db          (n,)  of a plain mid-grey image, which is what an image without a hand reaches
 """
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from davae.config import BLOCKS, TERMS
 from synthhand.storage import write_atomically
 
-# Field of `Predictions` -> what it holds one array for, and the prefix of their names in the file.
+# Field of `Predictions` -> keys of its dict, and the prefix of their arrays in the file.
 _GROUPS = {"means": (BLOCKS, "mean"), "logvars": (BLOCKS, "logvar"), "terms": (TERMS, "term")}
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The arrays of predictions.npz; see the top of this file."""
+    """The arrays of predictions.npz, described at the top of this file."""
 
     pose: np.ndarray
     joints: np.ndarray
@@ -44,7 +45,7 @@ class Predictions:
 
     @property
     def pose_mm(self) -> np.ndarray:
-        """(n, 21, 3) predicted joints under the true scale, relative to the root (P1)."""
+        """(n, 21, 3) predicted joints at the true scale, relative to the root (P1)."""
         return self.pose * self.scale_mm[:, None, None]
 
     @property
@@ -73,7 +74,7 @@ class Predictions:
         wanted = plain + [key for keys in grouped.values() for key in keys.values()]
         if missing := [name for name in wanted if name not in arrays]:
             raise ValueError(f"predictions: no array {', '.join(missing)}; evaluate the run again")
-        values = {name: arrays[name] for name in plain}
+        values: dict[str, Any] = {name: arrays[name] for name in plain}
         values |= {
             group: {name: arrays[key] for name, key in keys.items()} for group, keys in grouped.items()
         }
@@ -81,11 +82,12 @@ class Predictions:
 
 
 def save_predictions(path: Path | str, predictions: Predictions) -> None:
-    """Write predictions.npz so that a kill leaves either the old file or the new one."""
+    """Write predictions.npz; a kill leaves either the old file or the new one."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # given a name, NumPy would append .npz to it
-            np.savez_compressed(file, **predictions.to_arrays())
+        arrays: dict[str, Any] = predictions.to_arrays()
+        with temporary.open("wb") as file:  # NumPy would append .npz to a file name
+            np.savez_compressed(file, **arrays)
 
     write_atomically(Path(path), write)
 

@@ -1,48 +1,51 @@
-"""From predictions to numbers: the report that metrics.json holds, and the one table that people read.
+"""The report that metrics.json holds, computed from predictions, and its text table.
 
     n, train_scale_mm               images; mean reference bone of the training split
     protocols.P                     P1..P5: epe_mm, epe_interval_mm, median_mm, auc_20_50, auc_20_50_interval,
                                     auc_hand3d, per_joint_mm (null where no image shows the joint)
-    mean_pose.P, mean_hand.P5       the same of the two constant guesses
-    ratios                          P1 over the mean pose's, P5 over the mean hand's
+    mean_pose.P, mean_hand.P5       the same for the two constant guesses
+    ratios                          P1 error over the mean pose's, P5 error over the mean hand's
     cloud, image                    chamfer_mm; psnr_db, psnr_hand_db, squared_error (on [0, 1], against the
                                     hand over grey, mean over all pixels); each with its interval
-    skin_tone                       epe_mm (P1), squared_error, share_of_grey; for each of `classes` n, all
-                                    three, and ratios of the first two; or `absent`, the reason (see
-                                    `davae.evaluation.skin_tone`)
-    latent.B                        of block B: kl (nats, summed over dimensions), kl_mean_per_dim,
+    skin_tone                       epe_mm (P1), squared_error, share_of_grey; for each of `classes` n, these
+                                    three, and ratios of the first two to the overall values; or only
+                                    `absent`, the reason (see `davae.evaluation.skin_tone`)
+    latent.B                        for block B: kl (nats, summed over dimensions), kl_mean_per_dim,
                                     kl_per_dim, active_units
     terms, elbo                     as the objective defines them, with unit weights (compare paper Table 2)
 
-`davae.evaluation.evaluate` adds split, dataset, data, preset, model and seed.
+`davae.evaluation.evaluate` adds split, dataset, data, trained_on, weights, constants_of, preset, model, mask,
+views and seed.
 
-Intervals are 95 % bootstrap intervals over images: they know nothing of another seed's training.
-Latent codes are posterior means (the paper leaves it open) except in `terms` and `elbo`, which bound a
-likelihood only when z is drawn from the posterior.
+Intervals are 95 % bootstrap intervals over images; they do not include the variation between training seeds.
+Latent codes are posterior means (the paper does not say), except in `terms` and `elbo`: the ELBO bounds the
+likelihood only if z is drawn from the posterior.
 """
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from davae.config import BLOCKS, TERMS
+from davae.evaluation.compare import mean_with_interval
 from davae.evaluation.predictions import Predictions
 from davae.evaluation.skin_tone import COLOUR_FACTOR, format_skin_tone, skin_tone_report
+from davae.evaluation.text_table import format_rows
 from davae.losses import gaussian_kl
 from davae.metrics import (
     PROTOCOLS,
     ProtocolResult,
-    bootstrap_interval,
     endpoint_error,
     evaluate_protocols,
     mean_pose,
     procrustes_mean_hand,
 )
 
-ACTIVE_VARIANCE = 0.01  # a latent dimension whose mean varies more than this over images is in use
+ACTIVE_VARIANCE = 0.01  # over images, of a posterior mean; a latent dimension with more is active
 
 
 def report(
@@ -51,13 +54,13 @@ def report(
     train_scale_mm: np.ndarray,
     colours: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Reduce predictions to the numbers of metrics.json.
+    """Compute the numbers of metrics.json.
 
     Args:
         predictions: of n images.
         train_joints: (m, 21, 3) normalised poses of the training split, for the two constant guesses.
-        train_scale_mm: (m,) their reference bone lengths, whose mean is P4's scale.
-        colours: (n, 3) mean colour of each hand, sRGB on [0, 1], or None where the dataset does not say.
+        train_scale_mm: (m,) their reference bone lengths; the mean is the scale of P4.
+        colours: (n, 3) mean colour of each hand, sRGB on [0, 1], or None if the dataset does not record it.
     """
     p, mean_scale_mm = predictions, float(np.mean(train_scale_mm))
 
@@ -69,7 +72,7 @@ def report(
 
     protocols, constant = score(p.pose), score(mean_pose(train_joints))
     hand = score(procrustes_mean_hand(train_joints), ("P5",))
-    # These PSNRs are of the whole picture: no mask takes part.
+    # These PSNRs are of the whole image, without a mask.
     squared_errors, grey_errors = (
         10 ** (-psnr.astype(np.float64) / 10) for psnr in (p.psnr_db, p.psnr_grey_db)
     )
@@ -90,10 +93,10 @@ def report(
             "P1_to_mean_pose": protocols["P1"]["epe_mm"] / constant["P1"]["epe_mm"],
             "P5_to_mean_hand": protocols["P5"]["epe_mm"] / hand["P5"]["epe_mm"],
         },
-        "cloud": _mean_with_interval("chamfer_mm", p.chamfer_mm),
-        "image": _mean_with_interval("psnr_db", p.psnr_db)
-        | _mean_with_interval("psnr_hand_db", p.psnr_hand_db)
-        | _mean_with_interval("squared_error", squared_errors),
+        "cloud": mean_with_interval("chamfer_mm", p.chamfer_mm),
+        "image": mean_with_interval("psnr_db", p.psnr_db)
+        | mean_with_interval("psnr_hand_db", p.psnr_hand_db)
+        | mean_with_interval("squared_error", squared_errors),
         "skin_tone": skin_tone,
         "latent": latent,
         "terms": terms,
@@ -102,7 +105,7 @@ def report(
 
 
 def protocol_scores(results: dict[str, ProtocolResult]) -> dict[str, Any]:
-    """Return the results of `davae.metrics.evaluate_protocols` as the report's `protocols` holds them."""
+    """Return the results of `davae.metrics.evaluate_protocols` in the form of the report's `protocols`."""
     return {
         name: {
             "epe_mm": result.epe_mm,
@@ -128,20 +131,12 @@ def _latent(means: np.ndarray, logvars: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _mean_with_interval(name: str, values: np.ndarray) -> dict[str, Any]:
-    """Mean over the images that have a value; nulls where none has."""
-    values = values[~np.isnan(values)].astype(np.float64)
-    if not len(values):
-        return {name: None, f"{name}_interval": None}
-    return {name: float(values.mean()), f"{name}_interval": list(bootstrap_interval(values))}
-
-
 def report_json(measured: dict[str, Any]) -> str:
     """Return a report as indented JSON.
 
     Raises:
-        ValueError: a number is NaN or infinite; the message names it. Such a report would not be JSON, and
-            would hide a model that has diverged.
+        ValueError: a number is NaN or infinite; the message names it. Such a report would not be valid JSON
+            and would hide a model that has diverged.
     """
     bad = [name for name, value in _leaves(measured) if isinstance(value, float) and not math.isfinite(value)]
     if bad:
@@ -149,7 +144,7 @@ def report_json(measured: dict[str, Any]) -> str:
     return json.dumps(measured, indent=2, allow_nan=False) + "\n"
 
 
-def _leaves(value: Any, name: str = ""):
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict | list):
         for key, child in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _leaves(child, f"{name}.{key}" if name else str(key))
@@ -161,32 +156,27 @@ def format_table(measured: dict[str, Any], others: dict[str, dict[str, Any]] | N
     """Return the report as a plain text table: EPE, its interval and AUC of each method under each protocol.
 
     Args:
-        measured: a report with what `davae.evaluation.evaluate` adds to it.
-        others: more rows, such as {"plain regressor": the "protocols" of its own report}.
+        measured: a report of `davae.evaluation.evaluate`.
+        others: further methods, such as {"plain regressor": the "protocols" of its own report}.
     """
-    methods = {measured["model"]: measured["protocols"]}
-    methods |= others or {}
+    methods = {measured["model"]: measured["protocols"], **(others or {})}
     methods |= {"mean pose": measured["mean_pose"], "mean hand": measured["mean_hand"]}
-    label = max(len(name) for name in methods) + 1
 
-    def line(head: str, cells: list[str]) -> str:
-        return (f"{head:<{label}}" + "".join(f"{cell:>16}" for cell in cells)).rstrip()
+    def cell(result: dict[str, Any] | None) -> str:
+        if result is None:
+            return "-"
+        low, high = result["epe_interval_mm"]
+        return f"{result['epe_mm']:.2f}\n[{low:.2f}, {high:.2f}]\nAUC {result['auc_20_50']:.3f}"
 
-    what = ("dataset", "split", "n", "preset", "seed")
+    ratios = measured["ratios"]
     lines = [
-        ", ".join(f"{name} {measured[name]}" for name in what),
+        ", ".join(f"{name} {measured[name]}" for name in ("dataset", "split", "n", "preset", "seed")),
         "EPE in mm [95 % interval over images], area under PCK from 20 to 50 mm",
         "",
-        line("", list(PROTOCOLS)),
-    ]
-    for name, protocols in methods.items():
-        results = [protocols.get(protocol) for protocol in PROTOCOLS]
-        lines.append(line(name, [f"{r['epe_mm']:.2f}" if r else "-" for r in results]))
-        intervals = [r["epe_interval_mm"] if r else None for r in results]
-        lines.append(line("", [f"[{i[0]:.2f}, {i[1]:.2f}]" if i else "" for i in intervals]))
-        lines.append(line("", [f"AUC {r['auc_20_50']:.3f}" if r else "" for r in results]))
-    ratios = measured["ratios"]
-    lines += [
+        format_rows(
+            ["", *PROTOCOLS],
+            ([name, *(cell(of.get(protocol)) for protocol in PROTOCOLS)] for name, of in methods.items()),
+        ),
         "",
         f"P1: {ratios['P1_to_mean_pose']:.3f} times the error of the mean pose; "
         f"P5: {ratios['P5_to_mean_hand']:.3f} times the error of the mean hand",

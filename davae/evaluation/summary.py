@@ -3,9 +3,11 @@
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from davae.config import BLOCKS, ModelConfig
+from davae.evaluation.text_table import format_rows
 from davae.networks.davae import DaVAE
 
 
@@ -20,22 +22,21 @@ class Part(NamedTuple):
 def summarise(config: ModelConfig) -> list[Part]:
     """Count parameters and forward FLOPs (convolutions and matrix products) of each part, and in total."""
     model = DaVAE(config).eval()
-    modules = {"trunk": model.encoder.trunk}
-    modules |= {f"head {block}": model.encoder.heads[block] for block in BLOCKS}
-    modules |= {f"{name} decoder": getattr(model, f"{name}_decoder") for name in ("pose", "cloud", "image")}
-    px = config.image_px
+    image = torch.zeros(1, 3, config.image_px, config.image_px)
+    code = {block: torch.zeros(1, size) for block, size in config.latent_sizes.items()}
     with torch.inference_mode():
-        features = model.encoder.trunk(torch.zeros(1, 3, px, px))
-        code = {block: torch.zeros(1, size) for block, size in config.latent_sizes.items()}
-        inputs = {"trunk": (torch.zeros(1, 3, px, px),)}
-        inputs |= {f"head {block}": (features,) for block in BLOCKS}
-        inputs["pose decoder"] = (code["pose"],)
-        inputs["cloud decoder"] = (code["pose"], code["shape"])
-        inputs["image decoder"] = (torch.cat(list(code.values()), dim=1),)
+        features = model.encoder.trunk(image)
+        calls: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
+            "trunk": (model.encoder.trunk, (image,)),
+            **{f"head {block}": (model.encoder.heads[block], (features,)) for block in BLOCKS},
+            "pose decoder": (model.pose_decoder, (code["pose"],)),
+            "cloud decoder": (model.cloud_decoder, (code["pose"], code["shape"])),
+            "image decoder": (model.image_decoder, (torch.cat(list(code.values()), dim=1),)),
+        }
         parts = []
-        for name, module in modules.items():
+        for name, (module, inputs) in calls.items():
             with FlopCounterMode(display=False) as counter:
-                module(*inputs[name])
+                module(*inputs)
             count = sum(p.numel() for p in module.parameters())
             parts.append(Part(name, count, counter.get_total_flops()))
     total = Part("total", sum(p.parameters for p in parts), sum(p.flops for p in parts))
@@ -43,7 +44,6 @@ def summarise(config: ModelConfig) -> list[Part]:
 
 
 def format_summary(parts: list[Part]) -> str:
-    """Return the summary as an aligned text table."""
-    rows = [f"{'part':<16}{'parameters':>14}{'MFLOPs / image':>16}"]
-    rows += [f"{part.name:<16}{part.parameters:>14,}{part.flops / 1e6:>16,.1f}" for part in parts]
-    return "\n".join(rows)
+    """Return the summary as a text table."""
+    rows = [(part.name, f"{part.parameters:,}", f"{part.flops / 1e6:,.1f}") for part in parts]
+    return format_rows(("part", "parameters", "MFLOPs / image"), rows)

@@ -1,4 +1,4 @@
-"""The data doctor's contact sheet: labels and masks over the pictures they belong to."""
+"""The data doctor's contact sheet: labels and masks drawn over their images."""
 
 from collections.abc import Sequence
 
@@ -13,34 +13,34 @@ from matplotlib.patches import Patch
 from davae.data.doctor.labels import EXACT_PX
 from davae.data.doctor.sights import Sight
 from davae.figures.hands import draw_hand
-from davae.figures.style import new_figure, same_length, show_image, styled
+from davae.figures.style import common_length, new_figure, show_image, styled
 from synthhand.skeleton import BONES
 
 MASK_COLOUR = "#56b4e9"
 PROJECTED_COLOUR = "#d6322d"
 SHEET_WIDTH_IN = 9.0
-ROOM = 0.8  # half side of a tile over the extent of the joints in it
+ROOM = 0.8  # half the side of a tile, as a multiple of the extent of its joints
 LEAST_HALF_PX = 32.0
 
 
 @styled
 def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
-    """Return a contact sheet of hands cut out of their pictures, with everything that is known drawn on.
+    """Return a contact sheet of hands with their labels drawn on the image.
 
-    Skeletons are the labelled pixels, hollow where a joint is not visible; crosses are the 3D joints through
-    the camera, drawn where they miss their pixels; a tint marks the mask.
+    The skeleton shows the labelled pixels; joints that are not visible are hollow. Crosses show the 3D joints
+    projected by the camera, if one of them misses its pixel. A tint shows the mask.
 
     Args:
-        sights: what to draw, at least one.
-        columns: pictures in a row.
+        sights: samples to draw, at least one.
+        columns: images in a row.
     """
-    count = same_length(sights=sights)
+    count = common_length(sights=sights)
     columns = min(columns, count)
     rows = -(-count // columns)
     width_in = max(SHEET_WIDTH_IN * columns / 6, 3.5)
     figure = new_figure(rows * (width_in / columns + 0.2) + 0.3, width_in)
     axes = figure.subplots(rows, columns, squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     for index, ax in enumerate(axes.flat):
         ax.set_axis_off()
         if index >= count:
@@ -54,14 +54,14 @@ def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
         if (np.linalg.norm(sight.projected_px - sight.uv_px, axis=1) > EXACT_PX).any():
             _draw_projected(ax, sight.projected_px)
             shown = np.concatenate([sight.uv_px, sight.projected_px])
-        _look_at(ax, shown, sight.image.shape[:2])
+        _zoom_to(ax, shown, sight.image.shape[:2])
         ax.set_title(sight.title, fontsize=6, pad=2)
-    red, cross = PROJECTED_COLOUR, {"marker": "x", "markersize": 4, "linewidth": 0.7}
     marks = [
         Line2D([], [], color="#009e73", marker="o", markersize=4, label="labels (hollow: hidden)"),
-        Line2D([], [], color=red, label="K · 3D joints, where they miss", **cross),
+        Line2D([], [], color=PROJECTED_COLOUR, marker="x", markersize=4, linewidth=0.7,
+               label="K · 3D joints, where they miss"),
         Patch(facecolor=MASK_COLOUR, alpha=0.5, label="the hand's mask, or its measured points"),
-    ]
+    ]  # fmt: skip
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
 
@@ -78,11 +78,13 @@ def _tint(ax: Axes, mask) -> None:
 def _draw_projected(ax: Axes, projected_px: np.ndarray) -> None:
     bones = LineCollection(projected_px[BONES], colors=PROJECTED_COLOUR, linewidths=0.5, zorder=5)
     ax.add_collection(bones)
-    ax.scatter(*projected_px.T, s=7, marker="x", c=PROJECTED_COLOUR, linewidths=0.5, zorder=6)
+    ax.scatter(
+        projected_px[:, 0], projected_px[:, 1], s=7, marker="x", c=PROJECTED_COLOUR, linewidths=0.5, zorder=6
+    )
 
 
-def _look_at(ax: Axes, uv_px: np.ndarray, size: tuple[int, int]) -> None:
-    """Show a square around those of the points that lie in the picture, moved into it where it fits."""
+def _zoom_to(ax: Axes, uv_px: np.ndarray, size: tuple[int, int]) -> None:
+    """Show a square around the points inside the image, moved to lie within the image if it fits."""
     height, width = size
     inside = uv_px[((uv_px >= -0.5) & (uv_px < [width - 0.5, height - 0.5])).all(1)]
     if not len(inside):

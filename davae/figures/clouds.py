@@ -6,33 +6,40 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from davae.figures.hands import cube, draw_hand, hand_3d, set_space, to_plot
-from davae.figures.style import DEPTH_COLOURS, new_axes, new_figure, same_length, show_image, styled
+from davae.figures.hands import cube, draw_hand, draw_hand_3d, set_space, to_plot
+from davae.figures.style import DEPTH_COLOURS, common_length, new_axes, new_figure, show_image, styled
 from synthhand.skeleton import BONES, JOINT_COLOURS
 
 
 @styled
 def cloud_figure(cloud, joints=None, *, unit: str = "bone lengths") -> Figure:
-    """Return a cloud as the camera sees it, and in space, coloured by depth.
+    """Return a cloud seen by the camera and from the side, coloured by depth.
 
     Args:
         cloud: (p, 3) in the camera frame (x right, y down, z forward).
         joints: (21, 3) in the same frame, drawn as a skeleton, or None.
-        unit: of the points, for the labels.
+        unit: of the points, named on the axes.
     """
     cloud = _cloud("cloud", cloud)
     figure = new_figure(3.7)
     front, space = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2, projection="3d")
     limits = cube(cloud) if joints is None else cube(cloud, joints)
     points = draw_cloud(front, cloud, limits=limits, size=4.0)
-    bar = {"location": "bottom", "shrink": 0.6, "aspect": 40, "pad": 0.03}
-    figure.colorbar(points, ax=[front, space], label=f"depth z ({unit})", **bar)
+    figure.colorbar(
+        points,
+        ax=[front, space],
+        label=f"depth z ({unit})",
+        location="bottom",
+        shrink=0.6,
+        aspect=40,
+        pad=0.03,
+    )
     front.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})", title="as the camera sees it")
     space.scatter(*to_plot(cloud).T, c=cloud[:, 2], cmap=DEPTH_COLOURS, s=2.0, depthshade=False, linewidths=0)
     if joints is not None:
         draw_hand(front, np.asarray(joints)[:, :2], linewidth=1.2)
         front.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
-        hand_3d(space, joints, limits=limits, linewidth=1.2)
+        draw_hand_3d(space, joints, limits=limits, linewidth=1.2)
     set_space(space, limits, unit)
     space.view_init(20, -50)
     space.set_title("from the side")
@@ -41,7 +48,7 @@ def cloud_figure(cloud, joints=None, *, unit: str = "bone lengths") -> Figure:
 
 @styled
 def draw_cloud(ax: Axes, cloud, *, limits=None, depth_range=None, size: float = 2.0):
-    """Scatter a cloud (p, 3) as the camera sees it, near points on top; return what a colour bar needs."""
+    """Draw a cloud (p, 3) as the camera sees it, near points on top; return the points for a colour bar."""
     cloud = _cloud("cloud", cloud)
     far_to_near = cloud[np.argsort(-cloud[:, 2])]
     low, high = depth_range or (cloud[:, 2].min(), cloud[:, 2].max())
@@ -55,15 +62,15 @@ def draw_cloud(ax: Axes, cloud, *, limits=None, depth_range=None, size: float = 
 
 
 def plotly_hand(cloud=None, joints=None, *, unit: str = "bone lengths"):
-    """Return a plotly figure of cloud and skeleton that can be turned with the mouse.
+    """Return a plotly figure of a cloud and a skeleton that can be rotated with the mouse.
 
     Args:
         cloud: (p, 3) in the camera frame, or None.
         joints: (21, 3), or None.
-        unit: of the points.
+        unit: of the points, named on the axes.
 
     Raises:
-        ValueError: neither is given.
+        ValueError: neither a cloud nor joints are given.
     """
     import plotly.graph_objects as go
 
@@ -85,7 +92,7 @@ def plotly_hand(cloud=None, joints=None, *, unit: str = "bone lengths"):
         figure.add_scatter3d(
             x=x, y=y, z=z, mode="markers", marker={"color": JOINT_COLOURS, "size": 4}, name="joints"
         )
-    # The camera stands where the photographer stood: behind -z, with y pointing down.
+    # The view is that of the real camera: from -z, with y pointing down.
     camera = {"eye": {"x": 0.4, "y": -0.4, "z": -1.9}, "up": {"x": 0, "y": -1, "z": 0}}
     axes = {f"{axis}axis": {"title": f"{axis} ({unit})"} for axis in "xyz"}
     figure.update_layout(
@@ -101,7 +108,7 @@ def plotly_hand(cloud=None, joints=None, *, unit: str = "bone lengths"):
 def reconstructions(
     inputs: Sequence, targets: Sequence, outputs: Sequence, clouds_true=None, clouds_pred=None
 ) -> Figure:
-    """Return one row per sample: input, image target, reconstruction and, if given, true and decoded cloud.
+    """Return one row per sample: input, image target, reconstruction and, if given, true and decoded clouds.
 
     Args:
         inputs: n images (h, w, 3) as the network sees them.
@@ -110,7 +117,7 @@ def reconstructions(
         clouds_true: (n, p, 3) in the camera frame, or None.
         clouds_pred: (n, q, 3), or None.
     """
-    count = same_length(
+    count = common_length(
         inputs=inputs, targets=targets, outputs=outputs, clouds_true=clouds_true, clouds_pred=clouds_pred
     )
     clouds = {"true cloud": clouds_true, "decoded cloud": clouds_pred}
@@ -118,15 +125,15 @@ def reconstructions(
     images = {"input": inputs, "target": targets, "reconstruction": outputs}
     columns = len(images) + len(clouds)
     figure, axes = new_axes(count * 6.5 / columns + 0.3, count, columns)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     for row in range(count):
         for ax, pictures in zip(axes[row], images.values(), strict=False):
             show_image(ax, pictures[row])
-        # Both clouds of a row share limits and colours, so that a shift in depth shows; the true ones decide.
-        first = np.asarray(next(iter(clouds.values()))[row]) if clouds else None
-        for ax, points in zip(axes[row, len(images) :], clouds.values(), strict=True):
-            draw_cloud(ax, points[row], limits=cube(*(c[row] for c in clouds.values())), size=3.0,
-                       depth_range=(first[:, 2].min(), first[:, 2].max()))  # fmt: skip
+        points = [np.asarray(cloud[row]) for cloud in clouds.values()]
+        for ax, cloud in zip(axes[row, len(images) :], points, strict=True):
+            # Both clouds share the limits, and the colours of the true one, so that a shift in depth shows.
+            depth = points[0][:, 2]
+            draw_cloud(ax, cloud, limits=cube(*points), depth_range=(depth.min(), depth.max()), size=3.0)
             ax.set(xticks=[], yticks=[])
             ax.spines[["left", "bottom"]].set_visible(False)
     for ax, title in zip(axes[0], [*images, *clouds], strict=True):

@@ -1,4 +1,4 @@
-"""Training and error: loss terms, KL per dimension, PCK, error by joint."""
+"""Figures of training and error: loss terms, KL per dimension, PCK, error by joint."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from davae.figures.style import HUES, SERIES, new_axes, styled
 from davae.metrics import AUC_THRESHOLDS_MM, auc, pck
 from synthhand.skeleton import FINGER_COLOURS, JOINT_COLOURS, JOINT_NAMES
 
-# The six summands of Eq. 3 as metrics.csv names them, and how they are written.
+# The six summands of Eq. 3: column of metrics.csv -> label.
 SUMMANDS = {
     "alpha_pose": "α₁ pose",
     "alpha_cloud": "α₂ cloud",
@@ -25,11 +25,11 @@ SUMMANDS = {
 
 @styled
 def loss_curves(metrics: Mapping[str, np.ndarray]) -> Figure:
-    """Return each weighted summand of Eq. 3 over the steps, and the validation error where it was measured.
+    """Return each weighted summand of Eq. 3 over the steps, and the validation error if it was measured.
 
     Args:
-        metrics: columns of a run's metrics.csv, each (rows,), NaN where a row lacks the value: `step`, the
-            six summands `alpha_*` and `beta_*`, `total`, and optionally `val_epe_mm`.
+        metrics: columns (rows,) of a run's metrics.csv: `step`, the six summands `alpha_*` and `beta_*`,
+            `total`, and optionally `val_epe_mm`. NaN marks a missing value.
     """
     steps = np.asarray(metrics["step"], dtype=float)
     epe_mm = np.asarray(metrics.get("val_epe_mm", np.full(len(steps), np.nan)), dtype=float)
@@ -60,7 +60,9 @@ def loss_curves(metrics: Mapping[str, np.ndarray]) -> Figure:
 
 @styled
 def term_bars(metrics: Mapping[str, np.ndarray]) -> Figure:
-    """Return each weighted summand of Eq. 3 at the first and the last logged step, so that none is nothing.
+    """Return each weighted summand of Eq. 3 at the first and the last logged step.
+
+    A term without influence shows as a bar that is far shorter than the others.
 
     Args:
         metrics: as for `loss_curves`.
@@ -95,8 +97,8 @@ def kl_bars(kl_per_dim: Mapping[str, np.ndarray], *, active: float = 0.05) -> Fi
 
     Args:
         kl_per_dim: block -> (z,) nats, mean over images.
-        active: dimensions below this many nats are drawn pale: they are at the prior and say nothing. Those
-            above it need not say something: a spread that is the same for all images costs nats, too.
+        active: in nats. Dimensions below it are drawn pale: they equal the prior and carry no information.
+            Dimensions above it need not carry any: a spread that is equal for all images also costs nats.
     """
     sizes = [len(kl_per_dim[block]) for block in BLOCKS]
     figure, axes = new_axes(2.3, 1, len(BLOCKS), sharey=True, width_ratios=[max(size, 9) for size in sizes])
@@ -119,8 +121,8 @@ def pck_curves(errors_mm: Mapping[str, np.ndarray], *, colours: Mapping[str, str
     """Return PCK from 0 to 50 mm with the window of the AUC shaded (paper Figs. 4 and 7).
 
     Args:
-        errors_mm: label -> errors of any shape, in mm; NaN does not count.
-        colours: label -> colour, where a method has one.
+        errors_mm: label -> errors of any shape, in mm; NaN is left out.
+        colours: label -> colour; other labels take the colours of the style.
     """
     figure, axes = new_axes(3.0)
     draw_pck(axes[0, 0], errors_mm, colours)
@@ -129,7 +131,7 @@ def pck_curves(errors_mm: Mapping[str, np.ndarray], *, colours: Mapping[str, str
 
 @styled
 def draw_pck(ax: Axes, errors_mm: Mapping[str, np.ndarray], colours: Mapping[str, str] | None = None) -> None:
-    """Draw `pck_curves` into an axes."""
+    """Draw the curves of `pck_curves` into an axes."""
     thresholds_mm = np.linspace(0, 50, 201)
     window = AUC_THRESHOLDS_MM
     ax.axvspan(window[0], window[-1], color="#f1f1f1", zorder=0, linewidth=0)
@@ -155,15 +157,15 @@ def draw_pck(ax: Axes, errors_mm: Mapping[str, np.ndarray], colours: Mapping[str
 def pck_beside_reported(
     errors_mm: Mapping[str, np.ndarray], reported: Mapping[str, float], *, on: str, reported_on: str
 ) -> Figure:
-    """Return our PCK curves and, beside them, AUCs: ours as dots, printed ones as rings (paper Fig. 7).
+    """Return our PCK curves beside AUCs: ours as dots, published ones as rings (paper Fig. 7).
 
-    The curves of others exist as pictures alone, so none is drawn.
+    Other methods' curves are published only as images, so they are not drawn.
 
     Args:
         errors_mm: label -> our errors in mm, of any shape.
         reported: method -> AUC as printed.
-        on: the dataset that ours were measured on.
-        reported_on: the one that the printed figures are of.
+        on: the dataset on which ours were measured.
+        reported_on: the dataset of the published AUCs.
     """
     figure, axes = new_axes(3.4, 1, 2, width_ratios=[3, 2])
     draw_pck(axes[0, 0], errors_mm)
@@ -189,7 +191,7 @@ def error_by_joint(per_joint_mm: Mapping[str, np.ndarray] | np.ndarray, *, proto
     """Return the mean error of each joint, finger by finger from root to tip.
 
     Args:
-        per_joint_mm: (21,) of one model, NaN for a joint without a value, or label -> (21,) for several.
+        per_joint_mm: (21,) of one model, or label -> (21,) of several; NaN for a joint without a value.
         protocol: named on the axis.
     """
     models = per_joint_mm if isinstance(per_joint_mm, Mapping) else {"": per_joint_mm}
@@ -222,13 +224,13 @@ def error_by_joint(per_joint_mm: Mapping[str, np.ndarray] | np.ndarray, *, proto
 
 
 def _summand_style(name: str) -> tuple[str, str]:
-    """Colour and dashes of a summand: hue by meaning, dashed for KL."""
+    """Return the colour and the line style of a summand: one hue for each block, dashes for KL."""
     kind, meaning = name.split("_")
     return HUES[meaning], "-" if kind == "alpha" else "--"
 
 
 def _smooth(values: np.ndarray, share: float = 0.04) -> np.ndarray:
-    """Running mean over a share of the points; near the ends over as many as there are on both sides."""
+    """Return the running mean over a share of the points; the window shrinks symmetrically near the ends."""
     reach = int(len(values) * share / 2)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))

@@ -41,8 +41,7 @@ def model_diagram(config: ModelConfig) -> Figure:
         head = f"{block} head\n{unit}\n{size}\n{_count(parameters[f'head {block}'])}"
         _box(ax, 43.5, y, 17.5, 14.5, head, _tint(colour), colour)
         _arrow(ax, (30.25, 30), (34.75, y))
-        size = config.latent_sizes[block]
-        _box(ax, 63, y, 13, 9, f"{block}\n{size}", colour, colour, "white")
+        _box(ax, 63, y, 13, 9, f"{block}\n{config.latent_sizes[block]}", colour, colour, "white")
         _arrow(ax, (52.25, y), (56.5, y))
         _text(ax, 54.2, y + 1.8, r"$\mu,\sigma$")
     points = config.fold_grid**2

@@ -1,4 +1,4 @@
-"""Skeletons: over a photo, in space, estimate against truth (paper Fig. 8)."""
+"""Skeletons over a photo and in space, estimate against truth (paper Fig. 8)."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d import Axes3D
 
-from davae.figures.style import ESTIMATE, TRUTH, new_axes, new_figure, same_length, show_image, styled
+from davae.figures.style import ESTIMATE, TRUTH, common_length, new_axes, new_figure, show_image, styled
 from synthhand.skeleton import BONES, JOINT_COLOURS, JOINTS
 
-PHOTO_VIEW = (12.0, -78.0)  # elevation and azimuth: almost the camera's own view, turned enough to show depth
+PHOTO_VIEW = (12.0, -78.0)  # elevation and azimuth, degrees: near the camera's view, turned to show depth
 
 
 @styled
@@ -31,17 +32,17 @@ def draw_hand(
     Args:
         ax: where to draw.
         uv_px: (21, 2) pixels.
-        image: (h, w, 3) to lay underneath, which also sets the limits.
-        colour: of the whole hand; by default each finger has its own.
-        visible: (21,) bool; joints that are not are drawn hollow.
+        image: (h, w, 3) to draw below; it also sets the limits of the axes.
+        colour: of the whole hand; the default is one colour per finger.
+        visible: (21,) bool; joints that are not visible are drawn hollow.
         linewidth: in points.
-        halo: a thin white edge, which keeps the lines apart from the photo.
+        halo: whether to draw a thin white edge, which separates the lines from the photo.
     """
     uv_px = _joints("uv_px", uv_px, 2)
     if image is not None:
         show_image(ax, image)
     colours = [colour] * JOINTS if colour else list(JOINT_COLOURS)
-    if halo:  # below all bones, so that no bone's edge cuts its neighbour
+    if halo:  # below all bones, so that the edge of one does not cover another
         edge = LineCollection(
             uv_px[BONES], colors="white", linewidths=linewidth + 0.9, capstyle="round", zorder=2
         )
@@ -49,11 +50,11 @@ def draw_hand(
     own = [colours[child] for _, child in BONES]
     bones = LineCollection(uv_px[BONES], colors=own, linewidths=linewidth, capstyle="round", zorder=3)
     ax.add_collection(bones)
-    faces = (
-        colours if visible is None else [c if v else "white" for c, v in zip(colours, visible, strict=True)]
-    )
+    shown = [True] * JOINTS if visible is None else visible
+    faces = [c if seen else "white" for c, seen in zip(colours, shown, strict=True)]
     size = (1.8 * linewidth) ** 2
-    ax.scatter(*uv_px.T, s=size, c=faces, edgecolors=colours, linewidths=0.4 * linewidth, zorder=4)
+    u, v = uv_px.T
+    ax.scatter(u, v, s=size, c=faces, edgecolors=colours, linewidths=0.4 * linewidth, zorder=4)
     if image is None:
         ax.set_aspect("equal")
         ax.autoscale_view()
@@ -66,8 +67,8 @@ def draw_hand(
 
 
 @styled
-def hand_3d(
-    ax: Axes,
+def draw_hand_3d(
+    ax: Axes3D,
     joints,
     *,
     colour: str | None = None,
@@ -77,14 +78,14 @@ def hand_3d(
     linewidth: float = 1.8,
     label: str | None = None,
 ) -> None:
-    """Draw a skeleton given in the camera frame (x right, y down, z forward) as the camera sees it.
+    """Draw a skeleton in space, seen nearly from the camera.
 
     Args:
         ax: a 3D axes.
-        joints: (21, 3).
-        colour: of the whole hand; by default each finger has its own.
-        limits: centre (3,) and half-side of the cube shown; by default the hand's own.
-        unit: of the joints, for the labels.
+        joints: (21, 3) in the camera frame (x right, y down, z forward).
+        colour: of the whole hand; the default is one colour per finger.
+        limits: centre (3,) and half the side of the cube to show; the default is the hand's own.
+        unit: of the joints, named on the axes.
         ticks: whether to draw numbers and labels.
         linewidth: in points.
         label: of the hand, for a legend.
@@ -102,19 +103,19 @@ def hand_3d(
 
 
 def to_plot(points) -> np.ndarray:
-    """Map camera-frame points (..., 3) to matplotlib's axes, whose third is the upright one: (x, z, y)."""
+    """Return camera-frame points (..., 3) in the order (x, z, y): matplotlib's third axis is vertical."""
     return np.asarray(points)[..., [0, 2, 1]]
 
 
 def cube(*point_sets) -> tuple[np.ndarray, float]:
-    """Return centre and half-side of the smallest cube around all points, with a little room."""
+    """Return the centre (3,) and half the side of a cube around all points, with a margin."""
     points = np.concatenate([np.reshape(p, (-1, 3)) for p in point_sets])
     low, high = points.min(axis=0), points.max(axis=0)
     return (low + high) / 2, float(max((high - low).max() / 2 * 1.05, 1e-6))
 
 
-def set_space(ax: Axes, limits: tuple[np.ndarray, float], unit: str, ticks: bool = True) -> None:
-    """Give a 3D axes equal scales, the photo's view and labels of the camera's axes."""
+def set_space(ax: Axes3D, limits: tuple[np.ndarray, float], unit: str, ticks: bool = True) -> None:
+    """Set equal scales, the view near the camera's, and labels of the camera's axes."""
     (x, y, z), half = limits
     ax.set(xlim=(x - half, x + half), ylim=(z - half, z + half), zlim=(y + half, y - half))  # y points down
     ax.set_box_aspect((1, 1, 1), zoom=0.85 if ticks else 1.35)
@@ -145,17 +146,18 @@ def hands_grid(
 ) -> Figure:
     """Return a contact sheet of photos with their skeletons.
 
-    Truth alone is drawn in the colours of the fingers, truth with an estimate in blue under red.
+    The truth alone is drawn with one colour per finger; with an estimate, the truth is blue and the estimate
+    red.
 
     Args:
         images: n images (h, w, 3).
         uv_px_true: (n, 21, 2) or None.
         uv_px_pred: (n, 21, 2) or None.
         titles: n short texts, of one line or several, or None.
-        visible: (n, 21) bool or None; marks the hidden joints of the truth.
+        visible: (n, 21) bool or None; hidden joints of the truth are drawn hollow.
         columns: images in a row.
     """
-    count = same_length(
+    count = common_length(
         images=images, uv_px_true=uv_px_true, uv_px_pred=uv_px_pred, titles=titles, visible=visible
     )
     columns = min(columns, count)
@@ -165,7 +167,7 @@ def hands_grid(
     lines = max((title.count("\n") + 1 for title in titles or ()), default=0)
     title_in = 0.06 + 0.14 * lines if lines else 0.0
     figure, axes = new_axes(rows * (side_in + title_in) + legend_in, rows, columns)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.035, wspace=0.01, hspace=0.01)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.035, wspace=0.01, hspace=0.01)
     compared = uv_px_pred is not None
     thickness = 2.0 / columns**0.35
     for index, ax in enumerate(axes.flat):
@@ -184,7 +186,7 @@ def hands_grid(
         if titles:
             ax.set_title(titles[index], fontsize=8, pad=2)
     if compared:
-        _legend(figure, "outside lower center")
+        _legend(figure)
     return figure
 
 
@@ -192,27 +194,24 @@ def hands_grid(
 def best_median_worst(
     images: Sequence, uv_px_true, uv_px_pred, joints_true, joints_pred, errors_mm, *, each: int = 4
 ) -> Figure:
-    """Return the hands with the smallest, the middle and the largest errors: over the photo and in space.
+    """Return the hands with the smallest, the median and the largest errors, over the photo and in space.
 
     Args:
         images: n images (h, w, 3).
         uv_px_true: (n, 21, 2).
         uv_px_pred: (n, 21, 2).
         joints_true: (n, 21, 3) in the camera frame.
-        joints_pred: (n, 21, 3), in the same frame.
+        joints_pred: (n, 21, 3) in the same frame.
         errors_mm: (n,) mean error of each hand.
-        each: hands in a row.
+        each: hands of each kind.
     """
-    count = same_length(images=images, uv_px_true=uv_px_true, uv_px_pred=uv_px_pred, joints_true=joints_true,
-                        joints_pred=joints_pred, errors_mm=errors_mm)  # fmt: skip
+    count = common_length(images=images, uv_px_true=uv_px_true, uv_px_pred=uv_px_pred,
+                          joints_true=joints_true, joints_pred=joints_pred, errors_mm=errors_mm)  # fmt: skip
     each = min(each, count)
-    order = np.argsort(errors_mm, kind="stable")
-    middle = (count - each) // 2
-    groups = {"best": order[:each], "median": order[middle : middle + each], "worst": order[count - each :]}
     side_in = 6.2 / each
     figure = new_figure(3 * (2 * side_in + 0.22) + 0.3)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.01)
-    for row, (name, chosen) in enumerate(groups.items()):
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.01)
+    for row, (name, chosen) in enumerate(choose_extremes(errors_mm, each).items()):
         for column, index in enumerate(chosen):
             flat = figure.add_subplot(6, each, 2 * row * each + column + 1)
             draw_hand(flat, uv_px_true[index], images[index], colour=TRUTH, linewidth=1.2)
@@ -222,21 +221,34 @@ def best_median_worst(
             flat.set_title(f"{name}, {errors_mm[index]:.1f} mm", fontsize=8, pad=2)
             space = figure.add_subplot(6, each, (2 * row + 1) * each + column + 1, projection="3d")
             compare_3d(space, joints_true[index], joints_pred[index])
-    _legend(figure, "outside lower center")
+    _legend(figure)
     return figure
 
 
+def choose_extremes(errors, each: int) -> dict[str, np.ndarray]:
+    """Return the indices (each,) of the best, the median and the worst of at least `each` errors, by name."""
+    order = np.argsort(errors, kind="stable")
+    middle = (len(order) - each) // 2
+    return {
+        "best": order[:each],
+        "median": order[middle : middle + each],
+        "worst": order[len(order) - each :],
+    }
+
+
 @styled
-def compare_3d(ax: Axes, joints_true, joints_pred, *, ticks: bool = False) -> None:
-    """Draw truth (blue) and estimate (red) of one hand (21, 3) into a 3D axes, as paper Fig. 8."""
+def compare_3d(ax: Axes3D, joints_true, joints_pred, *, ticks: bool = False) -> None:
+    """Draw the truth (blue) and the estimate (red) of one hand (21, 3) into a 3D axes, as paper Fig. 8."""
     limits = cube(joints_true, joints_pred)
-    hand_3d(ax, joints_true, colour=TRUTH, limits=limits, ticks=ticks, linewidth=1.4, label="truth")
-    hand_3d(ax, joints_pred, colour=ESTIMATE, limits=limits, ticks=ticks, linewidth=1.4, label="estimate")
+    draw_hand_3d(ax, joints_true, colour=TRUTH, limits=limits, ticks=ticks, linewidth=1.4, label="truth")
+    draw_hand_3d(
+        ax, joints_pred, colour=ESTIMATE, limits=limits, ticks=ticks, linewidth=1.4, label="estimate"
+    )
 
 
-def _legend(figure: Figure, where: str) -> None:
+def _legend(figure: Figure) -> None:
     lines = [Line2D([], [], color=TRUTH, linewidth=2), Line2D([], [], color=ESTIMATE, linewidth=2)]
-    figure.legend(lines, ["truth", "estimate"], loc=where, ncols=2)
+    figure.legend(lines, ["truth", "estimate"], loc="outside lower center", ncols=2)
 
 
 def _joints(name: str, points, width: int) -> np.ndarray:

@@ -1,11 +1,12 @@
-"""Ways through the latent space as strips of pictures (paper Figs. 5 and 6)."""
+"""Paths through the latent space as strips of images (paper Figs. 5 and 6), and single codes."""
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from davae.figures.style import ESTIMATE, HUES, TRUTH, new_figure, same_length, show_image, styled
+from davae.figures.style import ESTIMATE, HUES, TRUTH, common_length, new_figure, show_image, styled
 
 START, END = ESTIMATE, TRUTH  # the paper's red and blue boxes
 
@@ -20,23 +21,23 @@ def latent_strip(
     *,
     title: str = "",
 ) -> Figure:
-    """Return one row per view of a way from one image's code to another's, between the two images.
+    """Return one row per view of a path between the codes of two images, with the two images at its ends.
 
     Args:
-        strips: view -> n pictures (h, w, 3), uint8 or on [0, 1].
+        strips: view -> n images (h, w, 3), uint8 or on [0, 1].
         titles: n, above the columns.
         notes: n, below the columns.
-        start: (h, w, 3), the image at whose code the way starts; boxed in red.
-        end: (h, w, 3), the one at which it ends; boxed in blue.
+        start: (h, w, 3), the image at the start; boxed in red.
+        end: (h, w, 3), the image at the end; boxed in blue.
         title: of the whole figure.
 
     Raises:
-        ValueError: the numbers of pictures, titles and notes differ, or there are none.
+        ValueError: the numbers of images, titles and notes differ or are 0.
     """
-    count = same_length(**strips, titles=titles, notes=notes)
+    count = common_length(**strips, titles=titles, notes=notes)
     width, rows = count + 2, len(strips)
     figure = new_figure(6.5 / (width + 0.35) * rows + 1.0)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0.0, hspace=0.0)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.04, wspace=0.0, hspace=0.0)
     if title:
         figure.suptitle(title)
     axes = figure.subplots(rows, width, squeeze=False, width_ratios=[1, *[1] * count, 1])
@@ -59,8 +60,8 @@ def latent_strip(
     return figure
 
 
-def _frame(ax, colour: str, width: float) -> None:
-    """Give a picture a frame, and its labels back."""
+def _frame(ax: Axes, colour: str, width: float) -> None:
+    """Draw a frame around an image, and restore the labels of its axes."""
     ax.set_axis_on()
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
@@ -70,7 +71,7 @@ def _frame(ax, colour: str, width: float) -> None:
 
 @styled
 def code_bars(means: Mapping[str, Sequence[float]], spreads: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw one posterior: its means as bars, its standard deviations as whiskers, block by block.
+    """Return one posterior, block by block: means as bars, standard deviations as whiskers.
 
     Args:
         means: block -> (z,).

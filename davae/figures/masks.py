@@ -1,4 +1,4 @@
-"""Hand masks: truth against prediction, and how well they agree by skin tone."""
+"""Figures of hand masks: truth against prediction, and IoU by skin tone."""
 
 from collections.abc import Mapping
 
@@ -7,14 +7,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from davae.figures.style import ESTIMATE, SERIES, TRUTH, new_axes, same_length, show_image, styled
+from davae.figures.hands import choose_extremes
+from davae.figures.style import ESTIMATE, SERIES, TRUTH, common_length, new_axes, show_image, styled
 
 ROWS = ("image", "truth", "predicted", "difference")
 
 
 @styled
 def mask_comparison(images, truth, predicted, ious, *, each: int = 3) -> Figure:
-    """Return the best, the middle and the worst masks: image, truth, prediction and where the two differ.
+    """Return the best, the median and the worst masks: image, truth, prediction and their difference.
 
     Args:
         images: n images (h, w, 3).
@@ -23,22 +24,19 @@ def mask_comparison(images, truth, predicted, ious, *, each: int = 3) -> Figure:
         ious: (n,) intersection over union.
         each: images of each kind.
     """
-    count = same_length(images=images, truth=truth, predicted=predicted, ious=ious)
-    each = min(each, count)
-    order = np.argsort(-np.asarray(ious), kind="stable")
-    middle = (count - each) // 2
-    groups = {"best": order[:each], "median": order[middle : middle + each], "worst": order[count - each :]}
+    count = common_length(images=images, truth=truth, predicted=predicted, ious=ious)
+    groups = choose_extremes(-np.asarray(ious), min(each, count))
     columns = [(name, index) for name, chosen in groups.items() for index in chosen]
     figure, axes = new_axes(len(ROWS) * 6.2 / len(columns) + 0.65, len(ROWS), len(columns))
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
     for column, (name, index) in enumerate(columns):
         true, soft = np.asarray(truth[index], float), np.asarray(predicted[index], float)
         pictures = (images[index], _grey(true), _grey(soft), _difference(true > 0.5, soft > 0.5))
         for row, picture in enumerate(pictures):
             show_image(axes[row, column], picture)
         axes[0, column].set_title(f"{name}\nIoU {ious[index]:.2f}", fontsize=8, pad=2)
-    for ax, row in zip(axes[:, 0], ROWS, strict=True):
-        ax.text(-0.06, 0.5, row, fontsize=8, rotation=90, ha="right", va="center", transform=ax.transAxes)
+    for ax, title in zip(axes[:, 0], ROWS, strict=True):
+        ax.text(-0.06, 0.5, title, fontsize=8, rotation=90, ha="right", va="center", transform=ax.transAxes)
     kinds = {"hand that was missed": TRUTH, "background taken for hand": ESTIMATE}
     handles = [Patch(color=colour, label=kind) for kind, colour in kinds.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
@@ -50,7 +48,7 @@ def _grey(mask: np.ndarray) -> np.ndarray:
 
 
 def _difference(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """What both say in white, light grey and two colours (h, w, 3)."""
+    """Return an image (h, w, 3) of two masks (h, w): grey where both are true, colours where they differ."""
     picture = np.full((*truth.shape, 3), 1.0)
     picture[truth & predicted] = 0.8
     picture[truth & ~predicted] = to_rgb(TRUTH)
@@ -63,9 +61,12 @@ def iou_histogram(ious: Mapping[str, np.ndarray], *, target: float | None = None
     """Return the distribution of the IoU in each class, one row a class, with its mean.
 
     Args:
-        ious: class, such as one of skin tone, -> (n,) intersection over union; empty classes are left out.
-        target: a mean to be reached, drawn as a dashed line.
+        ious: class (such as a skin tone) -> (n,) intersection over union; empty classes are left out.
+        target: the mean to reach, drawn as a dashed line.
         bins: of the histograms, over 0 to 1.
+
+    Raises:
+        ValueError: all classes are empty.
     """
     ious = {name: np.asarray(values) for name, values in ious.items() if len(values)}
     if not ious:

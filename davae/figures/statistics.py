@@ -1,9 +1,12 @@
-"""What a dataset holds: bone lengths, skin tones, factors, viewpoints."""
+"""Figures of a dataset: bone lengths, skin tones, factors, viewpoints."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.projections.geo import MollweideAxes
+from skimage.color import rgb2lab
 
 from davae.figures.style import SERIES, new_axes, new_figure, styled
 from synthhand.skeleton import WRIST
@@ -13,11 +16,11 @@ INDEX_MCP, LITTLE_MCP = 5, 17
 
 @styled
 def bone_length_histogram(lengths_mm: Mapping[str, np.ndarray] | np.ndarray, *, bins: int = 0) -> Figure:
-    """Return the distribution of the reference bone (middle MCP to PIP), which is the unit of a pose.
+    """Return the distribution of the reference bone (middle MCP to PIP), the unit of a normalised pose.
 
     Args:
         lengths_mm: (n,) lengths in mm, or split -> (n,).
-        bins: of the histogram, common to all splits; 0 chooses by the number of hands.
+        bins: of the histogram, common to all splits; 0 derives it from the number of hands.
     """
     import seaborn
 
@@ -41,16 +44,19 @@ def bone_length_histogram(lengths_mm: Mapping[str, np.ndarray] | np.ndarray, *, 
 
 @styled
 def skin_tone_histogram(colours, *, bins: int = 24) -> Figure:
-    """Return the distribution of the hands' lightness, each bar in the mean colour of its hands.
+    """Return the distribution of the hands' CIE lightness L*; each bar has the mean colour of its hands.
 
     Args:
         colours: (n, 3) mean skin colour of each hand, sRGB on [0, 1].
         bins: of the histogram.
+
+    Raises:
+        ValueError: another shape, or values outside [0, 1].
     """
     colours = np.asarray(colours, dtype=float)
     if colours.ndim != 2 or colours.shape[1] != 3 or colours.min() < 0 or colours.max() > 1:
         raise ValueError(f"colours must be (n, 3) on [0, 1], found {colours.shape}")
-    lightness = cie_lightness(colours)
+    lightness = rgb2lab(colours)[:, 0]
     edges = np.linspace(0, 100, bins + 1)
     member = np.clip(np.digitize(lightness, edges) - 1, 0, bins - 1)
     figure, axes = new_axes(2.3)
@@ -65,15 +71,6 @@ def skin_tone_histogram(colours, *, bins: int = 24) -> Figure:
     return figure
 
 
-def cie_lightness(colours) -> np.ndarray:
-    """Return CIE L* (...) of sRGB colours (..., 3) on [0, 1] (D65)."""
-    colours = np.asarray(colours, dtype=float)
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
-    dark = luminance <= (6 / 29) ** 3
-    return np.where(dark, luminance * (29 / 3) ** 3, 116 * np.cbrt(luminance) - 16)
-
-
 @styled
 def factor_histograms(factors: Mapping[str, np.ndarray], *, columns: int = 4, bins: int = 30) -> Figure:
     """Return the distribution of each generative factor that is one number.
@@ -82,6 +79,9 @@ def factor_histograms(factors: Mapping[str, np.ndarray], *, columns: int = 4, bi
         factors: name (with its unit, if it has one) -> (n,).
         columns: panels in a row.
         bins: of each histogram.
+
+    Raises:
+        ValueError: there is no factor, or one is not (n,).
     """
     import seaborn
 
@@ -105,7 +105,7 @@ def factor_histograms(factors: Mapping[str, np.ndarray], *, columns: int = 4, bi
 
 
 def palm_normal(joints) -> np.ndarray:
-    """Return the unit normal (n, 3) that points out of the palm of right hands (n, 21, 3), camera frame."""
+    """Return the unit normals (n, 3) out of the palms of right hands (n, 21, 3), in the camera frame."""
     joints = np.asarray(joints, dtype=float)
     wrist = joints[:, WRIST]
     normal = np.cross(joints[:, INDEX_MCP] - wrist, joints[:, LITTLE_MCP] - wrist)
@@ -114,14 +114,17 @@ def palm_normal(joints) -> np.ndarray:
 
 @styled
 def viewpoint_scatter(normals, *, limit: int = 4000) -> Figure:
-    """Return where the palms look, as points on the whole sphere in an equal-area (Mollweide) map.
+    """Return the directions that palms face, as points in an equal-area (Mollweide) map of the sphere.
 
-    The middle of the map is a palm turned to the camera, its left and right end the back of the hand, its top
-    a palm that looks up. Full viewpoint range covers the map evenly.
+    The middle of the map is a palm that faces the camera, the left and right ends are palms that face away
+    from it, and the top is a palm that faces up. Unrestricted viewpoints cover the map evenly.
 
     Args:
         normals: (n, 3) unit normals out of the palm, camera frame (x right, y down, z forward).
-        limit: at most this many are drawn, evenly chosen.
+        limit: largest number of points to draw, evenly chosen.
+
+    Raises:
+        ValueError: another shape, or no normal.
     """
     normals = np.asarray(normals, dtype=float)
     if normals.ndim != 2 or normals.shape[1] != 3 or not len(normals):
@@ -129,7 +132,7 @@ def viewpoint_scatter(normals, *, limit: int = 4000) -> Figure:
     shown = normals[np.linspace(0, len(normals) - 1, min(limit, len(normals))).astype(int)]
     x, y, z = shown.T
     figure = new_figure(3.5)
-    ax = figure.add_subplot(projection="mollweide")
+    ax = cast(MollweideAxes, figure.add_subplot(projection="mollweide"))
     size = float(np.clip(4000 / len(shown), 1.5, 12))
     ax.scatter(
         np.arctan2(x, -z), np.arcsin(np.clip(-y, -1, 1)), s=size, color=SERIES[0], alpha=0.5, linewidths=0
@@ -141,5 +144,5 @@ def viewpoint_scatter(normals, *, limit: int = 4000) -> Figure:
     box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
     for degrees, word in words.items():
         ax.text(np.radians(degrees), 0, word, ha="center", va="center", fontsize=8, bbox=box)
-    ax.set_title(f"where the palm looks ({len(shown)} hands; both ends: away from the camera)", pad=10)
+    ax.set_title(f"where the palm faces ({len(shown)} hands; both ends: away from the camera)", pad=10)
     return figure

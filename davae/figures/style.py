@@ -1,8 +1,9 @@
-"""One look for every figure: a text column wide, colour-blind-safe, nothing cut off.
+"""One style for every figure: as wide as a text column, with colours that colour-blind readers can separate.
 
-Figures are made closed: they belong to no pyplot state, are shown once by a notebook that returns them, and
-vanish with their last reference.
+Figures are closed when they are made: pyplot keeps no reference, and a notebook shows them once.
 """
+
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -10,12 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 WIDTH_IN = 6.5  # of a text column
 
-# Truth and estimate as in paper Fig. 8, in hues that colour-blind readers can tell apart.
+# As in paper Fig. 8.
 TRUTH, ESTIMATE = "#2166ac", "#d6322d"
-# What belongs together in Eq. 3 shares a hue: a term and the block of z that only it reads.
+# A decoder's term of Eq. 3 and the block of z that the paper adds for it share a hue.
 HUES = {
     "pose": "#0072b2",
     "cloud": "#009e73",
@@ -26,7 +28,7 @@ HUES = {
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b")
 DEPTH_COLOURS = "viridis_r"  # near points bright
 
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib's stubs admit only its own literal keys
     "figure.dpi": 110,
     "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
@@ -46,25 +48,25 @@ STYLE = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.5,
-    "axes.prop_cycle": matplotlib.cycler(color=SERIES),
+    "axes.prop_cycle": cycler(color=SERIES),
     "image.interpolation": "nearest",
 }
 
-# Decorator of every figure function, so that a reader's own settings neither reach it nor are changed by it.
+# Decorator of every figure function: a reader's own settings neither affect it nor are changed by it.
 styled = matplotlib.rc_context(STYLE)
 
 
 def use_style() -> None:
-    """Give this session's own matplotlib figures the look of these."""
+    """Apply this style to all further matplotlib figures of the session."""
     matplotlib.rcParams.update(STYLE)
 
 
 @styled
 def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """Return an empty figure that pyplot does not keep."""
-    figure = plt.figure(figsize=(width_in, height_in))  # by pyplot, so that a notebook knows how to show it
+    figure = plt.figure(figsize=(width_in, height_in))  # made by pyplot, so that notebooks can show it
     plt.close(figure)
-    FigureCanvasAgg(figure)  # closing takes the canvas away
+    FigureCanvasAgg(figure)  # closing removes the canvas
     return figure
 
 
@@ -84,11 +86,11 @@ def show_image(ax: Axes, image) -> None:
     ax.set_axis_off()
 
 
-def same_length(**arrays) -> int:
-    """Return the common first axis of the arrays that are given.
+def common_length(**arrays) -> int:
+    """Return the common length of the arrays that are not None.
 
     Raises:
-        ValueError: they differ, or there is nothing to draw.
+        ValueError: the lengths differ or are 0.
     """
     lengths = {name: len(array) for name, array in arrays.items() if array is not None}
     if len(set(lengths.values())) != 1 or not next(iter(lengths.values())):

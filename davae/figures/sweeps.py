@@ -1,4 +1,4 @@
-"""Figures of many runs: errors over a varied weight (paper Figs. 2 and 3), information, pairs of seeds."""
+"""Figures of many runs: error over a varied weight (paper Figs. 2 and 3), information, paired seeds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from davae.config import BLOCKS
-from davae.figures.style import HUES, SERIES, new_axes, same_length, styled
+from davae.figures.style import HUES, SERIES, common_length, new_axes, styled
 
 CLAIM = "#f3e3c3"  # where the paper says the best values lie
 
 
 @styled
 def sweep_curve(values: Sequence[float], errors: np.ndarray, **options) -> Figure:
-    """Return the figure of `draw_sweep`, whose arguments these are."""
+    """Return a figure of `draw_sweep`, with the same arguments."""
     figure, axes = new_axes(2.9)
     draw_sweep(axes[0, 0], values, errors, **options)
     return figure
@@ -31,19 +31,19 @@ def draw_sweep(
     guess: float | None = None,
     measure: str = "EPE, P1 (mm)",
 ) -> None:
-    """Draw error over the decimal logarithm of what was varied, with the range over seeds (Figs. 2, 3).
+    """Draw the error over the decimal logarithm of a variable, with the range over seeds (Figs. 2, 3).
 
     Args:
-        ax: where.
+        ax: where to draw.
         values: (k,) of the variable, positive.
-        errors: (s, k), a row for each seed; NaN where a run failed.
-        variable: on the axis, such as "r".
-        claim: the paper's range of best values; shaded. An end may be infinite.
-        guess: the error of a constant guess, as a line.
-        measure: what the errors are.
+        errors: (s, k), a row for each seed; NaN if a run failed.
+        variable: its name, such as "r".
+        claim: the paper's range of best values, which is shaded. An end may be infinite.
+        guess: the error of a constant guess, drawn as a line.
+        measure: name and unit of the errors.
     """
     x, errors = np.log10(np.asarray(values, dtype=float)), np.atleast_2d(np.asarray(errors, dtype=float))
-    same_length(values=x, errors=errors.T)
+    common_length(values=x, errors=errors.T)
     ends, colour = (x.min() - 0.25, x.max() + 0.25), SERIES[0]
     if claim is not None:
         low, high = (np.clip(np.log10(max(end, 1e-300)), *ends) for end in claim)
@@ -74,18 +74,18 @@ def rate_distortion(
     measures: Mapping[str, str],
     variable: str,
 ) -> Figure:
-    """Return what each block of z carries against the error of what is decoded from it, value by value.
+    """Return, for each block of z, the error of its decoder over the KL of the block.
 
     Args:
         rates: block -> (k,) KL in nats, summed over its dimensions.
-        distortions: block -> (k,) error of the term it belongs to.
-        values: (k,) of what was varied; written beside the points.
+        distortions: block -> (k,) error of its decoder.
+        values: (k,) of the variable, written beside the points.
         measures: block -> name and unit of its error.
-        variable: what was varied.
+        variable: its name.
     """
     figure, axes = new_axes(2.6, 1, len(BLOCKS))
     for ax, block in zip(axes[0], BLOCKS, strict=True):
-        same_length(rates=rates[block], distortions=distortions[block], values=values)
+        common_length(rates=rates[block], distortions=distortions[block], values=values)
         ax.plot(rates[block], distortions[block], "-", color=HUES[block], linewidth=0.8, alpha=0.6)
         ax.plot(rates[block], distortions[block], "o", color=HUES[block], markersize=4)
         for rate, distortion, value in zip(rates[block], distortions[block], values, strict=True):
@@ -109,24 +109,26 @@ def leak_curves(
     claimed: str,
     top: float = 1.2,
 ) -> Figure:
-    """Return what leaks between blocks over what was varied, on an axis that ends at `top`.
+    """Return the leaks between blocks over the decimal logarithm of a variable.
 
-    A ratio beyond it stands at the edge as a triangle, with its value; one that is not finite is left out.
+    A ratio above `top` is drawn at the edge as a triangle with its value. A ratio that is not finite is left
+    out.
 
     Args:
         values: (k,) of the variable, positive.
-        ratios: label -> (k,) effect of a block over that of the block whose business it is.
-        bound: up to which a ratio passes as nothing.
-        variable: on the axis.
-        claim: a range of the variable; shaded.
-        claimed: what is claimed of it.
-        top: of the axis.
+        ratios: label -> (k,) effect of a block over that of the responsible block, see
+            `davae.latent.disentanglement.measure_leaks`.
+        bound: largest ratio that counts as no leak, drawn as a line.
+        variable: its name.
+        claim: a range of the variable, which is shaded.
+        claimed: the legend's text for that range.
+        top: upper end of the axis.
     """
     figure, axes = new_axes(2.8)
     ax, x = axes[0, 0], np.log10(np.asarray(values, dtype=float))
     for index, (label, found) in enumerate(ratios.items()):
         y, colour = np.asarray(found, dtype=float), SERIES[index % len(SERIES)]
-        same_length(values=x, ratios=y)
+        common_length(values=x, ratios=y)
         ax.plot(x, y, "o-", color=colour, label=label)
         for place, value in zip(x, y, strict=True):
             if np.isfinite(value) and value > top:
@@ -135,7 +137,7 @@ def leak_curves(
                     f"{float(f'{value:.3g}'):,.6g}", (place, top), (0, -13), textcoords="offset points",
                     ha="center", color=colour,
                 )  # fmt: skip
-    ax.axhline(bound, color="#777777", linestyle=":", label="what may pass as nothing")
+    ax.axhline(bound, color="#777777", linestyle=":", label="bound: no leak below")
     ax.axvspan(*np.log10(claim), color=CLAIM, zorder=0, label=claimed)
     ax.set(xlabel=f"lg {variable}", ylabel="ratio of medians", ylim=(0, top))
     ax.legend(fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.04))
@@ -144,7 +146,7 @@ def leak_curves(
 
 @styled
 def kl_profiles(profiles: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Return the KL of each dimension, largest first, of several runs: collapse is a line on the floor.
+    """Return the KL of each dimension, largest first, of several runs; a collapsed block is a line at zero.
 
     Args:
         profiles: label of a run -> block -> (z,) nats of each dimension.
@@ -165,13 +167,13 @@ def kl_profiles(profiles: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
 @styled
 def paired_seeds(errors: Mapping[str, np.ndarray], *, measure: str = "EPE, P1 (mm)") -> Figure:
-    """Return each model's error seed by seed, those of one seed joined by a line, with the means as bars.
+    """Return each model's error for each seed, with lines between equal seeds, and the means as bars.
 
     Args:
-        errors: model -> (s,) one error a seed, in the same order; NaN for a seed that the model lacks.
-        measure: what the errors are.
+        errors: model -> (s,) one error per seed, in the same order; NaN if the model lacks a seed.
+        measure: name and unit of the errors.
     """
-    same_length(**{label: values for label, values in errors.items()})
+    common_length(**{label: values for label, values in errors.items()})
     figure, axes = new_axes(2.6)
     ax = axes[0, 0]
     table = np.array(list(errors.values()), dtype=float)  # (models, seeds)
@@ -194,16 +196,18 @@ def paired_seeds(errors: Mapping[str, np.ndarray], *, measure: str = "EPE, P1 (m
 def trend(
     factor: np.ndarray, series: Mapping[str, np.ndarray], *, xlabel: str, ylabel: str, bins: int = 8
 ) -> Figure:
-    """Return the mean of each series in equally full bins of a factor, with twice its standard error.
+    """Return the mean of each series in bins of a factor that hold equally many images.
+
+    Error bars are twice the standard error of the mean.
 
     Args:
-        factor: (n,) one number an image.
-        series: label -> (n,); a block of z has its own hue.
+        factor: (n,) one number per image.
+        series: label -> (n,); the name of a block of z gives that block's hue.
         xlabel: the factor and its unit.
-        ylabel: what the series are, and their unit.
-        bins: how many; fewer where there are fewer than ten images a bin.
+        ylabel: name and unit of the series.
+        bins: their number, reduced to at least ten images per bin.
     """
-    count = same_length(factor=factor, **dict(series))
+    count = common_length(factor=factor, **dict(series))
     bins = max(1, min(bins, count // 10))
     figure, axes = new_axes(2.6)
     ax = axes[0, 0]

@@ -1,44 +1,48 @@
-"""Hands between two hands: factors of SynthHand interpolated group by group, and what is seen of them.
+"""Hands between two SynthHand hands: factors interpolated group by group, and rendered.
 
-What an interpolation in the latent space should look like, if a block of z meant its factors and nothing
-else: the rendered truth beside which `notebooks/05_latent_interpolation.ipynb` sets the decoded one.
+This is what an interpolation in the latent space should show if each block of z held its own factors and
+nothing else. `notebooks/05_latent_interpolation.ipynb` compares it with what the codes decode to.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
+from torch import Tensor
 
 from davae.config import DataConfig
-from davae.data.sample import make_row
+from davae.data.sample import make_row, stored_px
+from davae.networks.handmask import over_grey
 from synthhand.dataset.factors import FRAME_PX, GROUPS, Factors
 from synthhand.dataset.scene import Rendering, camera_matrix, hand_pixels, render
 from synthhand.formats.record import HandRecord
 from synthhand.pinhole import pixel_ray, view_rotation
 from synthhand.skeleton import JOINTS, RHD_ORDER
 
-ROTATIONS = {"orientation"}  # factors that are rotation matrices, whose mean is none
+ROTATIONS = {"orientation"}  # factors that are rotation matrices, which have no arithmetic mean
 
 
 def blend(a: Factors, b: Factors, group: str, share: float) -> Factors:
-    """Return the factors of `a` with one group at `share` of its way to that of `b`.
+    """Return the factors of `a` with one group moved towards that of `b`.
 
-    The pose is that which a camera sees that looks at the hand, as everywhere in davae: wherever the first
-    hand lies in its frame, at share 1 it shows the viewer the side that the second one shows.
+    Numbers are interpolated linearly and rotations along the shortest turn. Factors without a value in
+    between (the name of a gesture, a ring) change at share 0.5.
 
-    Numbers run straight, rotations along the shortest turn, and what can only be one or the other (the name
-    of a gesture, a ring) changes half way.
+    The orientation is interpolated after view normalisation, as everywhere in davae: at share 1 the hand
+    shows the viewer the side that `b` shows, wherever the two hands lie in their frames.
 
     Args:
-        a: from here, at share 0.
-        b: to here, at share 1.
-        group: one of `GROUPS` but "scene", of which there is no half.
+        a: the hand at share 0.
+        b: the hand whose group is reached at share 1.
+        group: "pose", "shape" or "appearance"; scenes cannot be interpolated.
         share: 0 to 1.
 
     Raises:
-        ValueError: another group, or a share outside of 0 to 1.
+        ValueError: another group, or a share outside 0 to 1.
     """
     if group not in GROUPS or group == "scene":
         raise ValueError(f"group is {group!r}; expected pose, shape or appearance")
@@ -48,18 +52,19 @@ def blend(a: Factors, b: Factors, group: str, share: float) -> Factors:
     if group == "pose":
         second = dataclasses.replace(second, orientation=_view(a).T @ _view(b) @ second.orientation)
     values = {
-        field.name: _between(field.name, getattr(first, field.name), getattr(second, field.name), share)
+        field.name: _interpolate(field.name, getattr(first, field.name), getattr(second, field.name), share)
         for field in dataclasses.fields(first)
     }
-    return dataclasses.replace(a, **{group: dataclasses.replace(first, **values)})
+    changed: dict[str, Any] = {group: dataclasses.replace(first, **values)}
+    return dataclasses.replace(a, **changed)
 
 
 def _view(factors: Factors) -> NDArray:
-    """View normalisation (3, 3) of a hand; the factors of a left one are those of its mirror image."""
+    """Return the view normalisation (3, 3) of a hand; a left hand has the factors of its mirror image."""
     return view_rotation(pixel_ray(factors.scene.root_uv, camera_matrix(factors, FRAME_PX)))
 
 
-def _between(name: str, a: Any, b: Any, share: float) -> Any:
+def _interpolate(name: str, a: Any, b: Any, share: float) -> Any:
     if share in (0, 1):
         return b if share else a
     if name in ROTATIONS:
@@ -69,35 +74,69 @@ def _between(name: str, a: Any, b: Any, share: float) -> Any:
     return (1 - share) * a + share * b
 
 
-def photographed(
+class Frame(NamedTuple):
+    """One rendered hand as the network's targets show it."""
+
+    image: Tensor  # (3, h, w), the hand over mid-grey
+    cloud: Tensor  # (p, 3) normalised
+    joints: Tensor  # (21, 3) normalised
+    scale_mm: float
+
+
+def render_path(a: Factors, b: Factors, group: str, shares: Sequence[float], data: DataConfig) -> list[Frame]:
+    """Render the hands between two hands: `a` with one group of factors at each share of the path to `b`.
+
+    Raises:
+        synthhand.formats.record.BadSample: no joint of one of the hands is visible.
+    """
+    return [render_frame(blend(a, b, group, share), data) for share in shares]
+
+
+def render_frame(factors: Factors, data: DataConfig) -> Frame:
+    """Render one hand, cut to the test crop and laid over mid-grey.
+
+    Raises:
+        synthhand.formats.record.BadSample: no joint is visible.
+    """
+    row = render_row(factors, data)
+    begin = (stored_px(data) - data.image_px) // 2
+    window = slice(begin, begin + data.image_px)
+    image = torch.from_numpy(row["images"][window, window]).permute(2, 0, 1)[None].float() / 255
+    mask = torch.from_numpy(row["masks"][window, window])[None, None].float() / 255
+    cloud, joints = (torch.from_numpy(row[name]) for name in ("clouds", "joints"))
+    return Frame(over_grey(image, mask)[0], cloud, joints, float(row["scale_mm"]))
+
+
+def render_row(
     factors: Factors, data: DataConfig, size: int = FRAME_PX, number: int = 0
 ) -> dict[str, NDArray]:
-    """Render one hand and prepare it as any sample is: the row of arrays that `davae.data.sample` describes.
+    """Render one hand and prepare it as any sample: the row of arrays that `davae.data.sample` describes.
 
     Args:
         factors: of the hand.
         data: crop and sizes.
-        size: of the frame, pixels.
-        number: of the sample, which decides which points of its cloud are drawn.
+        size: side of the frame, in pixels.
+        number: of the sample; it seeds the choice of the cloud's points.
 
     Raises:
-        synthhand.formats.record.BadSample: no joint is visible from there.
+        synthhand.formats.record.BadSample: no joint is visible.
     """
-    return make_row(as_record(render(factors, size), number), data, evaluation=True)
+    return make_row(to_record(render(factors, size), number), data, evaluation=True)
 
 
-def as_record(rendering: Rendering, number: int = 0) -> HandRecord:
-    """A rendering as the reader of SynthHand would hand it on, without a way over files."""
-    own = slice(0, JOINTS) if rendering.side == "left" else slice(JOINTS, 2 * JOINTS)
+def to_record(rendering: Rendering, number: int = 0) -> HandRecord:
+    """Return a rendering as the record that a reader returns for its files."""
+    side: Literal["left", "right"] = "left" if rendering.side == "left" else "right"
+    own = slice(0, JOINTS) if side == "left" else slice(JOINTS, 2 * JOINTS)
     joints, uv_vis = rendering.joints_mm[own][RHD_ORDER], rendering.uv_vis[own][RHD_ORDER]
     return HandRecord(
         image=rendering.image,
-        hand_mask=hand_pixels(rendering.part_mask, rendering.side),
+        hand_mask=hand_pixels(rendering.part_mask, side),
         depth_mm=rendering.depth_mm,
         joints_mm=joints.astype(np.float32),
         uv_px=uv_vis[:, :2].astype(np.float32),
         visible=uv_vis[:, 2] > 0.5,
         K=rendering.K,
-        side=rendering.side,
+        side=side,
         id=number,
     )

@@ -1,7 +1,6 @@
-"""Codes of da-VAE's latent space: their principal directions, ways between them, and what they decode to.
+"""Codes of da-VAE's latent space: principal directions, interpolation, and decoding.
 
-A code is a dict, block -> (b, z), as `DaVAE.decode` takes it. Everything here is arithmetic on codes and on
-what they decode to; nothing is drawn.
+A code is a dict, block -> (b, z), as `DaVAE.decode` takes it. Nothing is drawn here.
 """
 
 from collections.abc import Mapping
@@ -24,17 +23,25 @@ READS = {
     "cloud": ("pose", "shape"),
     "image": BLOCKS,
 }  # decoder -> its blocks (paper 3.2)
-HAND_CONTRAST = 0.06  # a decoded pixel further from mid-grey than this, in any channel, shows the hand
-_NO_SPREAD = 1e-6  # relative to the code's own size: below it, rounding and not data
+HAND_CONTRAST = 0.06  # a decoded pixel that differs more from mid-grey, in any channel, shows the hand
+_NO_SPREAD = 1e-6  # of the largest code value; a smaller deviation is a rounding error
+
+
+def _check_evaluates(model: DaVAE) -> None:
+    if model.training:
+        raise ValueError(
+            "the model is in training mode, in which BatchNorm depends on the batch; use .eval()"
+        )
 
 
 @single_threaded()
 @torch.inference_mode()
 def encode(model: DaVAE, images: Tensor, batch: int = 64) -> Code:
-    """Return the posterior means of images (n, 3, h, w) on [0, 1], a few images at a time.
+    """Return the posterior means of images (n, 3, h, w) on [0, 1], computed in batches.
 
     Raises:
-        ValueError: no image, or not of the size that the network was built for, or a model in training mode.
+        ValueError: there is no image, the images do not have the size that the network was built for, or the
+            model is in training mode.
     """
     _check_evaluates(model)
     if not len(images):
@@ -45,14 +52,13 @@ def encode(model: DaVAE, images: Tensor, batch: int = 64) -> Code:
 
 @dataclass(frozen=True)
 class PrincipalDirections:
-    """Along what, and how far, the codes of one block spread: principal component analysis.
+    """Principal component analysis of the codes of one block.
 
     Attributes:
         mean: (z,).
-        directions: (k, z) orthonormal rows, the widest spread first. Signs are such that the largest entry of
-            each is positive.
-        deviations: (k,) standard deviations of the codes along them, all positive. k is smaller than z where
-            the codes span fewer dimensions, and 0 where they do not differ.
+        directions: (k, z) orthonormal rows, in falling order of spread. The largest entry of each is
+            positive. k is smaller than z if the codes span fewer dimensions, and 0 if all codes are equal.
+        deviations: (k,) standard deviations of the codes along the directions, all positive.
     """
 
     mean: Tensor
@@ -64,7 +70,7 @@ class PrincipalDirections:
         """Analyse codes (n, z), n at least 1.
 
         Raises:
-            ValueError: another shape, no code, or numbers that are not finite.
+            ValueError: the shape is another, there is no code, or a number is not finite.
         """
         if codes.ndim != 2 or not codes.numel():
             raise ValueError(f"principal directions need codes (n, z) with n > 0, found {tuple(codes.shape)}")
@@ -83,84 +89,84 @@ class PrincipalDirections:
         return len(self.deviations)
 
     def coordinates(self, offset: Tensor) -> Tensor:
-        """Components (..., k) of an offset (..., z), in standard deviations of the codes."""
+        """Return the components (..., k) of an offset (..., z), in standard deviations of the codes."""
         return offset @ self.directions.T / self.deviations
 
     def offset(self, coordinates: Tensor) -> Tensor:
-        """The offset (..., z) with these components (..., k), in standard deviations."""
+        """Return the offset (..., z) with these components (..., k), in standard deviations of the codes."""
         return (coordinates * self.deviations) @ self.directions
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw (count, z) from the normal distribution that has the codes' mean and covariance."""
+        """Draw (count, z) from the normal distribution with the mean and covariance of the codes."""
         return self.mean + self.offset(torch.randn(count, len(self), generator=generator))
 
 
-def straight(start: Tensor, end: Tensor, t: float) -> Tensor:
-    """The point (..., z) at share t of the straight line from `start` to `end` (..., z), as paper 4.5."""
+def lerp(start: Tensor, end: Tensor, t: float) -> Tensor:
+    """Return linear interpolation (..., z) at share t from `start` to `end` (..., z), as in paper 4.5."""
     return torch.lerp(start, end, float(t))
 
 
-def great_circle(start: Tensor, end: Tensor, t: float) -> Tensor:
-    """Spherical interpolation (slerp) from `start` to `end` (..., z): the angle and the length run evenly.
+def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
+    """Return spherical interpolation (..., z) at share t from `start` to `end` (..., z).
 
-    A straight line between two draws of a normal distribution passes nearer to the origin than any draw does;
-    this way does not. Where there is no one great circle, between a code and its opposite or to the origin,
-    it is the straight line.
+    Angle and length change linearly with t. A straight line between two draws of a normal distribution passes
+    nearer to the origin than draws lie; this path does not. For a code and its opposite, or a code at the
+    origin, the great circle is not unique, and the result is linear interpolation.
     """
     lengths = [torch.linalg.vector_norm(code, dim=-1, keepdim=True) for code in (start, end)]
     units = [code / length.clamp(min=1e-12) for code, length in zip((start, end), lengths, strict=True)]
-    # Half the angle from chord and sum keeps its digits for small angles, where an arc cosine loses them.
+    # The arc tangent of chord and sum is exact for small angles, for which an arc cosine loses digits.
     chord = torch.linalg.vector_norm(units[1] - units[0], dim=-1, keepdim=True)
     sum_ = torch.linalg.vector_norm(units[1] + units[0], dim=-1, keepdim=True)
     angle = 2 * torch.atan2(chord, sum_)
     sine = torch.sin(angle)
     defined = (sine.abs() > 1e-4) & (lengths[0] > 1e-6) & (lengths[1] > 1e-6)
     sine = torch.where(defined, sine, 1.0)
-    turned = torch.sin((1 - t) * angle) / sine * units[0] + torch.sin(t * angle) / sine * units[1]
-    return torch.where(defined, torch.lerp(*lengths, float(t)) * turned, straight(start, end, t))
+    direction = torch.sin((1 - t) * angle) / sine * units[0] + torch.sin(t * angle) / sine * units[1]
+    return torch.where(defined, lerp(lengths[0], lengths[1], t) * direction, lerp(start, end, t))
 
 
-WAYS = {"straight line": straight, "great circle": great_circle}
+PATHS = {"straight line": lerp, "great circle": slerp}
 
 
-def combined(donors: Mapping[str, Code]) -> Code:
-    """Put a code together: block -> the code that it is taken from, such as {"pose": a, "shape": b, ...}.
+def combine(donors: Mapping[str, Code]) -> Code:
+    """Return the code whose blocks come from several codes, such as {"pose": a, "shape": b, ...}.
+
+    Args:
+        donors: block -> the code from which it is taken.
 
     Raises:
         ValueError: a block has no donor.
     """
     if missing := [block for block in BLOCKS if block not in donors]:
-        raise ValueError(f"combined: no donor for {', '.join(missing)}; name one for each of {BLOCKS}")
+        raise ValueError(f"combine: no donor for {', '.join(missing)}; name one for each of {BLOCKS}")
     return {block: donors[block][block] for block in BLOCKS}
 
 
 class Decoding(NamedTuple):
-    """What one code decodes to."""
+    """Joints, cloud and image decoded from one code."""
 
     joints_mm: Tensor  # (21, 3) relative to the middle MCP
-    cloud_mm: Tensor  # (p, 3) likewise
+    cloud_mm: Tensor  # (p, 3) relative to the middle MCP
     image: Tensor  # (3, h, w) on [0, 1]
 
 
 class CachedDecoder:
-    """Decodes single codes, and of each only what the blocks that changed since the last one can alter.
+    """Decode single codes, running only the decoders that read a block that changed since the last code.
 
     Args:
         model: in evaluation mode, on the CPU.
-        bone_mm: length of the reference bone, in which decoded joints and clouds are measured.
+        bone_mm: length of the reference bone; it scales decoded joints and clouds.
 
     Attributes:
-        calls: how often each decoder has run.
+        calls: decoder -> number of times it has run.
 
     Raises:
         ValueError: the model is in training mode, or the length is not positive.
     """
 
     def __init__(self, model: DaVAE, bone_mm: float):
-        if model.training:
-            raise ValueError(
-                "the model is in training mode, whose BatchNorm depends on the batch; use .eval()"
-            )
+        _check_evaluates(model)
         if not 0 < bone_mm < float("inf"):
             raise ValueError(f"bone_mm is {bone_mm}; give the reference bone's length in mm, such as 44")
         self.bone_mm = float(bone_mm)
@@ -171,7 +177,7 @@ class CachedDecoder:
             "image": lambda z: model.image_decoder(torch.cat([z[block] for block in BLOCKS], dim=1))[0],
         }
         self._read: dict[str, list[Tensor]] = {}  # decoder -> the blocks that it read last
-        self._made: dict[str, Tensor] = {}  # decoder -> what it made of them
+        self._made: dict[str, Tensor] = {}  # decoder -> its output for them
 
     @single_threaded()
     @torch.inference_mode()
@@ -187,23 +193,18 @@ class CachedDecoder:
         return Decoding(*(self._made[name] for name in READS))
 
 
-def _check_evaluates(model: DaVAE) -> None:
-    if model.training:
-        raise ValueError("the model is in training mode, whose BatchNorm depends on the batch; use .eval()")
-
-
 class Change(NamedTuple):
-    """How far two decodings are apart."""
+    """Differences between two decodings."""
 
     joints_mm: float  # mean distance of a joint
     cloud_mm: float  # Chamfer distance
     colour: float  # difference of the hands' mean colours, mean over channels, of 255; NaN without a hand
 
 
-def change_between(a: Decoding, b: Decoding) -> Change:
-    """Measure how far two decodings are apart: in pose, in shape and pose, and in appearance.
+def measure_change(a: Decoding, b: Decoding) -> Change:
+    """Measure the difference of two decodings in joints (pose), cloud (pose, shape) and colour (appearance).
 
-    The mean colour, unlike a difference of pixels, hardly answers to where the hand is.
+    The mean colour, unlike a difference of pixels, hardly depends on where the hand is in the image.
     """
     joints = torch.linalg.vector_norm(a.joints_mm - b.joints_mm, dim=1).mean()
     cloud = chamfer_distance(a.cloud_mm[None], b.cloud_mm[None])[0]
@@ -212,6 +213,6 @@ def change_between(a: Decoding, b: Decoding) -> Change:
 
 
 def hand_colour(image: Tensor) -> Tensor:
-    """Mean colour (3,) of the pixels of an image (3, h, w) that differ from mid-grey; NaN where none does."""
+    """Return the mean colour (3,) of the pixels of an image (3, h, w) that differ from mid-grey, or NaN."""
     hand = (image - MID_GREY).abs().amax(0) > HAND_CONTRAST
     return image[:, hand].mean(1)

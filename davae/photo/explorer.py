@@ -18,7 +18,7 @@ from torch import Tensor
 from davae.config import BLOCKS
 from davae.figures.latents import END, START, latent_strip
 from davae.figures.style import HUES
-from davae.latent.codes import WAYS, Change, Code, encode
+from davae.latent.codes import PATHS, Change, Code, encode
 from davae.latent.walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
 from davae.photo.widget_errors import alert, report_errors
@@ -116,7 +116,7 @@ class LatentExplorer:
             for name, reference in self.references.items():
                 reference.value = self._thumbnail(getattr(self.walk, name))
             self.changed.value = describe(self.walk.change())
-            for name in ("start", "end", "block", "share", "way", "turn_deg", "tilt_deg"):
+            for name in ("start", "end", "block", "share", "path", "turn_deg", "tilt_deg"):
                 self.controls[name].value = getattr(self.walk, name)
             for block in BLOCKS:
                 shown = self.walk.principal(block).tolist()
@@ -169,7 +169,7 @@ class LatentExplorer:
             "share": widgets.FloatSlider(
                 min=0, max=1, step=0.01, description="to the end", readout_format=".2f"
             ),
-            "way": widgets.Dropdown(options=list(WAYS), description="along a", layout=narrow),
+            "path": widgets.Dropdown(options=list(PATHS), description="along a", layout=narrow),
             "turn_deg": widgets.FloatSlider(
                 min=-180, max=180, step=5, description="turn", readout_format=".0f"
             ),
@@ -254,7 +254,7 @@ class LatentExplorer:
             # As wide as a third of the page, and the whole of a narrow one.
             column = {"flex": "1 1 300px", "min_width": "0", "max_width": "480px"}
             blocks.append(box([heading, *self.sliders[block], *alike, self.folds[block]], layout=column))
-        steer = box([c["block"], row([c["share"], c["way"]]), buttons, self.changed])
+        steer = box([c["block"], row([c["share"], c["path"]]), buttons, self.changed])
         turn = row([c["turn_deg"], c["tilt_deg"]])
         return box([self.alert, row([ends, steer]), row(views), turn, row(blocks)])
 

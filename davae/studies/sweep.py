@@ -26,6 +26,7 @@ from davae.config import Config
 from davae.config.reading import read_config
 from davae.data.prepared import PreparedSplit
 from davae.evaluation import evaluate
+from davae.evaluation.text_table import format_rows
 from davae.studies.board import STARTED, Board, State
 from davae.studies.points import Point
 from davae.training import runs
@@ -209,15 +210,14 @@ def _first_line(error: BaseException) -> str:
 
 def format_outcomes(outcomes: Sequence[Outcome]) -> str:
     """Return a text table: each point's errors, or why there are none."""
-    width = max(len(outcome.point.label) for outcome in outcomes) + 2
-    lines = [f"{'':<{width}}{'P1 mm':>8}{'AUC':>8}{'P5 mm':>8}  folder"]
+    rows = []
     for outcome in outcomes:
-        head = f"{outcome.point.label:<{width}}"
         if outcome.report is None:
             error = textwrap.shorten(outcome.error, 120, placeholder=" ...")
-            lines.append(f"{head}failed: {error}; see {outcome.folder / ERROR}")
-            continue
-        p1, p5 = (outcome.report["protocols"][name] for name in ("P1", "P5"))
-        figures = f"{p1['epe_mm']:>8.2f}{p1['auc_20_50']:>8.3f}{p5['epe_mm']:>8.2f}"
-        lines.append(f"{head}{figures}  {outcome.folder.name}")
-    return "\n".join(lines) + "\n"
+            cells = ("", "", "", f"failed: {error}; see {outcome.folder / ERROR}")
+        else:
+            p1, p5 = (outcome.report["protocols"][name] for name in ("P1", "P5"))
+            figures = (f"{p1['epe_mm']:.2f}", f"{p1['auc_20_50']:.3f}", f"{p5['epe_mm']:.2f}")
+            cells = (*figures, outcome.folder.name)
+        rows.append((outcome.point.label, *cells))
+    return format_rows(("", "P1 mm", "AUC", "P5 mm", "folder"), rows, left=["folder"]) + "\n"

@@ -109,7 +109,7 @@ class Pages:
 
     def _render(self) -> Tensor:
         """Render hands over grey (n, 3, h, w), by their true masks."""
-        from davae.latent.disentanglement import rendered
+        from davae.latent.blend import render_frame
         from synthhand.dataset.writer import sample_factors  # here, since Open3D takes a while to import
 
         bar = widgets.IntProgress(max=self.count, description="rendering")
@@ -118,7 +118,7 @@ class Pages:
         while len(images) < self.count:
             with suppress(BadSample):  # turned so that no joint is seen: the next one serves as well
                 factors = sample_factors(SEED, "test", number)
-                images.append(rendered(factors, self.predictor.config.data).image)
+                images.append(render_frame(factors, self.predictor.config.data).image)
             bar.value, number = len(images), number + 1
         return torch.stack(images)
 
