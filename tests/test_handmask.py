@@ -23,7 +23,7 @@ from davae.evaluation.masks import mask_report
 from davae.evaluation.skin_tone import CLASSES, skin_tone_classes
 from davae.networks import HandMaskNet
 from davae.networks.handmask import enlarge
-from davae.pipeline.workspace import Workspace, parameters_of
+from davae.pipeline.workspace import Workspace
 from davae.training import loop, runs
 from davae.training.masks import mask_iou, mask_loss, predict_probability, train_mask
 from davae.training.trainer import optimisers, take_step
@@ -378,7 +378,7 @@ def test_a_workspace_makes_the_masks_it_needs(tmp_path, monkeypatch, tiny_config
     names = [space(mask).run.name for mask in ("none", "truth", "network")]
     assert names == ["smoke-da-seed0", "smoke-da-seed0-truth-mask", "smoke-da-seed0-network-mask"]
     assert space("network", seed=3).mask_run == space("none").mask_run  # it belongs to the data
-    assert [parameters_of(space(mask))["mask"] for mask in ("none", "truth")] == ["none", "truth"]
+    assert [space(mask).notebook_parameters["mask"] for mask in ("none", "truth")] == ["none", "truth"]
     presets = {}
     for name in PRESETS:
         on_rhd = Workspace.of(name, home=str(tmp_path), dataset="rhd", root="x", mask="network")

@@ -17,6 +17,8 @@ TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
 # Models by what is in their heads: da-VAE, na-VAE without attention (paper 4.4), and a third, our question.
 VARIANTS = {"da": "sk", "na": "none", "se": "se"}
 ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}  # fields that older runs lack
+Crop = Literal["plain", "rotated-camera"]
+InputMask = Literal["none", "truth", "network"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class DataConfig:
     """How a sample becomes a training example (paper 4.2)."""
 
     image_px: int = 256
-    crop: Literal["plain", "rotated-camera"] = "plain"  # the paper's crop, or the exact one
+    crop: Crop = "plain"  # the paper's crop, or the exact one
     scale_min: float = 0.8  # augmentation: hand scale U[scale_min, scale_max]
     rotation: float = math.pi  # augmentation: in-plane rotation U[-rotation, rotation], radians
     scale_max: float = 1.0  # beyond 1, and shifted, for photos that are cropped by guess
     shift: float = 0.0  # of the hand in the crop, U[-shift, shift] of its side in u and in v
     cloud_points: int = 2048  # target points drawn per step
-    mask: Literal["none", "truth", "network"] = "none"  # by which the input is laid over grey
+    mask: InputMask = "none"  # by which the input is laid over grey
     blur: float = 0.0  # of half the inputs, by a Gaussian of U[0, blur] of their side: photos out of focus
     steady_target: bool = False  # zoom and shift move the input alone, not what the image decoder returns
 

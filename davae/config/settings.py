@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from davae.config.presets import mask_preset, preset
-from davae.config.schema import BLOCKS, VARIANTS, Config, DataConfig, MaskConfig
+from davae.config.schema import BLOCKS, VARIANTS, Config, InputMask, MaskConfig
 
-MASKS = get_args(DataConfig.__annotations__["mask"])  # --mask
+MASKS = get_args(InputMask)
 
 
 def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plain", mask: str = "") -> Config:
