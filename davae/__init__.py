@@ -5,4 +5,4 @@ An open reproduction of da-VAE (Guo, Xu, Lin, Sun and Ma, 2022). Axis letters us
 z forward; names end in their unit (`joints_mm`, `uv_px`), and a name without one is normalised.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,14 +1,18 @@
 """What the command line says: unknown choices, terminals that lack a letter, missing libraries."""
 
+import ast
+import importlib
+import inspect
 import os
 import subprocess
 import sys
-from typing import get_args
+import textwrap
 
 import pytest
 
+from davae.data.readers import READERS
 from davae.pipeline import cli, options
-from synthhand.formats.stb_labels import WRIST_RULES
+from synthhand.dataset.forms import FORMS
 from synthhand.render.raycast import load_open3d
 
 LATIN = {"PYTHONIOENCODING": "latin-1"}
@@ -53,16 +57,16 @@ def refused(capsys, monkeypatch):
         ),
         (
             ("train", "--data", "x", "--run", "y", "--preset", "Labtop"),
-            "--preset: unknown preset 'Labtop'; choose one of smoke, laptop, sweep, gpu, paper "
+            "--preset: unknown choice 'Labtop'; choose one of smoke, laptop, sweep, gpu, paper "
             "(did you mean laptop?)",
         ),
         (
             ("summary", "--model", "vae"),
-            "--model: unknown model 'vae'; choose one of da, na, se",
+            "--model: unknown choice 'vae'; choose one of da, na, se",
         ),
         (
             ("reproduce", "--mask", "net"),
-            "--mask: unknown mask 'net'; choose one of none, truth, network",
+            "--mask: unknown choice 'net'; choose one of none, truth, network",
         ),
         (
             ("prepare", "--dataset", "freihnd", "--root", "x", "--out", "y"),
@@ -81,7 +85,9 @@ def refused(capsys, monkeypatch):
     ],
 )
 def test_a_value_that_cannot_be_read_is_told_with_what_may_be_meant(refused, arguments, words):
-    assert words in refused(*arguments)
+    said = refused(*arguments)
+    assert words in said
+    assert f"For full helptext, see davae {arguments[0]} --help" in said
 
 
 def test_capitals_do_not_matter():
@@ -89,13 +95,79 @@ def test_capitals_do_not_matter():
     assert options.choose("SMOKE", ("smoke", "laptop")) == "smoke"
 
 
-def test_the_choices_of_the_command_line_are_those_of_the_code():
-    assert get_args(cli.WristRule) == tuple(WRIST_RULES)
+def test_a_mistyped_command_is_answered_with_the_nearest_one(refused):
+    said = refused("trian", "--preset", "smoke")
+    assert said.startswith("davae: unknown command 'trian'; choose one of render, check-data, ")
+    assert "(did you mean train?); `davae --help`" in said
+
+
+def test_commands_may_be_typed_with_underscores(refused):
+    assert "davae check-data --help" in refused("check_data")
+
+
+def test_every_command_is_listed_with_what_it_does(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["davae"])
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert f"• {name} " in said and command.__doc__.split()[0] in said
+
+
+def test_datasets_can_be_rendered_in_every_form_that_can_be_read():
+    assert FORMS.keys() == READERS.keys()
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_finds_what_it_imports(name):
+    source = ast.parse(textwrap.dedent(inspect.getsource(cli.COMMANDS[name])))
+    for line in (node for node in ast.walk(source) if isinstance(node, ast.ImportFrom)):
+        found = importlib.import_module(line.module)
+        for alias in line.names:
+            assert hasattr(found, alias.name) or importlib.import_module(f"{line.module}.{alias.name}")
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from davae.pipeline import cli\n"
+        "sys.argv = ['davae', *sys.argv[1:]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    for arguments in (("--help",), ("train", "--help")):
+        assert python("-c", code, *arguments).stdout.endswith(b"False\n")
+
+
+def test_a_reader_that_ends_early_ends_no_command_with_a_traceback():
+    """As in `davae summary | head -1`: the other end of the pipe is closed before anything is written."""
+    code = (
+        "import sys; from davae.pipeline import cli\n"
+        "def summary():\n    print('line\\n' * 100_000)\n"
+        "cli.COMMANDS['summary'] = summary; sys.argv = ['davae', 'summary']; cli.main()"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_reported():
+    code = (
+        "import sys; from davae.pipeline import cli\n"
+        "def summary():\n    raise BrokenPipeError(32, 'a worker ended')\n"
+        "cli.COMMANDS['summary'] = summary; sys.argv = ['davae', 'summary']; cli.main()"
+    )
+    done = python("-c", code, check=False)
+    assert done.returncode == 1 and b"davae: [Errno 32] a worker ended" in done.stderr
 
 
 def test_a_terminal_without_greek_letters_ends_no_command():
     code = (  # figures, which take seconds, are left out
-        "import sys; from davae import cli, findings; findings.draw = lambda *_: ['the figures']; "
+        "import sys; from davae.pipeline import cli; from davae.studies import record_figures; "
+        "record_figures.draw = lambda *_: ['the figures']; "
         "sys.argv = ['davae', 'findings']; cli.main()"
     )
     done = python("-c", code, **PLAIN_C)

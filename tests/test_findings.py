@@ -9,22 +9,24 @@ import pytest
 from davae.config.settings import experiment
 from davae.evaluation import evaluate
 from davae.studies import findings
-from davae.studies.findings import CLAIMS, PRESET, draw, records, report
-from davae.studies.paper import studies
+from davae.studies.findings import CLAIMS, format_report
+from davae.studies.paper import plan_studies
+from davae.studies.record_figures import draw
+from davae.studies.records import PRESET, read_records
 from davae.studies.results.errors import read_errors, record, write_errors
-from davae.studies.results.tables import MEASURED_COLUMNS, append_measured, config_digest, read_measured
+from davae.studies.results.measured import MEASURED_COLUMNS, append_measured, config_digest, read_measured
 
 REPOSITORY = Path(__file__).parents[1]
 IMAGES = 200
 
 
 def made_up(folder: Path, names: tuple[str, ...], error, seeds=None):
-    """A record in which `error(study, seed, value)` is the mean error of each run; `records`' arguments."""
+    """A record in which `error(study, seed, value)` is the mean error of each run; from `read_records`."""
     measured, images = folder / "measured.csv", folder / "errors.npz"
     measured.write_text(",".join(MEASURED_COLUMNS) + "\n")
     per_image, rng = {}, np.random.default_rng(0)
     hardness = rng.uniform(0.5, 1.5, IMAGES)
-    for name, study in studies(experiment(PRESET)).items():
+    for name, study in plan_studies(experiment(PRESET)).items():
         for point in study.points(experiment(PRESET)) if name in names else ():
             seed = point.varied["seed"]
             if seeds is not None and seed not in seeds:
@@ -36,7 +38,7 @@ def made_up(folder: Path, names: tuple[str, ...], error, seeds=None):
             append_measured(row, measured)
             per_image["d" * 12, digest] = mean * hardness + rng.normal(0, 0.5, IMAGES)
     write_errors(per_image, images)
-    return records(measured, images)
+    return read_records(measured, images)
 
 
 def rows_of(text: str, start: str) -> list[list[str]]:
@@ -54,15 +56,15 @@ def valley(name, seed, value):
 def test_claims_that_hold_are_confirmed(tmp_path):
     found = made_up(tmp_path, ("beta_ratio", "alpha_pose", "alpha_cloud"), valley)
     for claim in CLAIMS:
-        (row,) = rows_of(report(found), claim.text)
+        (row,) = rows_of(format_report(found), claim.text)
         assert row[-1] == "confirmed" and row[-2] == "3"
-    (row,) = rows_of(report(found), CLAIMS[0].text)
+    (row,) = rows_of(format_report(found), CLAIMS[0].text)
     assert row[1] == "25.10 at 10" and row[2].endswith("at 1") and row[3].startswith("-1.0")
 
 
 def test_claims_that_do_not_hold_are_not_confirmed(tmp_path):
     found = made_up(tmp_path, ("beta_ratio",), lambda name, seed, value: 25 + abs(np.log10(value / 0.3)))
-    (row,) = rows_of(report(found), CLAIMS[0].text)
+    (row,) = rows_of(format_report(found), CLAIMS[0].text)
     assert row[-1] == "not confirmed" and row[2] == "25.00 at 0.3"
 
 
@@ -72,13 +74,13 @@ def test_a_flat_curve_and_too_few_seeds_decide_nothing(tmp_path):
         return 25.3 if (seed == 1) == (3 <= value <= 30) else 25.0
 
     flat = made_up(tmp_path, ("beta_ratio",), error)
-    (row,) = rows_of(report(flat), CLAIMS[0].text)
+    (row,) = rows_of(format_report(flat), CLAIMS[0].text)
     assert row[-2:] == ["3", "undecided"]
     few = made_up(tmp_path, ("beta_ratio", "alpha_pose"), valley, seeds=(0, 1))
     for claim in CLAIMS[:2]:
-        (row,) = rows_of(report(few), claim.text)
+        (row,) = rows_of(format_report(few), claim.text)
         assert row[-1] == "undecided" and row[-2] == "2"
-    (row,) = rows_of(report(few), CLAIMS[2].text)
+    (row,) = rows_of(format_report(few), CLAIMS[2].text)
     assert row[2:] == ["–", "–", "0", "undecided"]  # of α₂, only the paper's own was run
 
 
@@ -88,10 +90,12 @@ def test_attention_is_judged_over_six_pairs(tmp_path):
     def error(name, seed, value):
         return errors[value] + 0.2 * (seed - 2.5)
 
-    (row,) = rows_of(report(made_up(tmp_path, ("attention",), error)), "a lower EPE P1, mm, than na-VAE")
+    (row,) = rows_of(
+        format_report(made_up(tmp_path, ("attention",), error)), "a lower EPE P1, mm, than na-VAE"
+    )
     assert row[-2:] == ["6", "confirmed"] and row[1:3] == ["20.00", "21.00"]
     five = made_up(tmp_path, ("attention",), error, seeds=range(5))
-    (row,) = rows_of(report(five), "a lower EPE P1, mm, than na-VAE")
+    (row,) = rows_of(format_report(five), "a lower EPE P1, mm, than na-VAE")
     assert row[-2:] == ["5", "undecided"]
 
 
@@ -100,7 +104,7 @@ def test_elbo_and_kl_point_the_right_way(tmp_path):
     for (seed, value), row in found.rows.items():
         better = value == "da"
         row |= {"elbo": str((-100 if better else -200) + seed), "kl_pose": str((5 if better else 6) + seed)}
-    text = "\n".join(findings._attention(found))
+    text = "\n".join(findings._judge_attention(found))
     (elbo,) = rows_of(text, "a lower negative ELBO, than na-VAE")
     (kl,) = rows_of(text, "a lower KL of pose, nats, than na-VAE")
     assert elbo[1:3] == ["97.50", "197.50"] and elbo[3].startswith("-100.00") and elbo[-1] == "confirmed"
@@ -123,7 +127,7 @@ def test_of_a_run_made_twice_the_later_row_counts(tmp_path):
     found = made_up(tmp_path, ("beta_ratio",), valley, seeds=(0,))
     rows = read_measured(tmp_path / "measured.csv")
     append_measured(rows[0] | {"P1_epe_mm": "99"}, tmp_path / "measured.csv")
-    again = records(tmp_path / "measured.csv", tmp_path / "errors.npz")["beta_ratio"]
+    again = read_records(tmp_path / "measured.csv", tmp_path / "errors.npz")["beta_ratio"]
     assert np.nanmax(again.table("P1_epe_mm")) == 99 > np.nanmax(found["beta_ratio"].table("P1_epe_mm"))
 
 
@@ -190,7 +194,7 @@ def test_a_run_whose_errors_cannot_be_kept_is_not_recorded_at_all(trained, tmp_p
 def test_the_document_says_what_the_record_says():
     text = (REPOSITORY / "docs" / "findings.md").read_text()
     begin, end = "<!-- davae findings -->\n", "<!-- end -->"
-    assert text.split(begin)[1].split(end)[0].strip() == report(records()).strip()
+    assert text.split(begin)[1].split(end)[0].strip() == format_report(read_records()).strip()
 
 
 def test_errors_of_record_belong_to_rows():

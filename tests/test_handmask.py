@@ -24,7 +24,7 @@ from davae.evaluation.masks import mask_report
 from davae.evaluation.skin_tone import CLASSES, skin_tone_classes
 from davae.networks import HandMaskNet
 from davae.networks.handmask import enlarge
-from davae.pipeline.workspace import Workspace, parameters_of
+from davae.pipeline.workspace import Workspace
 from davae.training import runs
 from davae.training.davae_task import train
 from davae.training.mask_inference import mask_iou, predict_probability
@@ -386,7 +386,7 @@ def test_a_workspace_makes_the_masks_it_needs(tmp_path, monkeypatch, tiny_config
     names = [space(mask).run.name for mask in ("none", "truth", "network")]
     assert names == ["smoke-da-seed0", "smoke-da-seed0-truth-mask", "smoke-da-seed0-network-mask"]
     assert space("network", seed=3).mask_run == space("none").mask_run  # it belongs to the data
-    assert [parameters_of(space(mask))["mask"] for mask in ("none", "truth")] == ["none", "truth"]
+    assert [space(mask).notebook_parameters["mask"] for mask in ("none", "truth")] == ["none", "truth"]
     presets = {}
     for name in PRESETS:
         on_rhd = Workspace.of(name, home=str(tmp_path), dataset="rhd", root="x", mask="network")

@@ -1,5 +1,6 @@
 """How notebooks are run: by which Python, with which parameters, and what is said of one that stops."""
 
+import ast
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -104,4 +105,7 @@ def test_parameters_that_a_notebook_knows_pass(below, monkeypatch):
 def test_every_notebook_checks_its_parameters_before_anything_else(path):
     code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert code[0].metadata.tags == ["parameters"]
-    assert "check_parameters()\n" in code[1].source
+    lines = "\n".join(cell.source for cell in code[1:]).splitlines()
+    before = lines[: lines.index("check_parameters()")]
+    imports = ast.parse("\n".join(line for line in before if not line.startswith("%")))
+    assert {type(node) for node in imports.body} == {ast.Import, ast.ImportFrom}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from davae.pipeline import notebooks
-from davae.pipeline.workspace import Workspace, parameters_of
+from davae.pipeline.workspace import Workspace
 from synthhand.dataset.forms import write_as
 
 ALL = sorted(path.name for path in notebooks.notebook_folder().glob("[0-9]*.ipynb"))
@@ -24,7 +24,7 @@ def test_the_same_notebooks_run_on_every_dataset(dataset, rig, tmp_path, stb_set
     # All of them on a set that has everything and on one that lacks clouds and masks; else those on data.
     whole = (dataset, rig) in (("rhd", "sk"), ("stb", "bb"))
     for only in ("",) if whole else ("01", "02"):
-        notebooks.execute(space.executed, parameters_of(space), only=only, progress=False)
+        notebooks.execute(space.executed, space.notebook_parameters, only=only, progress=False)
     assert sorted(p.name for p in space.executed.glob("*.ipynb")) == (ALL if whole else ALL[:2])
     assert len(list(space.figures.glob("*.png"))) >= (30 if whole else 12)
     report = json.loads((space.run / "metrics.json").read_text())

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import re
+import subprocess
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from davae.config import BLOCKS, preset
 from davae.evaluation import evaluate
 from davae.metrics import PROTOCOLS
+from davae.studies.results import measured as record
 from davae.studies.results import reductions, tables
 from davae.training.davae_task import train
 
@@ -86,8 +88,8 @@ def test_second_hand_numbers_carry_a_footnote():
 
 
 def test_dashes_are_missing_values():
-    assert tables.number("") is None and tables.number("0.920") == 0.92
-    values = [tables.number(r["epe_mm"]) for r in tables.read_reported(4)]
+    assert tables.parse_number("") is None and tables.parse_number("0.920") == 0.92
+    values = [tables.parse_number(r["epe_mm"]) for r in tables.read_reported(4)]
     assert values[:2] == [6.37, 6.61] and values[-1] is None
     assert sorted(v for v in values if v is not None) == [v for v in values if v is not None]  # as printed
 
@@ -98,7 +100,7 @@ def test_unknown_table():
 
 
 def test_markdown_keeps_reported_and_measured_apart():
-    text = tables.markdown(
+    text = tables.format_markdown(
         3, {"da-VAE": {"EPE P1 (mm)": 11.234567}, "plain regressor": {"EPE P1 (mm)": 12.0}}
     )
     lines = [
@@ -110,7 +112,7 @@ def test_markdown_keeps_reported_and_measured_apart():
     assert ["2", "Ge et al. [5]", "–", "0.920", "–"] in lines
     assert ["", "plain regressor", "–", "–", "12"] in lines
     assert re.search(r"Zimmermann \[1\] \(a\)", text) and "(a) EPE as given in [16]" in text
-    assert "ELBO" not in text and "ELBO, reported" in tables.markdown(2)
+    assert "ELBO" not in text and "ELBO, reported" in tables.format_markdown(2)
 
 
 def report() -> dict:
@@ -133,21 +135,21 @@ LOG = {"step": "3000", "seconds": "650.5", "val_epe_mm": "17.25"}
 def measured(mask: str = "none") -> dict[str, str]:
     config = preset("laptop")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, mask=mask))
-    return tables.measured_row(report(), config, LOG, "abc1234")
+    return record.make_row(report(), config, LOG, "abc1234")
 
 
 def test_committed_measurements_can_be_read():
-    for row in tables.read_measured():
-        assert tables.number(row["P1_epe_mm"]) > 0
+    for row in record.read_measured():
+        assert tables.parse_number(row["P1_epe_mm"]) > 0
 
 
 def test_a_run_of_record_is_appended_once(tmp_path):
     path = tmp_path / "measured.csv"
-    path.write_text(",".join(tables.MEASURED_COLUMNS) + "\n")
+    path.write_text(",".join(record.MEASURED_COLUMNS) + "\n")
     first, second = measured("none"), measured("network")
     for one in (first, second, first):
-        tables.append_measured(one, path)
-    assert tables.read_measured(path) == [first, second]
+        record.append_measured(one, path)
+    assert record.read_measured(path) == [first, second]
     assert [f.name for f in tmp_path.iterdir()] == ["measured.csv"]
     assert first["config"] != second["config"]
     assert (second["crop"], second["mask"]) == ("plain", "network")
@@ -159,24 +161,50 @@ def test_a_run_of_record_is_appended_once(tmp_path):
 
 def test_a_run_is_recorded_from_its_folder(tiny_config, prepared, tmp_path):
     path, run = tmp_path / "measured.csv", tmp_path / "run"
-    path.write_text(",".join(tables.MEASURED_COLUMNS) + "\n")
+    path.write_text(",".join(record.MEASURED_COLUMNS) + "\n")
     train(tiny_config, prepared, run, progress=False)
     with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
-        tables.row_of(run)
+        record.read_run(run)
     found = evaluate(run, prepared, progress=False)
-    tables.append_measured(tables.row_of(run), path)
-    (row,) = tables.read_measured(path)
+    record.append_measured(record.read_run(run), path)
+    (row,) = record.read_measured(path)
     assert float(row["P1_epe_mm"]) == pytest.approx(found["protocols"]["P1"]["epe_mm"], rel=1e-4)
     assert (row["steps"], row["last_px"], row["model"]) == ("4", "4", "da-VAE")
     assert re.fullmatch(r"[0-9a-f]{7,}\+?|unknown", row["commit"])
 
 
+def test_the_commit_of_a_row_says_whether_any_code_differs_from_it(tmp_path, monkeypatch):
+    folder = tmp_path / "davae" / "studies" / "results"
+    for path in (
+        folder / "measured.csv",
+        tmp_path / "davae" / "losses.py",
+        tmp_path / "synthhand" / "rig.py",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one\n")
+    for name, path in (
+        ("FOLDER", folder),
+        ("MEASURED", folder / "measured.csv"),
+        ("ERRORS", folder / "e.npz"),
+    ):
+        monkeypatch.setattr(record, name, path)
+    assert record.find_commit() == "unknown"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    assert re.fullmatch(r"[0-9a-f]{7,}", record.find_commit())
+    (folder / "measured.csv").write_text("one\ntwo\n")  # recorded runs are no other code
+    assert not record.find_commit().endswith("+")
+    (tmp_path / "davae" / "losses.py").write_text("two\n")
+    assert record.find_commit().endswith("+")
+
+
 def test_measurements_of_another_version_are_not_mixed_in(tmp_path):
     path = tmp_path / "measured.csv"
     with path.open("w", newline="") as file:
-        csv.writer(file).writerow([*tables.MEASURED_COLUMNS, "novel"])
+        csv.writer(file).writerow([*record.MEASURED_COLUMNS, "novel"])
     with pytest.raises(ValueError, match="novel"):
-        tables.append_measured(measured(), path)
+        record.append_measured(measured(), path)
 
 
 # Reductions
@@ -193,8 +221,8 @@ def test_a_converted_ratio_weighs_the_same_errors_alike(reduction):
                         zip((error, kl), reduction.split("/"), strict=True))  # fmt: skip
     of_pose = pose.mean if reduction.startswith("mean") else pose.sum
     alpha_image = 1.0 if reduction == "sum/sum" else float(error.numel())
-    alpha_pose = alpha_image * reductions.alpha_ratio(1000.0, reduction, "pose")
-    beta = alpha_image * reductions.beta_ratio(10.0, reduction, "pose")
+    alpha_pose = alpha_image * reductions.convert_alpha_ratio(1000.0, reduction, "pose")
+    beta = alpha_image * reductions.convert_beta_ratio(10.0, reduction, "pose")
     assert (alpha_pose * of_pose() + alpha_image * of_errors() + beta * of_kl()).item() == pytest.approx(
         ours.item(), rel=1e-5
     )
@@ -202,9 +230,9 @@ def test_a_converted_ratio_weighs_the_same_errors_alike(reduction):
 
 def test_reductions_that_do_not_exist_are_refused():
     for call in (
-        lambda: reductions.beta_ratio(1.0, "max/sum"),
-        lambda: reductions.beta_ratio(1.0, "sum/sum", "image"),
-        lambda: reductions.alpha_ratio(1.0, "sum/sum", "shape"),
+        lambda: reductions.convert_beta_ratio(1.0, "max/sum"),
+        lambda: reductions.convert_beta_ratio(1.0, "sum/sum", "image"),
+        lambda: reductions.convert_alpha_ratio(1.0, "sum/sum", "shape"),
     ):
         with pytest.raises(ValueError, match="choose one of"):
             call()
@@ -216,8 +244,8 @@ OURS = {"da-VAE": {"EPE P1 (mm)": 11.234567}, "plain regressor": {"EPE P1 (mm)":
 
 
 def test_a_table_as_csv_reads_back_cell_for_cell():
-    made = tables.layout(3, OURS)
-    rows = list(csv.reader(tables.csv_text(3, OURS).splitlines()))
+    made = tables.lay_out(3, OURS)
+    rows = list(csv.reader(tables.format_csv(3, OURS).splitlines()))
     assert rows[0] == [*made.head, "note"]
     assert [row[:-1] for row in rows[1:]] == [[c.replace("–", "") for c in row] for row in made.body]
     (zimmermann,) = [row for row in rows if row[1].startswith("Zimmermann")]
@@ -225,7 +253,7 @@ def test_a_table_as_csv_reads_back_cell_for_cell():
 
 
 def test_a_table_as_latex_is_whole_and_escaped():
-    made, text = tables.layout(3, OURS), tables.latex(3, OURS)
+    made, text = tables.lay_out(3, OURS), tables.format_latex(3, OURS)
     lines = text.splitlines()
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == len(made.body) and all(line.count(" & ") == len(made.head) - 1 for line in body)
@@ -238,5 +266,5 @@ def test_tables_are_written_in_three_forms(tmp_path):
     assert {path.name for path in written} == {
         f"table{number}.{ending}" for number in (1, 2, 3, 4) for ending in ("md", "csv", "tex")
     }
-    assert (tmp_path / "tables" / "table3.md").read_text() == tables.markdown(3, OURS)
+    assert (tmp_path / "tables" / "table3.md").read_text() == tables.format_markdown(3, OURS)
     assert "measured" not in (tmp_path / "tables" / "table4.csv").read_text()

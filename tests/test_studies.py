@@ -1,4 +1,4 @@
-"""The paper's experiments: what they vary at each preset, and and that records find their place."""
+"""The paper's experiments: what they vary at each preset, and that records find their place."""
 
 import dataclasses
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from davae.config import PRESETS, preset
-from davae.studies import parse_choices, vary
-from davae.studies.paper import MIN_MAP_PX, large_maps, studies
+from davae.studies.paper import MIN_MAP_PX, enlarge_maps, plan_studies
+from davae.studies.points import parse_choices, vary
 from davae.studies.sweep import Outcome
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_all_experiments(name):
     config = preset(name)
-    planned = studies(config)
+    planned = plan_studies(config)
     assert list(planned) == ["beta_ratio", "beta", "alpha_pose", "alpha_cloud", "attention"]
     for study in planned.values():
         points = study.points(config)
@@ -25,7 +25,7 @@ def test_every_preset_has_all_experiments(name):
 
 @pytest.mark.parametrize("name", ["sweep", "paper"])
 def test_runs_of_record_are_as_many_as_a_verdict_needs(name):
-    planned = studies(preset(name))
+    planned = plan_studies(preset(name))
     ratios = planned["beta_ratio"]
     assert len(ratios.values) >= 9 and min(ratios.values) == 0.003 and max(ratios.values) == 3000
     assert len(ratios.seeds) >= 3 and len(planned["beta"].values) >= 5
@@ -37,7 +37,7 @@ def test_runs_of_record_are_as_many_as_a_verdict_needs(name):
 def test_claims_have_values_inside_and_outside_at_every_preset():
     claims = {"beta_ratio": (3, 30), "alpha_pose": (1000, np.inf), "alpha_cloud": (100, np.inf)}
     for name in PRESETS:
-        planned = studies(preset(name))
+        planned = plan_studies(preset(name))
         for study, (low, high) in claims.items():
             inside = [low <= value <= high for value in planned[study].values]
             assert any(inside) and not all(inside)
@@ -45,7 +45,7 @@ def test_claims_have_values_inside_and_outside_at_every_preset():
 
 def test_the_command_makes_the_same_points():
     config = preset("laptop")
-    for study in studies(config).values():
+    for study in plan_studies(config).values():
         words = study.command("laptop", "DIR").split()
         texts = words[words.index("--vary") + 1 : words.index("--seeds")]
         seeds = [int(seed) for seed in words[-1].split(",")]
@@ -55,7 +55,7 @@ def test_the_command_makes_the_same_points():
 
 def test_results_are_arranged_by_seed_and_value(tmp_path):
     config = preset("sweep")
-    study = studies(config)["beta_ratio"]
+    study = plan_studies(config)["beta_ratio"]
     outcomes = [
         Outcome(point, tmp_path, {"x": 100 * point.varied["seed"] + point.varied["beta_ratio"]})
         for point in study.points(config)
@@ -67,6 +67,6 @@ def test_results_are_arranged_by_seed_and_value(tmp_path):
 
 
 def test_large_maps_change_no_more_than_they_need():
-    assert large_maps(preset("paper")) == {}
-    assert large_maps(preset("smoke")) == {"model.last_stride": 1}
-    assert large_maps(preset("laptop")) == {"model.stem_stride": 2}
+    assert enlarge_maps(preset("paper")) == {}
+    assert enlarge_maps(preset("smoke")) == {"model.last_stride": 1}
+    assert enlarge_maps(preset("laptop")) == {"model.stem_stride": 2}

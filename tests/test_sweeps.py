@@ -17,10 +17,17 @@ from hypothesis import strategies as st
 
 from davae.config import Config, mask_preset, preset
 from davae.config.settings import apply_settings
-from davae.studies import format_outcomes, parse_choices, parse_seeds, sweep, vary
 from davae.studies.board import Board, State
-from davae.studies.executors import dask, factory, parse_options, processes, slurm
-from davae.studies.sweep import ERROR, STARTED, folder_name
+from davae.studies.executors import (
+    executor_factory,
+    parse_options,
+    start_dask,
+    start_processes,
+    start_slurm,
+)
+from davae.studies.points import parse_choices, parse_seeds, vary
+from davae.studies.sweep import format_outcomes, sweep
+from davae.studies.worker import ERROR, STARTED, name_folder
 from davae.training import runs
 
 SWEEP = [sys.executable, "-m", "davae", "sweep"]
@@ -187,7 +194,7 @@ def test_texts_of_the_command_line_are_read(tiny):
 def test_a_sweep_runs_each_point_once_and_tells_of_the_one_that_fails(tiny, prepared, tmp_path, capfd):
     points = vary(tiny, {"train.learning_rate": [1e-3, 1e30]}, [0, 1])
     told = []
-    outcomes = sweep(points, prepared, tmp_path / "store", lambda: processes(2), settled=told.append)
+    outcomes = sweep(points, prepared, tmp_path / "store", lambda: start_processes(2), on_outcome=told.append)
     assert [outcome.ok for outcome in outcomes] == [True, False, True, False]
     assert sorted(map(repr, told)) == sorted(map(repr, outcomes))
     said = capfd.readouterr().err
@@ -205,14 +212,14 @@ def test_a_sweep_runs_each_point_once_and_tells_of_the_one_that_fails(tiny, prep
 
 
 def test_a_point_is_known_by_config_data_and_code(tiny, prepared, monkeypatch):
-    name = folder_name(tiny, prepared)
-    assert folder_name(tiny, prepared) == name and name.startswith("smoke-")
-    assert folder_name(longer(tiny, 7), prepared) != name
+    name = name_folder(tiny, prepared)
+    assert name_folder(tiny, prepared) == name and name.startswith("smoke-")
+    assert name_folder(longer(tiny, 7), prepared) != name
     of = runs.Identity.of
     monkeypatch.setattr(
         runs.Identity, "of", lambda *a, **k: dataclasses.replace(of(*a, **k), sources={"losses.py": "new"})
     )
-    assert folder_name(tiny, prepared) != name
+    assert name_folder(tiny, prepared) != name
 
 
 def test_points_of_one_config_are_run_once(tiny, prepared, tmp_path):
@@ -228,7 +235,7 @@ def test_a_lost_worker_costs_no_point(tiny, prepared, tmp_path):
     points = vary(longer(tiny, 30), {"beta": [1.0, 10.0]})
     killed = []
 
-    class Deadly(type(processes(1))):
+    class Deadly(type(start_processes(1))):
         def submit(self, function, /, *args, **kwargs):
             future = super().submit(function, *args, **kwargs)
             if not killed:
@@ -238,7 +245,7 @@ def test_a_lost_worker_costs_no_point(tiny, prepared, tmp_path):
             return future
 
     def deadly():
-        pool = processes(1)
+        pool = start_processes(1)
         pool.__class__ = Deadly
         return pool
 
@@ -272,7 +279,7 @@ def test_killed_at_three_random_moments_and_restarted_a_sweep_loses_little_and_e
         preset("smoke"),
         {"train.steps": [60], "beta": [1, 10], "train.batch_size": [4], "train.checkpoint_every": [5]},
     )
-    folders = [tmp_path / "store" / folder_name(point.config, prepared) for point in config]
+    folders = [tmp_path / "store" / name_folder(point.config, prepared) for point in config]
 
     def logged(folder):
         path = folder / "metrics.csv"
@@ -314,7 +321,7 @@ def alive(process):
 def test_dask_gives_the_same_bits_as_one_process_in_sequence(tiny, prepared, tmp_path, require):
     require_module(require, "distributed")
     points = vary(tiny, {"beta_ratio": [0.03, 3.0, 30.0, 300.0]}, [0, 1])
-    found = sweep(points, prepared, tmp_path / "dask", lambda: dask(2), progress=False)
+    found = sweep(points, prepared, tmp_path / "dask", lambda: start_dask(2), progress=False)
     sequence = sweep(points, prepared, tmp_path / "sequence", Inline, progress=False)
     assert len(results(found)) == 8 and results(found) == results(sequence)
     hosts = {json.loads((outcome.folder / STARTED).read_text())["process"] for outcome in found}
@@ -327,10 +334,10 @@ def test_dask_loses_nothing_with_a_worker(tiny, prepared, tmp_path, require):
     points = vary(longer(tiny, 30), {"beta": [1.0, 10.0, 100.0]})
     store, killed = tmp_path / "store", []
     store.mkdir()
-    first = store / folder_name(points[0].config, prepared)
+    first = store / name_folder(points[0].config, prepared)
 
     def cluster():
-        executor = dask(2)
+        executor = start_dask(2)
         submit = executor.submit
 
         def kill_one(function, /, *args, **kwargs):
@@ -355,7 +362,7 @@ def test_submitit_runs_points_as_jobs_and_tells_of_a_failed_one(tiny, prepared, 
     require_module(require, "submitit")
     points = vary(tiny, {"train.learning_rate": [1e-3, 1e30]})
     outcomes = sweep(
-        points, prepared, tmp_path / "store", lambda: slurm(tmp_path / "jobs", "local"), progress=False
+        points, prepared, tmp_path / "store", lambda: start_slurm(tmp_path / "jobs", "local"), progress=False
     )
     assert [outcome.ok for outcome in outcomes] == [True, False]
     assert "TrainingDivergedError" in (outcomes[1].folder / ERROR).read_text()
@@ -372,9 +379,9 @@ def require_module(require, name):
 
 def test_an_executor_is_chosen_by_name(tmp_path):
     with pytest.raises(ValueError, match="unknown executor 'threads'"):
-        factory("threads", 1, tmp_path)
+        executor_factory("threads", 1, tmp_path)
     with pytest.raises(ValueError, match="--jobs is 0"):
-        factory("processes", 0, tmp_path)
+        executor_factory("processes", 0, tmp_path)
 
 
 # What is shown

@@ -12,10 +12,11 @@ import pytest
 from rhd_fixture import write_dataset
 
 from davae.data.prepared import prepare
-from davae.pipeline import notebooks, workspace
-from davae.pipeline.workspace import Workspace, parameters_of
+from davae.pipeline import folders, notebooks, reproduction
+from davae.pipeline.workspace import Workspace
 from davae.studies.results.tables import read_reported
 
+NOTEBOOKS = ("notebooks", "--preset", "smoke", "--out", "y")
 EXECUTED = sorted(path.name for path in notebooks.notebook_folder().glob("[0-9]*.ipynb"))
 
 
@@ -37,7 +38,7 @@ def home(tmp_path_factory):
     """A workspace in which every stage and every notebook has been run once, at preset smoke."""
     home = tmp_path_factory.mktemp("home")
     space = Workspace.of("smoke", home=str(home))
-    notebooks.execute(space.executed, parameters_of(space), progress=False)
+    notebooks.execute(space.executed, space.notebook_parameters, progress=False)
     return space
 
 
@@ -121,7 +122,7 @@ def test_a_notebook_that_fails_does_not_cost_the_report(home, monkeypatch, capsy
 
     monkeypatch.setattr(notebooks, "execute", fails)
     with pytest.raises(notebooks.NotebookError, match="03_x"):
-        workspace.reproduce(home)
+        reproduction.reproduce(home)
     said = capsys.readouterr().out
     assert "mean pose" in said and str(home.executed / EXECUTED[0]) in said
 
@@ -138,6 +139,9 @@ def test_a_notebook_that_fails_does_not_cost_the_report(home, monkeypatch, capsy
         ),
         (("evaluate", "--run", "nowhere", "--data", "x", "--out", "z.json"), "no run here"),
         (("prepare", "--dataset", "rhd", "--root", "nowhere", "--out", "y"), "nowhere"),
+        ((*NOTEBOOKS, "--home", "h", "--only", "07"), "no notebook's name contains '07'"),
+        ((*NOTEBOOKS, "--home", "h", "--timeout-s", "-1"), "time limit of a cell is -1 s"),
+        ((*NOTEBOOKS, "--home", "h", "--weights", "shipped"), "add `--only 05`"),
     ],
 )
 def test_errors_are_told_in_words(arguments, words, tmp_path, monkeypatch):
@@ -158,12 +162,17 @@ def test_unknown_notebook_parameters_are_refused_before_anything_runs(tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="holds the notebooks themselves"):
         notebooks.execute(notebooks.notebook_folder(), {})
+    with pytest.raises(ValueError, match="time limit of a cell is -1 s; give at least 1, or 0 for no limit"):
+        notebooks.execute(tmp_path / "out", {}, timeout_s=-1)
+    with pytest.raises(ValueError, match=r"01_data_preprocessing.*would still train.*add `--only 05`"):
+        notebooks.execute(tmp_path / "out", {"weights": "shipped"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_notebook_takes_the_parameters_of_a_workspace():
     import papermill
 
-    wanted = set(parameters_of(Workspace.of("smoke")))
+    wanted = set(Workspace.of("smoke").notebook_parameters)
     for path in notebooks.notebook_folder().glob("[0-9]*.ipynb"):
         assert wanted <= set(papermill.inspect_notebook(path)), path.name
 
@@ -222,7 +231,7 @@ def test_the_usual_place_and_folders_of_older_versions_keep_their_short_names(
 
 def test_usual_places_are_those_of_the_page_on_data():
     page = (notebooks.notebook_folder().parent / "data" / "README.md").read_text(encoding="utf-8")
-    assert all(f"data/{place}/" in page for place in workspace.PLACES.values())
+    assert all(f"data/{place}/" in page for place in folders.PLACES.values())
 
 
 def test_empty_home_is_the_clone_wherever_a_notebook_lies(tmp_path, monkeypatch):
@@ -235,9 +244,9 @@ def test_empty_home_is_the_clone_wherever_a_notebook_lies(tmp_path, monkeypatch)
     assert Workspace.of("smoke", home="mine").home == copied / "mine"
     # Installed without a clone, only a folder inside of one will do.
     monkeypatch.setattr(
-        workspace, "__file__", str(tmp_path / "site-packages" / "davae" / "pipeline" / "workspace.py")
+        folders, "__file__", str(tmp_path / "site-packages" / "davae" / "pipeline" / "folders.py")
     )
-    with pytest.raises(FileNotFoundError, match="name a folder by `home`"):
+    with pytest.raises(FileNotFoundError, match="name a folder with `home`"):
         Workspace.of("smoke")
     monkeypatch.chdir(clone / "notebooks")
     assert Workspace.of("smoke").home == clone
@@ -249,7 +258,7 @@ def test_weights_bring_their_size_of_pictures_and_a_folder_of_figures(tmp_path, 
     assert shipped.config.data.image_px == model.data.image_px != ours.config.data.image_px
     assert shipped.rendered == ours.rendered and shipped.prepared != ours.prepared
     assert shipped.figures.name == f"{ours.figures.name}-shipped"
-    assert "weights" not in parameters_of(ours) and parameters_of(shipped)["weights"] == "shipped"
+    assert "weights" not in ours.notebook_parameters and shipped.notebook_parameters["weights"] == "shipped"
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"mine\.safetensors: missing"):
         Workspace.of("smoke", home=str(tmp_path), weights="mine.safetensors")
@@ -259,6 +268,8 @@ def test_weights_bring_their_size_of_pictures_and_a_folder_of_figures(tmp_path, 
 @pytest.mark.slow
 def test_the_walk_through_the_latent_space_runs_on_the_shipped_weights(home):
     space = Workspace.of("smoke", home=str(home.home), weights="shipped")
-    (path,) = notebooks.execute(space.executed / "shipped", parameters_of(space), only="05", progress=False)
+    (path,) = notebooks.execute(
+        space.executed / "shipped", space.notebook_parameters, only="05", progress=False
+    )
     assert path.exists() and len(list(space.figures.glob("*.png"))) >= 10
     assert not (space.figures / "leaks_over_r.png").exists()  # that is of runs

@@ -17,6 +17,8 @@ VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
 # How configs of older versions differ: fields they lack, with the value they meant, and old names of fields.
 ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}
 RENAMED = {"blocks": "depths"}
+Crop = Literal["plain", "rotated-camera"]
+InputMask = Literal["none", "truth", "network"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class DataConfig:
     """How a sample becomes a training example (paper 4.2)."""
 
     image_px: int = 256
-    crop: Literal["plain", "rotated-camera"] = "plain"  # the paper's crop, or the exact one
+    crop: Crop = "plain"  # the paper's crop, or the exact one
     scale_min: float = 0.8  # augmentation: hand scale U[scale_min, scale_max]
     rotation: float = math.pi  # augmentation: in-plane rotation U[-rotation, rotation], radians
     scale_max: float = 1.0  # above 1, together with `shift`, for photos that are cropped by guess
     shift: float = 0.0  # augmentation: moves the hand in the crop by U[-shift, shift] of its side in u and v
     cloud_points: int = 2048  # target points drawn per step
-    mask: Literal["none", "truth", "network"] = "none"  # which mask hides the background of the input
+    mask: InputMask = "none"  # which mask hides the background of the input
     blur: float = 0.0  # augmentation: blurs half the inputs by a Gaussian of U[0, blur] of their side
     steady_target: bool = False  # zoom and shift move the input, but not the image decoder's target
 

@@ -8,12 +8,12 @@ from typing import Any, TypeVar, cast, get_args
 
 from davae.config.presets import mask_preset, preset
 from davae.config.reading import check_value, format_value
-from davae.config.schema import BLOCKS, VARIANTS, Config, DataConfig, MaskConfig, ModelConfig, Saved
+from davae.config.schema import BLOCKS, VARIANTS, Config, InputMask, MaskConfig, ModelConfig, Saved
 
 Kind = TypeVar("Kind", bound=Saved)
 Value = float | int | str | bool | tuple[float | int | str | bool, ...]
 
-MASKS = get_args(DataConfig.__annotations__["mask"])  # --mask
+MASKS = get_args(InputMask)
 
 
 def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plain", mask: str = "") -> Config:

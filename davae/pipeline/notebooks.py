@@ -6,16 +6,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-CELL_TIMEOUT_S = 3600  # papermill's own default is to wait for ever
-INJECTED = "# Parameters"  # the first line of the cell that papermill puts below the `parameters` cell
+CELL_TIMEOUT_S = 3600  # papermill's own default is no limit
+INJECTED = "# Parameters"  # first line of the cell that papermill inserts below the `parameters` cell
 
 
 class NotebookError(RuntimeError):
-    """Notebooks did not come to their end; the message has a sentence for each, and their copies are kept."""
+    """Notebooks failed. The message has one sentence for each; their executed copies are kept."""
 
 
 def notebook_folder() -> Path:
-    """The project's notebooks.
+    """Return the folder of the project's notebooks.
 
     Raises:
         FileNotFoundError: davae was installed without them.
@@ -28,6 +28,44 @@ def notebook_folder() -> Path:
     return folder
 
 
+def select(
+    out: Path | str, parameters: dict[str, Any], *, only: str = "", timeout_s: int = CELL_TIMEOUT_S
+) -> dict[Path, set[str]]:
+    """Check a request to `execute` notebooks; return each notebook that it names, with its parameters' names.
+
+    Args:
+        out: as for `execute`, like the other arguments.
+        parameters: values for the notebooks' `parameters` cells.
+        only: select the notebooks whose names contain this.
+        timeout_s: time limit of one cell.
+
+    Raises:
+        ValueError: no notebook has such a name; no notebook knows a parameter (papermill alone would only
+            warn); `weights` are given to a notebook that would train a model of its own; `out` is the
+            folder of the notebooks themselves; or the time limit is negative.
+    """
+    import papermill
+
+    if timeout_s < 0:
+        raise ValueError(f"the time limit of a cell is {timeout_s} s; give at least 1, or 0 for no limit")
+    sources = [path for path in sorted(notebook_folder().glob("[0-9]*.ipynb")) if only in path.name]
+    if not sources:
+        raise ValueError(f"no notebook's name contains {only!r} in {notebook_folder()}")
+    known = {source: set(papermill.inspect_notebook(source)) for source in sources}
+    if unknown := sorted(parameters.keys() - set().union(*known.values())):
+        names, own = ", ".join(s.name for s in sources), sorted(set().union(*known.values()))
+        raise ValueError(f"{names}: unknown parameter(s) {unknown}; known are {own}")
+    training = [source.name for source in sources if "weights" not in known[source]]
+    if "weights" in parameters and training:
+        raise ValueError(
+            f"weights is {parameters['weights']!r}, but {', '.join(training)} would still train a model; "
+            "add `--only 05`"
+        )
+    if Path(out).resolve() == notebook_folder().resolve():
+        raise ValueError(f"{out}: holds the notebooks themselves; name another folder for executed copies")
+    return known
+
+
 def execute(
     out: Path | str,
     parameters: dict[str, Any],
@@ -36,42 +74,33 @@ def execute(
     progress: bool = True,
     timeout_s: int = CELL_TIMEOUT_S,
 ) -> list[Path]:
-    """Execute the notebooks in order, by this interpreter, and write the executed copies to `out`.
+    """Execute the notebooks in order, with this interpreter, and write the executed copies to `out`.
 
-    One that fails is reported at the end and stops no other.
+    Failures are reported at the end; other notebooks continue.
 
     Args:
-        out: folder of the executed copies; that of a failed notebook is kept, up to where it stopped.
+        out: folder of the executed copies; the copy of a failed notebook is kept, up to where it stopped.
         parameters: values for the notebooks' `parameters` cells; each notebook gets those that it knows.
-        only: run just the notebooks whose name contains this.
+        only: execute the notebooks whose names contain this.
         progress: show a bar.
-        timeout_s: how long one cell may take; 0 for as long as it wants.
+        timeout_s: time limit of one cell; 0 for none.
 
     Returns:
         The executed copies.
 
     Raises:
         NotebookError: a cell failed or took too long, or a kernel died.
-        ValueError: no notebook matches, or none knows a parameter (papermill alone would only warn), or
-            `out` is their own folder.
+        ValueError: see `select`.
     """
     import papermill
 
     from davae.photo.kernels import OwnKernel
 
-    sources = [path for path in sorted(notebook_folder().glob("[0-9]*.ipynb")) if only in path.name]
-    if not sources:
-        raise ValueError(f"no notebook's name contains {only!r} in {notebook_folder()}")
-    known = {source: papermill.inspect_notebook(source).keys() for source in sources}
-    if unknown := sorted(parameters.keys() - set().union(*known.values())):
-        names, own = ", ".join(s.name for s in sources), sorted(set().union(*known.values()))
-        raise ValueError(f"{names}: unknown parameter(s) {unknown}; known are {own}")
+    known = select(out, parameters, only=only, timeout_s=timeout_s)
     out = Path(out)
-    if out.resolve() == notebook_folder().resolve():
-        raise ValueError(f"{out}: holds the notebooks themselves; name another folder for executed copies")
     out.mkdir(parents=True, exist_ok=True)
     done, failures = [], []
-    for source in (bar := tqdm(sources, desc="notebooks", unit="notebook", disable=not progress)):
+    for source in (bar := tqdm(known, desc="notebooks", unit="notebook", disable=not progress)):
         bar.set_postfix_str(source.stem)
         executed = out / source.name
         try:
@@ -84,10 +113,10 @@ def execute(
                 cwd=notebook_folder(),
                 execution_timeout=timeout_s or None,
                 progress_bar=progress,  # of its cells, some of which train for minutes
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # its warning of unencrypted TCP: loopback
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # hides a warning about TCP on loopback
             )
         except (papermill.PapermillExecutionError, TimeoutError, RuntimeError) as error:
-            failures.append(f"{source.name}: {_what_failed(error, executed, timeout_s)}")
+            failures.append(f"{source.name}: {_describe_failure(error, executed, timeout_s)}")
         else:
             done.append(executed)
     if failures:
@@ -95,8 +124,8 @@ def execute(
     return done
 
 
-def _what_failed(error: Exception, executed: Path, timeout_s: int) -> str:
-    """Say in a sentence where a notebook stopped, why, and what to do; its copy says which cells began."""
+def _describe_failure(error: Exception, executed: Path, timeout_s: int) -> str:
+    """Return a sentence: where a notebook stopped, why, and what to do."""
     import nbformat
     import papermill
 
@@ -109,11 +138,11 @@ def _what_failed(error: Exception, executed: Path, timeout_s: int) -> str:
     if isinstance(error, TimeoutError):  # nbclient's
         return (
             f"{cell} took more than {timeout_s} s and was stopped; finished runs are kept, so run it again, "
-            "or with `davae notebooks --timeout-s 0`, which sets no limit"
+            "or use `davae notebooks --timeout-s 0`, which sets no limit"
         )
-    reason = str(error).partition("\n")[0]  # nbclient's or, where no kernel came up, jupyter_client's
+    reason = str(error).partition("\n")[0]  # nbclient's or, if no kernel started, jupyter_client's
     return (
-        f"the kernel died at {cell} ({reason}), most often for want of memory; close other programs or "
+        f"the kernel died at {cell} ({reason}), usually because memory ran out; close other programs or "
         "choose a smaller preset, then run it again"
     )
 
@@ -121,20 +150,22 @@ def _what_failed(error: Exception, executed: Path, timeout_s: int) -> str:
 def check_parameters() -> None:
     """Refuse a parameter that papermill gave this notebook and that its `parameters` cell does not have.
 
-    Called in the cell below the parameters, where it looks at the cells that were run before. Papermill's own
-    command line only warns of such a name, and the notebook would then run with the value it was to change.
+    Notebooks call this below their parameters. Papermill's own command line only warns about an unknown name,
+    and the notebook would then run with the value that the reader meant to change.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is such a parameter.
     """
     from IPython import get_ipython
 
-    cells = get_ipython().user_ns["In"][1:3]  # what was run, from the first on
+    cells = get_ipython().user_ns["In"][1:3]  # the first two cells that were run
     if len(cells) < 2 or not cells[1].startswith(INJECTED):
         return
-    known, given = (
-        {name.id for line in ast.parse(cell).body if isinstance(line, ast.Assign) for name in line.targets}
-        for cell in cells
-    )
+    known, given = map(_assigned_names, cells)
     if unknown := sorted(given - known):
         raise ValueError(f"unknown parameter(s) {unknown}; this notebook knows {sorted(known)}")
+
+
+def _assigned_names(cell: str) -> set[str]:
+    lines = [line for line in ast.parse(cell).body if isinstance(line, ast.Assign)]
+    return {target.id for line in lines for target in line.targets if isinstance(target, ast.Name)}

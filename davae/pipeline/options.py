@@ -1,56 +1,67 @@
-"""How the command line reads the value of an option, and what it says of one that it cannot read."""
+"""How the command line reads the value of an option, and the types of options that several commands share."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args
+from typing import Annotated, Any, Literal, Union, get_args
 
+import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-REGISTRY = ConstructorRegistry()  # for `tyro`'s entry points; tyro's own words name types of Python
+from davae.config import PRESETS, VARIANTS
+from davae.data.readers import READERS
+from synthhand.formats.stb import VIEWS
+from synthhand.formats.stb_labels import WRIST_RULES
+from synthhand.model.pose import VIEWPOINTS
 
-
-def choose(given: str, choices: Sequence[str], what: str = "choice") -> str:
-    """Return the one of `choices` that was meant; capitals do not matter.
-
-    Raises:
-        ValueError: none of them; the message names all, and the nearest.
-    """
-    if given.lower() in choices:
-        return given.lower()
-    near = difflib.get_close_matches(given.lower(), choices, n=1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"unknown {what} {given!r}; choose one of {', '.join(choices)}{meant}")
-
-
-def one_of(choices: Sequence[str], what: str = "choice") -> PrimitiveConstructorSpec:
-    """Annotate a string that is one of `choices` where the type is no Literal of them."""
-    return _value(lambda given: choose(given, choices, what), "{" + ",".join(choices) + "}", str)
-
-
-def _number(given: str, kind: type, name: str) -> int | float:
-    try:
-        return kind(given)
-    except ValueError:
-        raise ValueError(f"expected a {name}, found {given!r}") from None
-
-
+REGISTRY = ConstructorRegistry()  # passed to tyro, whose own messages name Python types
 NUMBERS = {int: "whole number", float: "number"}
 
 
+def choose(given: str, choices: Iterable[str], what: str = "choice") -> str:
+    """Return the member of `choices` that equals `given`, ignoring case.
+
+    Raises:
+        ValueError: there is none; the message lists all choices and the most similar one.
+    """
+    choices = list(choices)
+    if given.lower() in choices:
+        return given.lower()
+    near = difflib.get_close_matches(given.lower(), choices, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"unknown {what} {given!r}; choose one of {', '.join(choices)}{hint}")
+
+
+def one_of(choices: Iterable[str]) -> PrimitiveConstructorSpec:
+    """Return an annotation for a string that must be one of `choices`."""
+    choices = list(choices)
+    return _value(lambda given: choose(given, choices), "{" + ",".join(choices) + "}", str)
+
+
 @REGISTRY.primitive_rule
-def _told_well(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """Read choices and numbers, also where the default is None, which is nothing to be typed."""
+def _read_choices_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Read `Literal`s, strings with a `one_of` and numbers, each also where `None` is the default.
+
+    tyro itself would accept the word "None" for an option that may be None.
+    """
     kinds = [kind for kind in get_args(info.type) if kind is not NoneType]
     optional = info.type_origin in (Union, UnionType) and len(kinds) == 1
-    kind, origin = (
-        (kinds[0], getattr(kinds[0], "__origin__", None)) if optional else (info.type, info.type_origin)
-    )
-    if origin is Literal:
+    kind: Any = kinds[0] if optional else info.type
+    for annotation in getattr(kind, "__metadata__", ()):
+        if isinstance(annotation, PrimitiveConstructorSpec):
+            return annotation
+    if getattr(kind, "__origin__", None) is Literal:
         return one_of(get_args(kind))
     if kind in NUMBERS:
-        return _value(lambda given: _number(given, kind, NUMBERS[kind]), kind.__name__.upper(), kind)
+        return _value(lambda given: _read_number(given, kind), kind.__name__.upper(), kind)
     return None
+
+
+def _read_number(given: str, kind: type) -> int | float:
+    try:
+        return kind(given)
+    except ValueError:
+        raise ValueError(f"expected a {NUMBERS[kind]}, found {given!r}") from None
 
 
 def _value(read: Any, metavar: str, kind: type) -> PrimitiveConstructorSpec:
@@ -61,3 +72,12 @@ def _value(read: Any, metavar: str, kind: type) -> PrimitiveConstructorSpec:
         is_instance=lambda value: value is None or isinstance(value, kind),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+Dataset = Annotated[str, one_of(READERS)]
+Model = Annotated[str, one_of(VARIANTS)]
+Preset = Annotated[str, one_of(PRESETS)]
+Rig = Annotated[str, one_of(VIEWS)]
+Viewpoint = Annotated[str, one_of(VIEWPOINTS)]
+WristRule = Annotated[str, one_of(WRIST_RULES)]
+Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE")]

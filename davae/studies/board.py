@@ -1,6 +1,6 @@
 """The table that a sweep shows while it runs: how many points are done, running, failed, and the time left.
 
-How far a point is stands in its folder, so the table is the same wherever the point runs.
+Progress is read from the points' folders, so it does not matter where a point runs.
 """
 
 import enum
@@ -13,15 +13,15 @@ from rich.live import Live
 from rich.table import Table
 
 from davae.studies.points import Point
+from davae.studies.worker import STARTED
 from davae.training import runs
 
-STARTED = "started.json"  # in the folder of a point that some worker has begun
-SHOWN = 12  # rows at most
-TAIL_BYTES = 4096  # of metrics.csv, which hold its last row
+MAX_ROWS = 12
+TAIL_BYTES = 4096  # of metrics.csv; enough to hold its last row
 
 
 class State(enum.Enum):
-    """Where a point stands."""
+    """State of a point."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -30,7 +30,7 @@ class State(enum.Enum):
 
 
 class Board:
-    """States of the points of one sweep; shown in place on a terminal, elsewhere a line for every change."""
+    """States of the points of one sweep: a table on a terminal, elsewhere one line for every change."""
 
     def __init__(self, points: Sequence[Point], folders: Sequence[Path], *, show: bool = True):
         self.labels = {folder: point.label for folder, point in zip(folders, points, strict=True)}
@@ -39,7 +39,7 @@ class Board:
         self.errors: dict[Path, str] = {}
         self.taken = {folder: self._steps_taken(folder) for folder in self.labels}
         self.first, self.began = sum(self.taken.values()), time.monotonic()
-        self.console, self.told = Console(stderr=True), ""
+        self.console, self.printed = Console(stderr=True), ""
         self.shown = show
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
@@ -55,35 +55,35 @@ class Board:
             self.console.print(self.headline())
 
     def look(self) -> None:
-        """Read from the folders which points run and how far they are, and show it."""
+        """Read states and progress from the folders, and show them."""
         for folder, state in self.states.items():
             if state is State.WAITING and (folder / STARTED).exists() and not runs.is_evaluated(folder):
                 self.states[folder] = State.RUNNING
-            if state is State.RUNNING and runs.is_evaluated(folder):  # and not settled yet
+            if state is State.RUNNING and runs.is_evaluated(folder):  # but not settled yet
                 self.states[folder] = State.WAITING
             if self.states[folder] is State.RUNNING:
                 self.taken[folder] = self._steps_taken(folder)
         self._draw()
 
     def settle(self, folder: Path, state: State, error: str = "") -> None:
-        """Say what came of a point."""
+        """Set the state of a point."""
         self.states[folder], self.errors[folder] = state, error
         self.taken[folder] = self._steps_taken(folder)
         self._draw()
 
     def count(self, state: State) -> int:
-        """How many points are in a state."""
+        """Return the number of points in a state."""
         return sum(found is state for found in self.states.values())
 
     def seconds_left(self) -> float | None:
-        """How long the rest will take at the rate so far; None while nothing was measured."""
+        """Return the time that the other points need at the rate so far; None before the first step."""
         counted = [folder for folder, state in self.states.items() if state is not State.FAILED]
         new = sum(self.taken.values()) - self.first
         left = sum(self.steps[folder] - self.taken[folder] for folder in counted)
         return left * (time.monotonic() - self.began) / new if new > 0 else None
 
     def headline(self) -> str:
-        """Such as "3 of 8 points done, 2 running, 0 failed, 4 min left"."""
+        """Return a line such as "3 of 8 points done, 2 running, 0 failed, about 4 min left"."""
         states = f"{self.count(State.RUNNING)} running, {self.count(State.FAILED)} failed"
         return f"{self.count(State.DONE)} of {len(self.states)} points done, {states}{self._time_left()}"
 
@@ -103,7 +103,7 @@ class Board:
                 text = file.read().decode(errors="replace")
         except FileNotFoundError:
             return 0
-        whole = text[: text.rfind("\n") + 1].splitlines()  # the last row may not be written yet
+        whole = text[: text.rfind("\n") + 1].splitlines()  # the last row may be incomplete
         step = whole[-1].split(",")[0] if whole else ""
         return int(step) if step.isdigit() else 0
 
@@ -114,8 +114,8 @@ class Board:
             self.live.update(self._table(), refresh=True)
             return
         counts = self.headline().split(", about")[0]
-        if counts != self.told:
-            self.told = counts
+        if counts != self.printed:
+            self.printed = counts
             self.console.print(self.headline(), highlight=False)
 
     def _table(self) -> Table:
@@ -123,8 +123,8 @@ class Board:
         for name in ("point", "state", "step"):
             table.add_column(name)
         order = (State.FAILED, State.RUNNING)
-        told = [folder for state in order for folder in self.states if self.states[folder] is state]
-        for folder in told[:SHOWN]:
+        shown = [folder for state in order for folder in self.states if self.states[folder] is state]
+        for folder in shown[:MAX_ROWS]:
             state = self.states[folder]
             note = self.errors.get(folder) or f"{self.taken[folder]} of {self.steps[folder]}"
             table.add_row(self.labels[folder], state.value, note)

@@ -1,11 +1,11 @@
-"""The paper's experiments on loss weights (4.3) and attention (4.4) as sweeps, each sized by a preset.
+"""The paper's experiments on loss weights (4.3) and attention (4.4) as sweeps, sized by the preset.
 
-preset    what for                                   values, seeds, steps of each run
-smoke     to see that it runs                        a few, one, a few
-laptop    within `make reproduce`                    fewer than the paper's, one, short
-sweep     the figures of record on loss weights      all, three (attention: six), the preset's
-gpu       the record on attention, with a GPU        as sweep, the preset's
-paper     with several GPUs                          as sweep, the preset's
+preset    purpose                              values             seeds                     steps of a run
+smoke     check that everything runs           few                one (attention: two)      12
+laptop    part of `make reproduce`             fewer than sweep   one (attention: two)      200
+sweep     figures of record on loss weights    all                three (attention: six)    the preset's
+gpu       record on attention, with a GPU      as sweep           as sweep                  the preset's
+paper     with several GPUs                    as sweep           as sweep                  the preset's
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ import numpy as np
 
 from davae.config import Config, LossConfig
 from davae.config.settings import Value, set_variable
-from davae.studies.points import Point, vary
+from davae.studies.points import Point, format_value, vary
 from davae.studies.sweep import Outcome
 
 _WITH_GPUS = ("gpu", "paper")
-MIN_MAP_PX = 8  # of layer4, where attention is studied: on a smaller map a dilated kernel sees mostly padding
+MIN_MAP_PX = 8  # side of layer4's map in the attention study; on smaller maps, dilated kernels see padding
 
 
 @dataclass(frozen=True)
 class Study:
-    """One experiment: what varies, over which seeds, and what is changed in the preset for all of it."""
+    """One experiment: a variable and its values, seeds, and fields of the preset that all runs change."""
 
     name: str
     choices: dict[str, tuple[Value, ...]]
@@ -36,27 +36,39 @@ class Study:
 
     @property
     def variable(self) -> str:
-        """What varies."""
+        """The variable."""
         (name,) = self.choices
         return name
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """Its values, in order."""
+        """The variable's values, in order."""
         return self.choices[self.variable]
 
+    @property
+    def numbers(self) -> list[float]:
+        """The same for a variable that is a number, such as a loss weight.
+
+        Raises:
+            TypeError: it is not a number.
+        """
+        found = [value for value in self.values if isinstance(value, int | float)]
+        if len(found) < len(self.values):
+            raise TypeError(f"{self.name}: the values {self.values} are not numbers")
+        return found
+
     def points(self, config: Config) -> list[Point]:
-        """The runs of this study, of a preset's config."""
+        """Return the runs of this study at a preset's config."""
         for name, value in self.fixed.items():
             config = set_variable(config, name, value)
         return vary(config, self.choices, self.seeds)
 
     def gather(self, outcomes: Sequence[Outcome], read: Callable[[dict[str, Any]], float]) -> np.ndarray:
-        """Arrange what `read` finds in each report: (seeds, values), NaN where a run failed.
+        """Return the table (seeds, values) of what `read` finds in each report; NaN if a run failed.
 
         Args:
-            outcomes: of this study's points.
-            read: from a report to a number.
+            outcomes: the outcomes of this study's points.
+            read: takes a report, returns a number.
         """
         table = np.full((len(self.seeds), len(self.values)), np.nan)
         for outcome in outcomes:
@@ -66,22 +78,24 @@ class Study:
         return table
 
     def command(self, preset: str, data: Path | str, mask: str = "") -> str:
-        """The command line that runs it; `mask` where it is not the preset's."""
+        """Return the command line that runs the study; `mask` is needed if it is not the preset's."""
         varied = {name: (value,) for name, value in self.fixed.items()} | self.choices
-        texts = (f"{name}={','.join(_text(value) for value in values)}" for name, values in varied.items())
+        texts = (
+            f"{name}={','.join(format_value(value) for value in values)}" for name, values in varied.items()
+        )
         seeds = ",".join(map(str, self.seeds))
         mask = f" --mask {mask}" if mask else ""
         return f"davae sweep --preset {preset} --data {data}{mask} --vary {' '.join(texts)} --seeds {seeds}"
 
 
-def studies(config: Config) -> dict[str, Study]:
+def plan_studies(config: Config) -> dict[str, Study]:
     """Return the experiments of the paper for a preset's config, by name.
 
-    beta_ratio is Fig. 2, alpha_pose and alpha_cloud are Fig. 3, attention is Tables 1 and 2 and Fig. 4; beta
-    is ours, since a large beta/alpha_image at a fixed beta removes the picture's term and collapses no block.
+    beta_ratio is Fig. 2, alpha_pose and alpha_cloud are Fig. 3, attention is Tables 1 and 2 and Fig. 4. beta
+    is our addition: a large beta/alpha_image at a fixed beta only removes the image term, without collapse.
 
-    Weights are varied around the paper's, whatever the preset's own: `laptop` trains with an alpha_pose so
-    large that its error hardly answers to the others (over beta_ratio: 22.4 to 23.2 mm).
+    Weights vary around the paper's at every preset, not around the preset's: the alpha_pose of `laptop` is so
+    large that the other weights hardly change its error (over beta_ratio: 22.4 to 23.2 mm).
     """
     size = _SIZES["sweep" if config.preset in _WITH_GPUS else config.preset]
     steps = {"train.steps": size.steps, "train.warmup_steps": size.steps // 8} if size.steps else {}
@@ -97,21 +111,20 @@ def studies(config: Config) -> dict[str, Study]:
         name: Study(name, {variable: values}, size.seeds, steps | around)
         for name, (variable, values) in weights.items()
     }
-    changed = large_maps(config) | steps | (size.attention if config.preset not in _WITH_GPUS else {})
+    changed = enlarge_maps(config) | steps | (size.attention if config.preset not in _WITH_GPUS else {})
     found["attention"] = Study("attention", {"model": ("da", "na", "se")}, size.attention_seeds, changed)
     return found
 
 
-def large_maps(config: Config) -> dict[str, Value]:
-    """Return the fields to change so that layer4's map has `MIN_MAP_PX` a side: the last strides go first."""
+def enlarge_maps(config: Config) -> dict[str, Value]:
+    """Return the fields that make layer4's map at least `MIN_MAP_PX` wide; the last strides change first."""
     changed: dict[str, Value] = {}
-    model = config.model
     for name, value in (("last_stride", 1), ("stem_pool", False), ("stem_stride", 2), ("stem_stride", 1)):
-        if model.last_px >= MIN_MAP_PX:
+        if config.model.last_px >= MIN_MAP_PX:
             break
-        if getattr(model, name) != value:
-            model = dataclasses.replace(model, **{name: value})
+        if getattr(config.model, name) != value:
             changed[f"model.{name}"] = value
+            config = set_variable(config, f"model.{name}", value)
     return changed
 
 
@@ -123,8 +136,8 @@ class _Size:
     alphas_cloud: tuple[float, ...]
     seeds: tuple[int, ...]
     attention_seeds: tuple[int, ...]
-    steps: int = 0  # of each run; 0 = the preset's
-    attention: dict[str, Value] = field(default_factory=dict)  # more that is changed there
+    steps: int = 0  # of each run; 0: the preset's
+    attention: dict[str, Value] = field(default_factory=dict)  # changed in the attention study only
 
 
 _SIZES = {
@@ -149,7 +162,3 @@ _SIZES = {
         attention={"model.width": 16},
     ),
 }
-
-
-def _text(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
 """What a sweep varies: one config for each combination of values and seeds.
 
-A variable is one of `VARIABLES`, which change several fields together as the paper's experiments do, or any
-field of the config by its dotted name, such as `train.learning_rate`.
+A variable is a name in `davae.config.settings.VARIABLES`, which changes several fields together as the
+paper's experiments do, or the dotted name of any field of the config, such as `train.learning_rate`.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from davae.config.settings import Value, parse_value, set_variable
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep, and what sets it apart from the others."""
+    """One run of a sweep, and what distinguishes it from the others."""
 
     config: Config
     varied: dict[str, Value]  # variable -> value; the seed among them
@@ -22,22 +22,22 @@ class Point:
 
 
 def vary(config: Config, choices: Mapping[str, Sequence[Value]], seeds: Sequence[int] = (0,)) -> list[Point]:
-    """Return a point for every combination of values, and for each of those every seed.
+    """Return a point for every combination of values and every seed.
 
-    Seeds come last in the order of work: a sweep that is stopped has all values of its first seed first.
+    All values of the first seed come first, so that a sweep that is stopped early has one complete curve.
 
     Args:
-        config: what is varied.
+        config: the config to change.
         choices: variable -> its values, in order.
-        seeds: of the training.
+        seeds: training seeds.
 
     Raises:
-        ValueError: no such variable, a value that it cannot have, no value or no seed at all.
+        ValueError: unknown variable, invalid value, or no value or seed.
     """
     if not seeds or not all(choices.values()):
         empty = [name for name, values in choices.items() if not values] or ["seeds"]
         raise ValueError(f"nothing to vary: no value of {', '.join(empty)}")
-    told = {name for name, values in choices.items() if len(values) > 1} | {"seed"}
+    labelled = {name for name, values in choices.items() if len(values) > 1} | {"seed"}
     points = []
     for seed in seeds:
         for values in itertools.product(*choices.values()):
@@ -47,19 +47,21 @@ def vary(config: Config, choices: Mapping[str, Sequence[Value]], seeds: Sequence
                 changed = set_variable(changed, name, value)
             changed = set_variable(changed, "train.seed", seed)
             varied["seed"] = seed
-            label = ", ".join(f"{name} {_short(value)}" for name, value in varied.items() if name in told)
+            label = ", ".join(
+                f"{name} {format_value(value)}" for name, value in varied.items() if name in labelled
+            )
             points.append(Point(changed, varied, label))
     return points
 
 
 def parse_choices(texts: Sequence[str]) -> dict[str, list[Value]]:
-    """Read variables and values as they stand on a command line: "beta_ratio=0.3,3,30".
+    """Read variables and values from the command line: "beta_ratio=0.3,3,30".
 
     Args:
-        texts: one a variable.
+        texts: one for each variable.
 
     Raises:
-        ValueError: a text that is not NAME=VALUE,VALUE..., or a name given twice.
+        ValueError: a text that is not NAME=VALUE,VALUE..., or a name that is given twice.
     """
     choices: dict[str, list[Value]] = {}
     for text in texts:
@@ -68,7 +70,7 @@ def parse_choices(texts: Sequence[str]) -> dict[str, list[Value]]:
         if not (name and equals and all(found)):
             raise ValueError(f"--vary {text!r}: expected NAME=VALUE,VALUE..., such as beta_ratio=0.3,3,30")
         if "..." in found:
-            raise ValueError(f"--vary {text!r}: write every value out; '...' stands for none")
+            raise ValueError(f"--vary {text!r}: write out every value instead of ...")
         if name in choices:
             raise ValueError(f"--vary {text!r}: {name} is given twice; put all its values into one")
         choices[name] = [parse_value(value) for value in found]
@@ -76,10 +78,10 @@ def parse_choices(texts: Sequence[str]) -> dict[str, list[Value]]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read seeds as they stand on a command line: "0,1,2".
+    """Read seeds from the command line: "0,1,2".
 
     Raises:
-        ValueError: not whole numbers from 0 on, or one twice.
+        ValueError: a seed is not a whole number of at least 0, or is given twice.
     """
     seeds = text.split(",")
     if not all(seed.strip().isdecimal() for seed in seeds) or len(set(map(int, seeds))) < len(seeds):
@@ -87,5 +89,6 @@ def parse_seeds(text: str) -> list[int]:
     return list(map(int, seeds))
 
 
-def _short(value: Value) -> str:
+def format_value(value: Value) -> str:
+    """Return a value as it is written on the command line."""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,42 +1,42 @@
-"""Each test image's error in our runs of record: from these, intervals between runs can be drawn anew.
+"""The error on each test image in our runs of record, so that intervals between runs can be computed again.
 
-A mean with an interval says nothing of how two models differ on the *same* images. `errors.npz` therefore
-keeps, for each row of measured.csv that has been recorded with it, the errors of all test images, in
-hundredths of a millimetre.
+A mean with its interval does not say how two models differ on the *same* images. For each row of measured.csv
+that was recorded with it, `errors.npz` therefore keeps the errors of all test images, in hundredths of a
+millimetre.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from davae.evaluation.predictions import load_predictions
 from davae.metrics import endpoint_error
-from davae.studies.results.tables import FOLDER, MEASURED, append_measured, row_of
+from davae.studies.results.measured import ERRORS, MEASURED, append_measured, read_run
 from synthhand.storage import write_atomically
 
-ERRORS = FOLDER / "errors.npz"
 UNIT_MM = 0.01
 _LARGEST_MM = UNIT_MM * np.iinfo(np.uint16).max
 
-Key = tuple[str, str]  # data and config, as measured.csv knows them
+Key = tuple[str, str]  # the columns data and config of measured.csv
 
 
 def record(run: Path | str, measured: Path | str = MEASURED, errors: Path | str = ERRORS) -> None:
     """Add a finished and evaluated run to the runs of record: its row, and its error on each test image.
 
     Raises:
-        FileNotFoundError: it is not finished or not evaluated.
-        ValueError: an error is not finite or too large to be kept; nothing is recorded then.
+        FileNotFoundError: the run is not finished or not evaluated.
+        ValueError: an error is not finite or too large to be stored; nothing is recorded then.
     """
-    row = row_of(run)
-    stored = _packed({**read_errors(errors), (row["data"], row["config"]): p1_errors(run)})
+    row = read_run(run)
+    stored = _pack({**read_errors(errors), (row["data"], row["config"]): measure_errors(run)})
     append_measured(row, measured)
     _write(stored, errors)
 
 
-def p1_errors(run: Path | str) -> NDArray[np.float64]:
-    """Mean error (n,) over the joints of each test image, mm, under protocol P1."""
+def measure_errors(run: Path | str) -> NDArray[np.float64]:
+    """Return each test image's error (n,), mm: the mean over joints under protocol P1."""
     found = load_predictions(Path(run) / "predictions.npz")
     return endpoint_error(found.pose_mm, found.joints_mm).mean(1)
 
@@ -46,19 +46,20 @@ def read_errors(path: Path | str = ERRORS) -> dict[Key, NDArray[np.float64]]:
     if not Path(path).exists():
         return {}
     with np.load(path) as file:
-        return {tuple(name.split("-")): file[name] * UNIT_MM for name in file.files}
+        keys = (name.partition("-") for name in file.files)
+        return {(data, config): file[f"{data}-{config}"] * UNIT_MM for data, _, config in keys}
 
 
 def write_errors(errors: dict[Key, NDArray], path: Path | str = ERRORS) -> None:
-    """Write the errors of all runs of record, whole or not at all.
+    """Write the errors of all runs of record atomically.
 
     Raises:
-        ValueError: one is not finite, negative, or of more than 655 mm.
+        ValueError: an error is not finite, negative, or larger than 655 mm.
     """
-    _write(_packed(errors), path)
+    _write(_pack(errors), path)
 
 
-def _packed(errors: dict[Key, NDArray]) -> dict[str, NDArray[np.uint16]]:
+def _pack(errors: dict[Key, NDArray]) -> dict[str, NDArray[np.uint16]]:
     stored = {}
     for key, values in errors.items():
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > _LARGEST_MM:
@@ -67,7 +68,7 @@ def _packed(errors: dict[Key, NDArray]) -> dict[str, NDArray[np.uint16]]:
     return dict(sorted(stored.items()))
 
 
-def _write(stored: dict[str, NDArray[np.uint16]], path: Path | str) -> None:
+def _write(stored: dict[str, Any], path: Path | str) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.savez_compressed(file, **stored)

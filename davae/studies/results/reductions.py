@@ -1,26 +1,25 @@
-"""What our ratios of loss weights are under other reductions (paper 4.3 gives ratios and no reductions).
+"""What our ratios of loss weights are under other reductions; paper 4.3 gives ratios but no reductions.
 
-A weight times a term must stay what it is, so a weight grows by what its term is divided by. Ours are sums at
-the paper's sizes: 63 coordinates of joints, 2025 points, 3 x 256 x 256 values of the picture, every
-dimension of a block of z (see `davae.losses.REDUCTIONS`).
+The product of a weight and its term must stay the same, so a weight grows by what its term is divided by. Our
+terms are sums at the paper's sizes: 63 joint coordinates, 2025 points, 3 x 256 x 256 image values, all
+dimensions of a block of z (see `davae.losses.REDUCTIONS`).
 """
 
 from davae.config import BLOCKS, ModelConfig
 from davae.losses import CLOUD_ELEMENTS, IMAGE_ELEMENTS
 from synthhand.skeleton import JOINTS
 
-# What a mean divides by, of each term; and the two halves of a reduction's name: of errors, of KL.
-ELEMENTS = {"pose": 3 * JOINTS, "cloud": CLOUD_ELEMENTS, "image": IMAGE_ELEMENTS}
-REDUCTIONS = ("sum/sum", "mean/mean", "mean/sum")
+ELEMENTS = {"pose": 3 * JOINTS, "cloud": CLOUD_ELEMENTS, "image": IMAGE_ELEMENTS}  # a mean divides by these
+REDUCTIONS = ("sum/sum", "mean/mean", "mean/sum")  # of errors / of the KL
 
 
-def beta_ratio(ours: float, reduction: str, block: str = "pose") -> float:
-    """Return beta / alpha_image as it would read under another reduction.
+def convert_beta_ratio(ours: float, reduction: str, block: str = "pose") -> float:
+    """Return the beta / alpha_image under another reduction that equals our ratio.
 
     Args:
-        ours: the ratio under ours.
+        ours: the ratio under our reductions.
         reduction: "sum/sum" (ours), "mean/mean" or "mean/sum": how errors and how the KL are reduced.
-        block: whose KL; blocks have different numbers of dimensions.
+        block: the block of z; blocks have different numbers of dimensions.
 
     Raises:
         ValueError: no such reduction or block.
@@ -32,8 +31,8 @@ def beta_ratio(ours: float, reduction: str, block: str = "pose") -> float:
     return ours * dimensions / (ELEMENTS["image"] if errors == "mean" else 1)
 
 
-def alpha_ratio(ours: float, reduction: str, term: str) -> float:
-    """Return alpha_term / alpha_image as it would read under another reduction; see `beta_ratio`.
+def convert_alpha_ratio(ours: float, reduction: str, term: str) -> float:
+    """Return the alpha_term / alpha_image under another reduction that equals our ratio.
 
     Raises:
         ValueError: no such reduction or term.

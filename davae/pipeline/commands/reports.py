@@ -1,0 +1,122 @@
+"""Commands that produce the reproduction's results: all stages, notebooks, verdicts, sizes."""
+
+from pathlib import Path
+
+from davae.config.schema import InputMask
+from davae.pipeline.notebooks import CELL_TIMEOUT_S
+from davae.pipeline.options import Dataset, Model, Preset, Rig
+
+
+def notebooks(
+    preset: Preset,
+    out: Path,
+    seed: int = 0,
+    model: Model = "da",
+    dataset: Dataset = "synthhand",
+    root: str = "",
+    rig: Rig = "sk",
+    mask: InputMask | None = None,
+    only: str = "",
+    weights: str = "",
+    home: str = "",
+    timeout_s: int = CELL_TIMEOUT_S,
+) -> None:
+    """Execute the notebooks with papermill, after making the data and the run that they need.
+
+    Failures are reported at the end; other notebooks continue. The exit status is 1 if one failed.
+
+    Args:
+        preset: Size and schedule.
+        out: Folder of the executed copies.
+        seed: Training seed.
+        model: da: da-VAE. na: na-VAE, without attention. se: squeeze-excitation instead of selective kernels.
+        dataset: SynthHand, which is rendered, or a dataset on disk.
+        root: Folder of a dataset other than SynthHand.
+        rig: For STB only. sk: colour pictures with a cloud. bb: stereo pictures.
+        mask: Input of the network, see `train --help`; the default is the preset's.
+        only: Execute only the notebooks with this text in their names.
+        weights: Model that notebook 05 looks at instead of a run, so that nothing is trained: `shipped` for
+            the model that comes with davae, or a file of `pack`. Needs `--only 05`.
+        home: Folder that holds data and outputs; the default is the clone.
+        timeout_s: Time limit of one cell, seconds; 0 for none, since sweeps in 03 and 04 can take hours.
+    """
+    from davae.pipeline.notebooks import execute, select
+    from davae.pipeline.workspace import Workspace
+
+    space = Workspace.of(
+        preset,
+        seed=seed,
+        model=model,
+        dataset=dataset,
+        root=root,
+        rig=rig,
+        mask=mask or "",
+        home=home,
+        weights=weights,
+    )
+    parameters = space.notebook_parameters
+    select(out, parameters, only=only, timeout_s=timeout_s)  # refuse wrong requests before any training
+    if not weights:
+        space.ensure_trained()
+    for path in execute(out, parameters, only=only, timeout_s=timeout_s):
+        print(path)
+
+
+def reproduce(
+    preset: Preset = "laptop",
+    seed: int = 0,
+    model: Model = "da",
+    dataset: Dataset = "synthhand",
+    root: str = "",
+    rig: Rig = "sk",
+    mask: InputMask | None = None,
+    home: str = "",
+) -> None:
+    """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
+
+    Args:
+        preset: smoke for a first look (minutes), laptop for results (40 minutes on two idle cores with bf16).
+        seed: Training seed.
+        model: da: da-VAE. na: na-VAE, without attention. se: squeeze-excitation instead of selective kernels.
+        dataset: SynthHand, which is rendered, or a dataset on disk.
+        root: Folder of a dataset other than SynthHand.
+        rig: For STB only. sk: colour pictures with a cloud. bb: stereo pictures.
+        mask: Input of the network, see `train --help`; the default is the preset's.
+        home: Folder that holds data and outputs; the default is the clone.
+    """
+    from davae.pipeline.reproduction import reproduce as run_all_stages
+    from davae.pipeline.workspace import Workspace
+
+    space = Workspace.of(
+        preset, seed=seed, model=model, dataset=dataset, root=root, rig=rig, mask=mask or "", home=home
+    )
+    print(run_all_stages(space))
+
+
+def findings(out: Path = Path("docs/figures")) -> None:
+    """Judge the paper's claims by the committed runs of record and draw Figs. 2 and 3; trains nothing.
+
+    Args:
+        out: Folder for the figures.
+    """
+    from davae.studies.findings import format_report
+    from davae.studies.record_figures import draw
+    from davae.studies.records import read_records
+
+    records = read_records()
+    print(format_report(records))
+    for path in draw(records, out):
+        print(path)
+
+
+def summary(preset: Preset = "paper", model: Model = "da") -> None:
+    """Print parameters and FLOPs of each part of the network.
+
+    Args:
+        preset: Size of the network.
+        model: da: da-VAE. na: na-VAE, without attention. se: squeeze-excitation instead of selective kernels.
+    """
+    from davae.config.settings import experiment
+    from davae.evaluation.summary import format_summary, summarise
+
+    print(format_summary(summarise(experiment(preset, model=model).model)))
