@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import freihand_fixture
 import numpy as np
@@ -20,8 +21,10 @@ from davae.data import doctor, layout
 from davae.data.doctor import files, labels
 from davae.data.doctor.findings import Check, Finding, by_share, format_checks
 from davae.data.prepared import PreparedSplit, prepare
+from davae.data.readers import DATASETS
 from davae.figures import check_sheet
 from davae.pipeline import cli
+from synthhand.dataset.forms import FORMS
 from synthhand.dataset.writer import write_dataset as render_dataset
 from synthhand.formats import rhd, stb
 from synthhand.formats.stb_cameras import K_DEPTH, encode_depth
@@ -444,11 +447,11 @@ def test_a_folder_near_the_one_meant_leads_to_it(trees, tmp_path, monkeypatch, d
         assert not diagnosis.usable and "missing split" not in text
         assert "a part of" in text and "did you mean --root data/set?" in text
     _, text = examine(dataset, Path("data"))
-    assert "in a folder of its own" in text and "did you mean --root data/set?" in text
+    assert "in a subfolder" in text and "did you mean --root data/set?" in text
     for asked in {"rhd", "stb", "freihand"} - {dataset, "rhd" if dataset == "synthhand" else ""}:
         diagnosis, text = examine(asked, Path("data/set"))
-        name = layout.NAMES[dataset]
-        assert not diagnosis.usable and f"looks like {name}, not like {layout.NAMES[asked]}" in text
+        name = DATASETS[dataset].title
+        assert not diagnosis.usable and f"looks like {name}, not like {DATASETS[asked].title}" in text
         assert f"say --dataset {dataset}" in text
         _, text = examine(asked, Path("data/set") / inside.get(dataset, ("training",))[0])
         assert f"a part of {name}" in text and f"did you mean --dataset {dataset} --root data/set?" in text
@@ -463,10 +466,10 @@ def test_what_is_no_dataset_is_told_by_check_data_and_prepare_in_the_same_words(
     Path("download/RHD_published_v2.zip").write_bytes(b"PK")
     shutil.copytree(trees("stb"), "STB")
     for root, words in (
-        ("arrays", "arrays written by `prepare`, no dataset; `train --data` and its like take them"),
-        ("RHD.zip", "a file, where the folder of RHD is wanted; unpack RHD.zip and give the folder that"),
+        ("arrays", "arrays written by `prepare`, no dataset; give them to `train --data`"),
+        ("RHD.zip", "a file, expected the folder of RHD; unpack RHD.zip and give the resulting folder"),
         ("RHD", "no such folder, but its archive is there; unpack RHD.zip"),
-        ("download", "nothing of RHD but an archive is in it; unpack download/RHD_published_v2.zip"),
+        ("download", "holds an archive but nothing of RHD; unpack download/RHD_published_v2.zip"),
         ("STB", "looks like STB, not like RHD; say --dataset stb"),
         ("STB/labels", "a part of STB; did you mean --dataset stb --root STB?"),
     ):
@@ -633,18 +636,25 @@ def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path, trees, monkey
         return exists(path, **options)
 
     monkeypatch.setattr(Path, "exists", guarded)
-    assert "did you mean --root" in layout.misplaced("rhd", tmp_path)[1]
+    assert "did you mean --root" in layout.diagnose_root("rhd", tmp_path)[1]
 
 
 def test_a_folder_of_two_datasets_is_either(tmp_path, trees):
     for dataset in ("rhd", "freihand"):
         shutil.copytree(trees(dataset), tmp_path / "both", dirs_exist_ok=True)
-    assert layout.misplaced("rhd", tmp_path / "both") is None
-    assert layout.misplaced("freihand", tmp_path / "both") is None
+    assert layout.diagnose_root("rhd", tmp_path / "both") is None
+    assert layout.diagnose_root("freihand", tmp_path / "both") is None
 
 
 def test_a_set_rendered_as_another_is_published_is_called_that(tmp_path, trees):
     shutil.copytree(trees("rhd"), tmp_path / "set")
     (tmp_path / "set" / layout.MANIFEST).write_text(json.dumps({"form": "rhd"}))
     assert layout.recognise(tmp_path / "set") == "rhd"
-    assert "looks like RHD, not like STB" in layout.misplaced("stb", tmp_path / "set")[0]
+    assert "looks like RHD, not like STB" in layout.diagnose_root("stb", tmp_path / "set")[0]
+    diagnosis, text = examine("synthhand", tmp_path / "set")
+    assert not diagnosis.usable and "rendered in the form of rhd, which has no folder 'validation'" in text
+    assert "say --dataset rhd" in text
+
+
+def test_every_list_of_datasets_names_the_same():
+    assert list(DATASETS) == list(doctor.OPEN) == list(get_args(cli.Dataset)) == list(FORMS)

@@ -27,7 +27,7 @@ from davae.data.doctor.open_stb import open_stb
 from davae.data.doctor.parts import Part
 from davae.data.doctor.sampling import Measured, choose, measure
 from davae.data.doctor.sights import Sight, choose_sights, see
-from davae.data.layout import misplaced
+from davae.data.layout import diagnose_root
 from davae.data.readers import check_dataset
 
 __all__ = ["Check", "Diagnosis", "Finding", "Sight", "examine", "sights"]
@@ -80,7 +80,7 @@ def examine(
     """Check a dataset on disk.
 
     Args:
-        dataset: a name in `davae.data.readers.READERS`.
+        dataset: a name in `davae.data.readers.DATASETS`.
         root: its folder.
         full: decode every picture instead of a seeded sample.
         seed: of that sample.
@@ -92,7 +92,7 @@ def examine(
     """
     check_dataset(dataset)
     root = Path(root)
-    wrong = misplaced(dataset, root)
+    wrong = diagnose_root(dataset, root)
     if not root.is_dir():
         what, advice = wrong or ("no such folder", f"give the folder that {dataset} was unpacked to")
         raise FileNotFoundError(f"{root}: {what}; {advice}")

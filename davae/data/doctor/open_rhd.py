@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from davae.data.doctor.findings import Finding
 from davae.data.doctor.opening import AS_PUBLISHED, PART_OF_IT, Opened, missing, unreadable, views
 from davae.data.doctor.parts import Hands, Part, Pictures
-from synthhand.dataset.writer import MANIFEST
+from davae.data.layout import rendered_form
+from synthhand.dataset import MANIFEST
 from synthhand.formats import rhd
 from synthhand.formats.pictures import read_picture
 from synthhand.formats.record import HandRecord
@@ -35,6 +36,11 @@ def open_rhd(root: Path) -> Opened:
 def open_synthhand(root: Path) -> Opened:
     """Open the folders of a SynthHand, which says itself how many samples it should have."""
     path = root / MANIFEST
+    form = rendered_form(root)
+    if form not in ("", "synthhand"):
+        what = f"rendered in the form of {form}, which has no folder '{rhd.FOLDERS['val']}' and no factors"
+        advice = f"say --dataset {form}, or render the set again without --as {form}"
+        return [], [Finding("ERROR", str(path), what, advice=advice)]
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         due = {folder: int(manifest[split]) for split, folder in rhd.FOLDERS.items()}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from davae.data.doctor.findings import Finding
 from davae.data.doctor.parts import Part
-from davae.data.readers import READERS, Reader
+from davae.data.readers import DATASETS, Reader
 
 Opened = tuple[list[Part], list[Finding]]  # what can be read, and a finding for each part that cannot
 
@@ -26,7 +26,7 @@ def views(dataset: str, root: Path, splits: Iterable[str], **options: str) -> di
     found = {}
     for split in splits:
         try:
-            reader = READERS[dataset](root, split, **options)
+            reader = DATASETS[dataset].reader(root, split, **options)
         except (ValueError, OSError):
             continue
         found |= {int(sample): (reader, index) for index, sample in enumerate(reader.ids)}
