@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from synthhand.storage import allocate, naming_a_full_disk
 
 
-def create_array(path: Path, shape: Sequence[int], dtype: str) -> NDArray[Any]:
+def create_array(path: Path, shape: Sequence[int], dtype: str) -> np.memmap:
     """Create an array file with all of its room on disk, and map it for writing.
 
     Raises:

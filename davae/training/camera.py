@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from davae.config import CameraConfig, TrainConfig, camera_schedule
-from davae.data.augment import augment, held_on, load_batch
+from davae.data.augment import augment, hold_on_gpu, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.networks import DaVAE
 from davae.networks.camera import CameraHead, Placement
@@ -141,7 +141,7 @@ class CameraTrainer(ResumableTrainer):
         device: torch.device,
     ):
         self.config, self.split, self.validation = config, split, validation
-        self.samples = held_on(split, device)
+        self.samples = hold_on_gpu(split, device)
         self.trunk = model.encoder.trunk.to(device, memory_format=torch.channels_last).eval()
         torch.manual_seed(config.train.seed)
         super().__init__(CameraHead(config), config.train, run, device)

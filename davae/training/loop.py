@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from davae.config import Config
-from davae.data.augment import augment, centre, held_on, load_batch
+from davae.data.augment import augment, centre, hold_on_gpu, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.losses import Objective, objective
 from davae.networks import DaVAE
@@ -114,7 +114,7 @@ class Trainer(ResumableTrainer):
         first_weights: dict[str, Tensor] | None = None,
     ):
         self.config, self.split, self.validation = config, split, validation
-        self.samples = held_on(split, device)
+        self.samples = hold_on_gpu(split, device)
         torch.manual_seed(config.train.seed)
         model = DaVAE(config.model)
         if first_weights is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from davae.config import MaskConfig
-from davae.data.augment import augment, centre, held_on, load_batch
+from davae.data.augment import augment, centre, hold_on_gpu, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.networks import HandMaskNet
 from davae.networks.handmask import enlarge
@@ -143,7 +143,7 @@ class MaskTrainer(ResumableTrainer):
         device: torch.device,
     ):
         self.config, self.split, self.validation = config, split, validation
-        self.samples = held_on(split, device)
+        self.samples = hold_on_gpu(split, device)
         torch.manual_seed(config.train.seed)
         super().__init__(HandMaskNet(config), config.train, run, device)
 
