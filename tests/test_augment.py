@@ -17,9 +17,9 @@ from davae.data.augment import (
     RawBatch,
     announce,
     augment,
-    blurred,
+    blur,
     centre,
-    held_on,
+    hold_on_gpu,
     load_batch,
     turn_and_zoom,
 )
@@ -248,7 +248,7 @@ def test_batches_come_in_the_order_asked_for(tmp_path):
 def test_a_split_is_held_on_a_gpu_that_has_plenty_of_memory(tmp_path, monkeypatch):
     root = write_dataset(tmp_path / "data", 4, 1, 1)
     split = PreparedSplit.open(prepare("synthhand", root, tmp_path / "out", CONFIG, progress=False), "train")
-    assert held_on(split, torch.device("cpu")) is split
+    assert hold_on_gpu(split, torch.device("cpu")) is split
 
     def read_here(split, indices, device):  # there is no GPU to send it to
         return load_batch(split, indices)
@@ -257,7 +257,7 @@ def test_a_split_is_held_on_a_gpu_that_has_plenty_of_memory(tmp_path, monkeypatc
     needed = sum(array.nbytes for name in RawBatch._fields if (array := getattr(split, name)) is not None)
     for free, held in ((10 * needed, False), (10 * needed + 10, True)):
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda device, free=free: (free, free))
-        found = held_on(split, torch.device("cuda"))
+        found = hold_on_gpu(split, torch.device("cuda"))
         assert isinstance(found, RawBatch) == held and (held or found is split)
     order = np.array([3, 0, 2, 0])
     for ours, theirs in zip(load_batch(found, order), load_batch(split, order), strict=True):
@@ -330,7 +330,7 @@ def test_only_what_is_asked_for_is_drawn():
 def test_blur_is_scipys_gaussian():
     images = torch.rand(4, 3, 24, 32)
     spread = torch.tensor([0.0, 0.7, 1.5, 2.5])
-    found = blurred(images, spread, reach=8).numpy()
+    found = blur(images, spread, reach=8).numpy()
     for row, sigma in enumerate(spread.tolist()):
         expected = gaussian_filter(images[row].numpy(), (0, sigma, sigma), mode="nearest", radius=8)
         np.testing.assert_allclose(found[row], expected if sigma else images[row], atol=2e-6)

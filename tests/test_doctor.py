@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import freihand_fixture
 import numpy as np
@@ -18,10 +19,12 @@ from rhd_fixture import open_hand_mm, random_scene, write_dataset, write_split
 from davae.config import DataConfig
 from davae.data import doctor, layout
 from davae.data.doctor import files, labels
-from davae.data.doctor.findings import Check, Finding, by_share, format_checks
+from davae.data.doctor.findings import Check, Finding, format_checks, judge_share
 from davae.data.prepared import PreparedSplit, prepare
+from davae.data.readers import DATASETS
 from davae.figures import check_sheet
 from davae.pipeline import cli
+from synthhand.dataset.forms import FORMS
 from synthhand.dataset.writer import write_dataset as render_dataset
 from synthhand.formats import rhd, stb
 from synthhand.formats.stb_cameras import K_DEPTH, encode_depth
@@ -127,7 +130,7 @@ def test_a_rendered_set_in_the_name_of_rhd_is_clean(trees):
     assert diagnosis.usable and "6 of 41,258; 1; 2 of 2,728" in text
 
 
-def test_everything_is_looked_at_in_a_healthy_set(trees):
+def test_everything_is_checked_in_a_healthy_set(trees):
     diagnosis, text = examine("rhd", trees("rhd"))
     assert list(verdicts(diagnosis)) == [
         *("layout", "samples", "picture files", "labels", "camera K", "bone lengths", "left or right"),
@@ -135,7 +138,7 @@ def test_everything_is_looked_at_in_a_healthy_set(trees):
     ]
     assert f"{3 * (TRAIN + TEST)} files" in text and f"{TRAIN + TEST} of {TRAIN + TEST}" in text
     by_name = {check.name: check for check in diagnosis.checks}
-    assert by_name["sides by mask"].looked_at == f"{TRAIN + TEST} samples"
+    assert by_name["sides by mask"].checked == f"{TRAIN + TEST} samples"
     assert "median 0.00" in by_name["camera K"].found
 
 
@@ -288,17 +291,22 @@ DAMAGE = [
     ("rhd", moved_centre, "camera K", [WRONG_K, "principal point disagree", "and 11 more"]),
     ("rhd", swapped_hands, "sides by mask", ["left and right look swapped", "anno_training.pickle"]),
     ("rhd", swapped_hands, "left or right", ["hands labelled left bend as right hands do"]),
-    ("rhd", millimetres, "bone lengths", ["labels are in millimetres where metres are due", "anno_training"]),
+    ("rhd", millimetres, "bone lengths", ["labels are in millimetres, expected metres", "anno_training"]),
     ("rhd", missing_ids, "samples", ["sample ids are missing in the middle", "sample 3", "sample 5"]),
     ("rhd", missing_ids, "picture files", ["images without labels", "color/00003.png", "depth/00005.png"]),
     ("rhd", missing_pictures, "picture files", ["labels without images", "color/00002.png"]),
     ("rhd", foreign_class, "layout", ["anno_training.pickle", "pathlib", "nothing in it was run"]),
-    ("rhd", wrong_size, "picture files", ["wrong image size", "color/00001.png: 160x200", "320x320 are due"]),
+    (
+        "rhd",
+        wrong_size,
+        "picture files",
+        ["wrong image size", "color/00001.png: 160x200", "expected 320x320"],
+    ),
     ("rhd", all_resized, "picture files", ["wrong image size", "use the pictures as published"]),
     ("rhd", not_a_number, "labels", ["labels hold NaN", "sample 4"]),
     ("rhd", absent_field, "labels", ["lack a field", "sample 4"]),
     ("rhd", other_pixels, "camera K", ["contradict each other", "sample 1, right hand"]),
-    ("stb", stb_metres, "bone lengths", ["labels are in metres where millimetres are due", "_SK.mat"]),
+    ("stb", stb_metres, "bone lengths", ["labels are in metres, expected millimetres", "_SK.mat"]),
     ("stb", stb_mirrored, "left or right", ["labels/*_SK.mat: left and right look swapped"]),
     ("stb", stb_swapped_depth, "depth", [SWAPPED_DEPTH, "B1Counting/SK_depth_0.png"]),
     ("stb", stb_empty_mat, "layout", ["labels/B3Random_SK.mat: empty"]),
@@ -306,7 +314,7 @@ DAMAGE = [
     ("freihand", freihand_longer_focal, "camera K", ["wrong K", "training_K.json", "frame"]),
     ("freihand", freihand_shorter_focal, "masks", ["wrong K", "training_K.json", "focal length about 2"]),
     ("freihand", freihand_moved_centre, "masks", ["wrong K", "px aside: the principal point disagrees"]),
-    ("freihand", freihand_millimetres, "bone lengths", ["labels are in millimetres where metres are due"]),
+    ("freihand", freihand_millimetres, "bone lengths", ["labels are in millimetres, expected metres"]),
     ("freihand", freihand_missing_pictures, "picture files", ["rgb/00000023.jpg", "mask/00000003.jpg"]),
     ("freihand", freihand_damaged_cameras, "layout", ["training_K.json: damaged"]),
     ("freihand", freihand_truncated, "picture files", ["truncated", "evaluation/rgb/00000001.jpg"]),
@@ -382,13 +390,13 @@ def test_samples_that_cannot_be_used_are_listed_by_rule_and_are_no_error(tmp_pat
     assert "1 with an empty mask" in use.found
 
 
-def test_a_hand_without_a_visible_joint_is_found_though_it_was_not_looked_at(trees, tmp_path, monkeypatch):
+def test_a_hand_without_a_visible_joint_is_found_though_it_was_not_decoded(trees, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "SAMPLE", 2)
     root = shutil.copytree(trees("rhd"), tmp_path / "rhd")
     hidden = np.float32([1, 1, 0])
     edit_rhd(root, lambda i, a: a | {"uv_vis": a["uv_vis"] * hidden} if i in (1, 5) else a)
     diagnosis, text = examine("rhd", root)
-    assert diagnosis.checks[-1].looked_at == f"2 of {TRAIN + TEST}"
+    assert diagnosis.checks[-1].checked == f"2 of {TRAIN + TEST}"
     assert "sample 1: training/color/00001.png" in text and "sample 5: training/color/00005.png" in text
 
 
@@ -402,12 +410,12 @@ def test_full_decodes_what_a_sample_misses(fresh, monkeypatch):
     for seed in range(20):
         monkeypatch.setattr(doctor, "SAMPLE", 3)
         diagnosis, _ = examine("rhd", root, seed=seed)
-        chosen[seed] = [(look.part.name, look.sample) for look in diagnosis.looks]
+        chosen[seed] = [(m.part.name, m.sample) for m in diagnosis.measured]
         if ("training", 7) not in chosen[seed]:
             break
     assert diagnosis.usable and {part for part, _ in chosen[seed]} == {"training", "evaluation"}
     again, _ = examine("rhd", root, seed=seed)
-    assert [(look.part.name, look.sample) for look in again.looks] == chosen[seed]
+    assert [(m.part.name, m.sample) for m in again.measured] == chosen[seed]
     diagnosis, text = examine("rhd", root, full=True)
     assert not diagnosis.usable and "color/00007.png: cannot be decoded" in text
 
@@ -444,11 +452,11 @@ def test_a_folder_near_the_one_meant_leads_to_it(trees, tmp_path, monkeypatch, d
         assert not diagnosis.usable and "missing split" not in text
         assert "a part of" in text and "did you mean --root data/set?" in text
     _, text = examine(dataset, Path("data"))
-    assert "in a folder of its own" in text and "did you mean --root data/set?" in text
+    assert "in a subfolder" in text and "did you mean --root data/set?" in text
     for asked in {"rhd", "stb", "freihand"} - {dataset, "rhd" if dataset == "synthhand" else ""}:
         diagnosis, text = examine(asked, Path("data/set"))
-        name = layout.NAMES[dataset]
-        assert not diagnosis.usable and f"looks like {name}, not like {layout.NAMES[asked]}" in text
+        name = DATASETS[dataset].title
+        assert not diagnosis.usable and f"looks like {name}, not like {DATASETS[asked].title}" in text
         assert f"say --dataset {dataset}" in text
         _, text = examine(asked, Path("data/set") / inside.get(dataset, ("training",))[0])
         assert f"a part of {name}" in text and f"did you mean --dataset {dataset} --root data/set?" in text
@@ -463,10 +471,10 @@ def test_what_is_no_dataset_is_told_by_check_data_and_prepare_in_the_same_words(
     Path("download/RHD_published_v2.zip").write_bytes(b"PK")
     shutil.copytree(trees("stb"), "STB")
     for root, words in (
-        ("arrays", "arrays written by `prepare`, no dataset; `train --data` and its like take them"),
-        ("RHD.zip", "a file, where the folder of RHD is wanted; unpack RHD.zip and give the folder that"),
+        ("arrays", "arrays written by `prepare`, no dataset; give them to `train --data`"),
+        ("RHD.zip", "a file, expected the folder of RHD; unpack RHD.zip and give the resulting folder"),
         ("RHD", "no such folder, but its archive is there; unpack RHD.zip"),
-        ("download", "nothing of RHD but an archive is in it; unpack download/RHD_published_v2.zip"),
+        ("download", "holds an archive but nothing of RHD; unpack download/RHD_published_v2.zip"),
         ("STB", "looks like STB, not like RHD; say --dataset stb"),
         ("STB/labels", "a part of STB; did you mean --dataset stb --root STB?"),
     ):
@@ -503,9 +511,9 @@ def test_a_camera_is_recovered_from_joints_and_pixels(focal, centre, seed):
     K = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
     fitted, left_over = labels.fit_camera(joints, project(joints, K))
     np.testing.assert_allclose(fitted, [*focal, *centre], rtol=1e-6, atol=1e-6)
-    assert left_over < 1e-6 and labels.camera_difference(K, fitted) == []
+    assert left_over < 1e-6 and labels.compare_camera(K, fitted) == []
     K[0, 2] += 5
-    (words,) = labels.camera_difference(K, fitted)
+    (words,) = labels.compare_camera(K, fitted)
     assert words.startswith("the principal point")
 
 
@@ -530,7 +538,7 @@ def test_a_mirrored_hand_bends_as_the_other_side_does(seed):
     ],
 )
 def test_units_are_told_by_a_finger(median_mm, due, found):
-    assert labels.found_unit(median_mm, due) == found
+    assert labels.guess_unit(median_mm, due) == found
 
 
 def test_ends_and_sizes_of_files_are_read(tmp_path):
@@ -552,14 +560,12 @@ def test_ends_and_sizes_of_files_are_read(tmp_path):
 
 
 def test_gaps_between_numbers():
-    assert files.missing_between(np.array([0, 1, 4])).tolist() == [2, 3]
-    assert (
-        files.missing_between(np.arange(3)).tolist() == files.missing_between(np.zeros(0, int)).tolist() == []
-    )
+    assert files.find_gaps(np.array([0, 1, 4])).tolist() == [2, 3]
+    assert files.find_gaps(np.arange(3)).tolist() == files.find_gaps(np.zeros(0, int)).tolist() == []
 
 
 def test_few_outliers_are_a_warning_and_many_an_error():
-    assert (by_share(1, 100), by_share(2, 100), by_share(1, 8)) == ("warning", "ERROR", "ERROR")
+    assert (judge_share(1, 100), judge_share(2, 100), judge_share(1, 8)) == ("warning", "ERROR", "ERROR")
 
 
 def test_what_occurs_in_many_places_is_said_once():
@@ -585,10 +591,10 @@ def test_the_sheet_shows_the_worst_first_and_every_split(fresh):
     root = fresh("rhd")
     longer_focal(root)
     diagnosis, _ = examine("rhd", root)
-    shown = doctor.sights(diagnosis, count=7)
+    shown = doctor.make_tiles(diagnosis, number=7)
     assert len(shown) == 7 and shown[0].title.startswith("training/00002")
-    assert "px" in shown[0].title and not any("px" in sight.title for sight in shown[1:])
-    assert {sight.title.split("/")[0] for sight in shown} == {"training", "evaluation"}
+    assert "px" in shown[0].title and not any("px" in tile.title for tile in shown[1:])
+    assert {tile.title.split("/")[0] for tile in shown} == {"training", "evaluation"}
     assert np.abs(shown[0].projected_px - shown[0].uv_px).max() > 5
     figure = check_sheet(shown)
     pictures = [ax for ax in figure.axes if ax.images]
@@ -599,7 +605,7 @@ def test_the_sheet_shows_the_worst_first_and_every_split(fresh):
 
 def test_measured_points_stand_in_for_a_mask(trees):
     diagnosis, _ = examine("stb", trees("stb"))
-    masks = {sight.title.split("/")[1].rpartition("_")[0]: sight.mask for sight in doctor.sights(diagnosis)}
+    masks = {tile.title.split("/")[1].rpartition("_")[0]: tile.mask for tile in doctor.make_tiles(diagnosis)}
     assert masks["SK_color"].sum() > 500 and masks["BB_left"] is None
 
 
@@ -633,18 +639,25 @@ def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path, trees, monkey
         return exists(path, **options)
 
     monkeypatch.setattr(Path, "exists", guarded)
-    assert "did you mean --root" in layout.misplaced("rhd", tmp_path)[1]
+    assert "did you mean --root" in layout.diagnose_root("rhd", tmp_path)[1]
 
 
 def test_a_folder_of_two_datasets_is_either(tmp_path, trees):
     for dataset in ("rhd", "freihand"):
         shutil.copytree(trees(dataset), tmp_path / "both", dirs_exist_ok=True)
-    assert layout.misplaced("rhd", tmp_path / "both") is None
-    assert layout.misplaced("freihand", tmp_path / "both") is None
+    assert layout.diagnose_root("rhd", tmp_path / "both") is None
+    assert layout.diagnose_root("freihand", tmp_path / "both") is None
 
 
 def test_a_set_rendered_as_another_is_published_is_called_that(tmp_path, trees):
     shutil.copytree(trees("rhd"), tmp_path / "set")
     (tmp_path / "set" / layout.MANIFEST).write_text(json.dumps({"form": "rhd"}))
     assert layout.recognise(tmp_path / "set") == "rhd"
-    assert "looks like RHD, not like STB" in layout.misplaced("stb", tmp_path / "set")[0]
+    assert "looks like RHD, not like STB" in layout.diagnose_root("stb", tmp_path / "set")[0]
+    diagnosis, text = examine("synthhand", tmp_path / "set")
+    assert not diagnosis.usable and "rendered in the form of rhd, which has no folder 'validation'" in text
+    assert "say --dataset rhd" in text
+
+
+def test_every_list_of_datasets_names_the_same():
+    assert list(DATASETS) == list(doctor.OPEN) == list(get_args(cli.Dataset)) == list(FORMS)

@@ -588,6 +588,9 @@ def test_opening_checks_the_files_against_the_manifest(tmp_path):
     np.save(out / "train" / "joints.npy", np.zeros((3, 21, 3), np.float32))
     with pytest.raises(ValueError, match=r"joints\.npy: holds float32 of shape \[3, 21, 3\].*\[2, 21, 3\]"):
         PreparedSplit.open(out, "train")
+    with pytest.raises(ValueError, match=r"joints\.npy: holds .*prepare again"):
+        verify(out)
+    np.save(out / "train" / "joints.npy", np.zeros((2, 21, 3), np.float32))
     with pytest.raises(ValueError, match=r"joints\.npy: changed since"):
         verify(out)
     (out / "val" / "images.npy").write_bytes(b"")

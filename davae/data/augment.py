@@ -1,10 +1,10 @@
 """Training batches: in-plane rotation and zoom of image, joints and cloud together (paper 4.2).
 
-All samples of a batch are turned at once on the device, with one resampling of the stored crop, or two where
-the target stays put; its margin is wide enough that nothing beyond it is needed, unless crops are shifted.
-Rotation follows view normalisation: only then is turning the picture about the crop's centre the same as
-turning the hand about the optical axis. Zoom, shift and blur act on the image alone, since poses are relative
-to the root and normalised by a bone.
+All samples of a batch are rotated at once on the device. Each stored crop is resampled once, or twice under
+`DataConfig.steady_target`; its margin is wide enough for every angle and scale, unless crops are shifted.
+Samples are view-normalised before: only then does rotating the picture about the crop's centre equal rotating
+the hand about the optical axis. Zoom, shift and blur change the image alone, since poses are relative to the
+root and normalised by a bone.
 """
 
 import math
@@ -23,7 +23,7 @@ from davae.networks.handmask import over_grey
 
 
 class RawBatch(NamedTuple):
-    """Samples as they are stored, on the device; s is the stored side, p the stored points."""
+    """Samples as they are stored, on a device; s is the side of stored crops, p the number of points."""
 
     images: Tensor  # (b, s, s, 3) uint8
     masks: Tensor  # (b, s, s) uint8
@@ -32,36 +32,34 @@ class RawBatch(NamedTuple):
     has_cloud: Tensor  # (b,) bool
     has_mask: Tensor  # (b,) bool
     scale_mm: Tensor  # (b,)
-    predicted_masks: Tensor | None = None  # (b, s, s) uint8, soft; None where none were predicted
+    predicted_masks: Tensor | None = None  # (b, s, s) uint8, soft; None if none were predicted
 
 
 class Batch(NamedTuple):
-    """What a network is trained on.
+    """Input and targets of a network.
 
-    `DataConfig.mask` says what the input is: "none", the crop as photographed; "truth" or "network", the hand
-    over mid-grey, by the true or the predicted mask. The target is the hand by its true mask; a sample that
-    has none is masked by the predicted one under "network", and not at all else.
+    The input follows `DataConfig.mask`. "none" gives the crop as photographed, "truth" and "network" give the
+    hand over mid-grey by its true or its predicted mask. The target is the hand over mid-grey by its true
+    mask. A sample without a true mask takes the predicted one under "network", and is not masked otherwise.
     """
 
     image: Tensor  # (b, 3, h, w) in [0, 1], the network's input
     target: Tensor  # (b, 3, h, w), the hand over mid-grey: what the image decoder should return
-    mask: Tensor  # (b, 1, h, w) in [0, 1], that of the target
+    mask: Tensor  # (b, 1, h, w) in [0, 1], the target's
     joints: Tensor  # (b, 21, 3) normalised
-    cloud: Tensor  # (b, p, 3) normalised; zeros where has_cloud is False
+    cloud: Tensor  # (b, p, 3) normalised; zeros if has_cloud is False
     has_cloud: Tensor  # (b,) bool
     has_mask: Tensor  # (b,) bool
-    scale_mm: Tensor  # (b,) reference bone, which turns normalised lengths into mm
-    root: Tensor | None = (
-        None  # (b, 2) where it is, right and down of the crop's middle, in sides of the crop
-    )
-    zoom: Tensor | None = None  # (b,) size of the hand over that in the test crop
+    scale_mm: Tensor  # (b,) length of the reference bone, the unit of normalised lengths
+    root: Tensor | None = None  # (b, 2) its offset from the crop's middle, right and down, in crop sides
+    zoom: Tensor | None = None  # (b,) size of the hand relative to the test crop
 
 
-def held_on(split: PreparedSplit, device: torch.device) -> PreparedSplit | RawBatch:
-    """Return all samples as they are stored in a GPU's memory, where that is plenty; else the split itself.
+def hold_on_gpu(split: PreparedSplit, device: torch.device) -> PreparedSplit | RawBatch:
+    """Copy all samples to a GPU if they take less than a tenth of its free memory; else return the split.
 
-    Reading and sending a batch takes longer than a step does there. A tenth of what is free is plenty: that
-    leaves room for the step, and for other runs beside this one.
+    On a GPU, reading and sending a batch takes longer than a training step. Nine tenths remain for the step
+    and for other runs.
     """
     if device.type != "cuda":
         return split
@@ -75,14 +73,13 @@ def load_batch(
 ) -> RawBatch:
     """Read samples `indices` (b,) of a prepared split, in that order, onto `device`.
 
-    From a split that is `held_on` a GPU they are taken there. Else rows are read from disk in ascending
-    order, whatever order is asked for, and announced to the system before: left to guess, it reads several
-    times as much.
+    Samples that `hold_on_gpu` copied are taken from there. Otherwise rows are read from disk in ascending
+    order, and announced to the operating system, whose own read-ahead would read several times as much.
     """
     indices = np.asarray(indices)
     if isinstance(split, RawBatch):
         chosen = torch.from_numpy(indices).to(split.images.device)
-        return RawBatch(*(None if held is None else held[chosen].to(device) for held in split))
+        return RawBatch._make(None if held is None else held[chosen].to(device) for held in split)
     ascending = np.argsort(indices, kind="stable")
     restore = np.argsort(ascending)
     for name in RawBatch._fields:
@@ -93,19 +90,19 @@ def load_batch(
             return None
         return torch.from_numpy(np.asarray(array)[indices[ascending]][restore]).to(device)
 
-    return RawBatch(*(rows(getattr(split, name)) for name in RawBatch._fields))
+    return RawBatch._make(rows(getattr(split, name)) for name in RawBatch._fields)
 
 
 def announce(array: np.ndarray | None, rows: np.ndarray) -> None:
-    """Let the system fetch `rows` (k,) of an array (n, ...) mapped from disk, and nothing around them.
+    """Hint to the operating system to fetch `rows` (k,) of an array (n, ...) mapped from disk, and no others.
 
-    Only a hint: what is read later is the same. None, and arrays that lie in memory, are left alone.
+    The hint does not change what is read. None and arrays in memory are ignored.
     """
     mapping = getattr(array, "_mmap", None)
-    if mapping is None or not hasattr(mmap, "MADV_WILLNEED"):  # not mapped; not on Windows
+    if not isinstance(array, np.memmap) or mapping is None or not hasattr(mmap, "MADV_WILLNEED"):  # Windows
         return
     size = array[:1].nbytes
-    if size < mmap.PAGESIZE:  # many rows share a page, and all of them may as well be read
+    if size < mmap.PAGESIZE:  # rows share pages, so read-ahead does no harm
         return
     mapping.madvise(mmap.MADV_RANDOM)
     offset = array.offset % mmap.ALLOCATIONGRANULARITY
@@ -123,25 +120,23 @@ def augment(
     batch: int | None = None,
     rows: slice = slice(None),
 ) -> Batch:
-    """Turn and zoom a batch at random; draw fresh cloud points.
+    """Rotate and zoom a batch at random, and draw cloud points anew.
 
-    Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as
-    `synthhand.pinhole.rotation_about_z`), a scale of the hand in the image from U[scale_min, scale_max], a
-    shift
-    of it and a blur of the input where those are asked for, and `cloud_points` of the stored points, without
-    repetition as long as there are enough (the stored order is random, so any run of consecutive points is a
-    fair draw).
+    Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as in
+    `synthhand.pinhole.rotation_about_z`), a scale of the hand in the image from U[scale_min, scale_max], and
+    a shift and a blur of the input if `config` has them. `cloud_points` of the stored points are drawn,
+    without repetition if there are enough; they are stored in random order, so consecutive ones will do.
 
     Args:
         raw: the stored samples (b, ...).
-        config: ranges and sizes; must be those the data was prepared with.
-        generator: source of every draw, on the CPU, so that runs on any device see the same batches.
-        batch: size of the batch to draw for, where `raw` is only a share of it; b where nothing is said.
-        rows: which samples of that batch `raw` holds.
+        config: ranges and sizes; the data must have been prepared for them.
+        generator: source of all random numbers, on the CPU, so that batches are equal on every device.
+        batch: size of the whole batch if `raw` is a share of it; the default is b.
+        rows: the samples of that batch that `raw` holds.
 
     Raises:
-        ValueError: the stored crops have no margin for `config`, or there are no predicted masks though it
-            asks for them.
+        ValueError: the stored crops do not have the margin that `config` needs, or predicted masks that it
+            needs are missing.
     """
     b, stored_points = raw.clouds.shape[:2]
     b = b if batch is None else batch
@@ -158,21 +153,20 @@ def augment(
     largest = config.image_px * config.blur
     spread = largest * torch.rand(b, generator=generator)
     spread *= torch.rand(b, generator=generator) < 0.5  # photos are sharp as often as not
-    image = blurred(seen.image, spread[rows].to(seen.image.device), math.ceil(3 * largest))
+    image = blur(seen.image, spread[rows].to(seen.image.device), math.ceil(3 * largest))
     return seen._replace(image=image)
 
 
 def turn_and_zoom(
     raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tensor, shift: Tensor | None = None
 ) -> Batch:
-    """Turn image, joints and cloud by `angle` (b,) radians and scale the image by `scale` (b,).
+    """Rotate image, joints and cloud by `angle` (b,) radians, and scale the image by `scale` (b,).
 
-    Under `DataConfig.steady_target` the target is turned alone: no block of the code is named after where in
-    the crop a hand lies, and so none has to say it.
+    Under `DataConfig.steady_target` the target is rotated but neither scaled nor shifted, so that no block of
+    the code has to hold the hand's place and size in the crop.
 
-    With `shift` (b, 2), in sides of the crop, the picture moves as well, right and down, which joints and
-    cloud do not: they are relative to the root. The stored crop may then end within the picture; beyond it
-    is grey and no hand.
+    `shift` (b, 2), in sides of the crop, moves the picture right and down. Joints and cloud stay, since they
+    are relative to the root. What then lies beyond the stored crop is grey and no hand.
 
     Raises:
         ValueError: as `augment`.
@@ -180,8 +174,8 @@ def turn_and_zoom(
     b, stored = raw.images.shape[:2]
     device = raw.images.device
     _check_margin(stored, config)
-    masks = _masks(raw, config)
-    # Laid out anew as bytes, and only then cast: five times as fast as both at once.
+    masks = _select_masks(raw, config)
+    # Reordering bytes and then casting is five times as fast as both at once.
     layers = torch.empty(b, 3 + len(masks), stored, stored, dtype=torch.uint8, device=device)
     layers[:, :3] = raw.images.permute(0, 3, 1, 2)
     for channel, mask in enumerate(masks, start=3):
@@ -196,21 +190,21 @@ def turn_and_zoom(
     # The output's offset d from the centre shows what lies at Rz(-angle) d / scale in the stored crop. With
     # align_corners=False, -1..1 runs from pixel border to pixel border, as the crops of synthhand.pinhole do.
     step = (config.image_px / stored) * Rz[:, :2, :2].transpose(1, 2)
-    pixels = _resampled(layers, step / scale[:, None, None], config.image_px, shift)
-    shown = _resampled(layers, step, config.image_px) if config.steady_target else pixels
+    pixels = _resample(layers, step / scale[:, None, None], config.image_px, shift)
+    shown = _resample(layers, step, config.image_px) if config.steady_target else pixels
 
     turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T
     root = torch.zeros(b, 2) if shift is None else shift
-    return _batch(
+    return _assemble(
         raw, config, pixels, shown, raw.joints @ turn, raw.clouds @ turn, root.to(device), scale.to(device)
     )
 
 
-def _resampled(layers: Tensor, step: Tensor, px: int, shift: Tensor | None = None) -> Tensor:
-    """Resample colours and masks (b, c, s, s) in 0..255 to (b, c, px, px) on [0, 1].
+def _resample(layers: Tensor, step: Tensor, px: int, shift: Tensor | None = None) -> Tensor:
+    """Resample colours and masks (b, c, s, s) in 0..255 to (b, c, px, px) in [0, 1].
 
-    What is d from the middle comes from `step` (b, 2, 2) times d, each side counted on [-1, 1]; with `shift`
-    (b, 2) the picture is moved by so many of its sides.
+    The output at d from the middle shows the input at `step` (b, 2, 2) times d, where sides run from -1 to 1.
+    `shift` (b, 2), in sides of the output, moves the picture.
     """
     b, device, stored = len(layers), layers.device, layers.shape[-1]
     line = (2 * torch.arange(px, device=device) + 1) / px - 1
@@ -220,21 +214,21 @@ def _resampled(layers: Tensor, step: Tensor, px: int, shift: Tensor | None = Non
     if shift is not None:
         grid -= 2 * (step @ shift[:, :, None]).to(device)[:, None, None, :, 0]
     pixels = F.grid_sample(layers, grid, mode="bilinear", align_corners=False)  # (b, 4 or 5, h, w)
-    if shift is not None:  # what lies beyond the stored crop is zero, which as a colour is black
+    if shift is not None:  # beyond the stored crop colours are sampled as 0, black: make them grey
         ones = torch.ones(1, 1, stored, stored, device=device).expand(b, -1, -1, -1)
         inside = F.grid_sample(ones, grid, mode="bilinear", align_corners=False)
         pixels[:, :3] += PADDING * (1 - inside)
     return pixels / 255
 
 
-def blurred(images: Tensor, spread: Tensor, reach: int) -> Tensor:
-    """Blur images (b, c, h, w) by Gaussians of standard deviations `spread` (b,), pixels; 0 leaves one sharp.
+def blur(images: Tensor, spread: Tensor, reach: int) -> Tensor:
+    """Blur images (b, c, h, w) by Gaussians of standard deviations `spread` (b,), pixels; 0 does not blur.
 
-    Kernels end `reach` pixels from their middle; beyond its border an image goes on as it ends.
+    Kernels end `reach` pixels from their middle. Images are continued beyond their border by its pixels.
     """
     b, channels, height, width = images.shape
     offsets = torch.arange(-reach, reach + 1, device=images.device)
-    # Where nothing is to be blurred, the next pixel's weight is e^-5000, which is 0.
+    # A spread of 0 counts as 0.01: the next pixel's weight is then e^-5000, which is 0.
     kernels = torch.softmax(-((offsets / spread.clamp(min=0.01)[:, None]) ** 2) / 2, dim=1)
     kernels = kernels.repeat_interleave(channels, 0)
     planes = F.pad(images, (reach,) * 4, mode="replicate").flatten(0, 1)[None]
@@ -243,18 +237,18 @@ def blurred(images: Tensor, spread: Tensor, reach: int) -> Tensor:
 
 
 def centre(raw: RawBatch, config: DataConfig) -> Batch:
-    """Cut the test crop out of the stored one: exact pixels, no randomness, no resampling."""
+    """Cut the test crop out of the stored one, without randomness or resampling."""
     stored = raw.images.shape[1]
     _check_margin(stored, config)
     start = (stored - config.image_px) // 2
     window = slice(start, start + config.image_px)
-    layers = [raw.images, *(mask[..., None] for mask in _masks(raw, config))]
+    layers = [raw.images, *(mask[..., None] for mask in _select_masks(raw, config))]
     pixels = torch.cat([layer[:, window, window] for layer in layers], dim=-1)
     first = torch.zeros(len(raw.clouds), 1, dtype=torch.long, device=raw.clouds.device)
     cloud = _draw_points(raw.clouds, first, config.cloud_points)
     root, zoom = torch.zeros(len(cloud), 2, device=cloud.device), torch.ones(len(cloud), device=cloud.device)
     pixels = pixels.permute(0, 3, 1, 2).float() / 255
-    return _batch(raw, config, pixels, pixels, raw.joints, cloud, root, zoom)
+    return _assemble(raw, config, pixels, pixels, raw.joints, cloud, root, zoom)
 
 
 def _check_margin(stored: int, config: DataConfig) -> None:
@@ -273,18 +267,18 @@ def _draw_points(clouds: Tensor, first: Tensor, points: int) -> Tensor:
     return clouds.gather(1, chosen[..., None].expand(-1, -1, 3))
 
 
-def _masks(raw: RawBatch, config: DataConfig) -> list[Tensor]:
-    """Return the masks (b, s, s) that go with the image: the true one and, if it is used, the predicted."""
+def _select_masks(raw: RawBatch, config: DataConfig) -> list[Tensor]:
+    """Return the masks (b, s, s) to resample with the image: the true ones and, if used, the predicted."""
     if config.mask != "network":
         return [raw.masks]
     if raw.predicted_masks is None:
         raise ValueError(
-            "mask is 'network', but these samples have no predicted masks (`davae predict-masks`)"
+            "mask is 'network', but these samples have no predicted masks; run `davae predict-masks` first"
         )
     return [raw.masks, raw.predicted_masks]
 
 
-def _batch(
+def _assemble(
     raw: RawBatch,
     config: DataConfig,
     pixels: Tensor,
@@ -294,17 +288,17 @@ def _batch(
     root: Tensor,
     zoom: Tensor,
 ) -> Batch:
-    """Assemble a batch from colour and `_masks` (b, 4 or 5, h, w) on [0, 1]: of the input, of the target."""
-    image, mask = pixels[:, :3], _known_mask(raw, config, shown)
+    """Assemble a batch from colours and masks (b, 4 or 5, h, w) of input (`pixels`) and target (`shown`)."""
+    image, mask = pixels[:, :3], _choose_mask(raw, config, shown)
     if config.mask == "network":
         image = over_grey(image, pixels[:, 4:])
     elif config.mask == "truth":
-        image = over_grey(image, _known_mask(raw, config, pixels))
+        image = over_grey(image, _choose_mask(raw, config, pixels))
     target = over_grey(shown[:, :3], mask)
     return Batch(image, target, mask, joints, cloud, raw.has_cloud, raw.has_mask, raw.scale_mm, root, zoom)
 
 
-def _known_mask(raw: RawBatch, config: DataConfig, layers: Tensor) -> Tensor:
-    """The true mask (b, 1, h, w) or, of a sample without one, the predicted one or all of the picture."""
+def _choose_mask(raw: RawBatch, config: DataConfig, layers: Tensor) -> Tensor:
+    """Return the true mask (b, 1, h, w); for a sample without one, the predicted mask or all ones."""
     other = layers[:, 4:] if config.mask == "network" else torch.ones((), device=layers.device)
     return torch.where(raw.has_mask[:, None, None, None], layers[:, 3:4], other)

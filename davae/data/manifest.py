@@ -1,4 +1,4 @@
-"""The manifest of a prepared folder: how it is written, read, and checked against the files beside it."""
+"""The manifest of a prepared folder: read it, write it, and check the files beside it against it."""
 
 import hashlib
 import json
@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from davae.data.arrays import join_sha256, open_array, rows_sha256, sha256
 from synthhand.storage import write_atomically
 
 SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
-FORMAT = 3  # raise whenever equal settings give other arrays
+FORMAT = 3  # raise it whenever equal settings give other arrays
 FILE_NAME = "manifest.json"
 
 
@@ -29,10 +27,15 @@ def read_manifest(data_dir: str | os.PathLike) -> dict[str, Any]:
             f"{path}: missing, so nothing is prepared there; run `python -m davae prepare` with this "
             "folder as its output first (`python -m davae prepare --help`)"
         )
+    return read_json(path, f"delete {data_dir} and prepare again")
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """Read a JSON file; raise ValueError, ending in `advice`, if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); delete {data_dir} and prepare again") from error
+        raise ValueError(f"{path}: damaged ({error}); {advice}") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -40,25 +43,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(
         path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     )
-
-
-def sha256(*paths: Path) -> str:
-    """Return the checksum of a file, read in pieces; of several, that of their checksums."""
-    sums = []
-    for path in paths:
-        with open(path, "rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
-
-
-def rows_sha256(array: NDArray, start: int, stop: int) -> str:
-    """Return the checksum of rows [start, stop) of an array."""
-    return hashlib.sha256(np.ascontiguousarray(array[start:stop])).hexdigest()
-
-
-def array_sha256(sums: list[str]) -> str:
-    """Return the checksum of an array whose pieces have these checksums."""
-    return hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 def digest(splits: dict[str, dict]) -> str:
@@ -72,24 +56,23 @@ def digest(splits: dict[str, dict]) -> str:
 
 
 def verify(data_dir: str | os.PathLike) -> None:
-    """Recompute every checksum of a prepared folder; reads all of it.
+    """Recompute every checksum of a prepared folder; this reads all of it.
 
     Raises:
-        FileNotFoundError: nothing is prepared there.
-        ValueError: a file is missing or not the one that was written; it is named.
+        FileNotFoundError: nothing is prepared there, or a file is missing.
+        ValueError: a file is not the one that was written; the message names it.
     """
     for split, entry in read_manifest(data_dir)["splits"].items():
         folder, rows = Path(data_dir) / split, entry["rows_per_checksum"]
         for name, expected in entry["arrays"].items():
             path = folder / f"{name}.npy"
-            if not path.exists():
-                raise ValueError(f"{path}: missing; prepare again")
-            array = np.load(path, mmap_mode="r")
+            array = open_array(path, expected["shape"], expected["dtype"], "prepare again")
             sums = [rows_sha256(array, start, start + rows) for start in range(0, len(array), rows)]
-            if array_sha256(sums) != expected["sha256"]:
+            if join_sha256(sums) != expected["sha256"]:
                 raise ValueError(f"{path}: changed since it was prepared; prepare again")
         factors = folder / "factors.npz"
-        if entry["factors_sha256"] is not None and (
-            not factors.exists() or sha256(factors) != entry["factors_sha256"]
-        ):
-            raise ValueError(f"{factors}: missing, or changed since it was prepared; prepare again")
+        if entry["factors_sha256"] is not None:
+            if not factors.exists():
+                raise FileNotFoundError(f"{factors}: missing; prepare again")
+            if sha256(factors) != entry["factors_sha256"]:
+                raise ValueError(f"{factors}: changed since it was prepared; prepare again")

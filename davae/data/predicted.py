@@ -1,48 +1,41 @@
 """Predicted hand masks beside prepared arrays: DATA/{train,val,test}/predicted_masks.npy and one JSON file.
 
-The masks are soft, uint8 with 255 for certainly the hand, and as large as the stored crops. The JSON file
-names the network that made them; it is written last, so that masks without it are nobody's and are not read.
+The masks are soft (uint8; 255 is certainly the hand) and as large as the stored crops. The JSON file names
+the network that made them. It is written last: masks without it are incomplete and are not read.
 
     network   digest of the mask network's weights
     config    its `davae.config.MaskConfig`
     run       name of its run's folder
-    iou       what it reached on its own test split, None where it was not measured
+    iou       its intersection over union on its own test split, None if that was not measured
     data      digest of the prepared data
     digest    one checksum of all the masks
     arrays    split -> sha256
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from davae.data.manifest import SPLITS, read_manifest, sha256, write_json
-from synthhand.storage import allocate, exclusive, naming_a_full_disk, temporary_path
+from davae.data.arrays import create_array, join_sha256, open_array, sha256
+from davae.data.manifest import SPLITS, read_json, read_manifest, write_json
+from synthhand.storage import exclusive, temporary_path
 
 FILE_NAME = "predicted_masks.json"
 COMMAND = "python -m davae predict-masks --mask-run RUN --data"
 
 
 def read_mask_network(data_dir: str | os.PathLike) -> dict[str, Any] | None:
-    """Return the JSON file's content, or None where no masks were predicted.
+    """Return the JSON file's content, or None if no masks were predicted.
 
     Raises:
         ValueError: the file is damaged.
     """
     path = Path(data_dir) / FILE_NAME
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); run `{COMMAND} {data_dir}` again") from error
+    return read_json(path, f"run `{COMMAND} {data_dir}` again") if path.exists() else None
 
 
 def open_predicted(data_dir: str | os.PathLike, split: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -52,18 +45,8 @@ def open_predicted(data_dir: str | os.PathLike, split: str, shape: tuple[int, ..
         FileNotFoundError: the file is missing.
         ValueError: it is damaged or not of this shape.
     """
-    path = predicted_path(data_dir, split)
     advice = f"delete {Path(data_dir) / FILE_NAME} and run `{COMMAND} {data_dir}`"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: missing; {advice}")
-    try:
-        masks = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: damaged ({error}); {advice}") from error
-    if masks.shape != shape or masks.dtype != np.uint8:
-        found = f"{masks.dtype} of shape {masks.shape}"
-        raise ValueError(f"{path}: holds {found}, expected uint8 of shape {shape}; {advice}")
-    return masks
+    return open_array(predicted_path(data_dir, split), shape, "uint8", advice)
 
 
 def write_predicted(
@@ -71,7 +54,7 @@ def write_predicted(
 ) -> None:
     """Write the predicted masks of every split, replacing those of another network.
 
-    A kill leaves the old masks or none: the JSON file goes first and comes back last.
+    A kill leaves the old masks or none: the JSON file is deleted first and written last.
 
     Args:
         data_dir: the prepared folder.
@@ -80,17 +63,14 @@ def write_predicted(
 
     Raises:
         BlockingIOError: another process is writing to the folder.
-        OSError: the disk is full; the file is named.
+        OSError: the disk is full; the message names the file.
     """
     data_dir = Path(data_dir)
     with exclusive(data_dir):
         manifest = read_manifest(data_dir)
         for split in SPLITS:
-            path = temporary_path(predicted_path(data_dir, split))
-            with naming_a_full_disk(path):
-                shape = tuple(manifest["splits"][split]["arrays"]["masks"]["shape"])
-                array = open_memmap(path, "w+", np.uint8, shape)
-            allocate(path)
+            shape = manifest["splits"][split]["arrays"]["masks"]["shape"]
+            array = create_array(temporary_path(predicted_path(data_dir, split)), shape, "uint8")
             row = 0
             for piece in masks[split]:
                 array[row : row + len(piece)] = piece
@@ -101,11 +81,11 @@ def write_predicted(
             path = predicted_path(data_dir, split)
             os.replace(temporary_path(path), path)
         arrays = {split: sha256(predicted_path(data_dir, split)) for split in SPLITS}
-        digest = hashlib.sha256(" ".join(arrays.values()).encode()).hexdigest()[:16]
+        digest = join_sha256(list(arrays.values()))[:16]
         content = about | {"data": manifest["digest"], "digest": digest, "arrays": arrays}
         write_json(data_dir / FILE_NAME, content)
 
 
 def predicted_path(data_dir: str | os.PathLike, split: str) -> Path:
-    """Return where the predicted masks of a split lie."""
+    """Return the file of the predicted masks of a split."""
     return Path(data_dir) / split / "predicted_masks.npy"

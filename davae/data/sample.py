@@ -1,8 +1,8 @@
-"""From one annotated view to one row of prepared arrays: mirror, crop, view-normalise, normalise.
+"""Turn one annotated view into one row of prepared arrays: mirror, crop, view-normalise, normalise.
 
-Choices where the paper is silent: the crop follows the annotated joints (`synthhand.pinhole.hand_crop`);
-poses and clouds are taken relative to the middle MCP and divided by the middle MCP-PIP bone, after view
-normalisation; left hands are mirrored to right ones.
+Choices where the paper is silent: the crop is centred on the annotated joints
+(`synthhand.pinhole.hand_crop`); after view normalisation, poses and clouds are taken relative to the middle
+MCP and divided by the length of the middle MCP-PIP bone; left hands are mirrored to right ones.
 """
 
 import math
@@ -25,29 +25,29 @@ from synthhand.pinhole import (
 )
 from synthhand.skeleton import JOINTS, REFERENCE_BONE, ROOT
 
-PADDING = 127  # grey of what lies beyond the frame
-CLOUD_REACH_MM = 200.0  # depth points further than this from the root, along any axis, are not the hand's
-MIN_STORED_POINTS = 4000  # about twice what the largest preset draws; data serves every preset of its size
-REFERENCE_RANGE_MM = (1.0, 200.0)  # no human middle MCP-PIP is shorter or longer; other units are
+PADDING = 127  # grey level beyond the frame
+CLOUD_REACH_MM = 200.0  # points further than this from the root, along any axis, are not the hand's
+MIN_STORED_POINTS = 4000  # about twice what the largest preset draws, so that data serves every preset
+REFERENCE_RANGE_MM = (1.0, 200.0)  # lengths of the middle MCP-PIP bone outside it are not in mm
 
 
 def stored_px(data: DataConfig) -> int:
-    """Return the side of the stored crop: the test crop plus the margin rotation and zoom draw on.
+    """Return the side of the stored crop: the test crop plus the margin that rotation and zoom need.
 
     A square turned by 45 degrees and shrunk to `scale_min` needs sqrt(2)/scale_min of its side. The result
-    is even or odd as `image_px` is, so that the test crop is a window of whole pixels in its middle.
+    has the parity of `image_px`, so that the test crop is a window of whole pixels in its middle.
     """
     side = math.ceil(data.image_px * math.sqrt(2) / data.scale_min)
     return side + (side - data.image_px) % 2
 
 
 def stored_points(data: DataConfig) -> int:
-    """Return how many points of a hand's cloud are kept, from which each training step draws anew."""
+    """Return the number of cloud points that are stored; each training step draws some of them."""
     return max(MIN_STORED_POINTS, data.cloud_points)
 
 
 def row_layout(data: DataConfig) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and dtype of every array's row, by name."""
+    """Return, by name, the shape and dtype of one row of every array."""
     side = stored_px(data)
     return {
         "images": ((side, side, 3), "uint8"),
@@ -72,12 +72,12 @@ def make_row(record: HandRecord, data: DataConfig, *, evaluation: bool = False) 
     Args:
         record: the view, of either hand.
         data: crop and sizes.
-        evaluation: keep what can be scored though it would be no good to learn from: a hand without a
-            visible joint is cropped around all its joints, one without a mask pixel has neither mask nor
-            cloud. Published errors average over every test image.
+        evaluation: keep samples that can be scored but not learnt from, since published errors average over
+            every test image: a hand without a visible joint is cropped around all its joints, and one
+            without a mask pixel gets neither mask nor cloud.
 
     Raises:
-        BadSample: the sample cannot be used; the message says what is wrong but not where.
+        BadSample: the sample cannot be used; the message says what is wrong, the caller adds the file.
     """
     visible = record.visible
     if not visible.any():
@@ -104,7 +104,7 @@ def make_row(record: HandRecord, data: DataConfig, *, evaluation: bool = False) 
     side = stored_px(data)
     camera, to_crop = _crop(record, visible, rotation, data, side)
     mask = record.hand_mask if record.hand_mask is not None and record.hand_mask.any() else None
-    cloud_mm = _hand_points(record, mask, root_mm, stored_points(data))
+    cloud_mm = _draw_points(record, mask, root_mm, stored_points(data))
 
     def normalise(points_mm: NDArray) -> NDArray:
         return (points_mm - root_mm) @ rotation.T / scale_mm
@@ -133,8 +133,8 @@ def _crop(
 ) -> tuple[Array, Array]:
     """Return the stored crop's camera and the homography (3, 3) from frame pixels to crop pixels.
 
-    For the plain crop the camera takes points of the (mirrored) camera frame, for the rotated camera points
-    of the view-normalised frame.
+    The plain crop's camera projects points of the (mirrored) camera frame, the rotated camera points of the
+    view-normalised frame.
     """
     turn = rotation if data.crop == "rotated-camera" else np.eye(3)
     uv = apply_homography(rotation_homography(record.K, turn, record.K), record.uv_px)
@@ -143,13 +143,13 @@ def _crop(
     return camera, rotation_homography(record.K, turn, camera)
 
 
-def _hand_points(
+def _draw_points(
     record: HandRecord, mask: NDArray[np.bool_] | None, root_mm: NDArray, points: int
 ) -> NDArray | None:
-    """Draw `points` of the hand's visible surface, or None where none were measured.
+    """Draw `points` points of the hand's visible surface; return None if none were measured.
 
-    The draw depends on the sample's id alone. Fewer measured points than asked for are repeated, each
-    equally often up to one.
+    The draw depends on the sample's id alone. If fewer points were measured they are repeated, the numbers of
+    repetitions differing by one at most.
     """
     if record.points_mm is not None:
         measured = record.points_mm.astype(np.float64)
@@ -165,10 +165,10 @@ def _hand_points(
 
 
 def warp_image(image: NDArray[np.uint8], to_crop: Array, out_px: int) -> NDArray[np.uint8]:
-    """Resample an image (h, w, 3) through homography `to_crop` (3, 3) to (out_px, out_px, 3), once.
+    """Resample an image (h, w, 3) through homography `to_crop` (3, 3) to (out_px, out_px, 3).
 
-    Bilinear where the crop enlarges. Where it shrinks by a factor up to k, each output pixel is the mean of
-    k x k bilinear samples spread over its area, so that fine texture is averaged and does not alias.
+    Enlarging is bilinear. If it shrinks by a factor up to k, each output pixel is the mean of k x k bilinear
+    samples spread over its area, so that fine texture does not alias.
     """
     to_source = np.linalg.inv(to_crop)
     if _only_enlarges(to_source):
@@ -182,24 +182,24 @@ def warp_image(image: NDArray[np.uint8], to_crop: Array, out_px: int) -> NDArray
 
 
 def warp_mask(mask: NDArray[np.bool_], to_crop: Array, out_px: int) -> NDArray[np.uint8]:
-    """Resample a mask (h, w) as its image, by nearest pixel, to (out_px, out_px) of 0 and 255."""
+    """Resample a mask (h, w) like its image, by nearest pixel, to (out_px, out_px) of 0 and 255."""
     pixels = np.where(mask, np.uint8(255), np.uint8(0))
     return _transform(pixels, np.linalg.inv(to_crop), out_px, 1, Image.Resampling.NEAREST, 0)
 
 
-def _only_enlarges(to_source: Array) -> bool:
-    """Whether a homography enlarges and shifts alone, as that of the plain crop does for most hands."""
+def _only_enlarges(to_source: NDArray[np.floating]) -> bool:
+    """Return whether a homography only enlarges and shifts, as the plain crop does for most hands."""
     scale = to_source[0, 0]
     return scale <= 1 and np.allclose(to_source[:2, :2], scale * np.eye(2)) and not to_source[2, :2].any()
 
 
-def cut_square(image: NDArray[np.uint8], to_source: Array, out_px: int) -> NDArray[np.uint8]:
-    """Cut a square out of an image (h, w, 3) and resize it, at several times the speed of a general warp.
+def cut_square(image: NDArray[np.uint8], to_source: NDArray[np.floating], out_px: int) -> NDArray[np.uint8]:
+    """Cut a square out of an image (h, w, 3) and resize it, several times as fast as a general warp.
 
-    Enlarged bilinearly; shrunk, each pixel is the mean of what it covers.
+    Enlarging is bilinear; shrinking averages the pixels that each output pixel covers.
     """
     scale = to_source[0, 0]
-    left, top = to_source[:2, 2] + (1 - scale) / 2  # borders of pixels: ours begin at -0.5, Pillow's at 0
+    left, top = to_source[:2, 2] + (1 - scale) / 2  # pixels begin at -0.5 here, at 0 in Pillow
     side = scale * out_px
     x0, y0, canvas_px = math.floor(left) - 1, math.floor(top) - 1, math.ceil(side) + 4
     canvas = np.full((canvas_px, canvas_px, 3), PADDING, np.uint8)
@@ -212,17 +212,22 @@ def cut_square(image: NDArray[np.uint8], to_source: Array, out_px: int) -> NDArr
 
 
 def _overlap(first: int, length: int, size: int) -> tuple[int, int, slice]:
-    """Return which part of a frame's side a window covers, and the part of the window that it fills."""
+    """Return begin and end of the part of a side that a window covers, and its slice in the window."""
     begin = min(max(first, 0), size)
     end = min(max(first + length, begin), size)
     return begin, end, slice(begin - first, end - first) if begin < end else slice(0, 0)
 
 
 def _transform(
-    pixels: NDArray[np.uint8], to_source: Array, out_px: int, samples: int, method: Image.Resampling, fill
+    pixels: NDArray[np.uint8],
+    to_source: NDArray[np.floating],
+    out_px: int,
+    samples: int,
+    method: Image.Resampling,
+    fill: int | tuple[int, int, int],
 ) -> NDArray[np.uint8]:
-    """Fill each output pixel with the mean of samples x samples source samples; `fill` beyond the frame."""
-    # Pillow's pixel i covers [i, i+1], ours [i-0.5, i+0.5].
+    """Set each output pixel to the mean of samples x samples source samples, `fill` beyond the frame."""
+    # Pixel i covers [i, i+1] in Pillow, [i-0.5, i+0.5] here.
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = shift @ to_source @ np.linalg.inv(shift) @ np.diag([1 / samples, 1 / samples, 1])
     affine = not to_source[2, :2].any()
@@ -235,7 +240,7 @@ def _transform(
     )
     result = np.array(warped if samples == 1 else warped.reduce(samples))
     if not affine:
-        # A wide crop of a strongly turned camera may look past 90 degrees, where the projection folds back.
+        # A wide crop of a strongly turned camera may reach beyond 90 degrees, where projection folds back.
         x = np.arange(out_px) * samples + samples / 2
         behind = matrix[2, 0] * x[None, :] + matrix[2, 1] * x[:, None] + matrix[2, 2] <= 0
         if behind.any():

@@ -1,12 +1,13 @@
-"""Write one prepared split: every row into arrays mapped from disk, by one process or several.
+"""Write one prepared split: fill every row of arrays mapped from disk, in one process or several.
 
-Rows are filled in chunks. What is known of a finished chunk, its checksums above all, is noted beside the
-arrays: a preparation that was killed goes on from there, and takes over no chunk whose bytes have changed.
+Rows are filled in chunks. A note beside the arrays keeps the checksums of each finished chunk. After a kill,
+the next call resumes after the finished chunks, and fills again those with other checksums.
 """
 
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from davae.config import DataConfig
-from davae.data.manifest import array_sha256, rows_sha256, sha256, write_json
-from davae.data.readers import READERS, Reader
+from davae.data.arrays import create_array, join_sha256, open_array, rows_sha256, sha256
+from davae.data.manifest import write_json
+from davae.data.readers import DATASETS, Reader
 from davae.data.sample import make_row, row_layout
 from synthhand.formats.record import BadSample
-from synthhand.storage import Lock, allocate, naming_a_full_disk, worker_pool
+from synthhand.storage import Lock, naming_a_full_disk, worker_pool
 
-CHUNK = 32  # rows a worker writes at a time, and that have a checksum of their own
-_NOTES = ".chunks"  # folder of what is known of finished chunks, until the split is complete
+CHUNK = 32  # rows that a worker writes at a time; each chunk has its own checksum
+_NOTES = ".chunks"  # folder of the notes on finished chunks, deleted when the split is complete
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,25 @@ class Job:
 
     def reader(self) -> Reader:
         """Open the split on disk."""
-        return READERS[self.dataset](self.root, self.split, **self.options)
+        return DATASETS[self.dataset].reader(self.root, self.split, **self.options)
 
     def annotations_sha256(self) -> str:
-        """Return the checksum of the split's annotation files, which stands for its content."""
-        return sha256(*READERS[self.dataset].label_files(self.root, self.split, **self.options))
+        """Return the checksum of the split's label files, by which a changed dataset is noticed."""
+        return sha256(*DATASETS[self.dataset].label_files(self.root, self.split, **self.options))
 
 
 def write_split(
     job: Job, out: Path, settings: dict[str, Any], workers: int, progress: bool, lock: Lock
 ) -> dict:
-    """Write `out`/SPLIT, a folder locked by `lock`, and return its entry for the manifest.
+    """Write the folder `out`/SPLIT, while holding `lock`, and return its entry for the manifest.
 
-    The folder appears complete or not at all. One that is complete and was made from the same annotations
-    with the same settings is taken as it is; of one that was interrupted the finished chunks are.
+    The folder appears when it is complete. A complete one made from the same labels with the same settings
+    is kept; of an interrupted one the finished chunks are kept.
 
     Raises:
         BadSample: a sample is unusable and `job.skip_bad` is off, or no sample is usable.
-        ValueError: the folder exists and is someone else's.
-        OSError: the disk is full; the file is named.
+        ValueError: the folder exists and was not written by `prepare`.
+        OSError: the disk is full; the message names the file.
     """
     final, partial = out / job.split, out / f".{job.split}.partial"
     made_with = settings | {"skip_bad": job.skip_bad, "annotations_sha256": job.annotations_sha256()}
@@ -69,7 +71,8 @@ def write_split(
         entry = json.loads((final / "split.json").read_text(encoding="utf-8"))
         if entry["made_with"] == made_with:
             return entry
-        # Part of an unfinished preparation with other settings; renamed, so that no half of it can stay.
+        # From an unfinished preparation with other settings. Renamed first, so a kill while it is deleted
+        # does not leave half a split under its final name.
         shutil.rmtree(partial, ignore_errors=True)
         os.replace(final, partial)
 
@@ -85,7 +88,7 @@ def write_split(
         sums = [chunk.sha256[name] for chunk in chunks]
         if skipped:
             sums = _keep_rows(partial / f"{name}.npy", kept, sums)
-        arrays[name] = {"shape": [len(kept), *shape], "dtype": dtype, "sha256": array_sha256(sums)}
+        arrays[name] = {"shape": [len(kept), *shape], "dtype": dtype, "sha256": join_sha256(sums)}
     entry = {
         "count": len(kept),
         "with_cloud": int(np.load(partial / "has_cloud.npy").sum()),
@@ -103,30 +106,26 @@ def write_split(
 
 
 def _open_arrays(folder: Path, layout: dict, rows: int, made_with: dict[str, Any]) -> None:
-    """Make the folder's arrays, unless they are there from an interrupted preparation of the same rows.
+    """Create the folder's arrays, unless an interrupted preparation of the same rows left them there.
 
-    Whether bad samples are left out makes no difference to the others, so it may have changed in between.
+    `skip_bad` may differ: it does not change the rows of usable samples.
     """
     same = {name: value for name, value in made_with.items() if name != "skip_bad"}
-    notes = folder / _NOTES
-    expected = {name: ((rows, *shape), np.dtype(dtype)) for name, (shape, dtype) in layout.items()}
-    started = notes / "made_with.json"
-    if _read_json(started) == same and all((folder / f"{name}.npy").exists() for name in layout):
-        found = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in layout}
-        if {name: (array.shape, array.dtype) for name, array in found.items()} == expected:
+    started = folder / _NOTES / "made_with.json"
+    if _read_note(started) == same:
+        with suppress(FileNotFoundError, ValueError):  # then they are created anew
+            for name, (shape, dtype) in layout.items():
+                open_array(folder / f"{name}.npy", (rows, *shape), dtype, "")
             return
     shutil.rmtree(folder, ignore_errors=True)
-    notes.mkdir(parents=True)
-    for name, (shape, dtype) in expected.items():
-        path = folder / f"{name}.npy"
-        with naming_a_full_disk(path):
-            open_memmap(path, "w+", dtype, shape)
-        allocate(path)
+    started.parent.mkdir(parents=True)
+    for name, (shape, dtype) in layout.items():
+        create_array(folder / f"{name}.npy", (rows, *shape), dtype)
     write_json(started, same)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return a note's content, or None where there is none, or a power failure left it empty."""
+def _read_note(path: Path) -> dict[str, Any] | None:
+    """Return a note's content; None if it is missing, or damaged as a power failure leaves it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -135,7 +134,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What is known of a finished chunk: {row: reason} of the samples left out, {array: checksum}."""
+    """The note on a finished chunk: {row: reason} of the samples left out, {array: checksum}."""
 
     skipped: dict[int, str]
     sha256: dict[str, str]
@@ -145,15 +144,15 @@ class _Chunk:
 
     @classmethod
     def read(cls, path: Path) -> "_Chunk | None":
-        """Return the note of an earlier call, or None."""
-        found = _read_json(path)
+        """Return the note that an earlier call left, or None."""
+        found = _read_note(path)
         if found is None:
             return None
         return cls({int(row): reason for row, reason in found["skipped"].items()}, found["sha256"])
 
 
 class _Filler:
-    """Converts samples and writes them to their rows; each process has one."""
+    """Converts samples and writes them to their rows; one per process."""
 
     def __init__(self, job: Job, reader: Reader, folder: Path):
         self.job, self.reader, self.notes = job, reader, folder / _NOTES
@@ -163,7 +162,7 @@ class _Filler:
         """Fill rows [start, stop), unless that was done already."""
         note = self.notes / f"{start}.json"
         found = _Chunk.read(note)
-        # A skipped sample is met again where it should stop the preparation, as it did not before.
+        # If bad samples must now stop the preparation, a chunk that skipped one is filled again.
         if (
             found is not None
             and (self.job.skip_bad or not found.skipped)
@@ -177,7 +176,7 @@ class _Filler:
             except BadSample as error:
                 if not self.job.skip_bad:
                     raise
-                # The manifest may be published: no path of this machine belongs in it.
+                # Manifests may be published, so the path of the dataset is removed.
                 skipped[row] = str(error).replace(f"{self.job.root}{os.sep}", "")
                 continue
             for name, value in values.items():
@@ -197,12 +196,12 @@ class _Filler:
             return make_row(record, self.job.config, evaluation=self.job.split == "test")
         except BadSample as error:
             raise BadSample(
-                f"{self.reader.image_path(row)}, its mask or its labels: {error}; mend the sample, or leave "
-                "such samples out (--skip-bad)"
+                f"{self.reader.image_path(row)}, its mask or its labels: {error}; correct the sample, or "
+                "leave such samples out (--skip-bad)"
             ) from None
 
 
-_filler: _Filler | None = None  # of this worker process
+_filler: _Filler  # of a worker process
 
 
 def _start_worker(job: Job, folder: Path) -> None:
@@ -215,7 +214,7 @@ def _fill_in_worker(start: int, stop: int) -> _Chunk:
 
 
 def _fill(job: Job, reader: Reader, folder: Path, workers: int, progress: bool, lock: Lock) -> list[_Chunk]:
-    """Fill every row of the arrays in `folder`; return what is known of each chunk, in order."""
+    """Fill every row of the arrays in `folder`; return the notes on all chunks, in order."""
     spans = [(start, min(start + CHUNK, len(reader))) for start in range(0, len(reader), CHUNK)]
     chunks = []
     with tqdm(total=len(reader), desc=f"prepare {job.split}", unit="img", disable=not progress) as bar:
@@ -234,9 +233,9 @@ def _fill(job: Job, reader: Reader, folder: Path, workers: int, progress: bool, 
 
 
 def _close_gaps(rows: int, skipped: list[int]) -> NDArray[np.int64]:
-    """Return which row goes to each place so that the places of skipped rows are filled from the end.
+    """Return the row that goes to each place, if rows from the end take the places of skipped rows.
 
-    To move all later rows up would be to rewrite tens of gigabytes for one sample left out.
+    Moving up all later rows would rewrite tens of gigabytes for one sample left out.
     """
     count = rows - len(skipped)
     kept = np.arange(count)
@@ -246,7 +245,7 @@ def _close_gaps(rows: int, skipped: list[int]) -> NDArray[np.int64]:
 
 
 def _keep_rows(path: Path, kept: NDArray[np.int64], sums: list[str]) -> list[str]:
-    """Move the rows `kept` to the front of an array's file and cut the rest off; return its new checksums."""
+    """Move the rows `kept` to the front of an array's file and truncate it; return its new checksums."""
     array = open_memmap(path, "r+")
     moved = np.flatnonzero(kept != np.arange(len(kept)))
     for row in moved:
@@ -260,13 +259,13 @@ def _keep_rows(path: Path, kept: NDArray[np.int64], sums: list[str]) -> list[str
     del array
     with path.open("r+b") as file:
         npy.write_array_header_1_0(file, header)
-        assert file.tell() == offset, "NumPy reserves room in the header for counts of any length"
+        assert file.tell() == offset, "NumPy's headers have the same length for any number of rows"
         file.truncate(offset + size)
     return sums
 
 
 def _copy_factors(reader: Reader, folder: Path, kept: NDArray) -> str | None:
-    """Copy SynthHand's generative factors of the kept samples; return their checksum, None for other data."""
+    """Copy SynthHand's factors of the kept samples; return their checksum, None for other datasets."""
     factors = reader.factors()
     if not factors:
         return None

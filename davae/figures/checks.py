@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from davae.data.doctor.labels import EXACT_PX
-from davae.data.doctor.sights import Sight
+from davae.data.doctor.sheet import Tile
 from davae.figures.hands import draw_hand
 from davae.figures.style import common_length, new_figure, show_image, styled
 from synthhand.skeleton import BONES
@@ -24,17 +24,17 @@ LEAST_HALF_PX = 32.0
 
 
 @styled
-def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
+def check_sheet(tiles: Sequence[Tile], *, columns: int = 6) -> Figure:
     """Return a contact sheet of hands with their labels drawn on the image.
 
     The skeleton shows the labelled pixels; joints that are not visible are hollow. Crosses show the 3D joints
     projected by the camera, if one of them misses its pixel. A tint shows the mask.
 
     Args:
-        sights: samples to draw, at least one.
+        tiles: samples to draw, at least one.
         columns: images in a row.
     """
-    count = common_length(sights=sights)
+    count = common_length(tiles=tiles)
     columns = min(columns, count)
     rows = -(-count // columns)
     width_in = max(SHEET_WIDTH_IN * columns / 6, 3.5)
@@ -45,17 +45,17 @@ def check_sheet(sights: Sequence[Sight], *, columns: int = 6) -> Figure:
         ax.set_axis_off()
         if index >= count:
             continue
-        sight = sights[index]
-        show_image(ax, sight.image)
-        if sight.mask is not None:
-            _tint(ax, sight.mask)
-        draw_hand(ax, sight.uv_px, visible=sight.visible, linewidth=1.2)
-        shown = sight.uv_px
-        if (np.linalg.norm(sight.projected_px - sight.uv_px, axis=1) > EXACT_PX).any():
-            _draw_projected(ax, sight.projected_px)
-            shown = np.concatenate([sight.uv_px, sight.projected_px])
-        _zoom_to(ax, shown, sight.image.shape[:2])
-        ax.set_title(sight.title, fontsize=6, pad=2)
+        tile = tiles[index]
+        show_image(ax, tile.image)
+        if tile.mask is not None:
+            _tint(ax, tile.mask)
+        draw_hand(ax, tile.uv_px, visible=tile.visible, linewidth=1.2)
+        shown = tile.uv_px
+        if (np.linalg.norm(tile.projected_px - tile.uv_px, axis=1) > EXACT_PX).any():
+            _draw_projected(ax, tile.projected_px)
+            shown = np.concatenate([tile.uv_px, tile.projected_px])
+        _zoom_to(ax, shown, tile.image.shape[:2])
+        ax.set_title(tile.title, fontsize=6, pad=2)
     marks = [
         Line2D([], [], color="#009e73", marker="o", markersize=4, label="labels (hollow: hidden)"),
         Line2D([], [], color=PROJECTED_COLOUR, marker="x", markersize=4, linewidth=0.7,

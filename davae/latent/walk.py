@@ -23,7 +23,7 @@ from davae.latent.codes import (
     measure_change,
 )
 from davae.networks import DaVAE
-from synthhand.formats.png import encode_png
+from synthhand.formats.pictures import encode_png
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.rig import Rig
 from synthhand.model.skinning import fitted

@@ -22,7 +22,7 @@ from davae.latent.codes import PATHS, Change, Code, encode
 from davae.latent.walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
 from davae.photo.widget_errors import alert, report_errors
-from synthhand.formats.png import encode_png
+from synthhand.formats.pictures import encode_png
 from synthhand.model.rig import Rig
 
 SPREAD = 4.0  # standard deviations that a slider reaches on either side

@@ -18,7 +18,7 @@ from davae.photo.hand import Hand, Side
 from davae.photo.overlay import photo_overlay
 from davae.photo.predict import HandPredictor
 from davae.photo.reading import PhotoError, unexpected
-from synthhand.formats.png import encode_png
+from synthhand.formats.pictures import encode_png
 from synthhand.skeleton import ROOT
 from synthhand.storage import write_atomically
 

@@ -120,9 +120,9 @@ class Folders:
         return name
 
     def _was_made_before(self, arrays: Path) -> bool:
-        from davae.data.prepared import made_from
+        from davae.data.prepared import is_made_from
 
-        return made_from(arrays, self.dataset, self.root, self.options)
+        return is_made_from(arrays, self.dataset, self.root, self.options)
 
     def _arrays(self, name: str) -> Path:
         data = self.config.data

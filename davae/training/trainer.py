@@ -19,7 +19,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from davae.config import DataConfig
-from davae.data.augment import RawBatch, augment, centre, held_on, load_batch
+from davae.data.augment import RawBatch, augment, centre, hold_on_gpu, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.training import distributed, runs
 from davae.training.device import has_bf16, pick_device, place
@@ -102,7 +102,7 @@ class Trainer:
     ):
         self.task, self.split, self.validation, self.run, self.device = task, split, validation, run, device
         self.settings = settings = task.config.train
-        self.samples = held_on(split, device)
+        self.samples = hold_on_gpu(split, device)
         for network in task.frozen:
             place(network, device).eval()
         torch.manual_seed(settings.seed)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from synthhand.dataset.stb_scene import draw_views, frame_scene, seen_by
 from synthhand.dataset.writer import GENERATOR, backgrounds_sha256, claim, is_whole_png, run_jobs
-from synthhand.formats.png import write_png
+from synthhand.formats.pictures import write_png
 from synthhand.formats.stb import FRAMES, TEST_SEQUENCES, TRAIN_SEQUENCES
 from synthhand.formats.stb_labels import wrist_to_palm, write_labels
 from synthhand.model.pose import VIEWPOINTS
@@ -132,7 +132,7 @@ def _render_chunk(job: tuple[Path, str, range, tuple]) -> tuple[str, dict[int, d
             continue
         for view, pixels in draw_views(factors, body, seed, sequence, backgrounds).items():
             paths[view].parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(paths[view], partial(write_png, pixels=pixels, noisy=view != "SK_depth"))
+            write_atomically(paths[view], partial(write_png, pixels=pixels))
     return sequence, labels
 
 

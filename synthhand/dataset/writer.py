@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from synthhand.dataset import MANIFEST
 from synthhand.dataset.factors import FRAME_PX, SPLITS, Factors, sample_factors
 from synthhand.dataset.scene import Rendering, render
-from synthhand.formats.png import write_png
+from synthhand.formats.pictures import write_png
 from synthhand.formats.rhd import FOLDERS, encode_depth, write_annotations
 from synthhand.model.pose import VIEWPOINTS
 from synthhand.render.photos import pictures
@@ -256,7 +256,7 @@ def _write_images(folder: Path, index: int, rendering: Rendering) -> None:
         "mask": rendering.part_mask,
     }
     for kind, pixels in pictures.items():
-        write = partial(write_png, pixels=pixels, noisy=kind == "color")
+        write = partial(write_png, pixels=pixels)
         write_atomically(folder / kind / f"{index:05d}.png", write)
 
 

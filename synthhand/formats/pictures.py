@@ -1,7 +1,8 @@
-"""Pictures read from a dataset's folder; whatever is wrong with one is told with its name and what to do."""
+"""Read the pictures of a dataset, and write PNGs."""
 
+import io
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,3 +55,15 @@ def check_size(path: Path, pixels: NDArray, size: tuple[int, int], advice: str =
             f"{path}: is {found[1]}x{found[0]} pixels where the split's images are "
             f"{size[1]}x{size[0]}; {advice}"
         )
+
+
+def write_png(file: Path | BinaryIO, pixels: NDArray[np.uint8]) -> None:
+    """Write a grey (h, w) or RGB (h, w, 3) picture as PNG, at the quickest level of compression."""
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a grey (h, w) or RGB (h, w, 3) picture as the bytes of a PNG file."""
+    file = io.BytesIO()
+    write_png(file, pixels)
+    return file.getvalue()

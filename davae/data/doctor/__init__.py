@@ -1,10 +1,11 @@
-"""The data doctor: what is there against what should be, and whether pictures, labels and depth agree.
+"""Check a dataset on disk: is it complete, and do pictures, labels and depth agree?
+
+Run this first on a downloaded dataset:
 
     python -m davae check-data --dataset rhd --root data/RHD_published_v2
 
-is what to run first on a dataset fresh from a download. All labels and the ends of all files are looked at,
-which finds truncated files; pictures are decoded by the hundred, or all of them with `full`. Problems are
-found by rule, never by a list of known bad ids.
+All labels are checked, and the first and last bytes of all files, which finds truncated ones. A sample of the
+pictures is decoded, or all of them with `full`. Problems are found by rules, not by a list of known bad ids.
 """
 
 import os
@@ -19,21 +20,21 @@ from davae.data.doctor.agreement import (
     check_use,
 )
 from davae.data.doctor.files import check_counts, check_pictures
-from davae.data.doctor.findings import Check, Finding, counted, format_checks
+from davae.data.doctor.findings import Check, Finding, count, format_checks
 from davae.data.doctor.labels import check_bones, check_camera, check_chirality, check_labels
+from davae.data.doctor.measurements import Measurement, draw_samples, measure_all
 from davae.data.doctor.open_freihand import open_freihand
 from davae.data.doctor.open_rhd import open_rhd, open_synthhand
 from davae.data.doctor.open_stb import open_stb
 from davae.data.doctor.parts import Part
-from davae.data.doctor.sampling import Measured, choose, measure
-from davae.data.doctor.sights import Sight, choose_sights, see
-from davae.data.layout import misplaced
+from davae.data.doctor.sheet import Tile, choose_samples, make_tile
+from davae.data.layout import diagnose_root
 from davae.data.readers import check_dataset
 
-__all__ = ["Check", "Diagnosis", "Finding", "Sight", "examine", "sights"]
+__all__ = ["Check", "Diagnosis", "Finding", "Tile", "examine", "make_tiles"]
 
 OPEN = {"synthhand": open_synthhand, "rhd": open_rhd, "stb": open_stb, "freihand": open_freihand}
-SAMPLE = 1000  # samples that are decoded if not all are
+SAMPLE = 1000  # number of samples that are decoded, unless all are
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,33 +42,33 @@ class Diagnosis:
     """All checks of one dataset.
 
     Attributes:
-        dataset: which it is.
-        root: where it lies.
+        dataset: its name in `davae.data.readers.DATASETS`.
+        root: its folder.
         checks: rows of the table.
-        parts: what could be opened.
-        looks: the samples that were decoded.
+        parts: the parts that could be opened.
+        measured: the samples that were decoded.
     """
 
     dataset: str
     root: Path
     checks: list[Check]
     parts: list[Part]
-    looks: list[Measured]
+    measured: list[Measurement]
 
     @property
     def usable(self) -> bool:
-        """Whether no check found an error."""
+        """Whether no check found an ERROR."""
         return all(check.verdict != "ERROR" for check in self.checks)
 
     def format(self) -> str:
-        """Return the table, the findings, and a last line that says whether the set can be used.
+        """Return the table, the findings, and a last line that says whether the dataset can be used.
 
-        Files are named from the dataset's folder on, which the first line gives.
+        Files are named relative to the dataset's folder, which the first line names.
         """
         errors = sum(finding.level == "ERROR" for check in self.checks for finding in check.findings)
-        end = "usable" if self.usable else f"not usable as it is: {counted(errors, 'error')}"
+        end = "usable" if self.usable else f"not usable as it is: {count(errors, 'error')}"
         lines = format_checks(self.checks).splitlines()
-        # What to do is not cut: commands run where the user is, not in the folder.
+        # Advice keeps whole paths: users run commands from another folder.
         lines = [
             line if line.startswith("  -> ") else line.replace(f"{self.root}{os.sep}", "") for line in lines
         ]
@@ -80,11 +81,11 @@ def examine(
     """Check a dataset on disk.
 
     Args:
-        dataset: a name in `davae.data.readers.READERS`.
+        dataset: a name in `davae.data.readers.DATASETS`.
         root: its folder.
-        full: decode every picture instead of a seeded sample.
-        seed: of that sample.
-        progress: show bars.
+        full: decode every picture; the default is a sample of `SAMPLE`.
+        seed: seed of that sample.
+        progress: show progress bars.
 
     Raises:
         ValueError: unknown dataset.
@@ -92,7 +93,7 @@ def examine(
     """
     check_dataset(dataset)
     root = Path(root)
-    wrong = misplaced(dataset, root)
+    wrong = diagnose_root(dataset, root)
     if not root.is_dir():
         what, advice = wrong or ("no such folder", f"give the folder that {dataset} was unpacked to")
         raise FileNotFoundError(f"{root}: {what}; {advice}")
@@ -105,26 +106,27 @@ def examine(
     parts, absent = OPEN[dataset](root)
     names = ", ".join(part.name for part in parts) if len(parts) <= 3 else f"{len(parts)} parts"
     errors = sum(finding.level == "ERROR" for finding in absent)
-    found = f"{counted(errors, 'thing')} missing or damaged" if errors else "splits and label files"
+    found = f"{count(errors, 'thing')} missing or damaged" if errors else "splits and label files"
     checks = [Check("layout", names or "nothing", found, tuple(absent))]
-    looks: list[Measured] = []
+    measured: list[Measurement] = []
     if parts:
         checks += [check_counts(parts), check_pictures(parts, progress)]
         checks += [check_labels(parts), check_camera(parts), check_bones(parts), check_chirality(parts)]
-        total = sum(len(part.views) for part in parts)
-        looks = measure(choose(parts, None if full else SAMPLE, seed), progress)
+        total = sum(len(part.readers) for part in parts)
+        measured = measure_all(draw_samples(parts, None if full else SAMPLE, seed), progress)
         of_pictures = (
-            check_decoding(looks, total),
-            check_sides(looks),
-            check_masks(looks),
-            check_depth(looks),
-            check_use(parts, looks, total),
+            check_decoding(measured, total),
+            check_sides(measured),
+            check_masks(measured),
+            check_depth(measured),
+            check_use(parts, measured, total),
         )
         checks += [check for check in of_pictures if check is not None]
-    return Diagnosis(dataset, root, checks, parts, looks)
+    return Diagnosis(dataset, root, checks, parts, measured)
 
 
-def sights(diagnosis: Diagnosis, count: int = 24, seed: int = 0) -> list[Sight]:
-    """Decode the pictures of a contact sheet: the worst samples first, then any, of every split alike."""
-    chosen = choose_sights(diagnosis.parts, diagnosis.looks, count, seed)
-    return [sight for part, sample, words in chosen if (sight := see(part, sample, words)) is not None]
+def make_tiles(diagnosis: Diagnosis, number: int = 24, seed: int = 0) -> list[Tile]:
+    """Return the tiles of a contact sheet: the worst samples first, then samples of every split alike."""
+    chosen = choose_samples(diagnosis.parts, diagnosis.measured, number, seed)
+    tiles = (make_tile(part, sample, remark) for part, sample, remark in chosen)
+    return [tile for tile in tiles if tile is not None]

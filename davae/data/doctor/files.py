@@ -1,4 +1,4 @@
-"""Checks of files, without decoding them: what is there, what should be, and whether a picture ends early."""
+"""Checks of files without decoding them: which are there, which should be, and which are cut off."""
 
 import os
 import re
@@ -13,55 +13,52 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from davae.data.doctor.findings import Check, Finding, counted
+from davae.data.doctor.findings import Check, Finding, count
 from davae.data.doctor.parts import Part, Pictures
 from synthhand.formats.kinds import kind_of_file
 
-THREADS = 8  # most of the time goes into waiting for the disk
-_TAIL = 4096  # bytes at a file's end in which its end mark is looked for: some programs append a few
+THREADS = 8  # most of the time is spent waiting for the disk
+_TAIL = 4096  # bytes at a file's end that are searched for its end mark: some programs append a few
 _KINDS = {  # suffix -> name, first bytes, end mark
     ".png": ("PNG", b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
     ".jpg": ("JPEG", b"\xff\xd8\xff", b"\xff\xd9"),
 }
-_COPY = "copy or unpack these files again from the archive; after that run this check again"
+_COPY = "copy or unpack these files again from the archive, then repeat this check"
 
 
 def check_counts(parts: list[Part]) -> Check:
-    """Compare the number of labelled samples with what the dataset should have, and look for gaps."""
+    """Compare the number of labelled samples with the expected one, and find gaps between their ids."""
     findings, found = [], []
     for part in parts:
-        count = len(part.ids)
-        if part.due is None:
-            found.append(f"{count:,}")
-        else:
-            found.append(f"{count:,} of {part.due:,}")
-            findings += _shortage(part)
-        gaps = missing_between(part.ids)
+        labelled = len(part.ids)
+        found.append(f"{labelled:,}" if part.expected is None else f"{labelled:,} of {part.expected:,}")
+        findings += _compare_count(part)
+        gaps = find_gaps(part.ids)
         if len(gaps):
-            what = f"{part.sample} ids are missing in the middle"
+            what = f"{part.noun} ids are missing in the middle"
             detail = f"{len(gaps):,} of the numbers 0 to {part.ids[-1]:,}"
             advice = "labels were cut or edited: copy this file again from the dataset"
-            examples = tuple(f"{part.sample} {number}" for number in gaps)
+            examples = tuple(f"{part.noun} {number}" for number in gaps)
             findings.append(Finding("ERROR", part.labels, what, detail, advice, examples))
-    if len(found) > 3:  # sequences by the dozen
-        total, due = sum(len(part.ids) for part in parts), sum(part.due or 0 for part in parts)
-        found = [f"{total:,} of {due:,}"]
-    return Check("samples", counted(len(parts), "label file"), "; ".join(found), tuple(findings))
+    if len(found) > 3:  # the sequences of STB
+        total, expected = sum(len(part.ids) for part in parts), sum(part.expected or 0 for part in parts)
+        found = [f"{total:,} of {expected:,}"]
+    return Check("samples", count(len(parts), "label file"), "; ".join(found), tuple(findings))
 
 
-def _shortage(part: Part) -> list[Finding]:
-    count, due = len(part.ids), part.due
-    detail = f"{count:,} of {due:,} {part.sample}s"
-    if count > due:
+def _compare_count(part: Part) -> list[Finding]:
+    labelled, expected = len(part.ids), part.expected
+    if expected is None or labelled == expected:
+        return []
+    detail = f"{labelled:,} of {expected:,} {part.noun}s"
+    if labelled > expected:
         advice = "make sure that no other dataset was mixed in"
-        return [Finding("warning", part.labels, f"more labels than {part.due_is}", detail, advice)]
-    if count < due:
-        return [Finding(part.short.level, part.name, part.short.what, detail, part.short.advice)]
-    return []
+        return [Finding("warning", part.labels, f"more labels than {part.source}", detail, advice)]
+    return [Finding(part.if_fewer.level, part.name, part.if_fewer.what, detail, part.if_fewer.advice)]
 
 
-def missing_between(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers from 0 to the largest that are not among `numbers`."""
+def find_gaps(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers from 0 to the largest of `numbers` that are not among them."""
     if not len(numbers):
         return np.zeros(0, np.int64)
     return np.setdiff1d(np.arange(numbers.max() + 1), numbers)
@@ -71,7 +68,7 @@ def check_pictures(parts: list[Part], progress: bool = True) -> Check:
     """Check that every picture is there, has its size, begins as a picture and is not cut off."""
     kinds = [pictures for part in parts for pictures in part.pictures]
     findings: list[Finding] = []
-    looked, damaged, absent = 0, 0, 0
+    checked, damaged, absent = 0, 0, 0
     with tqdm(
         total=sum(len(pictures.numbers) for pictures in kinds),
         desc="files",
@@ -79,15 +76,16 @@ def check_pictures(parts: list[Part], progress: bool = True) -> Check:
         disable=not progress,
     ) as bar:
         for pictures in kinds:
-            missing, present = _inventory(pictures, findings)
+            missing, present, found = _compare_names(pictures)
+            findings += found
             absent += len(missing)
             bar.update(len(missing))
-            sizes: Counter = Counter()
+            sizes: Counter[tuple[int, int]] = Counter()
             other_size, broken = [], []
             for path, size, problem in _peek_all(present):
                 bar.update()
-                looked += 1
-                if problem:
+                checked += 1
+                if size is None:
                     broken.append(f"{path}: {problem}")
                 elif size != pictures.size:
                     sizes[size] += 1
@@ -95,53 +93,47 @@ def check_pictures(parts: list[Part], progress: bool = True) -> Check:
             damaged += len(broken) + len(other_size)
             if broken:
                 what = "pictures are damaged or truncated"
-                detail = f"{len(broken):,} of {counted(len(present), 'file')}"
+                detail = f"{len(broken):,} of {count(len(present), 'file')}"
                 findings.append(Finding("ERROR", str(pictures.folder), what, detail, _COPY, tuple(broken)))
-            findings += _wrong_sizes(pictures, sizes, other_size, len(present))
-    found = (
-        ", ".join(f"{n:,} {word}" for n, word in ((absent, "missing"), (damaged, "bad")) if n) or "all whole"
-    )
-    return Check("picture files", counted(looked, "file"), found, tuple(findings))
+            if other_size:
+                findings.append(_report_sizes(pictures, sizes, other_size, len(present)))
+    words = [f"{n:,} {word}" for n, word in ((absent, "missing"), (damaged, "bad")) if n]
+    return Check("picture files", count(checked, "file"), ", ".join(words) or "all whole", tuple(findings))
 
 
-def _inventory(pictures: Pictures, findings: list[Finding]) -> tuple[list[str], list[Path]]:
-    """Compare names on disk with those the labels ask for; returns missing names and present paths."""
+def _compare_names(pictures: Pictures) -> tuple[list[str], list[Path], list[Finding]]:
+    """Compare names on disk with those the labels ask for; return missing names, present paths, findings."""
     expected = [pictures.name(number) for number in pictures.numbers]
     try:
         names = {entry.name for entry in os.scandir(pictures.folder)}
     except (FileNotFoundError, NotADirectoryError):
-        what, detail = "no such folder", f"labels ask for {counted(len(expected), 'picture')} in it"
+        what, detail = "no such folder", f"labels ask for {count(len(expected), 'picture')} in it"
         advice = "unpack the dataset again: this folder belongs to it"
-        findings.append(Finding("ERROR", str(pictures.folder), what, detail, advice))
-        return expected, []
+        return expected, [], [Finding("ERROR", str(pictures.folder), what, detail, advice)]
     pattern = re.compile(rf"{re.escape(pictures.prefix)}\d+{re.escape(pictures.suffix)}")
     missing = [name for name in expected if name not in names]
     surplus = sorted({name for name in names if pattern.fullmatch(name)}.difference(expected))
+    other_release = "labels and pictures are of different releases, or the labels were cut: copy both again"
+    findings = []
     for which, what, advice in (
         (missing, "labels without images", _COPY),
-        (
-            surplus,
-            "images without labels",
-            "labels and pictures are not of one release, or the label file was cut: copy both again",
-        ),
+        (surplus, "images without labels", other_release),
     ):
         if which:
-            where, detail = str(pictures.folder), counted(len(which), "picture")
+            where, detail = str(pictures.folder), count(len(which), "picture")
             paths = tuple(str(pictures.folder / name) for name in which)
             findings.append(Finding("ERROR", where, what, detail, advice, paths))
-    return missing, [pictures.folder / name for name in expected if name in names]
+    return missing, [pictures.folder / name for name in expected if name in names], findings
 
 
-def _wrong_sizes(pictures: Pictures, sizes: Counter, examples: list[str], present: int) -> list[Finding]:
-    if not examples:
-        return []
+def _report_sizes(pictures: Pictures, sizes: Counter, examples: list[str], present: int) -> Finding:
     height, width = pictures.size
     advice = _COPY
     if len(examples) == present and len(sizes) == 1:
         advice = "labels, cameras and masks belong to the original size: use the pictures as published"
-    detail = f"{len(examples):,} of {counted(present, 'file')}; {width}x{height} are due"
+    detail = f"{len(examples):,} of {count(present, 'file')}; expected {width}x{height}"
     where = str(pictures.folder)
-    return [Finding("ERROR", where, "pictures have the wrong image size", detail, advice, tuple(examples))]
+    return Finding("ERROR", where, "pictures have the wrong image size", detail, advice, tuple(examples))
 
 
 def _peek_all(paths: list[Path]) -> Iterator[tuple[Path, tuple[int, int] | None, str | None]]:
@@ -151,7 +143,7 @@ def _peek_all(paths: list[Path]) -> Iterator[tuple[Path, tuple[int, int] | None,
 
 
 def peek(path: Path) -> tuple[tuple[int, int] | None, str | None]:
-    """Read a PNG's or JPEG's first and last bytes; return its (height, width) and what is wrong with it."""
+    """Read the first and last bytes of a PNG or JPEG; return its (height, width), or None and the problem."""
     name, start, end = _KINDS[path.suffix]
     try:
         with open(path, "rb") as file:

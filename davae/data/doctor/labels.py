@@ -1,23 +1,23 @@
-"""Checks of labels alone, all of them at once: numbers, cameras, lengths of bones, left and right."""
+"""Checks of labels without pictures: finite numbers, cameras, bone lengths, left and right."""
 
 import numpy as np
 
-from davae.data.doctor.findings import Check, Finding, by_share, counted
+from davae.data.doctor.findings import Check, Finding, count, judge_share
 from davae.data.doctor.parts import Hands, Part
 from synthhand.pinhole import Array
 
 EXACT_PX = 1.0  # labels are rounded to four digits, which moves a projection by a tenth of this
-FOCAL_TOLERANCE, CENTRE_TOLERANCE_PX = 0.005, 1.0  # below this a fitted camera agrees with the labelled one
-IN_FRAME_SHARE = 0.6  # of the joints of the median hand, where pixels follow from K
+FOCAL_TOLERANCE, CENTRE_TOLERANCE_PX = 0.005, 1.0  # within these a fitted camera agrees with the labelled one
+IN_FRAME_SHARE = 0.6  # a hand is outside its picture if fewer of its joints project into it
 
 MIDDLE_FINGER = (9, 10, 11, 12)
-FINGER_MM = (40.0, 160.0)  # middle finger, knuckle to tip: whatever lies outside was not measured in mm
-ADULT_FINGER_MM = (65.0, 120.0)  # where the median of a population of adults lies
+FINGER_MM = (40.0, 160.0)  # middle finger, knuckle to tip; lengths outside are not in mm
+ADULT_FINGER_MM = (65.0, 120.0)  # range of the median over adults
 _ADULTS = "{:.0f}..{:.0f}".format(*ADULT_FINGER_MM)
 MM_IN = {"metres": 1000.0, "decimetres": 100.0, "centimetres": 10.0, "millimetres": 1.0}
 
-CLEAR_MM = 25.0  # a hand bent less than this says nothing about its side
-CLEAR_HANDS = 5  # fewer of these say nothing about a dataset's
+CLEAR_MM = 25.0  # a hand that bends less than this does not show its side
+CLEAR_HANDS = 5  # bent hands needed to judge a part
 
 
 def check_labels(parts: list[Part]) -> Check:
@@ -25,7 +25,7 @@ def check_labels(parts: list[Part]) -> Check:
     findings, bad = [], 0
     for part in parts:
         hands = part.hands
-        finite = hands.finite()
+        finite = hands.are_finite()
         behind = finite & (hands.joints_mm[..., 2] <= 0).any(1)
         for rows, what in (
             (~finite, "labels hold NaN or infinity, or lack a field or its shape"),
@@ -34,34 +34,36 @@ def check_labels(parts: list[Part]) -> Check:
             samples = np.unique(hands.samples[rows])
             bad += len(samples)
             if len(samples):
-                level, detail = by_share(len(samples), len(part.ids)), counted(len(samples), part.sample)
-                advice = "copy the label file again; if it stays so, `prepare --skip-bad` leaves them out"
-                examples = tuple(f"{part.sample} {sample}" for sample in samples)
+                level, detail = judge_share(len(samples), len(part.ids)), count(len(samples), part.noun)
+                advice = "copy the label file again; if that does not help, use `prepare --skip-bad`"
+                examples = tuple(f"{part.noun} {sample}" for sample in samples)
                 findings.append(Finding(level, part.labels, what, detail, advice, examples))
     total = sum(len(part.hands) for part in parts)
     return Check(
-        "labels", counted(total, "hand"), f"{bad:,} unusable" if bad else "all finite", tuple(findings)
+        "labels", count(total, "hand"), f"{bad:,} unusable" if bad else "all finite", tuple(findings)
     )
 
 
 def check_camera(parts: list[Part]) -> Check:
-    """Project joints by K: do they meet the labelled pixels, or at least the picture?
+    """Check that K projects joints onto their labelled pixels or, without pixel labels, into the picture.
 
-    Where they miss, a camera is fitted to joints and pixels: if one exists the labels are plausible and K is
-    not, and the difference says which of its numbers.
+    If it does not, a camera is fitted to joints and pixels. If one fits, K is wrong and the fit shows which
+    of its numbers; if none fits, joints and pixels contradict each other.
     """
     findings, errors = [], []
     for part in parts:
-        hands = _sound(part.hands)
+        hands = _select_sound(part.hands)
         if not len(hands):
             continue
         if hands.uv_px is None:
-            findings += _outside(part, hands)
+            findings += _find_outside(part, hands)
         else:
             error = reprojection_error_px(hands)
             errors.append(error)
             if (error > EXACT_PX).any():
-                findings += _explain(part, hands[error > EXACT_PX], error[error > EXACT_PX], len(hands))
+                findings += _explain_errors(
+                    part, hands[error > EXACT_PX], error[error > EXACT_PX], len(hands)
+                )
     if errors:
         every = np.concatenate(errors)
         low, high = np.percentile(every, [50, 99])
@@ -69,12 +71,13 @@ def check_camera(parts: list[Part]) -> Check:
     else:
         found = "joints in the picture" if not findings else "joints outside the picture"
     total = sum(len(part.hands) for part in parts)
-    return Check("camera K", counted(total, "hand"), found, tuple(findings))
+    return Check("camera K", count(total, "hand"), found, tuple(findings))
 
 
 def reprojection_error_px(hands: Hands) -> Array:
-    """Return the largest distance (n,) between labelled and projected pixels of a hand's visible joints."""
-    distance = np.linalg.norm(hands.projected() - hands.uv_px, axis=-1)
+    """Return the largest distance (n,) of each hand's visible joints from their labelled pixels."""
+    assert hands.uv_px is not None, "these hands have no pixel labels"
+    distance = np.linalg.norm(hands.project() - hands.uv_px, axis=-1)
     return np.where(hands.visible, distance, 0.0).max(axis=1)
 
 
@@ -89,16 +92,16 @@ def fit_camera(joints_mm: Array, uv_px: Array) -> tuple[Array, float]:
         (fx, fy, cx, cy), and the largest remaining distance in px.
     """
     rays = joints_mm[:, :2] / joints_mm[:, 2:]
-    fitted, left_over = np.zeros((2, 2)), np.zeros_like(uv_px)
+    numbers, left_over = np.zeros((2, 2)), np.zeros_like(uv_px)
     for axis in range(2):
         design = np.stack([rays[:, axis], np.ones(len(rays))], axis=1)
-        fitted[:, axis] = np.linalg.lstsq(design, uv_px[:, axis], rcond=None)[0]
-        left_over[:, axis] = design @ fitted[:, axis] - uv_px[:, axis]
-    return fitted.ravel(), float(np.linalg.norm(left_over, axis=1).max())
+        numbers[:, axis] = np.linalg.lstsq(design, uv_px[:, axis], rcond=None)[0]
+        left_over[:, axis] = design @ numbers[:, axis] - uv_px[:, axis]
+    return numbers.ravel(), float(np.linalg.norm(left_over, axis=1).max())
 
 
-def camera_difference(K: Array, fitted: Array) -> list[str]:
-    """Name the numbers of K (3, 3) that disagree with a fitted (fx, fy, cx, cy)."""
+def compare_camera(K: Array, fitted: Array) -> list[str]:
+    """Return a sentence for each number of K (3, 3) that disagrees with a fitted (fx, fy, cx, cy)."""
     said = []
     (fx, fy, cx, cy), (gx, gy, dx, dy) = (K[0, 0], K[1, 1], K[0, 2], K[1, 2]), fitted
     if max(abs(gx / fx - 1), abs(gy / fy - 1)) > FOCAL_TOLERANCE:
@@ -108,15 +111,16 @@ def camera_difference(K: Array, fitted: Array) -> list[str]:
     return said
 
 
-def _explain(part: Part, hands: Hands, error: Array, of: int) -> list[Finding]:
+def _explain_errors(part: Part, hands: Hands, error: Array, of: int) -> list[Finding]:
     """Sort hands that K does not project onto their pixels by whether another K would."""
+    assert hands.uv_px is not None
     wrong_K, contradictory, words = [], [], set()
     for row in np.argsort(-error):
         seen = hands.visible[row]
         name = f"{part.hand_name(hands, row)}: off by up to {error[row]:.1f} px"
         if seen.sum() >= 4:
             fitted, left_over = fit_camera(hands.joints_mm[row][seen], hands.uv_px[row][seen])
-            said = camera_difference(hands.K[row], fitted)
+            said = compare_camera(hands.K[row], fitted)
             if left_over < EXACT_PX and said:
                 wrong_K.append(f"{name}; {' and '.join(said)}")
                 words |= {text.split(" is ")[0].removeprefix("the ") for text in said}
@@ -127,47 +131,47 @@ def _explain(part: Part, hands: Hands, error: Array, of: int) -> list[Finding]:
         (
             wrong_K,
             "wrong K, another camera fits joints and pixels",
-            f"{counted(len(wrong_K), 'hand')}; {' and '.join(sorted(words))} disagree",
+            f"{count(len(wrong_K), 'hand')}; {' and '.join(sorted(words))} disagree",
             "K is not that of the pictures: were those resized or cropped, or K edited?",
         ),
         (
             contradictory,
             "3D joints and pixels contradict each other, whatever the camera",
-            counted(len(contradictory), "hand"),
+            count(len(contradictory), "hand"),
             "xyz or uv were edited, or mixed up between samples or hands?",
         ),
     ):
         if examples:
             advice += " Copy the label file again from the dataset"
-            level = by_share(len(examples), of)
+            level = judge_share(len(examples), of)
             findings.append(Finding(level, part.labels, what, detail, advice, tuple(examples)))
     return findings
 
 
-def _outside(part: Part, hands: Hands) -> list[Finding]:
-    """Where pixels are not labelled: a camera that puts hands outside the picture is wrong."""
+def _find_outside(part: Part, hands: Hands) -> list[Finding]:
+    """Report hands that K projects outside their picture, for datasets without pixel labels."""
     height, width = part.pictures[0].size
-    u, v = np.moveaxis(hands.projected(), -1, 0)
+    u, v = np.moveaxis(hands.project(), -1, 0)
     share = ((u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)).mean(1)
     out = share < IN_FRAME_SHARE
     if not out.any():
         return []
     what = "joints do not project into their picture: wrong K, or joints of another camera"
-    detail = f"{int(out.sum()):,} of {counted(len(hands), 'hand')}; pictures are {width}x{height}"
+    detail = f"{int(out.sum()):,} of {count(len(hands), 'hand')}; pictures are {width}x{height}"
     advice = "labels, cameras and pictures must be of one release: copy the label files again"
     examples = tuple(
-        f"{part.hand_name(hands, row)}: {share[row]:.0%} of its joints inside"
+        f"{part.hand_name(hands, int(row))}: {share[row]:.0%} of its joints inside"
         for row in np.argsort(share, kind="stable")[: out.sum()]
     )
-    return [Finding(by_share(int(out.sum()), len(hands)), part.labels, what, detail, advice, examples)]
+    return [Finding(judge_share(int(out.sum()), len(hands)), part.labels, what, detail, advice, examples)]
 
 
 def check_bones(parts: list[Part]) -> Check:
-    """Compare the middle finger's length with those of humans: wrong units show at once."""
+    """Compare the middle finger's length with that of humans, which shows wrong units."""
     findings, every = [], []
     again = "copy the label file again from the dataset, not from a copy that someone converted"
     for part in parts:
-        hands = _sound(part.hands, in_front=False)
+        hands = _select_sound(part.hands, in_front=False)
         if not len(hands):
             continue
         length = finger_length_mm(hands.joints_mm)
@@ -175,19 +179,19 @@ def check_bones(parts: list[Part]) -> Check:
         odd = (length < FINGER_MM[0]) | (length > FINGER_MM[1])
         if odd.mean() > 0.5:
             median = float(np.median(length))
-            found = found_unit(median, part.unit)
-            what = f"labels are in {found} where {part.unit} are due"
-            if found is None:
+            unit = guess_unit(median, part.unit)
+            what = f"labels are in {unit}, expected {part.unit}"
+            if unit is None:
                 what = "lengths of bones are in no known unit"
             detail = f"middle finger, knuckle to tip, {median:.4g} mm as read; adults have {_ADULTS}"
             findings.append(Finding("ERROR", part.labels, what, detail, again))
         elif odd.any():
-            what = "hands of no human size: a unit mixed up?"
+            what = "hands of no human size; were units mixed up?"
             examples = tuple(
-                f"{part.hand_name(hands, row)}: middle finger {length[row]:.4g} mm"
+                f"{part.hand_name(hands, int(row))}: middle finger {length[row]:.4g} mm"
                 for row in np.flatnonzero(odd)
             )
-            level, detail = by_share(int(odd.sum()), len(hands)), counted(int(odd.sum()), "hand")
+            level, detail = judge_share(int(odd.sum()), len(hands)), count(int(odd.sum()), "hand")
             findings.append(Finding(level, part.labels, what, detail, again, examples))
     lengths = np.concatenate(every) if every else np.zeros(0)
     found = "nothing to measure"
@@ -198,7 +202,7 @@ def check_bones(parts: list[Part]) -> Check:
             detail = f"middle finger {median:.0f} mm, adults {_ADULTS}"
             advice = "fine for children and drawn figures; otherwise doubt the labels"
             findings.append(Finding("warning", "all parts", "hands are of unusual size", detail, advice))
-    return Check("bone lengths", counted(len(lengths), "hand"), found, tuple(findings))
+    return Check("bone lengths", count(len(lengths), "hand"), found, tuple(findings))
 
 
 def finger_length_mm(joints_mm: Array) -> Array:
@@ -206,9 +210,9 @@ def finger_length_mm(joints_mm: Array) -> Array:
     return np.linalg.norm(np.diff(joints_mm[:, list(MIDDLE_FINGER)], axis=1), axis=-1).sum(1)
 
 
-def found_unit(median_mm: float, due: str) -> str | None:
-    """Return the unit in which lengths were stored that came out as `median_mm` when read as `due`."""
-    stored = median_mm / MM_IN[due]
+def guess_unit(median_mm: float, read_as: str) -> str | None:
+    """Return the unit in which a finger read as `median_mm`, wrongly in `read_as`, has human length."""
+    stored = median_mm / MM_IN[read_as]
     for unit, mm in MM_IN.items():
         if FINGER_MM[0] < stored * mm < FINGER_MM[1]:
             return unit
@@ -216,17 +220,17 @@ def found_unit(median_mm: float, due: str) -> str | None:
 
 
 def check_chirality(parts: list[Part]) -> Check:
-    """Compare the labelled side with how hands bend: fingers and thumb go towards the palm.
+    """Compare the labelled side with how hands bend: fingers and thumb bend towards the palm.
 
-    Of one stretched hand this says little, of many hands enough; parts with few are judged together.
+    A stretched hand shows little, many hands show enough; parts with few hands are judged together.
     """
     bends: dict[tuple[bool, str], list[Array]] = {}
     for part in parts:
-        hands = _sound(part.hands, in_front=False)
+        hands = _select_sound(part.hands, in_front=False)
         bend = bend_mm(hands.joints_mm)
         for left in (True, False):
             own = bend[(hands.left == left) & (np.abs(bend) > CLEAR_MM)]
-            where = part.labels if len(own) >= CLEAR_HANDS else part.alike
+            where = part.labels if len(own) >= CLEAR_HANDS else part.all_labels
             bends.setdefault((left, where), []).append(-own if left else own)
     findings, right_way, judged = [], 0, 0
     for (left, where), pieces in bends.items():
@@ -245,14 +249,14 @@ def check_chirality(parts: list[Part]) -> Check:
             )
             findings.append(Finding("ERROR", where, what, detail, advice))
     found = f"{right_way / judged:.1%} bend as their side does" if judged else "too few to tell"
-    return Check("left or right", counted(judged, "bent hand"), found, tuple(findings))
+    return Check("left or right", count(judged, "bent hand"), found, tuple(findings))
 
 
 def bend_mm(joints_mm: Array) -> Array:
     """Return how far (n,) thumb and fingers reach out of the palm's plane, positive for right hands.
 
-    The normal (index MCP - wrist) x (little MCP - wrist) looks out of a right palm; in its mirror image, a
-    left hand, it looks out of the back.
+    The normal (index MCP - wrist) x (little MCP - wrist) points out of the palm of a right hand, and out of
+    the back of a left hand, its mirror image.
     """
     wrist = joints_mm[:, 0]
     normal = np.cross(joints_mm[:, 5] - wrist, joints_mm[:, 17] - wrist)
@@ -262,9 +266,9 @@ def bend_mm(joints_mm: Array) -> Array:
     return ((fingers + thumb) * normal).sum(1)
 
 
-def _sound(hands: Hands, in_front: bool = True) -> Hands:
-    """Keep the hands whose labels can be computed with."""
-    good = hands.finite()
+def _select_sound(hands: Hands, in_front: bool = True) -> Hands:
+    """Return the hands with finite labels and, if `in_front`, all joints in front of the camera."""
+    good = hands.are_finite()
     if in_front:
         good &= (hands.joints_mm[..., 2] > 0).all(1)
     return hands[good]

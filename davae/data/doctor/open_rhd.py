@@ -1,17 +1,26 @@
-"""Open RHD, and SynthHand in its form, for the doctor."""
+"""Open RHD, and SynthHand in its own form, as parts."""
 
 import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from davae.data.doctor.findings import Finding
-from davae.data.doctor.opening import AS_PUBLISHED, PART_OF_IT, Opened, missing, unreadable, views
-from davae.data.doctor.parts import Hands, Part, Pictures
-from synthhand.dataset.writer import MANIFEST
+from davae.data.doctor.parts import (
+    Hands,
+    Opened,
+    Part,
+    Pictures,
+    open_readers,
+    report_missing,
+    report_unreadable,
+)
+from davae.data.layout import rendered_form
+from synthhand.dataset import MANIFEST
 from synthhand.formats import rhd
 from synthhand.formats.pictures import read_picture
 from synthhand.formats.record import HandRecord
@@ -21,49 +30,52 @@ UNFINISHED = Finding(
     "ERROR",
     "",
     f"fewer samples than {MANIFEST} says",
-    advice="the rendering is not finished: repeat the same `davae render` command",
+    advice="rendering is not finished: repeat the same `davae render` command",
 )
 LABELS = {"xyz": (2 * JOINTS, 3), "uv_vis": (2 * JOINTS, 3), "K": (3, 3)}
 
 
 def open_rhd(root: Path) -> Opened:
     """Open the folders of RHD."""
-    due = {rhd.FOLDERS[split]: count for split, count in rhd.PUBLISHED.items()}
-    return _open("rhd", root, due, rhd.SIZE_PX, AS_PUBLISHED, PART_OF_IT)
+    expected = {rhd.FOLDERS[split]: count for split, count in rhd.PUBLISHED.items()}
+    return _open("rhd", root, expected, rhd.SIZE_PX)
 
 
 def open_synthhand(root: Path) -> Opened:
-    """Open the folders of a SynthHand, which says itself how many samples it should have."""
+    """Open the folders of a SynthHand; its manifest says how many samples it should have."""
     path = root / MANIFEST
+    form = rendered_form(root)
+    if form not in ("", "synthhand"):
+        what = f"rendered in the form of {form}, which has no folder '{rhd.FOLDERS['val']}' and no factors"
+        advice = f"say --dataset {form}, or render the set again without --as {form}"
+        return [], [Finding("ERROR", str(path), what, advice=advice)]
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        due = {folder: int(manifest[split]) for split, folder in rhd.FOLDERS.items()}
+        expected = {folder: int(manifest[split]) for split, folder in rhd.FOLDERS.items()}
         size = int(manifest["size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"damaged ({error!r})" if path.exists() else "missing"
-        detail = "it says how many samples there should be, and of which size"
-        advice = (
-            "copy it from where the dataset was rendered; for another set in RHD's form say --dataset rhd"
-        )
+        detail = "it holds the number of samples and the size of pictures"
+        advice = "copy it from where the dataset was rendered, or say --dataset rhd for a set in RHD's form"
         return [], [Finding("ERROR", str(path), what, detail, advice)]
-    return _open("synthhand", root, due, size, f"{MANIFEST} says", UNFINISHED)
+    return _open("synthhand", root, expected, size, source=f"{MANIFEST} says", if_fewer=UNFINISHED)
 
 
-def _open(dataset: str, root: Path, due: dict[str, int], side: int, due_is: str, short: Finding) -> Opened:
+def _open(dataset: str, root: Path, expected: dict[str, int], side: int, **count_words: Any) -> Opened:
     parts, findings = [], []
     own_validation = (root / rhd.FOLDERS["val"]).is_dir()
     for split, name in rhd.FOLDERS.items():
         folder = root / name
         if not folder.is_dir():
-            if due.get(name):
-                findings.append(missing(root, name))
+            if expected.get(name):
+                findings.append(report_missing(root, name))
             continue
         path = folder / f"anno_{name}.pickle"
         try:
             annotations = rhd.load_annotations(path)
             ids = np.array(sorted(annotations), np.int64)
         except (ValueError, TypeError, OverflowError, FileNotFoundError) as error:
-            findings.append(unreadable(path, error))
+            findings.append(report_unreadable(path, error))
             continue
         splits = ("train", "val") if split == "train" and not own_validation else (split,)
         kinds = ("color", "mask", "depth")
@@ -72,28 +84,27 @@ def _open(dataset: str, root: Path, due: dict[str, int], side: int, due_is: str,
                 name=name,
                 split=name,
                 labels=str(path),
-                alike="*/anno_*.pickle",
-                sample="sample",
-                due=due.get(name),
-                due_is=due_is,
-                short=short,
+                all_labels="*/anno_*.pickle",
+                noun="sample",
+                expected=expected.get(name),
                 unit="metres",
                 ids=ids,
                 pictures=tuple(Pictures(folder / kind, "", 5, ".png", ids, (side, side)) for kind in kinds),
-                hands=_hands(annotations, ids),
-                views=views(dataset, root, splits),
-                part_ids=partial(_part_ids, folder / "mask"),
-                depth_path=partial(_picture, folder / "depth"),
-                swapped=_swapped,
+                hands=_split_hands(annotations, ids),
+                readers=open_readers(dataset, root, splits),
+                read_part_ids=partial(_read_part_ids, folder / "mask"),
+                depth_path=partial(_picture_path, folder / "depth"),
+                swap_depth=_swap_depth,
+                **count_words,
             )
         )
     return parts, findings
 
 
-def _hands(annotations: dict[int, dict[str, NDArray]], ids: NDArray[np.int64]) -> Hands:
-    """Tell the two hands of each sample apart, and keep those of which a joint is visible.
+def _split_hands(annotations: dict[int, dict[str, NDArray]], ids: NDArray[np.int64]) -> Hands:
+    """Return the hands of all samples that have a visible joint.
 
-    Of a sample without one both are kept if its labels are damaged, so that this comes to light.
+    Both hands of a sample without a visible joint are kept if its labels are damaged, so that this is found.
     """
     raw = {key: np.full((len(ids), *shape), np.nan) for key, shape in LABELS.items()}
     for row, sample in enumerate(ids):
@@ -118,15 +129,15 @@ def _hands(annotations: dict[int, dict[str, NDArray]], ids: NDArray[np.int64]) -
     )
 
 
-def _picture(folder: Path, sample: int) -> Path:
+def _picture_path(folder: Path, sample: int) -> Path:
     return folder / f"{sample:05d}.png"
 
 
-def _part_ids(folder: Path, sample: int) -> NDArray[np.uint8]:
-    return read_picture(_picture(folder, sample), "L")
+def _read_part_ids(folder: Path, sample: int) -> NDArray[np.uint8]:
+    return read_picture(_picture_path(folder, sample), "L")
 
 
-def _swapped(record: HandRecord) -> HandRecord:
+def _swap_depth(record: HandRecord) -> HandRecord:
     if record.depth_mm is None:
         return record
     return replace(record, depth_mm=rhd.decode_depth(rhd.encode_depth(record.depth_mm)[..., [1, 0, 2]]))

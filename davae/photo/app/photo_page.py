@@ -22,7 +22,7 @@ from davae.photo.overlay import hand_view
 from davae.photo.predict import HandPredictor, reference_bone_mm
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.widget_errors import alert, report_errors
-from synthhand.formats.png import encode_png
+from synthhand.formats.pictures import encode_png
 
 MESH_PX = 300
 FILES = {  # ending -> what it is, and its media type

@@ -72,16 +72,16 @@ def check_data(
             outputs/check/DATASET-FOLDER.png.
         seed: Seed that selects the pictures.
     """
-    from davae.data.doctor import examine, sights
+    from davae.data.doctor import examine, make_tiles
     from davae.figures import check_sheet
     from synthhand.storage import write_atomically
 
     diagnosis = examine(dataset, root, full=full, seed=seed)
     print(diagnosis.format())
-    if shown := sights(diagnosis, seed=seed):
+    if tiles := make_tiles(diagnosis, seed=seed):
         path = sheet or Path("outputs") / "check" / f"{dataset}-{root.resolve().name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: check_sheet(shown).savefig(temporary, format="png", dpi=180))
+        write_atomically(path, lambda temporary: check_sheet(tiles).savefig(temporary, format="png", dpi=180))
         print(f"contact sheet: {path}")
     sys.exit(0 if diagnosis.usable else 1)
 
