@@ -23,7 +23,7 @@ from davae.config import BLOCKS, PRESETS, preset
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.tta import ZOOM, rotate_back, rotate_views
-from davae.networks.camera import CameraHead, Placement, on_crop
+from davae.networks.camera import CameraHead, Placement, on_crop, trunk_shape
 from davae.networks.encoder import Trunk
 from davae.networks.handmask import over_grey
 from davae.photo import predict as predict_module
@@ -84,7 +84,7 @@ def test_the_trunks_features_are_as_counted(name):
     config = preset(name).model
     with torch.device("meta"):
         features = Trunk(config).eval()(torch.empty(1, 3, config.image_px, config.image_px))
-    assert camera_head.trunk_shape(config) == features.shape[1:]
+    assert trunk_shape(config) == features.shape[1:]
 
 
 def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
@@ -92,7 +92,7 @@ def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
     torch.manual_seed(0)
     config = camera_head.CameraConfig(tiny_config.data, tiny_config.model)
     head = CameraHead(config)
-    channels, side, _ = camera_head.trunk_shape(config.model)
+    channels, side, _ = trunk_shape(config.model)
     axis = (torch.arange(side) + 0.5) / side - 0.5
     optimiser = torch.optim.Adam(head.parameters(), 3e-3)
     for step in range(151):
