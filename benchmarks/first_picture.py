@@ -1,4 +1,4 @@
-"""The README's first picture: photo, joints and mask, mesh, and a walk through the pose block to another hand.
+"""The README's first picture: photo, joints and mask, mesh, and a walk through the pose block.
 
     python benchmarks/first_picture.py --out docs/figures/first_picture.png
 

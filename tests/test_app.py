@@ -196,7 +196,7 @@ def fails(*_, **__):
 ])  # fmt: skip
 def test_a_fault_of_our_own_is_told_and_leaves_nothing_of_the_last_photo(page, monkeypatch, logged, step):
     page.open(photo_file(), "good.png")
-    monkeypatch.setattr(f"davae.{step}", fails)
+    monkeypatch.setattr(f"davae.photo.{step}", fails)
     page.open(photo_file(), "p.png")
     assert "davae failed on p.png (RuntimeError: no &lt;such&gt; memory)" in page.message.value
     assert "role='alert'" in page.message.value and "Traceback" in logged()

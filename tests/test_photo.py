@@ -14,10 +14,9 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
-from davae.config import DataConfig, MaskConfig
 from davae.photo import finding, reading
 from davae.photo.colour import ADOBE_GAMMA, ADOBE_RGB, D65, H273_PRIMARIES, SRGB, SRGB_CURVE, matrix_profile
-from davae.photo.finding import Box, _squares, cut, find_hands
+from davae.photo.finding import Box, MaskModel, _lay_squares, cut, find_hands
 from davae.photo.metadata import EXIF, MAX_BYTES, without_metadata
 from davae.photo.reading import PhotoError, Reduced, photo_px, read_photo
 
@@ -547,15 +546,16 @@ def test_a_form_whose_decoder_has_a_limit_of_its_own_is_told(monkeypatch):
 class Bright(torch.nn.Module):
     """Takes for a hand what is bright, as a mask network would be that knows nothing else."""
 
-    config = MaskConfig(DataConfig(image_px=32))
-
     def forward(self, image):
         return torch.nn.functional.avg_pool2d(40 * (image.mean(1, keepdim=True) - 0.7), 2)
 
 
+BRIGHT = MaskModel(Bright(), 32)
+
+
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (16, 16), (50, 70), (12, 300)])
 def test_no_square_is_looked_at_twice(width, height):
-    squares = _squares(width, height)
+    squares = _lay_squares(width, height)
     assert len(squares) == len(set(squares))
     assert Box(((width - 1) / 2, (height - 1) / 2), max(width, height) / 2) in squares
 
@@ -566,7 +566,7 @@ def test_no_square_is_looked_at_twice(width, height):
 def test_a_disc_is_found_wherever_it_lies(width, height, u, v, radius):
     y, x = np.mgrid[:height, :width]
     photo = np.where((x - u) ** 2 + (y - v) ** 2 < radius**2, 250, 60).astype(np.uint8)
-    ((box, *others),) = find_hands(Bright(), Bright(), [np.repeat(photo[..., None], 3, axis=2)])
+    ((box, *others),) = find_hands(BRIGHT, BRIGHT, [np.repeat(photo[..., None], 3, axis=2)])
     assert len(others) < finding.KEPT
     assert np.hypot(box.centre[0] - u, box.centre[1] - v) < 0.2 * radius
     assert box.half == pytest.approx(radius / finding.FILL, rel=0.15)
@@ -579,8 +579,8 @@ def test_many_photos_are_searched_as_each_alone_and_large_ones_at_their_own_scal
         y, x = np.mgrid[:size, :size]
         disc = np.where((x - u) ** 2 + (y - v) ** 2 < radius**2, 250, 60).astype(np.uint8)
         photos.append(np.repeat(disc[..., None], 3, axis=2))
-    together = find_hands(Bright(), Bright(), photos)
-    assert together == [find_hands(Bright(), Bright(), [photo])[0] for photo in photos]
+    together = find_hands(BRIGHT, BRIGHT, photos)
+    assert together == [find_hands(BRIGHT, BRIGHT, [photo])[0] for photo in photos]
     assert together[0][0].half == pytest.approx(120 / finding.FILL, rel=0.15)
     assert np.hypot(together[0][0].centre[0] - 300, together[0][0].centre[1] - 500) < 24
 
@@ -590,13 +590,13 @@ def test_of_two_hands_each_square_holds_one():
     y, x = np.mgrid[:120, :240]
     for u, radius in ((50, 30), (190, 22)):
         photo[(x - u) ** 2 + (y - 60) ** 2 < radius**2] = 250
-    (boxes,) = find_hands(Bright(), Bright(), [photo])
+    (boxes,) = find_hands(BRIGHT, BRIGHT, [photo])
     for box in boxes:
         assert min(abs(box.centre[0] - 50) / 30, abs(box.centre[0] - 190) / 22) < 0.3 and box.confidence > 0.4
 
 
 def test_where_there_is_nothing_boxes_without_confidence_are_returned():
-    ((box, *_),) = find_hands(Bright(), Bright(), [np.full((50, 70, 3), 60, np.uint8)])
+    ((box, *_),) = find_hands(BRIGHT, BRIGHT, [np.full((50, 70, 3), 60, np.uint8)])
     assert box.confidence < 0.05 and box.half > 0
 
 

@@ -7,6 +7,8 @@ import shutil
 import struct
 import subprocess
 import sys
+import traceback
+import weakref
 
 import numpy as np
 import pytest
@@ -30,9 +32,9 @@ from davae.photo import predict as predict_module
 from davae.photo import predict_files as predict_files_module
 from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand
-from davae.photo.observer import LOOKS, Guess, Observer, confidence
+from davae.photo.observer import VIEWS, Guess, Observer, estimate_confidence
 from davae.photo.overlay import photo_overlay
-from davae.photo.predict import HandPredictor, around_joints, reference_bone_mm
+from davae.photo.predict import HandPredictor, reference_bone_mm, refine_box
 from davae.photo.predict_files import ENDINGS, predict_files, stems, write_hand
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
@@ -180,6 +182,10 @@ def test_runs_that_do_not_belong_together_are_not_packed(trained, tiny_config, p
             pack(trained / "run", trained / "mask", trained / "camera", trained / "mask", out)
     finally:
         (tmp_path / "kept.json").replace(trained / "camera" / "identity.json")
+    unknown = shutil.copytree(trained / "run", tmp_path / "unknown")
+    (unknown / "identity.json").unlink()
+    with pytest.raises(ValueError, match=r"unknown: has no identity\.json, which says what"):
+        pack(unknown, trained / "mask", trained / "camera", trained / "mask", out)
     assert not out.exists()
 
 
@@ -233,12 +239,12 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     with torch.inference_mode():
         image = over_grey(crop, mask)
         output = opened.model(image)
-        seen = rotate_views(image, LOOKS)
-        joints = rotate_back([opened.model(look).pose for look in seen]).mean(0)
-        placed = [opened.camera(opened.model.encoder.trunk(look)) for look in seen]
+        seen = rotate_views(image, VIEWS)
+        joints = rotate_back([opened.model(view).pose for view in seen]).mean(0)
+        placed = [opened.camera(opened.model.encoder.trunk(view)) for view in seen]
     placement = Placement(
         rotate_back([one.root for one in placed]).mean(0) / ZOOM,
-        sum(one.bone for one in placed) / LOOKS / ZOOM,
+        sum(one.bone for one in placed) / VIEWS / ZOOM,
         placed[0].right,
     )
     np.testing.assert_allclose(hand.mask, mask[0, 0], atol=1e-4)
@@ -276,58 +282,59 @@ def test_a_turned_photo_gives_the_turned_hand(predictor):
 def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
     found = Box((70.0, 60.0), 40.0, 0.7)
     monkeypatch.setattr(
-        "davae.photo.predict.find_hands", lambda finder, network, photos, bf16: [[found]] * len(photos)
+        "davae.photo.predict.find_hands", lambda finder, mask_model, photos: [[found]] * len(photos)
     )
-    monkeypatch.setattr("davae.photo.predict.confidence", lambda apart, sure: 0.7)
-    monkeypatch.setattr("davae.photo.observer.LOOKS", 1)
+    monkeypatch.setattr("davae.photo.predict.estimate_confidence", lambda apart, sure: 0.7)
+    monkeypatch.setattr("davae.photo.observer.VIEWS", 1)
     monkeypatch.setattr("davae.photo.observer.ZOOM", 1.0)
     first = predictor.predict(photo(), box=found, side="right")
     hand = predictor.predict(photo(), side="right")
     assert first.box == found and hand.box.confidence == 0.7
-    np.testing.assert_allclose(hand.box.centre, around_joints(first).centre, atol=0.5)  # found in bf16
+    np.testing.assert_allclose(hand.box.centre, refine_box(first).centre, atol=0.5)  # found in bf16
     near = dataclasses.replace(first, joints_px=first.joints_px * 0 + [75.0, 58.0])
     for reach, half in ((40.0, 52.0), (20.0, 40.0)):  # it grows with the hand, and does not shrink
         near.joints_px[20] = [75.0, 58.0 + reach]
-        assert around_joints(near) == Box((75.0, 58.0), half, 0.7)
+        assert refine_box(near) == Box((75.0, 58.0), half, 0.7)
     for far in (near.joints_px + 40, [75.0, 58.0] + 3 * (near.joints_px - [75.0, 58.0])):
-        assert around_joints(dataclasses.replace(near, joints_px=far)) == found
+        assert refine_box(dataclasses.replace(near, joints_px=far)) == found
 
 
-def test_a_first_look_tells_how_sure_the_mask_is_and_how_far_looks_are_apart(predictor):
+def test_a_guess_tells_how_certain_the_mask_is_and_how_much_views_disagree(predictor):
     observer, crops = predictor.observer, cut(photo(), [Box((80.0, 60.0), 50.0)], 64)
     guess = observer.guess(crops, ["right"], 2)
-    mask = observer.masks(crops, 1)
+    mask = observer.segment(crops, 1)
     with torch.inference_mode():
         image = over_grey(crops, mask)
-        joints = rotate_back([observer.model(look).pose for look in rotate_views(image, 2)])
+        joints = rotate_back([observer.model(view).pose for view in rotate_views(image, 2)])
     assert guess.sides == ["right"]
-    assert guess.sure.item() == pytest.approx(mask[mask > 0.5].mean().item() if (mask > 0.5).any() else 0)
+    assert guess.certainty.item() == pytest.approx(
+        mask[mask > 0.5].mean().item() if (mask > 0.5).any() else 0
+    )
     # Of two, each is half of their distance from the middle.
-    assert guess.apart.item() == pytest.approx(
+    assert guess.disagreement.item() == pytest.approx(
         (joints[0] - joints[1]).norm(dim=2).mean().item() / 2, rel=1e-3
     )
 
 
 @given(st.floats(0, 3), st.floats(0, 1), st.floats(0, 1))
 def test_more_agreement_and_a_surer_mask_give_more_confidence(apart, sure, less):
-    told = confidence(apart, sure)
-    assert 0 <= confidence(apart + 0.1, sure) <= told <= 1
-    assert confidence(apart, less * sure) <= told
+    told = estimate_confidence(apart, sure)
+    assert 0 <= estimate_confidence(apart + 0.1, sure) <= told <= 1
+    assert estimate_confidence(apart, less * sure) <= told
 
 
 def test_of_the_squares_the_likeliest_is_read(predictor, monkeypatch):
     offered = [[Box((50.0, 60.0), 30.0), Box((110.0, 60.0), 30.0)], [Box((60.0, 50.0), 35.0)]]
     signs = Guess(["right", "left", "right"], torch.tensor([0.3, 0.1, 0.9]), torch.tensor([0.9, 0.9, 0.6]))
     monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: offered)
-    monkeypatch.setattr("davae.photo.predict.around_joints", lambda hand: hand.box)
-    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, looks=0: signs)
-    chosen = predictor._choose({0: photo(), 1: photo()}, None)
-    assert [(box.centre, side) for box, side in chosen.values()] == [
-        ((110.0, 60.0), "left"),
-        ((60.0, 50.0), "right"),
-    ]
-    assert chosen[0][0].confidence == pytest.approx(confidence(0.1, 0.9), rel=1e-5)
-    assert chosen[0][0].confidence > chosen[1][0].confidence
+    monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: hand.box)
+    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: signs)
+    first, second = (predict_module._Request("x", photo(), None, None, 47.0, None) for _ in range(2))
+    located = predictor._locate([first, second])
+    (box, side), (other, other_side) = located[first], located[second]
+    assert (box.centre, side, other.centre, other_side) == ((110.0, 60.0), "left", (60.0, 50.0), "right")
+    assert box.confidence == pytest.approx(estimate_confidence(0.1, 0.9), rel=1e-5)
+    assert box.confidence > other.confidence
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor, monkeypatch):
@@ -344,7 +351,7 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor, monkeypatch):
     (v_left, f_left), (v_right, f_right) = left.mesh_mm(), right.mesh_mm()
     np.testing.assert_allclose(v_left, v_right * mirror, atol=0.05)
     np.testing.assert_array_equal(f_left, f_right[:, ::-1])
-    monkeypatch.setattr(Observer, "masks", lambda self, crops, turns=1: torch.ones_like(crops[:, :1]))
+    monkeypatch.setattr(Observer, "segment", lambda self, crops, views=1: torch.ones_like(crops[:, :1]))
     guessed = [  # from crops that mirror each other exactly; the mask's network is not quite as symmetric
         predictor.predict(pixels, box=box),
         predictor.predict(pixels[:, ::-1].copy(), box=mirrored),
@@ -405,6 +412,31 @@ def test_whatever_goes_wrong_with_one_photo_is_its_own_result(predictor, monkeyp
     check(third)
 
 
+@pytest.mark.parametrize("stage", ["read_photo", "cut", "apply_homography"])
+def test_an_error_that_is_kept_keeps_no_pixels_and_says_where_it_arose(predictor, monkeypatch, stage):
+    """Frames of a traceback hold what their functions worked on, here a decoded photo."""
+    decoded = []
+
+    def decode(content, name):
+        pixels = photo(seed=len(decoded))
+        decoded.append(weakref.ref(pixels))
+        if stage == "read_photo":
+            raise ZeroDivisionError(name)
+        return pixels
+
+    def fails(*_):
+        raise ZeroDivisionError("of a kind nobody expects")
+
+    monkeypatch.setattr(predict_module, stage, fails)
+    monkeypatch.setattr(predict_module, "read_photo", decode)
+    errors = predictor.predict_all([b"one", b"two"], boxes=[Box((80.0, 60.0), 50.0)] * 2)
+    assert len(decoded) == 2 and all(isinstance(error, PhotoError) for error in errors)
+    assert not any(pixels() is not None for pixels in decoded)
+    for error in errors:
+        lines = "".join(traceback.format_exception(error))
+        assert "ZeroDivisionError" in lines and {"read_photo": "decode"}.get(stage, "fails") in lines
+
+
 def test_joints_lie_on_the_photo_also_where_it_was_reduced(predictor, monkeypatch):
     """A photo of twice the size, read at half of it, has the joints of the small one at twice their place."""
     small = np.asarray(Image.fromarray(photo(40, 30)).resize((160, 120), Image.Resampling.BICUBIC))
@@ -419,8 +451,8 @@ def test_joints_lie_on_the_photo_also_where_it_was_reduced(predictor, monkeypatc
     assert pixels.shape == (120, 160, 3) and hand.photo_px == (320, 240) and hand.box == twice
     np.testing.assert_allclose(hand.joints_px, 2 * plain.joints_px + 0.5, atol=0.02)
     np.testing.assert_allclose(hand.joints_mm, plain.joints_mm, rtol=1e-3, atol=0.1)
-    np.testing.assert_allclose(hand.on(pixels).joints_px, plain.joints_px, atol=0.01)
-    np.testing.assert_array_equal(photo_overlay(pixels, hand), photo_overlay(small, hand.on(pixels)))
+    np.testing.assert_allclose(hand.scale_to(pixels).joints_px, plain.joints_px, atol=0.01)
+    np.testing.assert_array_equal(photo_overlay(pixels, hand), photo_overlay(small, hand.scale_to(pixels)))
     searched = predictor.predict(encoded(Image.fromarray(large)))
     assert searched.box.half == pytest.approx(2 * found.box.half)
     np.testing.assert_allclose(searched.joints_px, 2 * found.joints_px + 0.5, atol=0.05)
@@ -477,7 +509,7 @@ def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained
     stored, px = split.images.shape[1], config.data.image_px
     batch = centre(load_batch(split, np.array([2])), config.data)
     with torch.inference_mode():
-        expected = rotate_back([model(look).pose for look in rotate_views(batch.image, LOOKS)]).mean(0)[0]
+        expected = rotate_back([model(view).pose for view in rotate_views(batch.image, VIEWS)]).mean(0)[0]
     expected = expected - expected[9]
     box = Box(((stored - 1) / 2, (stored - 1) / 2), px / 2)
     hand = predictor.predict(np.ascontiguousarray(split.images[2]), box=box, side="right")
@@ -614,7 +646,7 @@ def test_confidence_is_said_where_a_hand_was_looked_for(release, tmp_path, monke
     assert ", in the box given," in line and ", confidence " not in line
     assert json.loads((tmp_path / "x.json").read_text())["confidence"] is None
     for sure, doubt in ((0.1, True), (0.9, False)):
-        monkeypatch.setattr("davae.photo.predict.confidence", lambda *signs, sure=sure: sure)
+        monkeypatch.setattr("davae.photo.predict.estimate_confidence", lambda *signs, sure=sure: sure)
         (line,) = predict_files([tmp_path / "x.png"], tmp_path, weights=release).lines
         assert f"confidence {sure:.2f}" in line and ("give --box" in line) == doubt
 
@@ -674,8 +706,8 @@ def test_a_box_beside_the_photo_is_told(predictor):
     one, other = predictor.predict_all([photo(), photo()], boxes=[beside, within])
     assert "the box from 4950, 10 to 5050, 110 lies beside it" in str(one)
     check(other)
-    assert Box((-49.0, 60.0), 50.0).meets(160, 120) and not Box((-50.0, 60.0), 50.0).meets(160, 120)
-    assert Box((208.9, 60.0), 50.0).meets(160, 120) and not Box((209.0, 60.0), 50.0).meets(160, 120)
+    assert Box((-49.0, 60.0), 50.0).overlaps(160, 120) and not Box((-50.0, 60.0), 50.0).overlaps(160, 120)
+    assert Box((208.9, 60.0), 50.0).overlaps(160, 120) and not Box((209.0, 60.0), 50.0).overlaps(160, 120)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

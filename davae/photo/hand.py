@@ -74,20 +74,20 @@ class Hand:
     intrinsics: tuple[float, float, float, float] | None = None
     photo_px: tuple[int, int] | None = None
 
-    def on(self, photo: NDArray[np.uint8]) -> "Hand":
+    def scale_to(self, photo: NDArray[np.uint8]) -> "Hand":
         """The same hand in the pixels of its photo (h, w, 3) as it was read, which may have been reduced."""
         scale = photo.shape[1] / photo_px(photo)[0]
         if scale == 1:
             return self
-        return replace(self, box=self.box.scaled(scale), joints_px=(self.joints_px + 0.5) * scale - 0.5)
+        return replace(self, box=self.box.scale(scale), joints_px=(self.joints_px + 0.5) * scale - 0.5)
 
     @cached_property
     def _posed(self) -> Posed:
         rig = procedural_rig()
-        right = torch.from_numpy(mirrored(self.joints_mm, self.side)[None])
+        right = torch.from_numpy(mirror(self.joints_mm, self.side)[None])
         vertices, joints = (points[0].numpy() for points in fitted(rig, right, self.bone_mm))
         faces = rig.faces if self.side == "right" else rig.faces[:, ::-1]  # a mirror turns them inside out
-        return Posed(mirrored(vertices, self.side), np.ascontiguousarray(faces), mirrored(joints, self.side))
+        return Posed(mirror(vertices, self.side), np.ascontiguousarray(faces), mirror(joints, self.side))
 
     def mesh_mm(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Vertices (v, 3), mm, in the frame of `joints_mm`, and faces (f, 3), counter-clockwise outside.
@@ -140,6 +140,6 @@ def reference_bone_mm() -> float:
     return float(np.linalg.norm(np.subtract(*joints[list(REFERENCE_BONE)])))
 
 
-def mirrored(points: NDArray, side: Side) -> NDArray:
+def mirror(points: NDArray, side: Side) -> NDArray:
     """Turn points (..., 3) of a right hand into those of a hand of `side`, and back."""
     return points if side == "right" else points * np.array([-1.0, 1.0, 1.0], points.dtype)

@@ -30,7 +30,7 @@ def photo_overlay(photo: NDArray[np.uint8], hand: Hand) -> NDArray[np.uint8]:
     Returns:
         (280, 1042, 3) RGB.
     """
-    hand = hand.on(photo)
+    hand = hand.scale_to(photo)
     panels = {
         f"{hand.side} hand": _whole(photo, hand),
         "joints and mask": _close(photo, hand),

@@ -17,7 +17,7 @@ from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
 from davae.photo.hand import Hand, Side
 from davae.photo.overlay import photo_overlay
 from davae.photo.predict import HandPredictor
-from davae.photo.reading import PhotoError, unexpected
+from davae.photo.reading import PhotoError, wrap_unexpected
 from synthhand.formats.pictures import encode_png
 from synthhand.skeleton import ROOT
 from synthhand.storage import write_atomically
@@ -154,7 +154,7 @@ def _write(
     except OSError:  # a full disk is full for all
         raise
     except Exception as error:
-        return unexpected(str(path), error)
+        return wrap_unexpected(str(path), error)
     sure = hand.box.confidence
     found = "in the box given" if sure is None else f"confidence {sure:.2f}"
     if sure is not None and sure < DOUBTFUL:

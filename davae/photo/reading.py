@@ -105,13 +105,15 @@ def read_photo(photo: Photo, name: str = "") -> NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise PhotoError(f"{name}: is damaged ({_first_line(error)}); {ADVICE}") from error
     except Exception as error:
-        raise unexpected(name, error) from error
+        raise wrap_unexpected(name, error) from error
 
 
-def unexpected(name: str, error: Exception) -> PhotoError:
-    """What is told of a photo with which something went wrong that was not foreseen."""
+def wrap_unexpected(name: str, error: Exception) -> PhotoError:
+    """Return an error that davae did not foresee as the cause of a `PhotoError` that asks to report it."""
     what = f"{type(error).__name__}: {_first_line(error)}"
-    return PhotoError(f"{name}: davae failed on it ({what}); please report it, with the photo if you may")
+    wrapped = PhotoError(f"{name}: davae failed on it ({what}); please report it, with the photo if you may")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _too_large(name: str, error: Exception) -> PhotoError:
@@ -211,7 +213,7 @@ def _open(photo: str | os.PathLike | bytes, name: str) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise PhotoError(f"{name}: is damaged ({_first_line(error)}); {ADVICE}") from error
     except Exception as error:
-        raise unexpected(name, error) from error
+        raise wrap_unexpected(name, error) from error
 
 
 def _identified(content: bytes, info: Info) -> Image.Image:

@@ -1,14 +1,14 @@
-"""Weights in one file: da-VAE, its mask network, camera head and finder, at half precision; what they are.
+"""One file of weights: da-VAE, its mask network, its camera head and the finder, and what they are.
 
-A safetensors file, so nothing in it is executed. Matrices are stored as fp16; what is one number a channel
-stays fp32, since the variances that BatchNorm keeps can exceed fp16's range.
+It is a safetensors file, so nothing in it is executed. Matrices are stored as fp16. Tensors with one number a
+channel stay fp32: the variances that BatchNorm keeps can exceed fp16's range.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,12 +23,18 @@ from synthhand.formats.kinds import kind_of_file
 from synthhand.storage import write_atomically
 
 FORMAT = 1
-_PARTS: dict[str, tuple[type[Saved], Any]] = {
-    "model": (Config, lambda config: DaVAE(config.model)),
-    "mask": (MaskConfig, HandMaskNet),
-    "camera": (CameraConfig, CameraHead),
-    "finder": (MaskConfig, HandMaskNet),
-}
+
+AnyConfig = TypeVar("AnyConfig", bound=Saved)
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Configs(TypedDict):
+    """What each network was built from."""
+
+    model: Config
+    mask: MaskConfig
+    camera: CameraConfig
+    finder: MaskConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Release:
     mask: HandMaskNet
     camera: CameraHead
     finder: HandMaskNet
-    configs: Mapping[str, Saved]
+    configs: Configs
     about: Mapping[str, Any]
 
 
@@ -50,40 +56,35 @@ def pack(
 
     Raises:
         FileNotFoundError: one of them is no finished run.
-        ValueError: the model saw other masks, or the camera head reads another model.
+        ValueError: the model saw other masks, the camera head reads another model, or a run does not say.
     """
     run, mask_run, camera_run, out = Path(run), Path(mask_run), Path(camera_run), Path(out)
     (model, config), (mask, mask_config) = runs.load_model(run), runs.load_mask_network(mask_run)
     camera, camera_config = runs.load_camera(camera_run)
     finder, finder_config = runs.load_mask_network(Path(finder_run))
-    identity, of_camera = runs.identity_of(run), runs.identity_of(camera_run)
-    digests = {"model": runs.weights_digest(run), "mask": runs.weights_digest(mask_run)}
     if config.data.mask != "network":
         raise ValueError(
             f"{run}: was trained with mask {config.data.mask!r}, but photos are seen through predicted "
             "masks; train one with `--mask network`"
         )
+    identity, of_camera = _read_identity(run), _read_identity(camera_run)
+    digests = {"model": runs.weights_digest(run), "mask": runs.weights_digest(mask_run)}
     if identity.mask_network != digests["mask"]:
         raise ValueError(f"{run}: was not trained on masks of {mask_run}; name the mask network that it saw")
     if of_camera.init != digests["model"]:
         raise ValueError(f"{camera_run}: is a camera head of another model than {run}; train one for this")
     if (of_camera.data, of_camera.mask_network) != (identity.data, identity.mask_network):
         raise ValueError(f"{camera_run}: learnt from other data or masks than {run}; train one from the same")
-    networks = {"model": model, "mask": mask, "camera": camera, "finder": finder}
+    networks: dict[str, nn.Module] = {"model": model, "mask": mask, "camera": camera, "finder": finder}
     tensors = {
-        f"{part}.{name}": _stored(value)
+        f"{part}.{name}": _compress(value)
         for part, network in networks.items()
         for name, value in network.state_dict().items()
     }
-    report = run / "metrics.json"
-    about = {
-        "format": FORMAT,
-        "data": identity.data,
-        "runs": digests,
-        "P1_epe_mm": json.loads(report.read_text(encoding="utf-8"))["protocols"]["P1"]["epe_mm"]
-        if report.exists()
-        else None,
-    }
+    report, error_mm = run / "metrics.json", None
+    if report.exists():
+        error_mm = json.loads(report.read_text(encoding="utf-8"))["protocols"]["P1"]["epe_mm"]
+    about = {"format": FORMAT, "data": identity.data, "runs": digests, "P1_epe_mm": error_mm}
     configs = {"model": config, "mask": mask_config, "camera": camera_config, "finder": finder_config}
     metadata = {"about": json.dumps(about)} | {f"{part}.config": c.to_json() for part, c in configs.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def unpack(path: Path | str) -> Release:
     """Open a file of `pack`.
 
     Raises:
-        FileNotFoundError: it is not there, or a folder.
+        FileNotFoundError: it does not exist, or is a folder.
         ValueError: it is damaged, or no such file, or one of a later version.
     """
     path = Path(path)
@@ -109,28 +110,40 @@ def unpack(path: Path | str) -> Release:
     except (SafetensorError, OSError) as error:
         what = f"is {kind}" if (kind := kind_of_file(path)) else "damaged, or no safetensors file"
         raise ValueError(f"{path}: {what} ({error}); get it again") from error
-    missing = {"about", *(f"{part}.config" for part in _PARTS)} - metadata.keys()
+    missing = {"about", *(f"{part}.config" for part in Configs.__annotations__)} - metadata.keys()
     if missing:
         raise ValueError(f"{path}: lacks {sorted(missing)}, so `python -m davae pack` did not write it")
     about = json.loads(metadata["about"])
     if about.get("format") != FORMAT:
         raise ValueError(f"{path}: is of format {about.get('format')}, this davae reads {FORMAT}; update it")
-    networks, configs = {}, {}
-    for part, (kind, build) in _PARTS.items():
-        configs[part] = read_config(kind, metadata[f"{part}.config"])
-        networks[part] = _filled(build(configs[part]), tensors, part, path)
-    return Release(**networks, configs=configs, about=about)
+
+    def rebuild(
+        part: str, kind: type[AnyConfig], build: Callable[[AnyConfig], Network]
+    ) -> tuple[Network, AnyConfig]:
+        config = read_config(kind, metadata[f"{part}.config"])
+        own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
+        network = build(config)
+        try:
+            network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in own.items()})
+        except RuntimeError as error:
+            raise ValueError(f"{path}: the weights of {part} do not fit its config: {error}") from error
+        return network.eval().requires_grad_(False), config
+
+    model, config = rebuild("model", Config, lambda config: DaVAE(config.model))
+    mask, mask_config = rebuild("mask", MaskConfig, HandMaskNet)
+    camera, camera_config = rebuild("camera", CameraConfig, CameraHead)
+    finder, finder_config = rebuild("finder", MaskConfig, HandMaskNet)
+    configs = Configs(model=config, mask=mask_config, camera=camera_config, finder=finder_config)
+    return Release(model, mask, camera, finder, configs, about)
 
 
-def _filled(network: nn.Module, tensors: dict[str, Tensor], part: str, path: Path) -> nn.Module:
-    own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
-    try:
-        network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in own.items()})
-    except RuntimeError as error:
-        raise ValueError(f"{path}: the weights of {part} do not fit its config: {error}") from error
-    return network.eval().requires_grad_(False)
+def _read_identity(run: Path) -> runs.Identity:
+    identity = runs.identity_of(run)
+    if identity is None:
+        raise ValueError(f"{run}: has no identity.json, which says what it was trained on; train it again")
+    return identity
 
 
-def _stored(value: Tensor) -> Tensor:
+def _compress(value: Tensor) -> Tensor:
     value = value.detach().cpu().contiguous()
     return value.half() if value.is_floating_point() and value.ndim > 1 else value

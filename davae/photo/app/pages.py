@@ -132,7 +132,7 @@ def close(widget: widgets.Widget) -> None:
 
 def seen(hand: Hand, photo: NDArray[np.uint8], px: int) -> Tensor:
     """The picture (1, 3, px, px) of a hand in a photo (h, w, 3), right and on grey, as the network saw it."""
-    crop, mask = cut(photo, [hand.on(photo).box], px), torch.from_numpy(hand.mask)[None, None]
+    crop, mask = cut(photo, [hand.scale_to(photo).box], px), torch.from_numpy(hand.mask)[None, None]
     if hand.side == "left":
         crop, mask = crop.flip(3), mask.flip(3)
     return over_grey(crop, mask)
