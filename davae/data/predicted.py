@@ -24,7 +24,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from davae.data.manifest import SPLITS, read_manifest, sha256, write_json
-from synthhand.storage import allocate, exclusive, naming_a_full_disk, temporary_path
+from synthhand.storage import allocate, exclusive, explain_full_disk, temporary_path
 
 FILE_NAME = "predicted_masks.json"
 COMMAND = "python -m davae predict-masks --mask-run RUN --data"
@@ -87,7 +87,7 @@ def write_predicted(
         manifest = read_manifest(data_dir)
         for split in SPLITS:
             path = temporary_path(predicted_path(data_dir, split))
-            with naming_a_full_disk(path):
+            with explain_full_disk(path):
                 shape = tuple(manifest["splits"][split]["arrays"]["masks"]["shape"])
                 array = open_memmap(path, "w+", np.uint8, shape)
             allocate(path)

@@ -22,7 +22,7 @@ from davae.data.manifest import array_sha256, rows_sha256, sha256, write_json
 from davae.data.readers import READERS, Reader
 from davae.data.sample import make_row, row_layout
 from synthhand.formats.record import BadSample
-from synthhand.storage import Lock, allocate, naming_a_full_disk, worker_pool
+from synthhand.storage import Lock, allocate, explain_full_disk, worker_pool
 
 CHUNK = 32  # rows a worker writes at a time, and that have a checksum of their own
 _NOTES = ".chunks"  # folder of what is known of finished chunks, until the split is complete
@@ -119,7 +119,7 @@ def _open_arrays(folder: Path, layout: dict, rows: int, made_with: dict[str, Any
     notes.mkdir(parents=True)
     for name, (shape, dtype) in expected.items():
         path = folder / f"{name}.npy"
-        with naming_a_full_disk(path):
+        with explain_full_disk(path):
             open_memmap(path, "w+", dtype, shape)
         allocate(path)
     write_json(started, same)
@@ -270,6 +270,6 @@ def _copy_factors(reader: Reader, folder: Path, kept: NDArray) -> str | None:
     factors = reader.factors()
     if not factors:
         return None
-    with naming_a_full_disk(folder / "factors.npz"):
+    with explain_full_disk(folder / "factors.npz"):
         np.savez(folder / "factors.npz", **{key: rows[kept] for key, rows in factors.items()})
     return sha256(folder / "factors.npz")
