@@ -20,7 +20,7 @@ from davae.latent.blend import blend, photographed
 from davae.latent.codes import Code, combined, hand_colour
 from davae.losses import chamfer_distance
 from davae.networks import DaVAE
-from davae.networks.handmask import MID_GREY, over_grey
+from davae.networks.handmask import MID_GREY, composite_over_grey
 from synthhand.dataset.factors import Factors
 
 EDGE = 0.35  # the largest share that still keeps hands whole whose shadows are near the grey behind them
@@ -123,7 +123,7 @@ def rendered(factors: Factors, data: DataConfig) -> Frame:
     image = torch.from_numpy(row["images"][window, window]).permute(2, 0, 1)[None].float() / 255
     mask = torch.from_numpy(row["masks"][window, window])[None, None].float() / 255
     cloud, joints = (torch.from_numpy(row[name]) for name in ("clouds", "joints"))
-    return Frame(over_grey(image, mask)[0], cloud, joints, float(row["scale_mm"]))
+    return Frame(composite_over_grey(image, mask)[0], cloud, joints, float(row["scale_mm"]))
 
 
 class Agreement(NamedTuple):

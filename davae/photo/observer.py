@@ -12,9 +12,9 @@ from torch import Tensor
 
 from davae.evaluation.tta import ZOOM, rotate_back, rotate_views
 from davae.networks import DaVAE, HandMaskNet
-from davae.networks.camera import CameraHead, Placement, on_crop
+from davae.networks.camera import CameraHead, Placement, project_to_crop
 from davae.networks.folding import fold_batchnorm
-from davae.networks.handmask import over_grey
+from davae.networks.handmask import composite_over_grey
 from davae.photo.hand import Side
 from davae.photo.release import Release
 from davae.training.masks import predict_probability
@@ -72,7 +72,7 @@ class Observer:
         masks = self.masks(crops, 1 if glance else MASK_TURNS)
         with torch.inference_mode(), self._arithmetic():
             trunk, heads = self.model.encoder.trunk, self.model.encoder.heads
-            image = over_grey(crops, masks)
+            image = composite_over_grey(crops, masks)
             features = trunk(image)
             codes = {block: head(features) for block, head in heads.items()}
             seen = [features] if glance else [trunk(look) for look in rotate_views(image, LOOKS)]
@@ -85,7 +85,7 @@ class Observer:
                 bone=torch.stack([one.bone for one in placed]).mean(0) / grown,
                 right=torch.stack([one.right for one in placed]).mean(0),
             )
-            return Reading(masks, codes, joints, on_crop(joints, placement, self.px), placement.bone)
+            return Reading(masks, codes, joints, project_to_crop(joints, placement, self.px), placement.bone)
 
     def guess(self, crops: Tensor, known: Sequence[Side | None], looks: int = SIDE_LOOKS) -> Guess:
         """Which hand each crop shows, where that is not known, and how much it looks like one.
@@ -96,7 +96,7 @@ class Observer:
         """
         signs, aparts = [], []
         masks = self.masks(crops, 1)  # one look tells left from right
-        upright = over_grey(crops, masks)
+        upright = composite_over_grey(crops, masks)
         for image in (upright, upright.flip(3)):
             with torch.inference_mode(), self._arithmetic():
                 seen = [self.model.encoder.trunk(look) for look in rotate_views(image, looks)]
