@@ -1,4 +1,4 @@
-"""Folders that programs write: one writer at a time, workers that die with it, and no half-written file."""
+"""Safe writing to folders: one writer at a time, workers that end with it, no half-written files."""
 
 import errno
 import multiprocessing
@@ -11,34 +11,35 @@ from contextlib import contextmanager
 from multiprocessing import reduction
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where a second writer is not noticed
-    fcntl = None
+except ImportError:  # Windows: a second writer is not noticed
+    fcntl = None  # type: ignore[assignment]  # mypy knows no optional module
 
-_NO_PROMISES = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS}  # of room, by some file systems
+_CANNOT_ALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS}  # of some file systems
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Lock:
-    """The right to write to a folder. A worker process that is given it holds it too."""
+    """The right to write to a folder. A worker process that receives it as an argument holds it too."""
 
     def __init__(self, descriptor: int):
         self.descriptor = descriptor
 
-    def __reduce__(self):
-        # Only possible while a worker is being started, which is when it is needed.
+    def __reduce__(self) -> tuple[Callable[..., "Lock"], tuple[Any]]:
+        # `DupFd` works only while a worker is being started, which is when a lock is passed on.
         return _inherit, (None if fcntl is None else reduction.DupFd(self.descriptor),)
 
 
-def _inherit(copy) -> Lock:
+def _inherit(copy: Any) -> Lock:
     return Lock(-1 if copy is None else copy.detach())
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[Lock]:
-    """Hold a folder for this process and its workers alone, by a lock beside it, which a kill releases too.
+    """Reserve a folder for this process and its workers, by a lock file beside it; a kill releases it too.
 
     Raises:
         BlockingIOError: another process is writing there.
@@ -57,25 +58,25 @@ def exclusive(folder: Path) -> Iterator[Lock]:
 
 @contextmanager
 def worker_pool(
-    workers: int, lock: Lock, start: Callable[..., object] | None = None, arguments: tuple = ()
+    workers: int, lock: Lock, start: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """Run worker processes that share `lock`, and that end with this process however it ends.
+    """Run worker processes that share `lock` and end with this process, however it ends.
 
-    A killed parent cannot stop its workers, and by themselves they would go on writing and then wait for
-    ever. Here they watch for its death; and until the last of them is gone the folder stays locked.
+    A killed parent cannot stop its workers, which would finish writing and then wait for ever. So each worker
+    watches its parent and ends with it. The folder stays locked until the last worker has ended.
 
     Args:
-        workers: how many.
+        workers: their number.
         lock: of the folder they write to.
         start: called in each worker before anything else.
         arguments: of `start`.
 
     Raises:
-        ChildProcessError: a worker died, most likely for want of memory.
+        ChildProcessError: a worker was killed, most likely because memory ran out.
     """
     pool = ProcessPoolExecutor(
         workers,
-        # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
+        # Spawned, not forked: forking a process with threads (such as a notebook's kernel) can hang.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
         initargs=(lock, start, arguments),
@@ -84,17 +85,17 @@ def worker_pool(
         yield pool
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            "a worker process was killed, most likely for want of memory; the same command goes on where it "
-            "stopped, perhaps with fewer workers"
+            "a worker process was killed, most likely because memory ran out; repeat the command, perhaps "
+            "with fewer workers: it goes on where it stopped"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_held: Lock | None = None  # by this worker, until it ends
+_held: Lock | None = None  # the lock that this worker holds until it ends
 
 
-def _start_worker(lock: Lock, start: Callable[..., object] | None, arguments: tuple) -> None:
+def _start_worker(lock: Lock, start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     global _held
     _held = lock
     end_with_parent()
@@ -103,26 +104,29 @@ def _start_worker(lock: Lock, start: Callable[..., object] | None, arguments: tu
 
 
 def end_with_parent() -> None:
-    """From now on let this worker process end when the one that started it does, however that ends."""
+    """Make this worker process end as soon as the process that started it has ended, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("end_with_parent is for worker processes; this process is the main one")
 
     def watch() -> None:
-        wait([multiprocessing.parent_process().sentinel])
+        wait([parent.sentinel])
         os._exit(1)  # not `sys.exit`, which would only end this thread
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, then rename it: a kill leaves the old file or the new one.
+    """Let `write` make a temporary file, then rename it to `path`: a kill leaves the old file or the new one.
 
-    The temporary name is always the same, so that what a kill left behind is overwritten, not collected.
+    The temporary name is always the same, so that the next attempt overwrites what a kill left behind.
 
     Raises:
-        OSError: there is no room for it; nothing is left of the attempt.
+        OSError: the disk is full; the temporary file is removed.
     """
     temporary = temporary_path(path)
     try:
-        with naming_a_full_disk(path):
+        with explain_full_disk(path):
             write(temporary)
         os.replace(temporary, path)
     except OSError:
@@ -136,8 +140,8 @@ def temporary_path(path: Path) -> Path:
 
 
 @contextmanager
-def naming_a_full_disk(path: Path) -> Iterator[None]:
-    """Where a write fails for want of room, say for which file and what to do."""
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Let the error of a full disk name the file `path` and say what to do."""
     try:
         yield
     except OSError as error:
@@ -148,19 +152,19 @@ def naming_a_full_disk(path: Path) -> Iterator[None]:
 
 
 def allocate(path: Path) -> None:
-    """Give the file `path` room on the disk for all of its length.
+    """Reserve disk space for the whole length of the file `path`.
 
-    An array mapped from a new file takes room only when written to, and if there is none left the system
-    kills the process without a word; so what is missing must be missed before.
+    An array mapped from a new file takes disk space only when it is written to, and the system kills the
+    process, without a message, if the disk is full by then. So the space is reserved before.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: the disk is full.
     """
     if not hasattr(os, "posix_fallocate"):  # on Windows and macOS
         return
-    with naming_a_full_disk(path), path.open("r+b") as file:
+    with explain_full_disk(path), path.open("r+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         except OSError as error:
-            if error.errno not in _NO_PROMISES:
+            if error.errno not in _CANNOT_ALLOCATE:
                 raise

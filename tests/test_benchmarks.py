@@ -21,7 +21,7 @@ from davae.data.prepared import PreparedSplit, prepare
 from davae.evaluation import evaluate, predict_masks
 from davae.evaluation.summary import summarise
 from davae.networks import DaVAE, HandMaskNet
-from davae.networks.handmask import enlarge, over_grey
+from davae.networks.handmask import composite_over_grey, enlarge
 from davae.photo.hand import mirror
 from davae.training.davae_task import train
 from davae.training.runs import Identity, load_model, open_run, save_model
@@ -86,7 +86,7 @@ def test_inference_times_the_networks_that_it_names(tiny_config, tmp_path):
     with torch.inference_mode():
         assert found[bench.BARE](image).shape == (2, 1000)
         assert torch.equal(found[bench.MASKED](image), model.eval()(image).pose)
-        masked = over_grey(image, enlarge(network.eval()(image), image).sigmoid())
+        masked = composite_over_grey(image, enlarge(network.eval()(image), image).sigmoid())
         assert torch.equal(found[bench.WHOLE](image), model(masked).pose)
 
 

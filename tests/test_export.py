@@ -18,7 +18,7 @@ from davae.data.prepared import PreparedSplit
 from davae.evaluation.joints import HandProbability, JointNet
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.folding import fold_batchnorm
-from davae.networks.handmask import enlarge, over_grey
+from davae.networks.handmask import composite_over_grey, enlarge
 from davae.photo import export as exporting
 from davae.photo import graph
 from davae.photo.export import ExportError, export, format_export
@@ -189,7 +189,7 @@ def test_joints_through_a_mask_network_are_those_of_the_masked_crop(tiny_config)
     network = stirred(HandMaskNet(mask_preset("smoke")), 64)
     image = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
-        masked = over_grey(image, enlarge(network(image), image).sigmoid())
+        masked = composite_over_grey(image, enlarge(network(image), image).sigmoid())
         expected = model(masked).pose
         assert torch.equal(JointNet(model, network)(image), expected)
         assert not torch.allclose(model(image).pose, expected, atol=1e-3)

@@ -152,7 +152,7 @@ def test_orphaned_workers_end_and_keep_the_lock_until_they_have(tmp_path):
 
 def test_a_worker_that_is_killed_is_told_in_words(tmp_path):
     with (
-        pytest.raises(ChildProcessError, match=r"want of memory.*goes on where it stopped"),
+        pytest.raises(ChildProcessError, match=r"memory ran out.*goes on where it stopped"),
         exclusive(tmp_path / "folder") as lock,
         worker_pool(1, lock) as pool,
     ):

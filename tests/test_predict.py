@@ -25,9 +25,9 @@ from davae.config import BLOCKS, PRESETS, CameraConfig, preset
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.tta import ZOOM, rotate_back, rotate_views
-from davae.networks.camera import CameraHead, Placement, on_crop, trunk_shape
+from davae.networks.camera import CameraHead, Placement, project_to_crop, trunk_shape
 from davae.networks.encoder import Trunk
-from davae.networks.handmask import over_grey
+from davae.networks.handmask import composite_over_grey
 from davae.photo import predict as predict_module
 from davae.photo import predict_files as predict_files_module
 from davae.photo.finding import Box, cut
@@ -74,7 +74,9 @@ def test_true_placement_puts_joints_where_they_are(prepared):
     split = PreparedSplit.open(prepared, "train")
     rows, px = np.arange(8), split.manifest["image_px"]
     joints = torch.from_numpy(np.asarray(split.joints[rows]))
-    found = on_crop(joints, Placement(torch.zeros(8, 2), bone_in_sides(split, rows), torch.zeros(8)), px)
+    found = project_to_crop(
+        joints, Placement(torch.zeros(8, 2), bone_in_sides(split, rows), torch.zeros(8)), px
+    )
     margin = (split.images.shape[1] - px) / 2
     expected = split.project(split.joints[rows].astype(float), rows) - margin
     assert np.abs(found[:, 9].numpy() - expected[:, 9]).max() < 1.0  # the root, in the crop's middle
@@ -228,7 +230,7 @@ def test_one_photo_gives_a_whole_hand(predictor):
 
 def test_what_is_computed_is_what_the_networks_say(predictor, release):
     """By hand for a given box and side, from the unfused networks: crop, mask, code, joints, pixels."""
-    from davae.networks.handmask import over_grey
+    from davae.networks.handmask import composite_over_grey
     from davae.training.mask_inference import predict_probability
 
     pixels, box = photo(), Box((80.0, 60.0), 50.0)
@@ -237,7 +239,7 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     crop = cut(pixels, [box], 64)
     mask = predict_probability(opened.mask, crop)
     with torch.inference_mode():
-        image = over_grey(crop, mask)
+        image = composite_over_grey(crop, mask)
         output = opened.model(image)
         seen = rotate_views(image, VIEWS)
         joints = rotate_back([opened.model(view).pose for view in seen]).mean(0)
@@ -253,7 +255,7 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     np.testing.assert_allclose(hand.joints_mm, 40 * joints[0], atol=1e-2)
     np.testing.assert_allclose(hand.means["shape"], output.means["shape"][0], atol=1e-4)
     on_photo = apply_homography(
-        np.linalg.inv(box.to_crop(64)), on_crop(joints, placement, 64)[0].double().numpy()
+        np.linalg.inv(box.to_crop(64)), project_to_crop(joints, placement, 64)[0].double().numpy()
     )
     np.testing.assert_allclose(hand.joints_px, on_photo, atol=1e-2)
 
@@ -304,7 +306,7 @@ def test_a_guess_tells_how_certain_the_mask_is_and_how_much_views_disagree(predi
     guess = observer.guess(crops, ["right"], 2)
     mask = observer.segment(crops, 1)
     with torch.inference_mode():
-        image = over_grey(crops, mask)
+        image = composite_over_grey(crops, mask)
         joints = rotate_back([observer.model(view).pose for view in rotate_views(image, 2)])
     assert guess.sides == ["right"]
     assert guess.certainty.item() == pytest.approx(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from synthhand.storage import allocate, naming_a_full_disk
+from synthhand.storage import allocate, explain_full_disk
 
 
 def create_array(path: Path, shape: Sequence[int], dtype: str) -> np.memmap:
@@ -18,7 +18,7 @@ def create_array(path: Path, shape: Sequence[int], dtype: str) -> np.memmap:
     Raises:
         OSError: the disk is full; the message names the file.
     """
-    with naming_a_full_disk(path):
+    with explain_full_disk(path):
         array = open_memmap(path, "w+", np.dtype(dtype), tuple(shape))
     allocate(path)
     return array

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit
 from davae.data.sample import PADDING, stored_px
-from davae.networks.handmask import over_grey
+from davae.networks.handmask import composite_over_grey
 
 
 class RawBatch(NamedTuple):
@@ -291,10 +291,10 @@ def _assemble(
     """Assemble a batch from colours and masks (b, 4 or 5, h, w) of input (`pixels`) and target (`shown`)."""
     image, mask = pixels[:, :3], _choose_mask(raw, config, shown)
     if config.mask == "network":
-        image = over_grey(image, pixels[:, 4:])
+        image = composite_over_grey(image, pixels[:, 4:])
     elif config.mask == "truth":
-        image = over_grey(image, _choose_mask(raw, config, pixels))
-    target = over_grey(shown[:, :3], mask)
+        image = composite_over_grey(image, _choose_mask(raw, config, pixels))
+    target = composite_over_grey(shown[:, :3], mask)
     return Batch(image, target, mask, joints, cloud, raw.has_cloud, raw.has_mask, raw.scale_mm, root, zoom)
 
 

@@ -24,7 +24,7 @@ from davae.data.manifest import write_json
 from davae.data.readers import DATASETS, Reader
 from davae.data.sample import make_row, row_layout
 from synthhand.formats.record import BadSample
-from synthhand.storage import Lock, naming_a_full_disk, worker_pool
+from synthhand.storage import Lock, explain_full_disk, worker_pool
 
 CHUNK = 32  # rows that a worker writes at a time; each chunk has its own checksum
 _NOTES = ".chunks"  # folder of the notes on finished chunks, deleted when the split is complete
@@ -269,6 +269,6 @@ def _copy_factors(reader: Reader, folder: Path, kept: NDArray) -> str | None:
     factors = reader.factors()
     if not factors:
         return None
-    with naming_a_full_disk(folder / "factors.npz"):
+    with explain_full_disk(folder / "factors.npz"):
         np.savez(folder / "factors.npz", **{key: rows[kept] for key, rows in factors.items()})
     return sha256(folder / "factors.npz")

@@ -7,7 +7,7 @@ model in evaluation mode, without the other two heads and decoders.
 from torch import Tensor, nn
 
 from davae.networks import DaVAE, HandMaskNet
-from davae.networks.handmask import enlarge, over_grey
+from davae.networks.handmask import composite_over_grey, enlarge
 
 
 class JointNet(nn.Module):
@@ -37,7 +37,7 @@ class JointNet(nn.Module):
                 f"JointNet takes images of shape (b, 3, {self.px}, {self.px}), found {tuple(image.shape)}"
             )
         if self.probability is not None:
-            image = over_grey(image, self.probability(image))
+            image = composite_over_grey(image, self.probability(image))
         mean, _ = self.head(self.trunk(image))
         return self.decoder(mean)
 

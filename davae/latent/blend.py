@@ -16,7 +16,7 @@ from torch import Tensor
 
 from davae.config import DataConfig
 from davae.data.sample import make_row, stored_px
-from davae.networks.handmask import over_grey
+from davae.networks.handmask import composite_over_grey
 from synthhand.dataset.factors import FRAME_PX, GROUPS, Factors
 from synthhand.dataset.scene import Rendering, camera_matrix, hand_pixels, render
 from synthhand.formats.record import HandRecord
@@ -104,7 +104,7 @@ def render_frame(factors: Factors, data: DataConfig) -> Frame:
     image = torch.from_numpy(row["images"][window, window]).permute(2, 0, 1)[None].float() / 255
     mask = torch.from_numpy(row["masks"][window, window])[None, None].float() / 255
     cloud, joints = (torch.from_numpy(row[name]) for name in ("clouds", "joints"))
-    return Frame(over_grey(image, mask)[0], cloud, joints, float(row["scale_mm"]))
+    return Frame(composite_over_grey(image, mask)[0], cloud, joints, float(row["scale_mm"]))
 
 
 def render_row(

@@ -64,7 +64,7 @@ def trunk_shape(config: ModelConfig) -> tuple[int, int, int]:
     return 2 * config.width, side, side
 
 
-def on_crop(joints: Tensor, placement: Placement, px: int) -> Tensor:
+def project_to_crop(joints: Tensor, placement: Placement, px: int) -> Tensor:
     """Project normalised joints (b, 21, 3) to pixels (b, 21, 2) of crops of side `px`, without perspective.
 
     Pixel centres lie at integers, as everywhere in davae.

@@ -59,11 +59,11 @@ class HandMaskNet(nn.Module):
 MID_GREY = 0.5  # background of the image target; against black, dark skin has the least contrast
 
 
-def over_grey(image: Tensor, mask: Tensor) -> Tensor:
-    """Lay images (b, 3, h, w) over mid-grey by masks (b, 1, h, w) in [0, 1]."""
+def composite_over_grey(image: Tensor, mask: Tensor) -> Tensor:
+    """Composite images (b, 3, h, w) over mid-grey by masks (b, 1, h, w) in [0, 1]."""
     return torch.lerp(image.new_tensor(MID_GREY), image, mask)  # mask * image + (1 - mask) * grey
 
 
 def enlarge(logits: Tensor, like: Tensor) -> Tensor:
-    """Bring logits (b, 1, h / 2, w / 2) to the resolution of `like` (b, c, h, w), in fp32."""
+    """Interpolate logits (b, 1, h / 2, w / 2) to the resolution of `like` (b, c, h, w), in fp32."""
     return F.interpolate(logits.float(), size=like.shape[2:], mode="bilinear")

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from davae.evaluation.tta import ZOOM, rotate_back, rotate_views
 from davae.networks import DaVAE
-from davae.networks.camera import CameraHead, Placement, on_crop
+from davae.networks.camera import CameraHead, Placement, project_to_crop
 from davae.networks.folding import fold_batchnorm
-from davae.networks.handmask import over_grey
+from davae.networks.handmask import composite_over_grey
 from davae.photo.finding import MaskModel
 from davae.photo.hand import Side, mirror
 from davae.photo.release import Release
@@ -89,7 +89,7 @@ class Observer:
         crops = torch.where(left[:, None, None, None], crops.flip(3), crops)  # networks know right hands only
         masks = self.segment(crops, 1 if coarse else MASK_VIEWS)
         with torch.inference_mode(), self._autocast():
-            image = over_grey(crops, masks)
+            image = composite_over_grey(crops, masks)
             features = self.model.encoder.trunk(image)
             codes = {block: head(features) for block, head in self.model.encoder.heads.items()}
             views = [features]
@@ -104,7 +104,7 @@ class Observer:
                 bone=torch.stack([one.bone for one in placed]).mean(0) / zoom,
                 right=torch.stack([one.right for one in placed]).mean(0),
             )
-            joints_px = on_crop(joints, placement, self.px)
+            joints_px = project_to_crop(joints, placement, self.px)
         readings = []
         for row, side in enumerate(sides):
             uv, mask = joints_px[row].double().numpy(), masks[row, 0].numpy()
@@ -126,7 +126,7 @@ class Observer:
         """
         scores, disagreements = [], []
         masks = self.segment(crops, 1)  # one view tells left from right
-        upright = over_grey(crops, masks)
+        upright = composite_over_grey(crops, masks)
         for image in (upright, upright.flip(3)):
             with torch.inference_mode(), self._autocast():
                 seen = [self.model.encoder.trunk(view) for view in rotate_views(image, views)]

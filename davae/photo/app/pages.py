@@ -12,7 +12,7 @@ from torch import Tensor
 
 from davae.config import BLOCKS
 from davae.latent.codes import Code, encode
-from davae.networks.handmask import over_grey
+from davae.networks.handmask import composite_over_grey
 from davae.photo.app.photo_page import PhotoPage
 from davae.photo.app.server import WEIGHTS_VARIABLE
 from davae.photo.app.turning import TurningPicture
@@ -135,4 +135,4 @@ def seen(hand: Hand, photo: NDArray[np.uint8], px: int) -> Tensor:
     crop, mask = cut(photo, [hand.scale_to(photo).box], px), torch.from_numpy(hand.mask)[None, None]
     if hand.side == "left":
         crop, mask = crop.flip(3), mask.flip(3)
-    return over_grey(crop, mask)
+    return composite_over_grey(crop, mask)
