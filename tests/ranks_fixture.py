@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from davae.config import Config, mask_preset
+from davae.config import CameraConfig, Config, mask_preset
 from davae.data.prepared import PreparedSplit
+from davae.networks import DaVAE
 from davae.training import davae_task, distributed, runs, trainer
+from davae.training.camera_task import CameraTask
 from davae.training.davae_task import DaVAETask
 from davae.training.log import MetricsLog
 from davae.training.mask_task import MaskTask, train_mask
@@ -62,24 +64,29 @@ def config_of(folder: Path, **changes: Any) -> Config:
 
 
 def gradients(data: Path, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Gradients of step 3 of either network, in fp32, with BatchNorm in evaluation mode."""
+    """Gradients of step 3 and validation measure of each network, in fp32, BatchNorm in evaluation mode."""
     distributed.join()
     config, device = config_of(folder), torch.device("cpu")
     split, validation = (PreparedSplit.open(data, name).seen_through("none") for name in ("train", "val"))
     lacking = np.arange(len(split)) % 3 == 0  # so that ranks hold unlike numbers of masks and clouds
     split = dataclasses.replace(split, has_mask=~lacking, has_cloud=~lacking)
     mask = dataclasses.replace(mask_preset("smoke"), train=config.train)
+    torch.manual_seed(0)
+    trunk = DaVAE(config.model).encoder.trunk
     run = folder / f"no-run-{distributed.rank()}-of-{distributed.world_size()}"
     found = {}
-    for name, made in {
-        "da-VAE": Trainer(DaVAETask(config), split, validation, run, device),
-        "mask": Trainer(MaskTask(mask), split, validation, run, device),
-    }.items():
+    for task in (
+        DaVAETask(config),
+        MaskTask(mask),
+        CameraTask(CameraConfig(config.data, config.model, train=config.train), trunk, run),
+    ):
+        made = Trainer(task, split, validation, run, device)
         made.step, made.autocast = 3, contextlib.nullcontext()
         made.model.eval().train = lambda: None
         made.update_weights = lambda loss: loss.total.backward()
         made.train_step()
-        found[name] = {key: weight.grad for key, weight in made.model.named_parameters()}
+        found[task.kind] = {key: weight.grad for key, weight in made.model.named_parameters()}
+        found[task.kind]["validation"] = torch.tensor(made.validate())
     return found
 
 

@@ -81,14 +81,17 @@ def test_a_share_of_a_batch_is_augmented_as_in_the_whole(prepared):
 
 
 @pytest.mark.slow
-def test_gradients_are_those_of_one_process(folder, prepared):
+def test_gradients_and_validation_are_those_of_one_process(folder, prepared):
     assert ranks_fixture.start("gradients", prepared, folder) == [0, 0]
     one = ranks_fixture.gradients(prepared, folder)
     for found in ranks_fixture.saved("gradients", folder):
         for network, expected in one.items():
             assert found[network].keys() == expected.keys()
-            largest = max(gradient.abs().max() for gradient in expected.values())
-            for name, gradient in expected.items():
+            validation = expected["validation"].item()
+            assert found[network]["validation"].item() == pytest.approx(validation, rel=1e-5), network
+            gradients = {name: value for name, value in expected.items() if name != "validation"}
+            largest = max(gradient.abs().max() for gradient in gradients.values())
+            for name, gradient in gradients.items():
                 error = (found[network][name] - gradient).norm()
                 assert error <= 1e-5 * gradient.norm() + 1e-8 * largest, (network, name)
 

@@ -19,7 +19,7 @@ def has_bf16(device: torch.device) -> bool:
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
+def move_to(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, in place, with weights in channels-last layout; return it."""
     # torch documents `memory_format`, but its type hints lack it.
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

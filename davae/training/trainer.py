@@ -22,7 +22,7 @@ from davae.config import DataConfig
 from davae.data.augment import RawBatch, augment, centre, hold_on_gpu, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.training import distributed, runs
-from davae.training.device import has_bf16, pick_device, place
+from davae.training.device import has_bf16, move_to, pick_device
 from davae.training.heap import keep_freed_memory
 from davae.training.identity import Identity
 from davae.training.log import MetricsLog
@@ -104,9 +104,9 @@ class Trainer:
         self.settings = settings = task.config.train
         self.samples = hold_on_gpu(split, device)
         for network in task.frozen:
-            place(network, device).eval()
+            move_to(network, device).eval()
         torch.manual_seed(settings.seed)
-        self.model = place(task.build(), device)
+        self.model = move_to(task.build(), device)
         self.optimisers = build_optimisers(self.model, settings)
         self.average = build_average(self.model, settings.average_decay)
         self.step, self.seconds = 0, 0.0
@@ -159,7 +159,7 @@ class Trainer:
         settings = self.settings
         indices = batch_indices(len(self.split), settings.batch_size, settings.seed, self.step)
         seed = step_seed(settings.seed, self.step)
-        examples = self._load(self.samples, self.split, indices, seed, jittered=True)
+        examples = self._load_examples(self.samples, self.split, indices, seed, jittered=True)
         self.model.train()
         with self.autocast:
             output = self.task.forward(self.replica, examples)
@@ -167,7 +167,7 @@ class Trainer:
         self.update_weights(loss)
         return loss.detach()
 
-    def _load(
+    def _load_examples(
         self,
         samples: PreparedSplit | RawBatch,
         split: PreparedSplit,
@@ -237,7 +237,7 @@ class Trainer:
             if len(indices) <= distributed.rank():
                 continue  # fewer samples than processes, and none for this one
             seed = VALIDATION_SEED + begin
-            examples = self._load(self.validation, self.validation, indices, seed, task.jittered)
+            examples = self._load_examples(self.validation, self.validation, indices, seed, task.jittered)
             with torch.inference_mode(), self.autocast:
                 total += task.measure(model, examples)
         return distributed.sum_over_ranks(torch.tensor(total, dtype=torch.float64)).item() / len(rows)
