@@ -139,7 +139,7 @@ def predict_masks(
 
     The network sees the test crop. The margin around that crop, which holds one thousandth of the hands'
     pixels, is marked as background. The data need no true masks: a network trained on one dataset can serve
-    any other that was prepared with the same image size and crop. STB, which has no masks, gets them so.
+    any other that was prepared with the same image size and crop, such as STB, which has no masks.
 
     Args:
         mask_run: folder of a finished run of `davae train-mask`.

@@ -75,7 +75,7 @@ class PrincipalDirections:
         if codes.ndim != 2 or not codes.numel():
             raise ValueError(f"principal directions need codes (n, z) with n > 0, found {tuple(codes.shape)}")
         if not codes.isfinite().all():
-            raise ValueError("principal directions need finite codes; leave out images whose code is not")
+            raise ValueError("principal directions need finite codes; leave out images with other codes")
         codes = codes.double()
         mean = codes.mean(0)
         _, singular, directions = torch.linalg.svd(codes - mean, full_matrices=False)
@@ -130,7 +130,7 @@ PATHS = {"straight line": lerp, "great circle": slerp}
 
 
 def combine(donors: Mapping[str, Code]) -> Code:
-    """Return the code whose blocks come from several codes, such as {"pose": a, "shape": b, ...}.
+    """Return a code made of blocks of several codes, such as {"pose": a, "shape": b, ...}.
 
     Args:
         donors: block -> the code from which it is taken.
