@@ -128,7 +128,8 @@ def format_masks(measured: dict[str, Any]) -> str:
         return str(part["n"]), f"{part['iou']:.3f} [{low:.3f}, {high:.3f}]"
 
     columns = ["", *(title for name in REPORTED for title in (f"{name} n", "IoU"))]
-    table = format_rows(columns, ([group, *sum(map(cells, of), ())] for group, of in groups.items()))
+    rows = ([group, *(cell for part in found for cell in cells(part))] for group, found in groups.items())
+    table = format_rows(columns, rows)
     return f"IoU of the hand mask, {measured['dataset']} [95 % interval over images]\n{table}\n"
 
 

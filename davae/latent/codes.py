@@ -107,7 +107,7 @@ def lerp(start: Tensor, end: Tensor, t: float) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
-    """Return spherical interpolation (..., z) at share t from `start` to `end` (..., z).
+    """Return spherical interpolation (..., z) at share t from `start` to `end` (arXiv:1609.04468).
 
     Angle and length change linearly with t. A straight line between two draws of a normal distribution passes
     nearer to the origin than draws lie; this path does not. For a code and its opposite, or a code at the
