@@ -313,7 +313,7 @@ def test_a_second_walk_leaves_nothing_of_the_first(predictor):
     assert first.comm is None and all(child.comm is None for child in first.children)
 
 
-@pytest.mark.parametrize("step", ["davae.latent.disentanglement.rendered", "davae.photo.app.pages.encode",
+@pytest.mark.parametrize("step", ["davae.latent.blend.render_frame", "davae.photo.app.pages.encode",
                                   "davae.photo.app.pages.LatentExplorer"])  # fmt: skip
 def test_an_explorer_that_cannot_be_made_is_told(predictor, monkeypatch, logged, step):
     pages = Pages(predictor, rendered=2)

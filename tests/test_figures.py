@@ -1,5 +1,7 @@
 """Figures: drawn from toy hands, whole, in their own style, and showing the numbers they were given."""
 
+import importlib.util
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,10 +10,12 @@ import synthetic
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from mpl_toolkits.mplot3d import proj3d
+from test_repository import ORDER
 
 from davae import figures, metrics
 from davae.config import preset
 from davae.evaluation.summary import summarise
+from davae.figures.diagram import FROM_NETWORK, PHOTO_PATH, ROOMS, TO_NETWORK
 from davae.figures.style import ESTIMATE, TRUTH
 from synthhand.skeleton import BONES, JOINT_COLOURS
 
@@ -109,6 +113,7 @@ MAKERS = {
         {f"factor {i} (px)": RNG.random(90) for i in range(6)}
     ),
     "viewpoint_scatter": lambda: figures.viewpoint_scatter(figures.palm_normal(HANDS)),
+    "rooms_diagram": figures.rooms_diagram,
     "model_diagram": lambda: figures.model_diagram(preset("smoke").model),
 }
 
@@ -254,17 +259,29 @@ def test_a_palm_turned_to_the_camera_is_in_the_middle_of_the_map():
     assert up[0, 1] == pytest.approx(np.pi / 2)
 
 
-def test_diagram_boxes_hold_their_text_and_do_not_touch(drawn):
-    figure = drawn["model_diagram"]
+@pytest.mark.parametrize(
+    ("name", "count"), [("model_diagram", 1 + 1 + 3 + 3 + 3), ("rooms_diagram", 7 + 12 + 21)]
+)
+def test_diagram_boxes_hold_their_text_and_do_not_touch(drawn, name, count):
+    figure = drawn[name]
     ax, renderer = figure.axes[0], figure.canvas.get_renderer()
     boxes = [p.get_window_extent(renderer) for p in ax.patches if isinstance(p, FancyBboxPatch)]
-    assert len(boxes) == 1 + 1 + 3 + 3 + 3
+    assert len(boxes) == count
     for index, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[index + 1 :])
     for text in ax.texts:
         extent = text.get_window_extent(renderer)
         inside = [box for box in boxes if box.x0 < extent.x0 and extent.x1 < box.x1 and box.overlaps(extent)]
         assert inside or not any(box.overlaps(extent) for box in boxes), text.get_text()
+
+
+def test_diagram_shows_the_rooms_and_modules_that_there_are(drawn):
+    for package, rooms in ROOMS.items():
+        assert list(rooms) == [name for name in ORDER[package] if not name.startswith("__")]
+    steps = [name for path in (TO_NETWORK[1:], FROM_NETWORK, PHOTO_PATH[1:]) for _, name, *_ in path]
+    for name in steps:
+        module = name if name.startswith("synthhand") else f"davae.{name}"
+        assert name in texts(drawn["rooms_diagram"]) and importlib.util.find_spec(module) is not None
 
 
 @pytest.mark.parametrize("attention", ["sk", "none", "se"])

@@ -2,8 +2,8 @@
 
 Two trainings that differ only in their seed differ in error, and so do two sets of test images. A claim must
 hold over both. Runs of all seeds are tested on the same images, so seeds and images are resampled
-independently of each other, and a drawn image counts for every drawn seed (a two-way, or "pigeonhole",
-bootstrap). A mean over images alone uses `davae.metrics.bootstrap_interval`.
+independently of each other, and a drawn image counts for every drawn seed: the pigeonhole bootstrap (Owen
+2007, doi:10.1214/07-AOAS122). A mean over images alone uses `davae.metrics.bootstrap_interval`.
 """
 
 from typing import Any, NamedTuple

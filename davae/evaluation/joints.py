@@ -1,4 +1,4 @@
-"""Joints from an image, and a hand mask from an image, as single networks: what is exported and timed.
+"""Joints from an image, and a hand mask from an image, as single networks, for export and timing.
 
 `fold_batchnorm(JointNet(model))(image)`, under `torch.inference_mode()`, equals `model(image).pose` of a
 model in evaluation mode, without the other two heads and decoders.

@@ -129,7 +129,8 @@ def format_masks(measured: dict[str, Any]) -> str:
         return str(part["n"]), f"{part['iou']:.3f} [{low:.3f}, {high:.3f}]"
 
     columns = ["", *(title for name in REPORTED for title in (f"{name} n", "IoU"))]
-    table = format_rows(columns, ([group, *sum(map(cells, of), ())] for group, of in groups.items()))
+    rows = ([group, *(cell for part in found for cell in cells(part))] for group, found in groups.items())
+    table = format_rows(columns, rows)
     return f"IoU of the hand mask, {measured['dataset']} [95 % interval over images]\n{table}\n"
 
 
@@ -140,7 +141,7 @@ def predict_masks(
 
     The network sees the test crop. The margin around that crop, which holds one thousandth of the hands'
     pixels, is marked as background. The data need no true masks: a network trained on one dataset can serve
-    any other that was prepared with the same image size and crop. STB, which has no masks, gets them so.
+    any other that was prepared with the same image size and crop, such as STB, which has no masks.
 
     Args:
         mask_run: folder of a finished run of `davae train-mask`.

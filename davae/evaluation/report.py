@@ -45,7 +45,8 @@ from davae.metrics import (
     procrustes_mean_hand,
 )
 
-ACTIVE_VARIANCE = 0.01  # over images, of a posterior mean; a latent dimension with more is active
+# A latent dimension is active if the variance of its mean over images is larger (arXiv:1509.00519).
+ACTIVE_VARIANCE = 0.01
 
 
 def report(
@@ -175,7 +176,10 @@ def format_table(measured: dict[str, Any], others: dict[str, dict[str, Any]] | N
         "",
         format_rows(
             ["", *PROTOCOLS],
-            ([name, *(cell(of.get(protocol)) for protocol in PROTOCOLS)] for name, of in methods.items()),
+            (
+                [name, *(cell(found.get(protocol)) for protocol in PROTOCOLS)]
+                for name, found in methods.items()
+            ),
         ),
         "",
         f"P1: {ratios['P1_to_mean_pose']:.3f} times the error of the mean pose; "

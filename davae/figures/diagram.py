@@ -1,10 +1,10 @@
-"""da-VAE drawn: every part with its shape and its number of parameters (paper Fig. 1)."""
+"""Diagrams: the network (paper Fig. 1), and the rooms of both packages."""
 
 import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from davae.config import ModelConfig
 from davae.figures.style import HUES, new_figure, styled
@@ -13,6 +13,55 @@ ROWS = ("pose", "shape", "appearance")  # top to bottom, so that few arrows cros
 DECODERS = {"pose": "pose", "shape": "cloud", "appearance": "image"}  # the decoder level with each block
 READS = {"pose": ("pose",), "cloud": ("pose", "shape"), "image": ROWS}  # which blocks a decoder reads
 GREY, INK = "#f2f2f2", "#333333"
+
+PAPER, DATA, RESULTS, USE, HAND = "#56b4e9", "#e69f00", "#cc79a7", "#6a51a3", "#6b6b6b"
+ROOMS = {  # package -> its rooms from the ground up: colour of the kind, and what the room holds
+    "synthhand": {
+        "skeleton": (HAND, "21 joints, bones, their order"),
+        "pinhole": (HAND, "cameras, crops, projection"),
+        "storage": (HAND, "atomic writes, locks"),
+        "model": (HAND, "rig, poses, skinning"),
+        "render": (HAND, "ray casting, skin, light"),
+        "formats": (HAND, "RHD, STB, FreiHAND, MANO"),
+        "dataset": (HAND, "SynthHand: factors to files"),
+    },
+    "davae": {
+        "config": (PAPER, "presets, settings"),
+        "networks": (PAPER, "encoder, decoders, hand mask"),
+        "losses": (PAPER, "Eq. 3"),
+        "metrics": (PAPER, "EPE, PCK, AUC, protocols"),
+        "data": (DATA, "samples, arrays, batches"),
+        "training": (DATA, "loop, runs, resuming"),
+        "evaluation": (RESULTS, "predictions, report, intervals"),
+        "latent": (RESULTS, "interpolation, disentanglement"),
+        "figures": (RESULTS, "arrays in, figures out"),
+        "studies": (RESULTS, "sweeps, the paper's claims"),
+        "photo": (USE, "a photo to a hand, app, ONNX"),
+        "pipeline": (USE, "command line, notebooks"),
+    },
+}
+# Paths through the rooms, from the ground up: row, module, what it does, colour.
+TO_NETWORK = (
+    (0, "dataset", "files of RHD, STB, FreiHAND, SynthHand", None),
+    (1, "synthhand.formats", "record: image, depth, joints, camera", HAND),
+    (2, "data.sample", "mirror, crop, normalise", DATA),
+    (3, "data.prepared", "arrays on disk, mapped into memory", DATA),
+    (4, "data.augment", "a batch, rotated and zoomed", DATA),
+    (5, "networks.encoder", "shared trunk, one head per block of z", PAPER),
+)
+FROM_NETWORK = (
+    (8, "losses", "Eq. 3: three errors, three KL terms", PAPER),
+    (9, "training.trainer", "optimiser steps; a run folder", DATA),
+    (10, "evaluation.measure", "predictions on the test split", RESULTS),
+    (11, "evaluation.report", "errors P1 to P5, with intervals", RESULTS),
+)
+PHOTO_PATH = (
+    (0, "photo", "any picture file", None),
+    (1, "photo.reading", "upright, in sRGB", USE),
+    (3, "photo.finding", "where the hand is", USE),
+    (6, "photo.observer", "runs the network\non several views,\naverages them", USE),
+    (9, "photo.hand", "Hand: side, joints,\nmesh, latent code", USE),
+)
 
 
 @styled
@@ -65,6 +114,70 @@ def model_diagram(config: ModelConfig) -> Figure:
     return figure
 
 
+@styled
+def rooms_diagram() -> Figure:
+    """Return the rooms of both packages from the ground up, and the paths of two images through them.
+
+    A room imports only rooms below it. The modules on the paths have the colours of their rooms.
+    """
+    figure = new_figure(5.9)
+    ax = figure.add_subplot()
+    ax.set(xlim=(-0.5, 120.5), ylim=(-1, 105))
+    ax.set_axis_off()
+    _draw_rooms(ax)
+    y = [3.0 + 8.4 * row for row in range(12)]  # of the rows' middles
+    for path, x, width in ((TO_NETWORK, 75, 40), (FROM_NETWORK, 75, 40), (PHOTO_PATH, 110, 20)):
+        _draw_path(ax, path, x, width, y)
+    columns = dict(zip(ROWS, (61.5, 75, 88.5), strict=True))
+    for block, x in columns.items():
+        decoder, colour = DECODERS[block], HUES[block]
+        _box(ax, x, y[6], 13, 4.2, block, colour, colour, "white")
+        _box(ax, x, y[7], 13, 5.8, f"{decoder}\ndecoder", _tint(colour), colour)
+        _arrow(ax, (x, y[5] + 2.9), (x, y[6] - 2.1))
+        _arrow(ax, (x, y[7] + 2.9), (x, y[8] - 2.9), colour)
+        for index, source in enumerate(reversed(READS[decoder])):  # a block's own decoder is above it
+            _arrow(ax, (columns[source], y[6] + 2.1), (x - 2.4 * index, y[7] - 2.9), HUES[source])
+    left, right = 53.6, 96.4  # of the network
+    ax.add_patch(Rectangle((left, y[5] - 3.6), right - left, y[7] - y[5] + 7.2, facecolor="none",
+                           edgecolor=PAPER, linestyle="--"))  # fmt: skip
+    _arrow(ax, (right, y[6]), (100, y[6]), style="<|-|>")
+    ax.plot([55, 51, 51], [y[9], y[9], y[6]], color=INK, linewidth=1.1)
+    _arrow(ax, (51, y[6]), (left, y[6]))
+    ax.text(
+        49.6, (y[6] + y[9]) / 2, "new weights", rotation=90, va="center", ha="center", fontsize=7, color=INK
+    )
+    for x, words in ((23.5, "rooms: each imports only those below"), (75, "path of a labelled image"),
+                     (110, "path of a photo")):  # fmt: skip
+        _text(ax, x, 103.5, words, weight="bold")
+    return figure
+
+
+def _draw_path(ax: Axes, path: tuple, x: float, width: float, y: list[float]) -> None:
+    """Draw a column of modules, each with an arrow to the next."""
+    top = None
+    for row, name, what, colour in path:
+        height = 3 + 2.75 * (what.count("\n") + 1)
+        if top is not None:
+            _arrow(ax, (x, top), (x, y[row] - height / 2))
+        face, edge = ("white", INK) if colour is None else (_tint(colour), colour)
+        _box(ax, x, y[row], width, height, f"{name}\n{what}", face, edge)
+        top = y[row] + height / 2
+
+
+def _draw_rooms(ax: Axes) -> None:
+    """Draw the rooms of both packages at the left of a diagram."""
+    y = 1.0
+    for package, rooms in ROOMS.items():
+        bottom = y - 1
+        for room, (colour, what) in rooms.items():
+            y += 4.6
+            _box(ax, 8, y - 2.3, 13, 3.6, room, _tint(colour), colour)
+            ax.text(16, y - 2.3, what, va="center", fontsize=7, color=INK)
+        ax.text(1.5, y + 2.6, package, va="center", fontsize=8, color=INK, weight="bold")
+        ax.add_patch(Rectangle((0, bottom), 47, y + 5 - bottom, facecolor="none", edgecolor="#bbbbbb"))
+        y += 6.5
+
+
 def _box(
     ax: Axes, x: float, y: float, w: float, h: float, text: str, face: str, edge: str = INK, ink: str = INK
 ):
@@ -84,8 +197,8 @@ def _text(ax: Axes, x: float, y: float, text: str, *, colour: str = INK, weight:
     ax.text(x, y, text, ha="center", va="center", fontsize=7, color=colour, weight=weight, zorder=4)
 
 
-def _arrow(ax: Axes, start, end, colour: str = INK) -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=7, color=colour, linewidth=1.1,
+def _arrow(ax: Axes, start, end, colour: str = INK, style: str = "-|>") -> None:
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=7, color=colour, linewidth=1.1,
                                  shrinkA=0, shrinkB=0, zorder=2))  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from davae.config import BLOCKS
 from davae.figures.style import HUES, SERIES, common_length, new_axes, styled
 
-CLAIM = "#f3e3c3"  # where the paper says the best values lie
+CLAIM = "#f3e3c3"  # shade of the paper's range of best values
 
 
 @styled

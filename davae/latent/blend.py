@@ -37,7 +37,7 @@ def blend(a: Factors, b: Factors, group: str, share: float) -> Factors:
 
     Args:
         a: the hand at share 0.
-        b: the hand whose group is reached at share 1.
+        b: the hand at share 1, in this group.
         group: "pose", "shape" or "appearance"; scenes cannot be interpolated.
         share: 0 to 1.
 

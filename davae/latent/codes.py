@@ -75,7 +75,7 @@ class PrincipalDirections:
         if codes.ndim != 2 or not codes.numel():
             raise ValueError(f"principal directions need codes (n, z) with n > 0, found {tuple(codes.shape)}")
         if not codes.isfinite().all():
-            raise ValueError("principal directions need finite codes; leave out images whose code is not")
+            raise ValueError("principal directions need finite codes; leave out images with other codes")
         codes = codes.double()
         mean = codes.mean(0)
         _, singular, directions = torch.linalg.svd(codes - mean, full_matrices=False)
@@ -107,7 +107,7 @@ def lerp(start: Tensor, end: Tensor, t: float) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
-    """Return spherical interpolation (..., z) at share t from `start` to `end` (..., z).
+    """Return spherical interpolation (..., z) at share t from `start` to `end` (arXiv:1609.04468).
 
     Angle and length change linearly with t. A straight line between two draws of a normal distribution passes
     nearer to the origin than draws lie; this path does not. For a code and its opposite, or a code at the
@@ -130,7 +130,7 @@ PATHS = {"straight line": lerp, "great circle": slerp}
 
 
 def combine(donors: Mapping[str, Code]) -> Code:
-    """Return the code whose blocks come from several codes, such as {"pose": a, "shape": b, ...}.
+    """Return a code made of blocks of several codes, such as {"pose": a, "shape": b, ...}.
 
     Args:
         donors: block -> the code from which it is taken.

@@ -50,7 +50,7 @@ class LatentWalk:
         codes: posterior means, block -> (n, z), of the images at which the walk may start and end.
         bone_mm: length of the reference bone; it scales decoded joints and clouds.
         reference: codes, better many, that define the spread of each block; the default is `codes`.
-        rig: the right hand whose mesh is shown; the default is the built-in one.
+        rig: of the right hand to show as a mesh; the default is the built-in one.
         px: side of the views of mesh and cloud, in pixels.
 
     Attributes:
