@@ -130,7 +130,7 @@ def test_a_notebook_that_fails_does_not_cost_the_report(home, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("train", "--preset", "huge", "--data", "x", "--run", "y"), "unknown preset 'huge'"),
+        (("train", "--preset", "huge", "--data", "x", "--run", "y"), "unknown choice 'huge'"),
         (("train", "--preset", "smoke", "--data", "nowhere", "--run", "y"), "nothing is prepared there"),
         (("train-mask", "--preset", "smoke", "--data", "nowhere", "--run", "y"), "nothing is prepared there"),
         (

@@ -9,6 +9,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from davae.config import PRESETS, VARIANTS
+from davae.config.schema import Crop, InputMask
 from davae.data.readers import READERS
 from synthhand.formats.stb import VIEWS
 from synthhand.formats.stb_labels import WRIST_RULES
@@ -75,7 +76,20 @@ def _value(read: Any, metavar: str, kind: type) -> PrimitiveConstructorSpec:
 
 
 Dataset = Annotated[str, one_of(READERS)]
-Model = Annotated[str, one_of(VARIANTS)]
+Model = Annotated[
+    str,
+    one_of(VARIANTS),
+    tyro.conf.arg(help="da: da-VAE. na: na-VAE, without attention. se: with squeeze-excitation instead."),
+]
+PreparedCrop = Annotated[Crop, tyro.conf.arg(help="The crop that the data were prepared with.")]
+Mask = Annotated[
+    InputMask | None,
+    tyro.conf.arg(
+        help="Input of the network. none: the crop as photographed. truth: the hand over grey, cut out by "
+        "its true mask. network: the hand over grey, cut out by the mask of `predict-masks`. The default is "
+        "the preset's."
+    ),
+]
 Preset = Annotated[str, one_of(PRESETS)]
 Rig = Annotated[str, one_of(VIEWS)]
 Viewpoint = Annotated[str, one_of(VIEWPOINTS)]

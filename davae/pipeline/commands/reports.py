@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from davae.config.schema import InputMask
 from davae.pipeline.notebooks import CELL_TIMEOUT_S
-from davae.pipeline.options import Dataset, Model, Preset, Rig
+from davae.pipeline.options import Dataset, Mask, Model, Preset, Rig
 
 
 def notebooks(
@@ -15,7 +14,7 @@ def notebooks(
     dataset: Dataset = "synthhand",
     root: str = "",
     rig: Rig = "sk",
-    mask: InputMask | None = None,
+    mask: Mask = None,
     only: str = "",
     weights: str = "",
     home: str = "",
@@ -29,11 +28,9 @@ def notebooks(
         preset: Size and schedule.
         out: Folder of the executed copies.
         seed: Training seed.
-        model: da: da-VAE. na: na-VAE, without attention. se: squeeze-excitation instead of selective kernels.
         dataset: SynthHand, which is rendered, or a dataset on disk.
         root: Folder of a dataset other than SynthHand.
         rig: For STB only. sk: colour pictures with a cloud. bb: stereo pictures.
-        mask: Input of the network, see `train --help`; the default is the preset's.
         only: Execute only the notebooks with this text in their names.
         weights: Model that notebook 05 looks at instead of a run, so that nothing is trained: `shipped` for
             the model that comes with davae, or a file of `pack`. Needs `--only 05`.
@@ -69,7 +66,7 @@ def reproduce(
     dataset: Dataset = "synthhand",
     root: str = "",
     rig: Rig = "sk",
-    mask: InputMask | None = None,
+    mask: Mask = None,
     home: str = "",
 ) -> None:
     """Render, prepare, train, evaluate and run all notebooks; finished work is reused.
@@ -77,11 +74,9 @@ def reproduce(
     Args:
         preset: smoke for a first look (minutes), laptop for results (40 minutes on two idle cores with bf16).
         seed: Training seed.
-        model: da: da-VAE. na: na-VAE, without attention. se: squeeze-excitation instead of selective kernels.
         dataset: SynthHand, which is rendered, or a dataset on disk.
         root: Folder of a dataset other than SynthHand.
         rig: For STB only. sk: colour pictures with a cloud. bb: stereo pictures.
-        mask: Input of the network, see `train --help`; the default is the preset's.
         home: Folder that holds data and outputs; the default is the clone.
     """
     from davae.pipeline.reproduction import reproduce as run_all_stages
@@ -114,7 +109,6 @@ def summary(preset: Preset = "paper", model: Model = "da") -> None:
 
     Args:
         preset: Size of the network.
-        model: da: da-VAE. na: na-VAE, without attention. se: squeeze-excitation instead of selective kernels.
     """
     from davae.config.settings import experiment
     from davae.evaluation.summary import format_summary, summarise

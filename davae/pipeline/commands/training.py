@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from davae.config.schema import Crop, InputMask
-from davae.pipeline.options import Model, Preset, Settings
+from davae.pipeline.options import Mask, Model, PreparedCrop, Preset, Settings
 from davae.studies.executors import Kind
 
 
@@ -18,8 +17,8 @@ def train(
     run: Path,
     seed: int = 0,
     model: Model = "da",
-    crop: Crop = "plain",
-    mask: InputMask | None = None,
+    crop: PreparedCrop = "plain",
+    mask: Mask = None,
     init: Path | None = None,
     settings: Settings = (),
 ) -> None:
@@ -30,10 +29,6 @@ def train(
         data: Folder written by `prepare`.
         run: The run's folder.
         seed: Seed of initial weights, order, augmentation and latent noise.
-        model: da: da-VAE. na: na-VAE, without attention. se: squeeze-excitation instead of selective kernels.
-        crop: The crop that the data were prepared with.
-        mask: Input of the network. none: the crop as photographed; truth: the hand over grey, cut out by its
-            true mask; network: cut out by the mask that `predict-masks` stored. The default is the preset's.
         init: Finished run to take the initial weights from, such as a run on RHD before training on STB.
         settings: Fields of the preset to change, such as train.steps=20000 data.shift=0.1.
     """
@@ -59,8 +54,8 @@ def sweep(
     threads: int = 1,
     scheduler: str = "",
     option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = (),
-    crop: Crop = "plain",
-    mask: InputMask | None = None,
+    crop: PreparedCrop = "plain",
+    mask: Mask = None,
     record: bool = False,
 ) -> None:
     """Train and evaluate one run for each combination of values, several at a time.
@@ -82,8 +77,6 @@ def sweep(
         threads: Number of torch threads in each run; the last digits of a result depend on it.
         scheduler: Address of a Dask scheduler, such as tcp://10.0.0.1:8786; the default starts workers here.
         option: Settings of the SLURM jobs, as submitit names them: slurm_partition=gpu timeout_min=120.
-        crop: The crop that the data were prepared with.
-        mask: Input of the network, see `train --help`; the default is the preset's.
         record: Add each result to the runs of record in davae/studies/results/measured.csv.
     """
     from davae.config.settings import experiment
@@ -122,7 +115,7 @@ def train_mask(
     data: Path,
     run: Path,
     seed: int = 0,
-    crop: Crop = "plain",
+    crop: PreparedCrop = "plain",
     settings: Settings = (),
 ) -> None:
     """Train and measure a hand mask network. An interrupted run is resumed, a finished run is loaded.
@@ -134,7 +127,6 @@ def train_mask(
         data: Folder written by `prepare`.
         run: The run's folder.
         seed: Seed of initial weights, order and augmentation.
-        crop: The crop that the data were prepared with.
         settings: Fields of its config to change, such as train.steps=12000 data.shift=0.1.
     """
     from davae.config.settings import apply_settings, mask_experiment
