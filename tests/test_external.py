@@ -27,7 +27,14 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from synthhand.formats.gltf import read_skinned_mesh
-from synthhand.formats.hand_models import _KNOWN, _named_nodes, _segments, load_gltf, load_mano, load_rig
+from synthhand.formats.hand_models import (
+    _KNOWN,
+    _assign_segments,
+    _find_nodes,
+    load_gltf,
+    load_mano,
+    load_rig,
+)
 from synthhand.formats.unpickle import UnsafePickle, load_pickle
 from synthhand.model.adopt import palmar_directions
 from synthhand.model.anatomy import pulp_mm
@@ -224,7 +231,7 @@ def test_a_bone_beside_the_hand_moves_the_forearm(tmp_path):
     tree["skins"][0]["joints"] += [0, 1]
     del tree["skins"][0]["inverseBindMatrices"]
     mesh = read_skinned_mesh(write_gltf(tmp_path / "hand.glb", tree, data))
-    segments = _segments(mesh, _named_nodes(mesh, _KNOWN))
+    segments = _assign_segments(mesh, _find_nodes(mesh, _KNOWN))
     assert segments[twist] == segments[0] == FOREARM and segments[1] == 0
 
 
@@ -234,7 +241,7 @@ def test_a_root_bone_makes_no_forearm_of_a_flat_skeleton(tmp_path):
     del tree["skins"][0]["inverseBindMatrices"]
     mesh = read_skinned_mesh(write_gltf(tmp_path / "hand.glb", tree, data))
     names = {theirs: ours for theirs, ours in _KNOWN.items() if not ours.endswith("_metacarpal")}
-    segments = _segments(mesh, _named_nodes(mesh, names))
+    segments = _assign_segments(mesh, _find_nodes(mesh, names))
     palm = [node for node, name in enumerate(mesh.names) if name.endswith("finger-metacarpal")]
     assert len(palm) == 4 and not segments[palm].any() and segments[0] == FOREARM
 
@@ -328,7 +335,7 @@ def without(key):
         (unlike("weights", -np.ones((778, 16))), "skin weights are not finite, or negative"),
         (unlike("weights", np.zeros((778, 16))), "all zero for a vertex"),
         (unlike("f", np.full((1538, 3), 778)), "faces do not fit its 778 vertices"),
-        (unlike("kintree_table", np.zeros((2, 16), int)), "its joints hang on"),
+        (unlike("kintree_table", np.zeros((2, 16), int)), "its joints have the parents"),
         (unlike("J_regressor", np.eye(16, 778)), "hand|lie on each other|metres"),
         (lambda model: [model], r"has no 'v_template' \(found: list\)"),
     ],
@@ -466,13 +473,13 @@ def no_accessors(tree):
         (version_1, r"glTF version 1\.0; expected 2\.0"),
         (unbound, "holds no skinned mesh"),
         (own_ancestor, "among its own ancestors"),
-        (two_hands, "are both its thumb_tip"),
+        (two_hands, "are both thumb_tip"),
         (unnamed, "has no joint for thumb_ip .*map its names"),
         (centimetres, "Coordinates must be in metres"),
         (other_hand, "it is a left hand"),
         (swapped, "from any pose of a hand"),
         (beyond, "ends beyond its .* cut off"),
-        (backwards, "-12 where an index or a count belongs"),
+        (backwards, "-12 in the place of an index or a count"),
         (no_accessors, r"not glTF 2\.0 \(KeyError: 'accessors'\)"),
     ],
 )

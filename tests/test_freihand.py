@@ -153,7 +153,7 @@ def change(path: Path, entry: int, value) -> None:
         ("xyz", lambda text: "\x00\x80", "damaged"),
         ("xyz", lambda text: '{"0": 1}', "expected a list"),
         ("K", lambda text: "[]", "expected a list"),
-        ("K", lambda text: json.dumps(json.loads(text)[:-1]), "has 2 entries where training_xyz.json has 3"),
+        ("K", lambda text: json.dumps(json.loads(text)[:-1]), "has 2 entries, but training_xyz.json has 3"),
     ],
 )
 def test_a_damaged_label_file_is_named(fresh, name, content, message):
@@ -215,7 +215,7 @@ def test_labels_and_images_that_disagree_are_told(fresh):
         ("missing", "missing"),
         ("truncated", "cannot be decoded"),
         ("not a picture", "cannot be decoded"),
-        ("wrong size", "160x200 pixels where the split's images are 224x224"),
+        ("wrong size", "160x200 pixels, expected 224x224"),
     ],
 )
 def test_a_bad_picture_is_named(fresh, kind, how, message):

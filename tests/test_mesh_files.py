@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from synthhand.formats.gltf import read_skinned_mesh
 from synthhand.formats.hand_models import load_rig
-from synthhand.formats.mesh_files import glb, ply
+from synthhand.formats.mesh_files import encode_glb, encode_ply
 from synthhand.model.kinematics import solve
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.skinning import skinned
@@ -35,7 +35,7 @@ def posed():
 @pytest.fixture
 def file(posed, tmp_path):
     vertices, joints = posed
-    (tmp_path / "hand.glb").write_bytes(glb(vertices, RIG.faces, joints, RIG.weights))
+    (tmp_path / "hand.glb").write_bytes(encode_glb(vertices, RIG.faces, joints, RIG.weights))
     return tmp_path / "hand.glb"
 
 
@@ -73,7 +73,7 @@ def test_the_skin_of_a_glb_moves_the_mesh_nowhere_until_a_joint_is_moved(posed, 
 def test_a_hand_at_rest_comes_back_as_a_rig(tmp_path):
     """What `predict` writes can be the hand model of `load_rig`: the same joints, the same skinning."""
     rest = tmp_path / "rest.glb"
-    rest.write_bytes(glb(RIG.vertices_mm, RIG.faces, RIG.joints_mm, RIG.weights))
+    rest.write_bytes(encode_glb(RIG.vertices_mm, RIG.faces, RIG.joints_mm, RIG.weights))
     back = load_rig(rest)
     assert_allclose(back.joints_mm, RIG.joints_mm, atol=0.5)
     assert len(back.faces) == len(RIG.faces)
@@ -99,11 +99,11 @@ def test_a_glb_is_laid_out_as_the_standard_asks(posed, file):
 
 def test_open3d_reads_a_ply(posed, tmp_path):
     vertices, _ = posed
-    (tmp_path / "hand.ply").write_bytes(ply(vertices, RIG.faces))
+    (tmp_path / "hand.ply").write_bytes(encode_ply(vertices, RIG.faces))
     mesh = open3d.io.read_triangle_mesh(str(tmp_path / "hand.ply"))
     np.testing.assert_array_equal(np.asarray(mesh.vertices, np.float32), vertices)
     np.testing.assert_array_equal(np.asarray(mesh.triangles), RIG.faces)
     header = (tmp_path / "hand.ply").read_bytes().partition(b"end_header")[0].decode()
     assert "comment unit: millimetre; x right, y down, z away from the camera" in header
     assert "the GLB of the same hand is in metres, y up" in header
-    assert ply(np.zeros((0, 3)), np.zeros((0, 3), int)).endswith(b"end_header\n")
+    assert encode_ply(np.zeros((0, 3)), np.zeros((0, 3), int)).endswith(b"end_header\n")

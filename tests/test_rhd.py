@@ -201,8 +201,8 @@ def spoil(root, kind, how):
     [
         ("missing", "missing"),
         ("truncated", "cannot be decoded"),
-        ("not a picture", r"cannot be decoded: it is a web page \(HTML\).*, no picture"),
-        ("wrong size", "160x200 pixels where the split's images are 320x320"),
+        ("not a picture", r"cannot be decoded: it is a web page \(HTML\).*, not a picture"),
+        ("wrong size", "160x200 pixels, expected 320x320"),
     ],
 )
 def test_a_bad_picture_is_named(pair, kind, how, message):

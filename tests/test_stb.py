@@ -93,7 +93,7 @@ def bad_labels(path: Path, how: str) -> None:
         ("a pointer", ValueError, "is a Git LFS pointer; `git lfs pull` gets the file itself; expected"),
         ("an archive", ValueError, "is a ZIP archive .*; expected STB's labels"),
         ("MATLAB 4", ValueError, r"shape \(3, 63, 1\), expected numbers \(3, 21, frames\)"),
-        ("other key", ValueError, "has no 'handPara' but joints"),
+        ("other key", ValueError, "holds joints, expected 'handPara'"),
         ("other joints", ValueError, r"shape \(3, 20, 4\), expected numbers \(3, 21, frames\)"),
         ("text", ValueError, r"expected numbers \(3, 21, frames\)"),
         ("no frame", ValueError, "labels 0 frames, expected 1 to 1500"),
@@ -251,7 +251,7 @@ def test_a_wrong_root_is_explained(tree, tmp_path):
     [
         ("missing", "missing"),
         ("truncated", "cannot be decoded"),
-        ("wrong size", "320x240 pixels where the split's images are 640x480"),
+        ("wrong size", "320x240 pixels, expected 640x480"),
     ],
 )
 def test_a_bad_picture_is_named(fresh, view, how, message):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from synthhand.formats.unpickle import StandIn, UnsafePickle, dense, load_pickle
+from synthhand.formats.unpickle import StandIn, UnsafePickle, load_pickle, to_array
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 READERS = {"annotations": (), "hand model": ("chumpy", "scipy")}  # the stand-ins of each
@@ -151,15 +151,15 @@ def of_chumpy(name: str, **state) -> StandIn:
 def test_arrays_that_chumpy_laid_out_anew_are_read_and_its_sums_are_not():
     values = np.arange(12.0).reshape(3, 4)
     plain = of_chumpy("ch.Ch", x=values)
-    np.testing.assert_array_equal(dense(plain), values)
-    np.testing.assert_array_equal(dense(of_chumpy("reordering.transpose", a=plain)), values.T)
+    np.testing.assert_array_equal(to_array(plain), values)
+    np.testing.assert_array_equal(to_array(of_chumpy("reordering.transpose", a=plain)), values.T)
     turned = of_chumpy("reordering.transpose", a=plain, axes=(1, 0))
     reshaped = of_chumpy("reordering.Reshape", a=turned, newshape=(2, 6))
-    np.testing.assert_array_equal(dense(reshaped), values.T.reshape(2, 6))
+    np.testing.assert_array_equal(to_array(reshaped), values.T.reshape(2, 6))
     few = of_chumpy("reordering.Select", a=plain, idxs=np.array([1, 5]), preferred_shape=(2,))
-    np.testing.assert_array_equal(dense(few), [1, 5])
+    np.testing.assert_array_equal(to_array(few), [1, 5])
     with pytest.raises(ValueError, match=r"holds chumpy\.ch_ops\.add where an array is expected"):
-        dense(of_chumpy("reordering.transpose", a=of_chumpy("ch_ops.add", a=plain, b=plain)))
+        to_array(of_chumpy("reordering.transpose", a=of_chumpy("ch_ops.add", a=plain, b=plain)))
 
 
 FORMS = ("csc", "csr", "bsr", "coo", "dia")
@@ -175,7 +175,7 @@ def test_sparse_matrices_are_written_out_whatever_their_form_and_age(tmp_path, f
     written = getattr(sparse, f"{form}_{kind}")(MATRIX)
     found = read(path, written, protocol, "hand model")
     assert isinstance(found, StandIn) and found.origin == f"scipy.sparse._{form}.{form}_{kind}"
-    np.testing.assert_array_equal(dense(found), MATRIX)
+    np.testing.assert_array_equal(to_array(found), MATRIX)
     if protocol < 4:  # SciPy before 1.8: modules without the underscore
         data = pickle.dumps(written, protocol)
         path.write_bytes(data.replace(f"sparse._{form}".encode(), f"sparse.{form}".encode()))
@@ -183,7 +183,7 @@ def test_sparse_matrices_are_written_out_whatever_their_form_and_age(tmp_path, f
         assert found.origin == f"scipy.sparse.{form}.{form}_{kind}"
         if form == "coo":  # and rows and columns under names of their own
             found.state["row"], found.state["col"] = found.state.pop("coords")
-        np.testing.assert_array_equal(dense(found), MATRIX)
+        np.testing.assert_array_equal(to_array(found), MATRIX)
 
 
 @pytest.mark.parametrize(
@@ -199,13 +199,13 @@ def test_a_sparse_matrix_is_checked_before_it_is_written_out(tmp_path, change, m
     found = read(tmp_path / "a.pkl", sparse.csr_matrix(MATRIX), 2, "hand model")
     found.state.update(change)
     with pytest.raises(ValueError, match=message):
-        dense(found)
+        to_array(found)
 
 
 @pytest.mark.parametrize("form", ["lil", "dok"])
 def test_sparse_matrices_of_python_objects_are_refused_by_name(tmp_path, form):
     with pytest.raises(ValueError, match=r"a\.pkl: .*(Python objects|of scipy\.sparse\._dok\.dok_array)"):
-        dense(read(tmp_path / "a.pkl", getattr(sparse, f"{form}_array")(MATRIX), 2, "hand model"))
+        to_array(read(tmp_path / "a.pkl", getattr(sparse, f"{form}_array")(MATRIX), 2, "hand model"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from davae.config import BLOCKS
 from davae.photo.finding import Box
 from davae.photo.reading import photo_px
-from synthhand.formats.mesh_files import glb, ply
+from synthhand.formats.mesh_files import encode_glb, encode_ply
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.skinning import fitted
 from synthhand.skeleton import REFERENCE_BONE
@@ -110,8 +110,8 @@ class Hand:
         vertices, faces, joints = self._posed
         return {
             "json": (json.dumps(self.as_dict(), indent=2) + "\n").encode(),
-            "ply": ply(vertices, faces),
-            "glb": glb(vertices, faces, joints, procedural_rig().weights),
+            "ply": encode_ply(vertices, faces),
+            "glb": encode_glb(vertices, faces, joints, procedural_rig().weights),
         }
 
     def as_dict(self) -> dict[str, Any]:

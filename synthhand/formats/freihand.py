@@ -1,16 +1,16 @@
-"""Read FreiHAND (Zimmermann and others, 2019), version 2, and whatever is written in its form.
+"""Read FreiHAND (Zimmermann et al., 2019, arXiv:1909.04349), version 2, and sets in its form.
 
-On disk the root holds `training/rgb/%08d.jpg` and `evaluation/rgb/%08d.jpg` (224 x 224), and for each of the
-two a list with one entry per frame in `<folder>_xyz.json` (21 x 3, metres, camera frame, in davae's own joint
-order) and `<folder>_K.json` (3 x 3). All hands are right hands. Published are 32,560 frames for training and
-3,960 for evaluation.
+The root holds `training/rgb/%08d.jpg` and `evaluation/rgb/%08d.jpg` (224 x 224). For each of the two folders,
+`<folder>_xyz.json` (21 x 3, metres, camera frame, in the order of `synthhand.skeleton`) and `<folder>_K.json`
+(3 x 3) are lists with one entry per frame. All hands are right hands. The published set has 32,560 frames for
+training and 3,960 for evaluation.
 
-A frame of training comes in four versions, one after the other: with f frames, image i shows frame i mod f as
-version i // f, that is the green screen it was taken before, then three ways to put another background there
-(`gs`, `hom`, `sample`, `auto`). The hand stays where it is, so that labels and `training/mask/%08d.jpg`, one
-per frame, serve all of them. Masks are JPEG, black and white with noise; evaluation has none. There is no
-depth, hence no cloud, and no label of visibility: a joint counts as visible if it lies inside the picture,
-even behind a finger. `<folder>_scale.json`, the length of the bone from middle MCP to PIP, is not needed.
+A frame of training has four images. With f frames, image i shows frame i mod f in version i // f: first with
+the green screen, then with three kinds of replaced background (`gs`, `hom`, `sample`, `auto`). All versions
+share labels and the mask `training/mask/%08d.jpg`. Masks are JPEG, black and white with noise; evaluation has
+none. There is no depth, hence no cloud, and there are no visibility labels: a joint counts as visible if it
+lies inside the picture, even behind a finger. `<folder>_scale.json`, the length of the bone from middle MCP
+to PIP, is not read.
 """
 
 import json
@@ -33,31 +33,31 @@ FOLDERS = {"train": "training", "val": "training", "test": "evaluation"}
 PUBLISHED = {"train": 32560, "test": 3960}  # frames of the published set
 VERSIONS = {"train": 4, "test": 1}  # images of a frame
 SIZE_PX = 224
-MASK_THRESHOLD = 127  # half way: JPEG turns 0 and 255 into values near them
+MASK_THRESHOLD = 127  # JPEG turns 0 and 255 into values near them
 _IMAGE_NAME = re.compile(r"(\d{8})\.jpg")
 
 
 class FreiHANDSplit:
     """One split on disk: `len`, `ids` (the images' numbers) and `record(index)`, which decodes its files.
 
-    "val" is a hold-out of training by frame: every 40th frame, with all of its versions, and "train" is the
-    rest. Frames were taken by several cameras at once, and neither camera, moment nor person is in the files:
-    other views of a held-out hand may be among those trained on.
+    "val" is every 40th frame of training, with all of its versions, and "train" is the rest. Several cameras
+    took frames at once, but the files name neither camera, moment nor person: "train" may hold other views of
+    a hand in "val".
 
     Attributes:
         folder: `training` or `evaluation`.
         ids: (n,) int64, ascending.
-        frames: number of frames of the folder, which is the number of its labels.
+        frames: number of labelled frames of the folder.
         versions: number of images of each frame.
     """
 
     def __init__(self, root: str | os.PathLike, split: Literal["train", "val", "test"]):
-        """Read the labels of a split, and look which images are there.
+        """Read the labels of a split and count its images.
 
         Raises:
             ValueError: unknown split; label files that are damaged, misshapen or of different lengths; more
                 or fewer images than belong to them.
-            FileNotFoundError: the root is not laid out as FreiHAND, or a label file is missing.
+            FileNotFoundError: the root does not have the folders of FreiHAND, or a label file is missing.
         """
         xyz_path, K_path = self.label_files(root, split)
         self.folder = Path(root) / FOLDERS[split]
@@ -67,7 +67,7 @@ class FreiHANDSplit:
         self.frames = len(self._joints_m)
         if len(self._K) != self.frames:
             raise ValueError(
-                f"{K_path}: has {len(self._K)} entries where {xyz_path.name} has {self.frames}; unpack both "
+                f"{K_path}: has {len(self._K)} entries, but {xyz_path.name} has {self.frames}; unpack both "
                 "again, from the same archive"
             )
         self.versions = _count_versions(self.folder / "rgb", self.frames, xyz_path.name)
@@ -88,7 +88,7 @@ class FreiHANDSplit:
 
         Raises:
             ValueError: unknown split.
-            FileNotFoundError: the root is not laid out as FreiHAND, or one of the files is missing.
+            FileNotFoundError: the root does not have the folders of FreiHAND, or one of the files is missing.
         """
         if split not in FOLDERS:
             raise ValueError(f"unknown split {split!r}; choose one of {', '.join(FOLDERS)}")
@@ -105,9 +105,9 @@ class FreiHANDSplit:
                 continue
             if path.name == "evaluation_xyz.json":
                 raise FileNotFoundError(
-                    f"{path}: missing. The labels of evaluation were published after the images and are a "
-                    "download of their own: unpack evaluation_xyz.json from FreiHAND_pub_v2_eval.zip, which "
-                    "the dataset's page offers, into this folder"
+                    f"{path}: missing. The labels of evaluation were published later, in an archive of their "
+                    "own: download FreiHAND_pub_v2_eval.zip from the dataset's page and unpack "
+                    "evaluation_xyz.json into this folder"
                 )
             raise FileNotFoundError(f"{path}: missing; unpack it from FreiHAND_pub_v2.zip")
         return paths
@@ -120,16 +120,16 @@ class FreiHANDSplit:
         return self.folder / "rgb" / f"{self.ids[index]:08d}.jpg"
 
     def mask_path(self, index: int) -> Path | None:
-        """Return the mask that serves sample `index`, None where the split has none."""
+        """Return the mask of sample `index`, None if the split has none."""
         frame = self.ids[index] % self.frames
         return self.folder / "mask" / f"{frame:08d}.jpg" if self._has_masks else None
 
     def factors(self) -> dict[str, NDArray]:
-        """Return nothing: what caused a photograph is not known."""
+        """Return no factors: those of photographs are not known."""
         return {}
 
     def record(self, index: int) -> HandRecord:
-        """Decode sample `index`. A mask may turn out empty; the caller decides what that means.
+        """Decode sample `index`. The mask may be empty.
 
         Raises:
             BadSample: a picture is missing, damaged or not 224 x 224, a label is not finite, or a joint lies
@@ -158,7 +158,7 @@ class FreiHANDSplit:
             depth_mm=None,
             joints_mm=joints_mm,
             uv_px=uv.astype(np.float32),
-            visible=((uv >= -0.5) & (uv < SIZE_PX - 0.5)).all(axis=1),
+            visible=np.all((uv >= -0.5) & (uv < SIZE_PX - 0.5), axis=1),
             K=K.copy(),
             side="right",
             id=sample,
@@ -166,10 +166,10 @@ class FreiHANDSplit:
 
 
 def load_labels(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Read a JSON list of equally shaped entries as (n, *shape). Numbers that are not finite are let through.
+    """Read a JSON list of entries of one shape as (n, *shape). NaN and infinity are kept.
 
     Raises:
-        ValueError: it is damaged, empty, or an entry has another shape; the first such entry is named.
+        ValueError: it is damaged, empty, or an entry has another shape; the message names the first.
     """
     try:
         entries = json.loads(path.read_bytes())
@@ -198,19 +198,19 @@ def _has_shape(entry: object, shape: tuple[int, int]) -> bool:
 
 
 def _count_versions(folder: Path, frames: int, labels: str) -> int:
-    """Return how many images there are of each frame, by the highest number among `%08d.jpg`.
+    """Return the number of images of each frame, computed from the highest number among `%08d.jpg`.
 
-    A single image that is missing below it is told when its record is asked for.
+    Images missing below it are reported when their record is asked for.
 
     Raises:
-        ValueError: there is no image, or the last one is not the last frame's.
+        ValueError: there is no image, or the last image does not show the last frame.
     """
     numbers = [int(name[1]) for entry in os.scandir(folder) if (name := _IMAGE_NAME.fullmatch(entry.name))]
     images = max(numbers, default=-1) + 1
     if images == 0 or images % frames:
         last = f"its last image is {images - 1:08d}.jpg" if images else "it holds no image like 00000000.jpg"
         raise ValueError(
-            f"{folder}: {last}, but {labels} has {frames} entries, and a whole number of images belongs to "
-            "each; unpack both again, from the same archive"
+            f"{folder}: {last}, but {labels} has {frames} entries, and the number of images must be a "
+            "multiple of that; unpack both again, from the same archive"
         )
     return images // frames

@@ -1,9 +1,9 @@
-"""Read the skinned mesh of a glTF 2.0 file: triangles, joints and weights as the file's rest pose has them.
+"""Read the skinned mesh of a glTF 2.0 file: triangles, joints and skin weights in the file's rest pose.
 
-As much of the format (Khronos, glTF 2.0 Specification) as a hand needs: .glb and .gltf, buffers inside,
-beside or as data URIs, interleaved, normalised and sparse accessors, node transforms, inverse bind matrices,
-several meshes and primitives, morph targets at the weights the file gives them. Not read: compression
-(refused by name), animation, materials, meshes without a skin.
+Of the format (Khronos, glTF 2.0 Specification) this reads what a hand needs: .glb and .gltf; buffers inside,
+beside or as data URIs; interleaved, normalised and sparse accessors; node transforms; inverse bind matrices;
+several meshes and primitives; morph targets at the file's weights. It does not read compression (the error
+names it), animation, materials, and meshes without a skin.
 """
 
 import base64
@@ -20,23 +20,23 @@ _NUMBERS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _KNOWN_EXTENSIONS = ("KHR_mesh_quantization", "KHR_materials_", "KHR_texture_", "EXT_texture_")
 _COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
-_MOST = 10**7  # elements of an accessor that takes no bytes of the file: any number could be claimed
+_MOST = 10**7  # largest count of an accessor without bytes in the file, which could claim any
 _TRIANGLES = 4
 _MAGIC, _JSON, _BIN = b"glTF", 0x4E4F534A, 0x004E4942
 
 
 class SkinnedMesh(NamedTuple):
-    """A mesh and the nodes that move it, at rest, in the file's own frame and unit (metres).
+    """A mesh and the nodes that move it, in its rest pose, in the file's own frame and unit (metres).
 
     Attributes:
         vertices: (v, 3).
         faces: (f, 3) vertex indices.
-        weights: (v, n) share of each node of the file in each vertex.
+        weights: (v, n) weight of each node of the file in each vertex.
         names: n names of nodes.
         parents: (n,) parent of each node, -1 for none.
-        places: (n, 3) where each node is.
+        places: (n, 3) position of each node.
         skins: the nodes of each skin.
-        unbound: names of the nodes whose mesh has no skin, which is left out.
+        unbound: names of nodes with a mesh but no skin; these meshes are left out.
     """
 
     vertices: np.ndarray
@@ -50,12 +50,12 @@ class SkinnedMesh(NamedTuple):
 
 
 def read_skinned_mesh(path: Path) -> SkinnedMesh:
-    """Read everything in a file that is bound to a skin.
+    """Read all meshes of a file that have a skin.
 
     Raises:
-        ValueError: it is damaged, uses what is not read here, or holds no skinned mesh. The message does not
-            name the file.
-        FileNotFoundError: a buffer that it refers to is not there.
+        ValueError: it is damaged, uses what is not read here, or holds no skinned mesh. The caller adds the
+            file's name.
+        FileNotFoundError: a buffer that it refers to is missing.
     """
     try:
         return _assemble(_File(path))
@@ -77,7 +77,8 @@ class _File:
                 raise ValueError(
                     f"glTF version {version} with {len(data)} of {length} bytes; expected version 2 in full"
                 )
-            chunks, at = {}, 12
+            chunks: dict[int, bytes] = {}
+            at = 12
             while at + 8 <= length:
                 size, kind = struct.unpack_from("<II", data, at)
                 chunks.setdefault(kind, data[at + 8 : at + 8 + size])
@@ -94,7 +95,7 @@ class _File:
     def _buffer(self, buffer: dict) -> bytes:
         uri = buffer.get("uri")
         if uri is None:
-            return b"" if _compression(buffer) else self.chunk  # in place of what only its extension has
+            return b"" if _compression(buffer) else self.chunk  # a placeholder for compressed bytes
         if uri.startswith("data:"):
             return base64.b64decode(uri.partition("base64,")[2], validate=True)
         name = Path(unquote(uri))
@@ -108,9 +109,9 @@ class _File:
             ) from error
 
     def accessor(self, index: int) -> np.ndarray:
-        """Numbers (count, width) of an accessor; normalised integers as fractions."""
-        accessor = self.tree["accessors"][_natural(index)]
-        width, count = _WIDTHS[accessor["type"]], _natural(accessor["count"])
+        """Return the numbers (count, width) of an accessor; normalised integers as fractions."""
+        accessor = self.tree["accessors"][_check_natural(index)]
+        width, count = _WIDTHS[accessor["type"]], _check_natural(accessor["count"])
         component, name = accessor["componentType"], f"its accessor {index}"
         if "bufferView" in accessor:
             values = self._elements(accessor, component, width, count, name)
@@ -120,7 +121,7 @@ class _File:
             values = np.zeros((count, width), _NUMBERS[component])
         if "sparse" in accessor:
             few, name = accessor["sparse"], f"{name}, which is sparse,"
-            changed = _natural(few["count"])
+            changed = _check_natural(few["count"])
             rows = self._elements(few["indices"], few["indices"]["componentType"], 1, changed, name)
             values = values.copy()
             values[rows[:, 0]] = self._elements(few["values"], component, width, changed, name)
@@ -129,13 +130,15 @@ class _File:
         return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
 
     def _elements(self, source: dict, component: int, width: int, count: int, name: str) -> np.ndarray:
-        """Numbers (count, width) as they lie in the view that `source` names; `name` is for messages."""
-        view = self.tree["bufferViews"][_natural(source["bufferView"])]
+        """Return the numbers (count, width) as stored in the view of `source`; `name` is for messages."""
+        view = self.tree["bufferViews"][_check_natural(source["bufferView"])]
         dtype = np.dtype(_NUMBERS[component]).newbyteorder("<")
-        stride = _natural(view.get("byteStride", 0)) or width * dtype.itemsize
-        start = _natural(source.get("byteOffset", 0))
-        first = _natural(view.get("byteOffset", 0))
-        data = self.buffers[_natural(view["buffer"])][first : first + _natural(view["byteLength"])]
+        stride = _check_natural(view.get("byteStride", 0)) or width * dtype.itemsize
+        start = _check_natural(source.get("byteOffset", 0))
+        first = _check_natural(view.get("byteOffset", 0))
+        data = self.buffers[_check_natural(view["buffer"])][
+            first : first + _check_natural(view["byteLength"])
+        ]
         if start + (count - 1) * stride + width * dtype.itemsize > len(data) and count:
             if not data:
                 _refuse_compression(view)
@@ -144,14 +147,15 @@ class _File:
 
 
 def _compression(part: dict) -> str | None:
-    """Name the extension by which a part of the file is compressed, if it is."""
+    """Return the extension by which a part of the file is compressed, or None."""
     return next((name for name in _COMPRESSIONS if name in part.get("extensions", ())), None)
 
 
 def _refuse_compression(part: dict) -> None:
     if _compression(part):
         raise ValueError(
-            f"it is compressed by the extension {_compression(part)}, which is not read here; export without"
+            f"it is compressed by the extension {_compression(part)}, which is not read here; export it "
+            "without compression"
         )
 
 
@@ -160,10 +164,10 @@ def _assemble(file: _File) -> SkinnedMesh:
     parents = np.full(len(nodes), -1)
     for parent, node in enumerate(nodes):
         for child in node.get("children", ()):
-            parents[_natural(child)] = parent
-    matrices = _world(nodes, parents)
+            parents[_check_natural(child)] = parent
+    matrices = _world_transforms(nodes, parents)
     vertices, faces, weights, total = [], [], [], 0
-    skins = [{_natural(joint) for joint in skin["joints"]} for skin in file.tree.get("skins", ())]
+    skins = [{_check_natural(joint) for joint in skin["joints"]} for skin in file.tree.get("skins", ())]
     unbound = []
     for number, node in enumerate(nodes):
         if "mesh" not in node:
@@ -171,16 +175,16 @@ def _assemble(file: _File) -> SkinnedMesh:
         if "skin" not in node:
             unbound.append(str(node.get("name", "")) or f"node {number}")
             continue
-        skin = file.tree["skins"][_natural(node["skin"])]
-        bones = np.array([_natural(joint) for joint in skin["joints"]])
+        skin = file.tree["skins"][_check_natural(node["skin"])]
+        bones = np.array([_check_natural(joint) for joint in skin["joints"]])
         bind = np.tile(np.eye(4), (len(bones), 1, 1))
         if "inverseBindMatrices" in skin:  # stored column by column
             bind = file.accessor(skin["inverseBindMatrices"])[: len(bones)].reshape(-1, 4, 4).swapaxes(1, 2)
-        moves = matrices[bones] @ bind  # the transform of the mesh's own node does not count
-        mesh = file.tree["meshes"][_natural(node["mesh"])]
+        moves = matrices[bones] @ bind  # the mesh's own node does not move a skinned mesh
+        mesh = file.tree["meshes"][_check_natural(node["mesh"])]
         for primitive in mesh["primitives"]:
             morphs = node.get("weights", mesh.get("weights", ()))
-            points, corners, shares = _primitive(file, primitive, len(bones), morphs)
+            points, corners, shares = _read_primitive(file, primitive, len(bones), morphs)
             blended = np.einsum("vn,nij->vij", shares, moves)
             vertices.append(np.einsum("vij,vj->vi", blended[:, :3, :3], points) + blended[:, :3, 3])
             faces.append(corners + total)
@@ -190,8 +194,11 @@ def _assemble(file: _File) -> SkinnedMesh:
     if not vertices:
         raise ValueError("it holds no skinned mesh; export the hand's mesh together with its skeleton")
     names = [str(node.get("name", "")) for node in nodes]
+    joined = _weld(np.concatenate(vertices), np.concatenate(faces), np.concatenate(weights))
     return SkinnedMesh(
-        *_welded(np.concatenate(vertices), np.concatenate(faces), np.concatenate(weights)),
+        vertices=joined[0],
+        faces=joined[1],
+        weights=joined[2],
         names=names,
         parents=parents,
         places=matrices[:, :3, 3],
@@ -200,16 +207,16 @@ def _assemble(file: _File) -> SkinnedMesh:
     )
 
 
-def _primitive(
+def _read_primitive(
     file: _File, primitive: dict, bones: int, morphs: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (v, 3), triangles (f, 3) and weights (v, bones) of a primitive, its morph targets added."""
+    """Return points (v, 3) with morph targets added, triangles (f, 3) and weights (v, bones)."""
     mode, attributes = primitive.get("mode", _TRIANGLES), primitive["attributes"]
     if mode != _TRIANGLES:
         raise ValueError(
             f"it has primitives of mode {mode}; expected triangles (4): triangulate and export it"
         )
-    if "bufferView" not in file.tree["accessors"][_natural(attributes["POSITION"])]:
+    if "bufferView" not in file.tree["accessors"][_check_natural(attributes["POSITION"])]:
         _refuse_compression(primitive)
     points = file.accessor(attributes["POSITION"])
     for target, share in zip(primitive.get("targets", ()), morphs, strict=False):
@@ -224,16 +231,16 @@ def _primitive(
     if "indices" in primitive:
         corners = file.accessor(primitive["indices"]).reshape(-1, 3)
         if corners.size and corners.max() >= len(points):
-            raise ValueError(f"a triangle asks for vertex {corners.max()} of {len(points)}; export it again")
+            raise ValueError(f"a triangle refers to vertex {corners.max()} of {len(points)}; export it again")
     else:
         corners = np.arange(len(points)).reshape(-1, 3)
     total = shares.sum(1, keepdims=True)
     return points, corners, shares / np.where(total > 0, total, 1.0)
 
 
-def _world(nodes: list[dict], parents: np.ndarray) -> np.ndarray:
-    """Transforms (n, 4, 4) of nodes to the scene."""
-    local = np.stack([_local(node) for node in nodes])
+def _world_transforms(nodes: list[dict], parents: np.ndarray) -> np.ndarray:
+    """Return the transforms (n, 4, 4) of nodes to the scene."""
+    local = np.stack([_local_transform(node) for node in nodes])
     world = local.copy()
     for index, parent in enumerate(parents):
         steps = 0
@@ -245,8 +252,8 @@ def _world(nodes: list[dict], parents: np.ndarray) -> np.ndarray:
     return world
 
 
-def _local(node: dict) -> np.ndarray:
-    """Transform (4, 4) of a node to its parent: a matrix by columns, or translation, rotation and scale."""
+def _local_transform(node: dict) -> np.ndarray:
+    """Return the transform (4, 4) of a node to its parent."""
     if "matrix" in node:
         return np.array(node["matrix"], np.float64).reshape(4, 4).T
     x, y, z, w = np.array(node.get("rotation", (0, 0, 0, 1)), np.float64)
@@ -263,8 +270,10 @@ def _local(node: dict) -> np.ndarray:
     return matrix
 
 
-def _welded(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Join vertices that lie on each other: glTF doubles those on a seam of texture or shading."""
+def _weld(
+    vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Merge vertices at the same place: glTF duplicates those on a seam of texture or shading."""
     if not np.isfinite(vertices).all():
         raise ValueError("its vertices hold NaN or infinity; export or download it again")
     _, first, same = np.unique(np.round(vertices, 6), axis=0, return_index=True, return_inverse=True)
@@ -273,8 +282,8 @@ def _welded(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> tup
     return vertices[first], faces[apart], weights[first]
 
 
-def _natural(number: Any) -> int:
-    """Return an index or a count, refusing the negative ones, which Python would take from the end."""
+def _check_natural(number: Any) -> int:
+    """Return an index or a count; raise ValueError for a negative one, which would count from the end."""
     if not isinstance(number, int) or number < 0:
-        raise ValueError(f"it has {number!r} where an index or a count belongs; export it again")
+        raise ValueError(f"it has {number!r} in the place of an index or a count; export it again")
     return number

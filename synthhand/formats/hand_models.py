@@ -1,11 +1,12 @@
-"""Hands from elsewhere as rigs: MANO's model file, and skinned glTF 2.0.
+"""Read hand models of others as rigs: MANO's model file, and skinned glTF 2.0.
 
-Neither may be shipped with this code; `data/README.md` says where to put them. Whatever they hold, nothing in
-them is executed, and what comes out obeys `synthhand.model.rig`: millimetres, right hand, palm to the camera.
+Such files may not be shipped with this code; `data/README.md` says where to put them. Nothing in them is
+executed. Rigs follow `synthhand.model.rig`: millimetres, right hand, palm to the camera.
 
-MANO is the model of Romero, Tzionas and Black, Embodied Hands, ACM Transactions on Graphics, 2017. Its mean
-hand, skin weights and ten shape directions are used. Its pose correctives (`posedirs`) are not: they are
-fitted to linear blending, and `synthhand.model.rig.skin` blends dual quaternions.
+MANO is the model of Romero, Tzionas and Black, Embodied Hands, ACM Transactions on Graphics, 2017,
+doi:10.1145/3130800.3130883. Its mean hand, skin weights and ten shape directions are used. Its pose
+correctives (`posedirs`) are not: they are fitted to linear blending, and `synthhand.model.rig.skin` blends
+dual quaternions.
 """
 
 import os
@@ -17,12 +18,12 @@ import numpy as np
 
 from synthhand.formats.gltf import SkinnedMesh, read_skinned_mesh
 from synthhand.formats.kinds import kind_of_file
-from synthhand.formats.unpickle import dense, load_pickle
+from synthhand.formats.unpickle import load_pickle, to_array
 from synthhand.model.adopt import adopt, distance_to_bone
 from synthhand.model.rig import FOREARM, SEGMENTS, Rig
 from synthhand.skeleton import FINGERS, JOINT_NAMES, JOINTS, PARENTS, WRIST
 
-# MANO's 16 joints are the wrist and three of each finger in this order; tips are vertices.
+# MANO's 16 joints are the wrist and three per finger, in this order of fingers; tips are vertices.
 _MANO_FINGERS = ("index", "middle", "little", "ring", "thumb")
 _MANO_TIPS = {"thumb": 745, "index": 317, "middle": 444, "ring": 556, "little": 673}
 _MANO_PARENTS = (0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
@@ -35,7 +36,7 @@ _MANO_SHAPES = {
     "kintree_table": (2, 16),
 }
 
-# Joint names of the WebXR Hand Input standard, which hands made for headsets carry.
+# Joint names of the WebXR Hand Input standard, which hand models for headsets use.
 _WEBXR = {
     "wrist": "wrist",
     **dict(
@@ -54,21 +55,21 @@ _WEBXR = {
         )
     },
 }
-_KNOWN = _WEBXR | {name: name for name in JOINT_NAMES}  # as davae itself writes them
-# What a joint moves: the bone beyond it. A finger's tip moves nothing of its own, its metacarpal the palm.
+_KNOWN = _WEBXR | {name: name for name in JOINT_NAMES}  # `mesh_files` writes the latter
+# A joint moves the bone beyond it; a tip moves what the joint before it moves, and a metacarpal the palm.
 _SEGMENT_OF = {"wrist": 0}
 for _finger, _name in enumerate(FINGERS):
     _first = 1 + 4 * _finger
     _SEGMENT_OF |= {JOINT_NAMES[_first + k]: _first + min(k + 1, 3) for k in range(4)}
     _SEGMENT_OF[f"{_name}_metacarpal"] = _first
 MM_PER_M = 1000.0
-BESIDE_MM = 30.0  # from a bone of the hand, within which a joint beside it is one within its flesh
-_ELSEWHERE = SEGMENTS  # what a node moves that is not of this hand
-_any_number = np.errstate(over="ignore", invalid="ignore")  # those of a damaged file are refused by size
+BESIDE_MM = 30.0  # a joint within this distance of a bone of the hand lies in its flesh
+_ELSEWHERE = SEGMENTS  # segment of nodes that do not belong to this hand
+_ignore_overflow = np.errstate(over="ignore", invalid="ignore")  # damaged numbers are refused by size
 
 
 def load_rig(path: str | os.PathLike, names: dict[str, str] | None = None) -> Rig:
-    """Read a hand model, MANO or glTF, whichever the file holds.
+    """Read a hand model from a MANO or glTF file.
 
     Args:
         path: MANO_RIGHT.pkl, or a .glb or .gltf file.
@@ -76,10 +77,10 @@ def load_rig(path: str | os.PathLike, names: dict[str, str] | None = None) -> Ri
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafePickle: a pickle asks for code; none of it was run.
+        UnsafePickle: a pickle refers to code; none of it was run.
         ValueError: it is neither, damaged, or not the model of a right hand. The message names the file.
     """
-    path = _existing(path)
+    path = _require_file(path)
     with open(path, "rb") as file:
         start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith((b"glTF", b"{")):
@@ -93,27 +94,29 @@ def load_rig(path: str | os.PathLike, names: dict[str, str] | None = None) -> Ri
     )
 
 
-@_any_number
+@_ignore_overflow
 def load_mano(path: str | os.PathLike) -> Rig:
     """Read MANO's model of the right hand, MANO_RIGHT.pkl, without running anything in it.
 
-    Shape fields are MANO's ten shape directions, "mano_0" to "mano_9", mm per unit of its betas; they move
-    the skin, and `synthhand.model.rig.resize` the joints. Fingertips are the vertices that are commonly
-    taken for them, and lie on the skin. Pose correctives are left out (see above).
+    Shape fields are MANO's ten shape directions, "mano_0" to "mano_9", in mm per unit of its betas; they move
+    the skin, while `synthhand.model.rig.resize` moves the joints. Fingertips are the vertices commonly used
+    for them, on the skin. Pose correctives are left out (see above).
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafePickle: it asks for a class or function other than NumPy's, chumpy's and scipy.sparse's; of the
-            last two nothing is run either.
+        UnsafePickle: it refers to something other than NumPy, chumpy and scipy.sparse; nothing of the last
+            two is run either.
         ValueError: it is damaged, or not the model of a right hand. The message names the file.
     """
-    path = _existing(path)
+    path = _require_file(path)
     _refuse_left(path)
     model = load_pickle(path, "hand model", "MANO's own site", stand_ins=("chumpy", "scipy"))
     try:
-        parts = {key: _mano_part(model, key) for key in _MANO_SHAPES}
+        parts = {key: _read_part(model, key) for key in _MANO_SHAPES}
         if tuple(parts["kintree_table"][0, 1:].astype(int)) != _MANO_PARENTS:
-            raise ValueError(f"its joints hang on {parts['kintree_table'][0, 1:]}; expected MANO's tree")
+            raise ValueError(
+                f"its joints have the parents {parts['kintree_table'][0, 1:]}; expected MANO's tree"
+            )
         vertices = MM_PER_M * parts["v_template"]
         regressed = parts["J_regressor"] @ vertices
         joints, weights = np.empty((JOINTS, 3)), np.zeros((len(vertices), SEGMENTS))
@@ -130,50 +133,50 @@ def load_mano(path: str | os.PathLike) -> Rig:
         raise ValueError(f"{path}: {error}. Expected MANO_RIGHT.pkl of MANO v1.2") from error
 
 
-@_any_number
+@_ignore_overflow
 def load_gltf(path: str | os.PathLike, names: dict[str, str] | None = None) -> Rig:
-    """Read a skinned right hand from a .glb or .gltf file, in whatever pose and orientation it rests.
+    """Read a skinned right hand from a .glb or .gltf file, in any rest pose and orientation.
 
     Args:
-        path: the file; buffers that it refers to lie in its folder.
+        path: the file; its buffers must be in its folder.
         names: its node names -> `synthhand.skeleton.JOINT_NAMES`, or "index_metacarpal" and so on for bones
-            within the palm; None if it has those names themselves, or the
-            names of the WebXR hand input standard. Tips may be missing: a tip is then the end of the flesh
-            that the finger's last bone carries. Nodes without a name here move what their nearest named
-            ancestor moves; those above the wrist, and beside it on a bone, move the forearm. In a skeleton
-            without a tree, all joints side by side, those near the hand move the palm or the nearest bone.
+            within the palm. None expects those names themselves, or the names of the WebXR Hand Input
+            standard. A missing tip is placed at the end of the flesh that the finger's last bone moves. Other
+            nodes move what their nearest named ancestor moves; those above the wrist, and its siblings,
+            move the forearm. If all joints are siblings, nodes near the hand move the palm or the nearest
+            bone.
 
     Returns:
-        The hand, without shape fields. What else the file holds (a prop, a glove, another hand, a mesh that
-        no skeleton moves) is left out, and a UserWarning says so.
+        The hand, without shape fields. A UserWarning lists what else the file holds and was left out: a prop,
+        a glove, another hand, a mesh without a skeleton.
 
     Raises:
         FileNotFoundError: there is no such file, or a buffer of it is missing.
         ValueError: it is damaged, lacks joints, or is not the model of a right hand. The message names the
             file.
     """
-    path = _existing(path)
+    path = _require_file(path)
     _refuse_left(path)
     try:
         mesh = read_skinned_mesh(path)
-        nodes = _named_nodes(mesh, _KNOWN if names is None else names)
-        segments = _segments(mesh, nodes)
-        mesh, left_out = _hand_alone(mesh, segments == _ELSEWHERE, nodes["wrist"])
-        weights = np.zeros((len(mesh.vertices), SEGMENTS + 1))  # the last column is for what is elsewhere
+        nodes = _find_nodes(mesh, _KNOWN if names is None else names)
+        segments = _assign_segments(mesh, nodes)
+        mesh, left_out = _remove_others(mesh, segments == _ELSEWHERE, nodes["wrist"])
+        weights = np.zeros((len(mesh.vertices), SEGMENTS + 1))  # the last column is `_ELSEWHERE`
         np.add.at(weights.T, segments, mesh.weights.T)
         weights = weights[:, :SEGMENTS]
-        joints = MM_PER_M * _places(mesh, nodes, weights)
+        joints = MM_PER_M * _locate_joints(mesh, nodes, weights)
         fields = np.zeros((0, len(mesh.vertices), 3))
         rig = adopt(MM_PER_M * mesh.vertices, mesh.faces, joints, weights, fields, ())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if left_out:
-        said = f"{path}: left out {' and '.join(left_out).rstrip(',')}"
-        warnings.warn(said, stacklevel=3)  # the place of the caller, past `_any_number`
+        message = f"{path}: left out {' and '.join(left_out).rstrip(',')}"
+        warnings.warn(message, stacklevel=3)  # points to the caller, past `_ignore_overflow`
     return rig
 
 
-def _existing(path: str | os.PathLike) -> Path:
+def _require_file(path: str | os.PathLike) -> Path:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; see data/README.md for where hand models go")
@@ -181,21 +184,21 @@ def _existing(path: str | os.PathLike) -> Path:
 
 
 def _refuse_left(path: Path) -> None:
-    """A flat left hand looks much like a right one turned over, so a file's name counts too."""
+    """Raise ValueError if the file's name says left: a flat left hand looks like a right one turned over."""
     if re.search(r"(?<![a-z])left(?![a-z])", path.stem.lower()):
         raise ValueError(
-            f"{path}: by its name a left hand; give that of the right hand, of which the program makes left "
-            "hands itself"
+            f"{path}: by its name a left hand; give the model of the right hand, which is mirrored for left "
+            "hands"
         )
 
 
-def _mano_part(model: object, key: str) -> np.ndarray:
-    """One array of the model as float64, its shape checked."""
+def _read_part(model: object, key: str) -> np.ndarray:
+    """Return one array of the model as float64; raise ValueError if it is absent or has another shape."""
     if not isinstance(model, dict) or key not in model:
         found = ", ".join(map(str, list(model)[:8])) if isinstance(model, dict) else type(model).__name__
         raise ValueError(f"has no {key!r} (found: {found})")
     try:
-        values = dense(model[key])
+        values = to_array(model[key])
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{key!r} cannot be read ({error})") from error
     except ValueError as error:
@@ -214,11 +217,11 @@ def _mano_part(model: object, key: str) -> np.ndarray:
     return values
 
 
-def _named_nodes(mesh: SkinnedMesh, names: dict[str, str]) -> dict[str, int]:
-    """Our name of a joint -> node of the file.
+def _find_nodes(mesh: SkinnedMesh, names: dict[str, str]) -> dict[str, int]:
+    """Return the node of the file for each joint name of `synthhand`.
 
     Raises:
-        ValueError: a joint is missing, or there twice, or a name is none of ours.
+        ValueError: a joint is missing or occurs twice, or `names` maps to an unknown name.
     """
     foreign = sorted(set(names.values()) - _SEGMENT_OF.keys())
     if foreign:
@@ -227,7 +230,7 @@ def _named_nodes(mesh: SkinnedMesh, names: dict[str, str]) -> dict[str, int]:
     for node, theirs in enumerate(mesh.names):
         ours = names.get(theirs)
         if ours in nodes:
-            raise ValueError(f"nodes {nodes[ours]} and {node} are both its {ours}; give a file with one hand")
+            raise ValueError(f"nodes {nodes[ours]} and {node} are both {ours}; give a file with one hand")
         if ours is not None:
             nodes[ours] = node
     missing = [name for name in JOINT_NAMES if name not in nodes and not name.endswith("_tip")]
@@ -240,36 +243,36 @@ def _named_nodes(mesh: SkinnedMesh, names: dict[str, str]) -> dict[str, int]:
     return nodes
 
 
-def _segments(mesh: SkinnedMesh, nodes: dict[str, int]) -> np.ndarray:
-    """Segment (n,) that each node of the file moves, `_ELSEWHERE` for what is not of this hand."""
+def _assign_segments(mesh: SkinnedMesh, nodes: dict[str, int]) -> np.ndarray:
+    """Return the segment (n,) that each node of the file moves, `_ELSEWHERE` if none of this hand."""
     known = {node: _SEGMENT_OF[name] for name, node in nodes.items()}
     wrist = nodes["wrist"]
-    above = _ancestors(mesh, wrist)
-    fellows = set().union(*(skin for skin in mesh.skins if wrist in skin))
-    is_tree = any(wrist in _ancestors(mesh, node) for node in known)
+    above = _list_ancestors(mesh, wrist)
+    fellows: set[int] = set().union(*(skin for skin in mesh.skins if wrist in skin))
+    is_tree = any(wrist in _list_ancestors(mesh, node) for node in known)
     segments = np.full(len(mesh.names), _ELSEWHERE)
     for index in range(len(segments)):
-        line = [index, *_ancestors(mesh, index)]
+        line = [index, *_list_ancestors(mesh, index)]
         met = next((node for node in line if node in known or node in above), None)
         if met in known:
             segments[index] = known[met]
         elif met == index or (is_tree and met in fellows and met == above[0]):
-            segments[index] = FOREARM  # a bone of the arm, or one that hangs on the bone before the wrist
+            segments[index] = FOREARM  # a bone of the arm, or a child of the bone before the wrist
         elif not is_tree and index in fellows:
-            segments[index] = _nearest_segment(mesh, nodes, mesh.places[index])
+            segments[index] = _find_nearest_segment(mesh, nodes, mesh.places[index])
     return segments
 
 
-def _ancestors(mesh: SkinnedMesh, node: int) -> list[int]:
-    """The nodes on which a node hangs, the nearest first."""
+def _list_ancestors(mesh: SkinnedMesh, node: int) -> list[int]:
+    """Return the ancestors of a node, the nearest first."""
     found = []
     while (node := int(mesh.parents[node])) >= 0:
         found.append(node)
     return found
 
 
-def _nearest_segment(mesh: SkinnedMesh, nodes: dict[str, int], place: np.ndarray) -> int:
-    """Segment of the bone at a place (3,): all of the palm is one, which is shared out later."""
+def _find_nearest_segment(mesh: SkinnedMesh, nodes: dict[str, int], place: np.ndarray) -> int:
+    """Return the segment of the bone nearest to a place (3,); the whole palm counts as one segment here."""
     ends = [joint for joint in range(1, JOINTS) if JOINT_NAMES[joint] in nodes]
     distances = [
         distance_to_bone(
@@ -283,37 +286,37 @@ def _nearest_segment(mesh: SkinnedMesh, nodes: dict[str, int], place: np.ndarray
     return 0 if PARENTS[nearest] == WRIST else nearest
 
 
-def _hand_alone(mesh: SkinnedMesh, elsewhere: np.ndarray, wrist: int) -> tuple[SkinnedMesh, list[str]]:
-    """Drop what goes with the nodes `elsewhere` (n,), and say what that was."""
+def _remove_others(mesh: SkinnedMesh, elsewhere: np.ndarray, wrist: int) -> tuple[SkinnedMesh, list[str]]:
+    """Return the mesh without the vertices that nodes `elsewhere` (n,) move, and what was removed."""
     shares = np.where(elsewhere, mesh.weights, 0.0)
     gone = shares.sum(1) > 0.5 * mesh.weights.sum(1)
-    said = []
+    removed = []
     if shares.any():
         movers = [mesh.names[node] or f"node {node}" for node in np.flatnonzero(shares.any(0))]
-        said.append(
-            f"{gone.sum()} of {len(gone)} vertices, since they move with {_listed(movers)}, outside the hand "
+        removed.append(
+            f"{gone.sum()} of {len(gone)} vertices, since they move with {_join(movers)}, outside the hand "
             f"of {mesh.names[wrist]!r},"
         )
     if mesh.unbound:
-        said.append(f"the mesh of {_listed(mesh.unbound)}, since no skeleton moves it")
+        removed.append(f"the mesh of {_join(mesh.unbound)}, since no skeleton moves it")
     if gone.all():
         raise ValueError(f"nothing in it moves with its {mesh.names[wrist]!r}; bind the hand's mesh to it")
     kept = ~gone
     faces = (np.cumsum(kept) - 1)[mesh.faces[kept[mesh.faces].all(1)]]
-    return mesh._replace(vertices=mesh.vertices[kept], faces=faces, weights=mesh.weights[kept]), said
+    return mesh._replace(vertices=mesh.vertices[kept], faces=faces, weights=mesh.weights[kept]), removed
 
 
-def _listed(names: list[str]) -> str:
+def _join(names: list[str]) -> str:
     return ", ".join(names[:5]) + f" and {len(names) - 5} others" * (len(names) > 5)
 
 
-def _places(mesh: SkinnedMesh, nodes: dict[str, int], weights: np.ndarray) -> np.ndarray:
-    """Where the joints (21, 3) are; a tip that the skeleton lacks is where its finger's flesh ends.
+def _locate_joints(mesh: SkinnedMesh, nodes: dict[str, int], weights: np.ndarray) -> np.ndarray:
+    """Return the joints (21, 3); a tip that the skeleton lacks is at the end of its finger's flesh.
 
     Args:
         mesh: the hand, metres.
-        nodes: node of each joint that there is.
-        weights: (v, 22) share of each segment in each vertex.
+        nodes: node of each joint in the file.
+        weights: (v, 22) weight of each segment in each vertex.
 
     Raises:
         ValueError: a last bone without a tip moves nothing.

@@ -1,8 +1,8 @@
-"""What a file is, by its first bytes: said where something else was expected in its place."""
+"""Tell what a file is by its first bytes, for messages about files that are not what was expected."""
 
 import os
 
-HEAD = 1024  # bytes from which a kind can be told
+HEAD = 1024  # bytes needed to tell a kind
 
 _AT_START = {
     b"version https://git-lfs.github.com/": "a Git LFS pointer; `git lfs pull` gets the file itself",
@@ -18,7 +18,7 @@ _AT_START = {
     b"\xfd7zXZ\0": "xz-compressed",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!": "a RAR archive",
-    b"\0\x05\x16\x07": "macOS's note on a file (its name begins with ._), not the file itself",
+    b"\0\x05\x16\x07": "macOS's metadata of a file (its name begins with ._), not the file itself",
     b"\x93NUMPY": "a NumPy array (.npy)",
     b"%PDF": "a PDF",
     b"glTF": "a binary glTF file",
@@ -34,21 +34,21 @@ HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1") 
 
 
 def kind_of(content: bytes, apart_from: str = "nothing") -> str | None:
-    """Say in a few words what a file is by its first bytes, `HEAD` of them or more.
+    """Return what a file is, in words that can follow "it is", such as "a ZIP archive".
 
     Args:
-        content: the bytes.
-        apart_from: a word for what was expected; a kind with this word in it counts as not known.
+        content: the file's first `HEAD` bytes or more.
+        apart_from: the expected kind; None is returned if it occurs in the kind found.
 
     Returns:
-        What may follow "it is", as in "a ZIP archive"; None if it shows none of the known marks.
+        The kind, or None if the bytes show no known one.
     """
     kind = _kind_of(content[:HEAD])
     return None if kind is None or apart_from in kind else kind
 
 
 def kind_of_file(path: str | os.PathLike, apart_from: str = "nothing") -> str | None:
-    """Say what the file at `path` is, see `kind_of`; None also if it cannot be read."""
+    """Return what the file at `path` is, see `kind_of`; None also if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return kind_of(file.read(HEAD), apart_from)
@@ -72,11 +72,11 @@ def _kind_of(head: bytes) -> str | None:
         return "an HDF5 file"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "a web page (HTML), as a download that failed leaves"
+        return "a web page (HTML), which failed downloads leave"
     if text.startswith((b"<?xml", b"<svg", b"<!doctype")):
         return "SVG, XML or HTML"
     if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         return "a pickle"
     if len(head) >= 64 and not any(head):
-        return "zeros, as a copy that was cut off leaves"
+        return "zeros, which interrupted copies leave"
     return None

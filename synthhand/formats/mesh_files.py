@@ -1,4 +1,4 @@
-"""Files that other programs open: a posed hand as PLY (mesh) or GLB (mesh with skeleton and weights)."""
+"""Encode a posed hand for other programs: PLY (mesh), or GLB (mesh with skeleton and skin weights)."""
 
 import json
 import struct
@@ -10,20 +10,20 @@ from synthhand.model.body import vertex_normals
 from synthhand.model.rig import SEGMENT_PARENTS
 from synthhand.skeleton import JOINT_NAMES, JOINTS, PARENTS
 
-# glTF: metres, y up, z towards the viewer. Here: mm, y down, z away. Half a turn about x leads there.
+# glTF: metres, y up, z towards the viewer. Here: mm, y down, z away. Half a turn about x converts.
 _TO_GLTF = np.array([1.0, -1.0, -1.0]) / 1000
 _FRAME = {
     "unit": "metre",
     "axes": "x right, y up, z towards the viewer",
     "ply": "the PLY of the same hand is in millimetres, y down, z away: (x, -y, -z) * 1000",
 }
-_INFLUENCES = 4  # joints that move a vertex, at most: what every viewer supports
-_FLESH = [0.84, 0.67, 0.57, 1.0]  # joints do not say what colour a hand is
+_INFLUENCES = 4  # joints that may move a vertex: the number that every viewer supports
+_FLESH = [0.84, 0.67, 0.57, 1.0]  # one colour for all hands, RGBA
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
-_ARRAYS, _INDICES = 34962, 34963  # what a part of the buffer is for
+_ARRAYS, _INDICES = 34962, 34963  # targets of buffer views: vertex attributes, vertex indices
 
 
-def ply(vertices_mm: NDArray, faces: NDArray) -> bytes:
+def encode_ply(vertices_mm: NDArray, faces: NDArray) -> bytes:
     """Return a mesh of vertices (v, 3), mm, and triangles (f, 3) as a binary PLY file."""
     header = (
         "ply\nformat binary_little_endian 1.0\ncomment written by davae\n"
@@ -37,18 +37,20 @@ def ply(vertices_mm: NDArray, faces: NDArray) -> bytes:
     return header.encode() + np.ascontiguousarray(vertices_mm, "<f4").tobytes() + rows.tobytes()
 
 
-def glb(vertices_mm: NDArray, faces: NDArray, joints_mm: NDArray, weights: NDArray) -> bytes:
-    """Return a hand as binary glTF 2.0, bound to a skeleton as it is posed: metres, y up, z to the viewer.
+def encode_glb(vertices_mm: NDArray, faces: NDArray, joints_mm: NDArray, weights: NDArray) -> bytes:
+    """Return a posed hand, bound to its skeleton, as a binary glTF 2.0 file.
+
+    The file is in metres, y up, z towards the viewer.
 
     Args:
         vertices_mm: (v, 3), x right, y down, z away.
         faces: (f, 3), counter-clockwise seen from outside.
-        joints_mm: (21, 3) of the skeleton, in the vertices' frame.
-        weights: (v, 22) of a `Rig`: how much each segment moves each vertex.
+        joints_mm: (21, 3), in the vertices' frame.
+        weights: (v, 22) skin weights of a `Rig`.
     """
     vertices, joints = vertices_mm * _TO_GLTF, joints_mm * _TO_GLTF
     normals = vertex_normals(vertices, faces)
-    movers, shares = _movers(weights)
+    movers, shares = _limit_influences(weights)
     inverse = np.tile(np.eye(4), (JOINTS, 1, 1))
     inverse[:, :3, 3] = -joints
     file = _Buffer()
@@ -80,7 +82,7 @@ def glb(vertices_mm: NDArray, faces: NDArray, joints_mm: NDArray, weights: NDArr
 
 
 class _Buffer:
-    """The numbers of a file, one array after the other, and where each lies."""
+    """The binary chunk of a file, and the description of each array in it."""
 
     def __init__(self):
         self.data = bytearray()
@@ -90,7 +92,7 @@ class _Buffer:
     def add(
         self, values: NDArray, kind: str, component: int, target: int | None = None, bounds: bool = False
     ) -> int:
-        """Append rows (n, width) and return their accessor; every array here fills whole words of 4 bytes."""
+        """Append rows (n, width) and return their accessor; all arrays here are multiples of 4 bytes."""
         values = np.ascontiguousarray(values, {_FLOAT: "<f4", _UINT16: "<u2", _UINT32: "<u4"}[component])
         view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes}
         self.views.append(view | ({"target": target} if target else {}))
@@ -102,7 +104,7 @@ class _Buffer:
 
 
 def _bone(joint: int, joints: NDArray) -> dict:
-    """The node of a joint: where it lies from its parent, unturned."""
+    """Return the node of a joint, translated from its parent and not rotated."""
     above = PARENTS[joint]
     place = joints[joint] - (joints[above] if above >= 0 else 0)
     children = [child for child, parent in enumerate(PARENTS) if parent == joint]
@@ -110,8 +112,11 @@ def _bone(joint: int, joints: NDArray) -> dict:
     return node | ({"children": children} if children else {})
 
 
-def _movers(weights: NDArray) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The joints (v, 4) about which a vertex turns, and their shares; a segment turns about its upper one."""
+def _limit_influences(weights: NDArray) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the four joints (v, 4) that move a vertex most, and their weights, which sum to 1.
+
+    A segment rotates about its upper joint.
+    """
     by_joint = np.zeros((len(weights), JOINTS))
     np.add.at(by_joint.T, SEGMENT_PARENTS.clip(0), weights.T)
     movers = np.argsort(-by_joint, axis=1, kind="stable")[:, :_INFLUENCES]

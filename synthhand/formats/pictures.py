@@ -20,14 +20,14 @@ def read_picture(
     """Decode a PNG or JPEG.
 
     Args:
-        path: its file.
-        mode: "RGB" gives (h, w, 3), "L" gives (h, w). Ids, such as those of a mask, that were stored in
-            colour are equal in every channel; red is taken, since a conversion to grey could round them.
-        size: (height, width) that it must have; None does not check it.
-        advice: what to do about a bad file, the end of the message.
+        path: the file.
+        mode: "RGB" gives (h, w, 3), "L" gives (h, w). "L" takes the red channel of pictures stored in colour:
+            a mask's ids are equal in all channels, and conversion to grey could round them.
+        size: expected (height, width); None accepts any.
+        advice: what to do about a bad file; the end of the message.
 
     Raises:
-        BadSample: it is missing, damaged or of another size.
+        BadSample: the file is missing, damaged or of another size; the message names it.
     """
     try:
         with Image.open(path) as image:
@@ -40,7 +40,7 @@ def read_picture(
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to report a damaged file
         kind = kind_of_file(path, apart_from="picture")
         if kind:
-            raise BadSample(f"{path}: cannot be decoded: it is {kind}, no picture; {advice}") from error
+            raise BadSample(f"{path}: cannot be decoded: it is {kind}, not a picture; {advice}") from error
         raise BadSample(f"{path}: cannot be decoded ({error}); {advice}") from error
     if size is not None:
         check_size(path, pixels, size, advice)
@@ -52,8 +52,8 @@ def check_size(path: Path, pixels: NDArray, size: tuple[int, int], advice: str =
     if pixels.shape[:2] != size:
         found = pixels.shape[:2]
         raise BadSample(
-            f"{path}: is {found[1]}x{found[0]} pixels where the split's images are "
-            f"{size[1]}x{size[0]}; {advice}"
+            f"{path}: is {found[1]}x{found[0]} pixels, expected {size[1]}x{size[0]} as the other images of "
+            f"this split; {advice}"
         )
 
 

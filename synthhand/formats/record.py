@@ -1,4 +1,4 @@
-"""One annotated view of one hand, as every reader hands it on."""
+"""One annotated view of one hand, in the form that every reader returns."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,20 +15,20 @@ class BadSample(ValueError):
 
 @dataclass(frozen=True)
 class HandRecord:
-    """A picture of a hand with everything known about it; nothing is cropped or normalised yet.
+    """A picture of a hand and its annotations, before cropping and normalisation.
 
     Attributes:
         image: (h, w, 3) uint8, RGB.
-        hand_mask: (h, w) bool, pixels of this hand alone, or None where the dataset has no masks.
-        depth_mm: (h, w) float32 depth along z of the whole scene, or None.
+        hand_mask: (h, w) bool, pixels of this hand alone; None if the dataset has no masks.
+        depth_mm: (h, w) float32 depth of the whole scene along z, or None.
         joints_mm: (21, 3) float32 in the camera frame, in the order of `synthhand.skeleton`.
         uv_px: (21, 2) float32 pixels of the joints.
         visible: (21,) bool.
         K: (3, 3) float64 camera.
-        side: which hand it is.
+        side: left or right hand.
         id: number of the sample in its split.
-        points_mm: (p, 3) float32 measured points of this hand in the camera frame, where depth comes
-            from another camera than the picture; else None, and points follow from depth and mask.
+        points_mm: (p, 3) float32 measured points of this hand in the camera frame, if depth is from another
+            camera than the picture; otherwise None, and points follow from depth and mask.
     """
 
     image: NDArray[np.uint8]
@@ -44,9 +44,9 @@ class HandRecord:
 
 
 def mirror(record: HandRecord) -> HandRecord:
-    """Return the record seen in a mirror: left hands become right hands and back.
+    """Return the mirror image of a record, which turns left hands into right hands and back.
 
-    Images are flipped, u' = W-1-u, x' = -x, cx' = W-1-cx. Mirroring twice gives the record back.
+    u' = W-1-u, x' = -x, cx' = W-1-cx. Mirroring twice returns the original.
     """
     width = record.image.shape[1]
     uv = record.uv_px.copy()

@@ -1,6 +1,6 @@
-"""Read RHD (Zimmermann and Brox, 2017) and whatever is written in its form, SynthHand included.
+"""Read RHD (Zimmermann and Brox, 2017, arXiv:1705.01389) and sets in its form, such as SynthHand.
 
-On disk a split is a folder with `color/%05d.png`, `depth/%05d.png`, `mask/%05d.png` and
+A split is a folder with `color/%05d.png`, `depth/%05d.png`, `mask/%05d.png` and
 `anno_<folder>.pickle`, a dict {id: {"xyz": (42, 3) metres, "uv_vis": (42, 3), "K": (3, 3)}}. Rows 0..20 are
 the left hand and 21..41 the right, each wrist first and then every finger from *tip to palm*; the third
 column of `uv_vis` is 1 where the joint is visible. Masks carry part ids: 0 background, 1 body, 2..17 left
@@ -25,17 +25,17 @@ from synthhand.storage import write_atomically
 
 FOLDERS = {"train": "training", "val": "validation", "test": "evaluation"}
 PUBLISHED = {"train": 41258, "test": 2728}  # samples of the published set
-SIZE_PX = 320  # of its pictures, in both directions
-HOLD_OUT_EVERY = 40  # validation of a set that has none: every 40th id of training
+SIZE_PX = 320  # height and width of its pictures
+HOLD_OUT_EVERY = 40  # without a validation folder, every 40th id of training is for validation
 LEFT_IDS = (2, 17)
 RIGHT_IDS = (18, 33)
-DEPTH_RANGE_MM = 5000.0  # the 16-bit code 65535
+DEPTH_RANGE_MM = 5000.0  # depth of the 16-bit code 65535
 
 
 def encode_depth(depth_mm: NDArray) -> NDArray[np.uint8]:
-    """Code depth (h, w) in mm as RHD does: (h, w, 3), high byte in red, low byte in green, blue 0.
+    """Encode depth (h, w) in mm as RHD does: (h, w, 3), high byte in red, low byte in green, blue 0.
 
-    A step is 5000/65535 = 0.076 mm. Depth beyond 5 m, infinity included, becomes 5 m.
+    A step is 5000/65535 = 0.076 mm. Depth beyond 5 m, including infinity, becomes 5 m.
 
     Raises:
         ValueError: a depth is negative or not a number.
@@ -48,8 +48,8 @@ def encode_depth(depth_mm: NDArray) -> NDArray[np.uint8]:
 
 
 def decode_depth(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return depth (h, w) in mm from RHD's coding (h, w, 3): 5000 (256 R + G) / 65535."""
-    # uint8 * 256 overflows (an error in NumPy 2), so widen first.
+    """Return depth (h, w) in mm from RHD's encoding (h, w, 3): 5000 (256 R + G) / 65535."""
+    # uint8 * 256 overflows (an error in NumPy 2), so convert to uint16 first.
     code = (rgb[..., 0].astype(np.uint16) << 8) | rgb[..., 1]
     return code.astype(np.float32) * np.float32(DEPTH_RANGE_MM / 65535)
 
@@ -57,7 +57,7 @@ def decode_depth(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 def write_annotations(path: str | os.PathLike, annotations: dict[int, dict[str, NDArray]]) -> None:
     """Write {id: {"xyz", "uv_vis", "K"}} as RHD's readers expect it: a plain pickle, protocol 2.
 
-    The same annotations give the same bytes. Written under a temporary name and renamed.
+    The same annotations give the same bytes. The file is written under a temporary name and renamed.
     """
     data = pickle.dumps(annotations, protocol=2)
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
@@ -68,7 +68,7 @@ def load_annotations(path: str | os.PathLike) -> dict[int, dict[str, NDArray]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafePickle: it refers to a class or function other than NumPy's arrays and plain containers.
+        UnsafePickle: it refers to something other than NumPy arrays and plain containers.
         ValueError: it is damaged, or not a dict of dicts.
     """
     path = Path(path)
@@ -83,13 +83,13 @@ def load_annotations(path: str | os.PathLike) -> dict[int, dict[str, NDArray]]:
 class RHDSplit:
     """One split on disk: `len`, `ids` and `record(index)`, which decodes three PNG files.
 
-    Where the root has no `validation` folder (the published set), "val" is a fixed hold-out of training,
-    the ids divisible by 40, and "train" is the rest. The annotations carry no subject, so the hold-out
-    cannot be made subject-wise.
+    If the root has no `validation` folder, as in the published set, "val" is the ids of training that are
+    divisible by 40, and "train" is the rest. Annotations do not name the subject, so subjects are not kept
+    apart.
 
     Attributes:
         folder: the split's folder.
-        annotation_path: its pickle.
+        annotation_path: its annotation pickle.
         ids: (n,) int64, ascending.
     """
 
@@ -98,7 +98,7 @@ class RHDSplit:
 
         Raises:
             ValueError: unknown split, or annotations that are damaged or unsafe.
-            FileNotFoundError: the root is not laid out as RHD.
+            FileNotFoundError: the root does not have the folders of RHD.
         """
         self.folder, self.annotation_path = self.locate(root, split)
         self._annotations = load_annotations(self.annotation_path)
@@ -111,7 +111,7 @@ class RHDSplit:
 
     @staticmethod
     def locate(root: str | os.PathLike, split: str) -> tuple[Path, Path]:
-        """Return the folder of a split and its annotation file; raises as the constructor does."""
+        """Return the folder of a split and its annotation file; raise as the constructor does."""
         if split not in FOLDERS:
             raise ValueError(f"unknown split {split!r}; choose one of {', '.join(FOLDERS)}")
         name = FOLDERS[split]
@@ -128,7 +128,7 @@ class RHDSplit:
 
     @classmethod
     def label_files(cls, root: str | os.PathLike, split: str) -> list[Path]:
-        """Return the annotation file of a split; raises as the constructor does."""
+        """Return the annotation file of a split; raise as the constructor does."""
         return [cls.locate(root, split)[1]]
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class RHDSplit:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) that every image of the folder must have: that of its first readable image."""
+        """The (height, width) of the folder's first readable image, which all others must have."""
         if self._size is None:
             for path in sorted((self.folder / "color").glob("*.png")):
                 try:
@@ -148,16 +148,16 @@ class RHDSplit:
                         self._size = image.size[::-1]
                     break
                 except OSError:
-                    continue  # `record` will name this file if its sample is asked for
+                    continue  # `record` reports this file
             else:
                 raise FileNotFoundError(f"{self.folder / 'color'}: no readable PNG; copy the images again")
         return self._size
 
     def record(self, index: int) -> HandRecord:
-        """Decode sample `index` and pick its dominant hand, the one that covers more pixels.
+        """Decode sample `index` and choose its dominant hand, the one that covers more pixels.
 
-        As in hand3d, the left hand is chosen if its pixels outnumber the right's, else the right. A missing
-        depth file gives `depth_mm=None`. A mask may turn out empty; the caller decides what that means.
+        As in hand3d, the right hand is chosen if both cover equally many. Without a depth file `depth_mm` is
+        None. The mask may be empty.
 
         Raises:
             BadSample: a file is missing, damaged or of the wrong size, or a label is absent or not finite.
@@ -188,7 +188,7 @@ class RHDSplit:
         )
 
     def factors(self) -> dict[str, NDArray]:
-        """Return SynthHand's generative factors, (n, ...) each; nothing for RHD itself.
+        """Return SynthHand's generative factors, (n, ...) each; empty for RHD itself.
 
         Raises:
             ValueError: a factor does not have one row for every sample of the folder.
@@ -209,11 +209,11 @@ class RHDSplit:
     def _png(self, kind: str, name: str, mode: Literal["RGB", "L"]) -> NDArray[np.uint8]:
         path = self.folder / kind / name
         pixels = read_picture(path, mode)
-        check_size(path, pixels, self.size)  # known once a picture of the folder can be read
+        check_size(path, pixels, self.size)
         return pixels
 
     def _label(self, sample: int, key: str, shape: tuple[int, int], rows: slice) -> NDArray[np.float64]:
-        """Return the `rows` of one label as float64, checked for presence, shape and finite numbers."""
+        """Return `rows` of a label as float64; raise BadSample if it is absent, misshapen or not finite."""
         where = f"{self.annotation_path}: sample {sample}, {key!r}"
         try:
             values = np.asarray(self._annotations[sample][key], np.float64)

@@ -1,9 +1,9 @@
-"""Read STB, the Stereo Hand Pose Tracking Benchmark (Zhang et al., 2017).
+"""Read STB, the Stereo Hand Pose Tracking Benchmark (Zhang et al., 2016, arXiv:1610.07214).
 
-On disk: `images/<SEQUENCE>/{BB_left,BB_right,SK_color,SK_depth}_%d.png`, numbers from 0 and not padded, and
-`labels/<SEQUENCE>_{BB,SK}.mat`. Twelve sequences, B1Counting and B1Random to B6Counting and B6Random, of
-1,500 frames each; all hands are left hands. There are no masks and no labels of visibility: a joint counts
-as visible if it lies inside the picture.
+Files: `images/<SEQUENCE>/{BB_left,BB_right,SK_color,SK_depth}_%d.png`, numbered from 0 without padding, and
+`labels/<SEQUENCE>_{BB,SK}.mat`. There are twelve sequences, B1Counting and B1Random to B6Counting and
+B6Random, of 1,500 frames each. All hands are left hands. There are no masks and no visibility labels: a joint
+counts as visible if it lies inside the picture.
 """
 
 import os
@@ -31,14 +31,14 @@ from synthhand.pinhole import Array, depth_to_points, hand_crop, project
 SEQUENCES = tuple(f"B{place}{kind}" for place in range(1, 7) for kind in ("Counting", "Random"))
 TEST_SEQUENCES = SEQUENCES[:2]
 TRAIN_SEQUENCES = SEQUENCES[2:]
-FRAMES = 1500  # of a sequence; ids count in steps of this, also where a set has fewer
-HOLD_OUT = 10  # validation: the last of so many parts of each training sequence
-VIEWS = {"sk": ("SK_color",), "bb": ("BB_left", "BB_right")}  # of each rig, those that are samples
-WINDOW_MM = (400.0, 650.0)  # from SK's depth camera: there is the hand, and nothing else
+FRAMES = 1500  # frames of a sequence; ids of sequences are this far apart, also in sets with fewer frames
+HOLD_OUT = 10  # validation is the last of so many equal parts of each training sequence
+VIEWS = {"sk": ("SK_color",), "bb": ("BB_left", "BB_right")}  # the views of each rig that are samples
+WINDOW_MM = (400.0, 650.0)  # distances from SK's depth camera at which there is only the hand
 
 
 class Frame(NamedTuple):
-    """Where a sample comes from: `images/<sequence>/<view>_<number>.png`."""
+    """The picture of a sample, `images/<sequence>/<view>_<number>.png`."""
 
     sequence: str
     number: int
@@ -48,8 +48,8 @@ class Frame(NamedTuple):
 def frame_of(sample: int, rig: str) -> Frame:
     """Return the frame of a sample's id.
 
-    Ids of SK are 1500 * (place of the sequence in SEQUENCES) + number. In BB, each of whose cameras gives a
-    sample, they are twice that, plus 1 for the right camera.
+    Ids of SK are 1500 * (index of the sequence in SEQUENCES) + number. Ids of BB are twice that, plus 1 for
+    the right camera, since both cameras give a sample.
     """
     frame, view = divmod(int(sample), len(VIEWS[rig]))
     place, number = divmod(frame, FRAMES)
@@ -59,13 +59,13 @@ def frame_of(sample: int, rig: str) -> Frame:
 class STBSplit:
     """One split of one rig: `len`, `ids` and `record(index)`, which decodes one or two PNG files.
 
-    "test" is B1 (3,000 frames), as everyone has it; "train" and "val" share B2 to B6 (15,000). Neighbouring
-    frames are near copies of each other, so validation is not every tenth frame but the last tenth of each
-    sequence, in one piece: 13,500, 1,500 and 3,000 frames, of which BB has two samples each.
+    "test" is B1 (3,000 frames), as in all published work; "train" and "val" share B2 to B6 (15,000 frames).
+    Neighbouring frames are almost equal, so validation is the last tenth of each sequence in one piece, not
+    every tenth frame. This gives 13,500, 1,500 and 3,000 frames, and twice as many samples of BB.
 
     Attributes:
         folder: the folder of all pictures.
-        rig: "sk", a colour picture with a cloud, or "bb", two pictures without.
+        rig: "sk", a colour picture with a cloud, or "bb", two pictures without clouds.
         ids: (n,) int64, ascending; `frame_of` explains them.
     """
 
@@ -80,13 +80,13 @@ class STBSplit:
 
         Args:
             root: folder that holds `images` and `labels`.
-            split: which part.
-            rig: whose pictures and labels.
-            wrist: rule that makes a wrist of the palm's centre, a name in `stb_labels.WRIST_RULES`.
+            split: "train", "val" or "test".
+            rig: "sk" or "bb".
+            wrist: rule that computes the wrist from the palm's centre, a name in `stb_labels.WRIST_RULES`.
 
         Raises:
             ValueError: unknown split, rig or rule, or labels that are damaged.
-            FileNotFoundError: the root is not laid out as STB, or lacks the labels of a sequence.
+            FileNotFoundError: the root does not have the folders of STB, or labels of a sequence are missing.
         """
         paths = self.label_files(root, split, rig, wrist)
         self.folder, self.rig, self._wrist = Path(root) / "images", rig, wrist
@@ -100,7 +100,7 @@ class STBSplit:
                     f"{self._paths[sequence]}: labels {frames} frames, expected 1 to {FRAMES}; copy it again"
                 )
             start = SEQUENCES.index(sequence) * FRAMES
-            ids.append(start + _part(split, frames))
+            ids.append(start + _split_frames(split, frames))
         views = len(VIEWS[rig])
         self.ids = (np.concatenate(ids)[:, None] * views + np.arange(views)).ravel().astype(np.int64)
 
@@ -108,7 +108,7 @@ class STBSplit:
     def label_files(
         cls, root: str | os.PathLike, split: str, rig: str = "sk", wrist: str = DEFAULT_RULE
     ) -> list[Path]:
-        """Return the label files of a split's sequences; raises as the constructor does."""
+        """Return the label files of a split's sequences; raise as the constructor does."""
         check_rule(wrist)
         if rig not in VIEWS:
             raise ValueError(f"unknown rig {rig!r}; choose one of {', '.join(VIEWS)}")
@@ -122,7 +122,7 @@ class STBSplit:
         for path in paths:
             if not path.is_file():
                 raise FileNotFoundError(
-                    f"{path}: missing; {split} needs the labels of all its {len(paths)} sequences, copy them "
+                    f"{path}: missing; {split} needs the labels of all its {len(paths)} sequences: copy them "
                     "again from the dataset"
                 )
         return paths
@@ -135,11 +135,11 @@ class STBSplit:
         return self._path(frame_of(self.ids[index], self.rig))
 
     def factors(self) -> dict[str, NDArray]:
-        """Return nothing: what caused a photograph is not known."""
+        """Return no factors: those of photographs are not known."""
         return {}
 
     def record(self, index: int) -> HandRecord:
-        """Decode sample `index`. A missing depth file gives `points_mm=None`.
+        """Decode sample `index`. Without a depth file `points_mm` is None.
 
         Raises:
             BadSample: a file is missing, damaged or not 640 x 480, or a label is not finite or has a joint
@@ -173,7 +173,7 @@ class STBSplit:
         return self.folder / frame.sequence / f"{frame.view}_{frame.number}.png"
 
     def _label(self, frame: Frame) -> Array:
-        """Return the joints (21, 3) of a frame as they are labelled."""
+        """Return the labelled joints (21, 3) of a frame."""
         joints = self._labels[frame.sequence][frame.number]
         if not np.isfinite(joints).all():
             where = f"{self._paths[frame.sequence]}: frame {frame.number}"
@@ -196,14 +196,14 @@ class STBSplit:
 
 
 def hand_points(depth_mm: NDArray, uv_px: NDArray, visible: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Measure a hand by SK's depth camera.
+    """Return the points of a hand that SK's depth camera measured.
 
-    The hand is what lies within WINDOW_MM of that camera and, seen by the colour camera, inside the square
-    crop around its joints. The set has no masks; this is what the pipeline did that the paper most likely
-    used.
+    STB has no masks. Points count as the hand's if they are within WINDOW_MM of the depth camera and, seen by
+    the colour camera, inside the square crop around the joints. The pipeline that the paper most likely used
+    did the same.
 
     Args:
-        depth_mm: (480, 640) picture of the depth camera.
+        depth_mm: (480, 640) depth picture.
         uv_px: (21, 2) joints in the colour picture.
         visible: (21,) bool, at least one True.
 
@@ -224,10 +224,10 @@ def _sequences(split: str) -> tuple[str, ...]:
     return parts[split]
 
 
-def _part(split: str, frames: int) -> NDArray[np.int64]:
-    """Return the numbers of those of a sequence's frames that belong to a split.
+def _split_frames(split: str, frames: int) -> NDArray[np.int64]:
+    """Return the numbers of a sequence's frames that belong to a split.
 
-    A tenth is at least one frame, but a sequence of a single frame is all for training.
+    Validation gets at least one frame, except that a single frame is for training.
     """
     if split == "test":
         return np.arange(frames)

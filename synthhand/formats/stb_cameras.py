@@ -1,8 +1,8 @@
-"""STB's cameras, as its authors published them, and how their pictures and frames belong together.
+"""STB's cameras, as its authors published them, and the transforms between their frames.
 
-Two rigs saw every pose. BB, a stereo camera, has a left and a right view; its labels are in the left camera's
-frame. SK has a colour and a depth camera; its labels are in the *depth* camera's frame. How BB stood to SK
-was not published. Millimetres and pixels; all pictures are 640 x 480.
+Two rigs recorded every pose. BB is a stereo camera with a left and a right view; its labels are in the left
+camera's frame. SK has a colour and a depth camera; its labels are in the *depth* camera's frame. How BB and
+SK stood to each other was not published. Units are millimetres and pixels; all pictures are 640 x 480.
 """
 
 import numpy as np
@@ -17,19 +17,19 @@ def _camera(fx: float, fy: float, cx: float, cy: float) -> Array:
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
-K_BB = _camera(822.79041, 822.79041, 318.47345, 250.31296)  # of both cameras
+K_BB = _camera(822.79041, 822.79041, 318.47345, 250.31296)  # both cameras
 K_COLOUR = _camera(607.92271, 607.88192, 314.78337, 236.42484)
 K_DEPTH = _camera(475.62768, 474.77709, 336.41179, 238.77962)
 
-BASELINE_MM = 120.054  # the right camera of BB stands this far to the right of the left one
+BASELINE_MM = 120.054  # from BB's left camera to its right camera
 
-# X_depth = R X_colour + T, R given by its rotation vector.
+# X_depth = R X_colour + T, with R as a rotation vector.
 ROTATION_VECTOR = np.array([0.00531, -0.01196, 0.00301])
 TRANSLATION_MM = np.array([-24.0381, -0.4563, -1.2326])
 
 
 def rodrigues(rotation_vector: ArrayLike) -> Array:
-    """Return the rotation (3, 3) about the axis `rotation_vector` (3,) by its length in radians."""
+    """Return the matrix (3, 3) of a rotation vector (3,): axis times angle in radians."""
     vector = np.asarray(rotation_vector, np.float64)
     angle = np.linalg.norm(vector)
     if angle == 0:
@@ -43,24 +43,24 @@ COLOUR_TO_DEPTH = rodrigues(ROTATION_VECTOR)
 
 
 def depth_to_colour(points_mm: ArrayLike) -> Array:
-    """Take points (..., 3) from SK's depth camera's frame to its colour camera's: R^T (X - T)."""
+    """Transform points (..., 3) from SK's depth camera's frame to its colour camera's: R^T (X - T)."""
     return (np.asarray(points_mm, np.float64) - TRANSLATION_MM) @ COLOUR_TO_DEPTH
 
 
 def colour_to_depth(points_mm: ArrayLike) -> Array:
-    """Take points (..., 3) from SK's colour camera's frame to its depth camera's: R X + T."""
+    """Transform points (..., 3) from SK's colour camera's frame to its depth camera's: R X + T."""
     return np.asarray(points_mm, np.float64) @ COLOUR_TO_DEPTH.T + TRANSLATION_MM
 
 
 def left_to_right(points_mm: ArrayLike) -> Array:
-    """Take points (..., 3) from BB's left camera's frame to its right camera's, which stands beside it."""
+    """Transform points (..., 3) from BB's left camera's frame to its right camera's, by the baseline."""
     return np.asarray(points_mm, np.float64) - [BASELINE_MM, 0, 0]
 
 
 def encode_depth(depth_mm: NDArray) -> NDArray[np.uint8]:
-    """Code depth (h, w) in mm as SK does: (h, w, 3), low byte in red, high byte in green, blue 0.
+    """Encode depth (h, w) in mm as SK does: (h, w, 3), low byte in red, high byte in green, blue 0.
 
-    Whole millimetres; RHD has its bytes the other way round. Depth beyond 65,535 mm becomes that.
+    A step is 1 mm; RHD has the bytes the other way round. Depth beyond 65,535 mm becomes 65,535 mm.
 
     Raises:
         ValueError: a depth is negative or not a number.
@@ -73,8 +73,8 @@ def encode_depth(depth_mm: NDArray) -> NDArray[np.uint8]:
 
 
 def decode_depth(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return depth (h, w) in mm from SK's coding (h, w, 3): R + 256 G."""
-    # uint8 * 256 overflows (an error in NumPy 2), so widen first.
+    """Return depth (h, w) in mm from SK's encoding (h, w, 3): R + 256 G."""
+    # uint8 * 256 overflows (an error in NumPy 2), so convert to uint16 first.
     return (rgb[..., 0].astype(np.uint16) | (rgb[..., 1].astype(np.uint16) << 8)).astype(np.float32)
 
 

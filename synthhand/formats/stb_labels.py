@@ -1,9 +1,9 @@
-"""STB's labels: the `.mat` files, the order of their joints, and the wrist that they do not have.
+"""STB's labels: the `.mat` files, their joint order, and rules for the wrist, which is not labelled.
 
 A file holds one array `handPara`, (3, 21, frames) in mm: the palm's centre ("not wrist or hand center", say
-its authors), then little, ring, middle, index finger and thumb, each from root to tip. Everyone who trains
-on other datasets as well puts a wrist in the palm's place, by a rule; rules differ, and joint 0 with them by
-centimetres, so the rule is named wherever data is prepared.
+its authors), then little, ring, middle, index finger and thumb, each from root to tip. To train on other
+datasets as well, published work replaces the palm's centre by a wrist, computed by some rule. The rules place
+joint 0 centimetres apart, so prepared data records which one was used.
 """
 
 import io
@@ -32,7 +32,7 @@ INDEX_MCP, MIDDLE_MCP, RING_MCP, LITTLE_MCP = 5, 9, 13, 17
 class WristRule:
     """wrist = M + factor (palm - M), where M is the mean of the joints `anchors`.
 
-    The mean of M_i + factor (palm - M_i) over several joints M_i is the same thing.
+    This equals the mean of M_i + factor (palm - M_i) over the joints M_i.
     """
 
     anchors: tuple[int, ...]
@@ -55,7 +55,7 @@ DEFAULT_RULE = "ring"
 
 
 def palm_to_wrist(joints_mm: ArrayLike, rule: str = DEFAULT_RULE) -> Array:
-    """Put the wrist in the place of the palm's centre, joint 0 of joints (..., 21, 3).
+    """Replace the palm's centre, joint 0 of joints (..., 21, 3), by the wrist.
 
     Raises:
         ValueError: unknown rule.
@@ -64,12 +64,12 @@ def palm_to_wrist(joints_mm: ArrayLike, rule: str = DEFAULT_RULE) -> Array:
 
 
 def wrist_to_palm(joints_mm: ArrayLike, rule: str = DEFAULT_RULE) -> Array:
-    """Put the palm's centre in the place of the wrist; the inverse of `palm_to_wrist` by the same rule."""
+    """Replace the wrist by the palm's centre: the inverse of `palm_to_wrist` by the same rule."""
     return _move_joint_0(joints_mm, check_rule(rule), 1 / check_rule(rule).factor)
 
 
 def check_rule(rule: str) -> WristRule:
-    """Return the rule of this name; raise ValueError, naming the choices, if there is none."""
+    """Return a rule by name; raise ValueError, naming the choices, if it is unknown."""
     if rule not in WRIST_RULES:
         raise ValueError(f"unknown wrist rule {rule!r}; choose one of {', '.join(WRIST_RULES)}")
     return WRIST_RULES[rule]
@@ -85,13 +85,13 @@ def _move_joint_0(joints_mm: ArrayLike, rule: WristRule, factor: float) -> Array
 def load_labels(path: str | os.PathLike) -> Array:
     """Read a label file: (frames, 21, 3) in mm, in the order of `synthhand.skeleton`, palm's centre first.
 
-    Numbers that are not finite are let through, since one bad frame does not spoil the others.
+    NaN and infinity are kept: one bad frame does not make the others unusable.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is empty, damaged, or does not hold what it should.
+        ValueError: it is empty, damaged, or does not hold joints of this shape.
     """
-    import scipy.io  # takes longer to import than everything else that reads data
+    import scipy.io  # slow to import
 
     path = Path(path)
     if not path.is_file():
@@ -108,7 +108,7 @@ def load_labels(path: str | os.PathLike) -> Array:
         raise ValueError(f"{path}: damaged label file ({error}); copy it again from the dataset") from error
     if KEY not in content:
         found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
-        raise ValueError(f"{path}: has no {KEY!r} but {found}; is this a label file of STB?")
+        raise ValueError(f"{path}: holds {found}, expected {KEY!r}; is this a label file of STB?")
     values = np.asarray(content[KEY])
     if values.ndim == 2:  # MATLAB drops a last axis of length one
         values = values[..., None]
@@ -121,9 +121,9 @@ def load_labels(path: str | os.PathLike) -> Array:
 
 
 def write_labels(path: str | os.PathLike, joints_mm: NDArray) -> None:
-    """Write joints (frames, 21, 3) mm, as STB does: the order of `synthhand.skeleton`, palm first.
+    """Write joints (frames, 21, 3) in mm, in the order of `synthhand.skeleton`, palm first, as STB does.
 
-    The same joints give the same bytes. Written under a temporary name and renamed.
+    The same joints give the same bytes. The file is written under a temporary name and renamed.
     """
     import scipy.io
 
@@ -131,5 +131,5 @@ def write_labels(path: str | os.PathLike, joints_mm: NDArray) -> None:
     values = np.asarray(joints_mm, np.float64)[:, STB_ORDER].transpose(2, 1, 0)
     scipy.io.savemat(buffer, {KEY: values}, do_compression=True)
     data = buffer.getvalue()
-    title = b"MATLAB 5.0 MAT-file, labels in the form of STB".ljust(116)  # SciPy's has the time in it
+    title = b"MATLAB 5.0 MAT-file, labels in the form of STB".ljust(116)  # replaces SciPy's, with its time
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(title + data[116:]))

@@ -1,8 +1,8 @@
 """Read pickles of arrays without running anything in them.
 
 Annotations of RHD and MANO's hand model are pickles, and a pickle is a program. The reader below admits NumPy
-arrays and plain containers. Objects of packages that its caller names become `StandIn`s, which keep the
-object's state and do nothing; `dense` gets the numbers out of those of chumpy and scipy.sparse.
+arrays and plain containers. Objects of packages that the caller names become `StandIn`s, which keep the
+object's state and run nothing; `to_array` extracts the numbers of chumpy's and scipy.sparse's objects.
 """
 
 import math
@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,26 +20,26 @@ from scipy import sparse
 
 from synthhand.formats.kinds import kind_of_file
 
-_DENSE_ELEMENTS = 10**8  # of a sparse matrix that is written out: more than any hand model's
+_DENSE_ELEMENTS = 10**8  # largest size of a sparse matrix as an array: more than any hand model's
 
 
 class UnsafePickle(ValueError):
-    """A pickle asks for something other than NumPy arrays and plain containers. Nothing of it was run."""
+    """A pickle refers to something other than NumPy arrays and plain containers. Nothing of it was run."""
 
 
 class StandIn:
-    """In place of an object whose class must not run: the state it was stored with, and nothing else.
+    """Takes the place of an object; keeps its stored state and runs none of its class.
 
     Attributes:
         origin: "module.class" of the object.
-        state: what the pickle stored, mostly a dict of attributes; None if nothing.
+        state: the stored state, mostly a dict of attributes; None if there is none.
     """
 
     origin = "unknown"
     state: Any = None
 
     def __init__(self, *arguments: Any):
-        """Ignore what the class would have been called with."""
+        """Ignore the arguments of the class."""
 
     def __setstate__(self, state: Any):
         self.state = state
@@ -48,16 +48,16 @@ class StandIn:
 def load_pickle(path: str | os.PathLike, kind: str, origin: str, stand_ins: tuple[str, ...] = ()) -> Any:
     """Read a pickle without running anything in it.
 
-    Pickles of Python 2 are read as latin-1, as their raw array bytes need; newer ones are not affected.
+    Text in pickles of Python 2 is read as latin-1, which keeps the bytes of arrays.
 
     Args:
         path: the file.
-        kind: what it is, for messages: "annotation file".
-        origin: who may be trusted to have made it, for messages: "the authors of the dataset".
+        kind: kind of file, for messages: "annotation file".
+        origin: a trusted source, for messages: "the authors of the dataset".
         stand_ins: packages whose objects are read as `StandIn`s.
 
     Raises:
-        UnsafePickle: it refers to a class or function other than those above.
+        UnsafePickle: it refers to a class or function other than these.
         ValueError: it is damaged.
         OSError: it cannot be opened.
     """
@@ -77,31 +77,31 @@ def load_pickle(path: str | os.PathLike, kind: str, origin: str, stand_ins: tupl
             raise ValueError(f"{path}: damaged {kind} ({error}); copy or download it again") from error
 
 
-def dense(value: Any) -> NDArray:
-    """Return an array, or the array that a stand-in for a chumpy or scipy.sparse object holds.
+def to_array(value: Any) -> NDArray:
+    """Return an array as it is, and the array in a stand-in for a chumpy or scipy.sparse object.
 
     Raises:
-        ValueError: it is neither, or its parts do not fit together.
+        ValueError: the value is neither, or its parts do not fit together.
     """
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     state = value.state if isinstance(value, StandIn) and isinstance(value.state, dict) else {}
-    if "x" in state:  # chumpy.Ch, an array among things that serve its derivatives
-        return dense(state["x"])
-    if {"a", "idxs"} <= state.keys():  # chumpy.reordering.Select, a[idxs] of another array laid out in a row
-        return dense(state["a"]).ravel()[dense(state["idxs"])].reshape(state.get("preferred_shape", -1))
+    if "x" in state:  # chumpy.Ch, an array with data for its derivatives
+        return to_array(state["x"])
+    if {"a", "idxs"} <= state.keys():  # chumpy.reordering.Select, a.ravel()[idxs]
+        return to_array(state["a"]).ravel()[to_array(state["idxs"])].reshape(state.get("preferred_shape", -1))
     origin = value.origin if isinstance(value, StandIn) else type(value).__name__
     if origin == "chumpy.reordering.Reshape":
-        return dense(state["a"]).reshape(state["newshape"])
+        return to_array(state["a"]).reshape(state["newshape"])
     if origin == "chumpy.reordering.transpose":
-        return dense(state["a"]).transpose(state.get("axes"))
+        return to_array(state["a"]).transpose(state.get("axes"))
     if origin.startswith("scipy.sparse"):
-        return _dense_of_sparse(origin, state)
+        return _expand_sparse(origin, state)
     raise ValueError(f"holds {origin} where an array is expected")
 
 
-def _dense_of_sparse(origin: str, state: dict[str, Any]) -> NDArray:
-    """Write out a scipy.sparse matrix or array, under whatever module name its SciPy had, from its state.
+def _expand_sparse(origin: str, state: dict[str, Any]) -> NDArray:
+    """Return the array of a scipy.sparse matrix or array, of any version of SciPy, from its state.
 
     Raises:
         ValueError: its form is not read here, or its parts do not fit together.
@@ -113,14 +113,14 @@ def _dense_of_sparse(origin: str, state: dict[str, Any]) -> NDArray:
     if math.prod(shape) > _DENSE_ELEMENTS:
         raise ValueError(f"holds {origin} of shape {shape}; expected {_DENSE_ELEMENTS:,} numbers at most")
     if form in ("csc", "csr", "bsr"):
-        parts = tuple(dense(state[key]) for key in ("data", "indices", "indptr"))
+        parts = tuple(to_array(state[key]) for key in ("data", "indices", "indptr"))
         matrix = getattr(sparse, f"{form}_matrix")(parts, shape=shape)
         matrix.check_format(full_check=True)  # indices beyond the shape would be written out of bounds
     elif form == "coo":
         places = state["coords"] if "coords" in state else (state["row"], state["col"])  # before SciPy 1.13
-        matrix = sparse.coo_matrix((dense(state["data"]), tuple(map(dense, places))), shape=shape)
+        matrix = sparse.coo_matrix((to_array(state["data"]), tuple(map(to_array, places))), shape=shape)
     elif form == "dia":
-        matrix = sparse.dia_matrix((dense(state["data"]), dense(state["offsets"])), shape=shape)
+        matrix = sparse.dia_matrix((to_array(state["data"]), to_array(state["offsets"])), shape=shape)
     else:  # dok and lil hold Python objects
         raise ValueError(f"holds {origin}; store it as an array, or by its method tocsc()")
     return matrix.toarray()
@@ -129,21 +129,21 @@ def _dense_of_sparse(origin: str, state: dict[str, Any]) -> NDArray:
 class _ArraysOnly(pickle.Unpickler):
     """An unpickler that admits NumPy arrays, dtypes, scalars and plain containers, and nothing else.
 
-    Of the packages in `stand_ins`, none of which it imports, it admits any class, as a `StandIn`.
+    Classes of the packages in `stand_ins` become `StandIn`s; these packages are not imported.
     """
 
     def __init__(self, file: BinaryIO, stand_ins: tuple[str, ...] = ()):
         super().__init__(file, encoding="latin1")
         self._stand_ins = stand_ins
-        self._classes: dict[str, type] = {}  # new each time: no pickle leaves anything in them
+        self._classes: dict[str, type] = {}  # not shared, since a pickle may set their attributes
         if stand_ins:
             _check_memo(file)
 
     def find_class(self, module: str, name: str) -> Any:
-        found = self._admitted(module, name)
-        return _fresh(found) if isinstance(found, FunctionType) else found
+        found = self._find_admitted(module, name)
+        return _wrap(found) if isinstance(found, FunctionType) else found
 
-    def _admitted(self, module: str, name: str) -> Any:
+    def _find_admitted(self, module: str, name: str) -> Any:
         package, _, rest = module.partition(".")
         if package == "numpy":
             if (module, name) == ("numpy", "dtype"):
@@ -170,23 +170,23 @@ class _ArraysOnly(pickle.Unpickler):
             if module in ("copyreg", "copy_reg") and name == "_reconstructor":
                 return _empty_stand_in  # protocols 0 and 1 make objects by it
         raise UnsafePickle(
-            f"the pickle asks for {module}.{name}, neither a NumPy array nor a plain container"
+            f"the pickle refers to {module}.{name}, neither a NumPy array nor a plain container"
         )
 
 
-def _fresh(function: FunctionType) -> Callable:
-    """A function of its own for each pickle, which may set attributes of what it is given."""
+def _wrap(function: FunctionType) -> Callable:
+    """Return a new function for each pickle, since a pickle may set its attributes."""
     return lambda *arguments: function(*arguments)
 
 
 def _check_memo(file: BinaryIO) -> None:
-    """Refuse a memo index beyond any use: the C unpickler would fill memory up to it."""
+    """Raise ValueError for a huge memo index: the C unpickler would fill memory up to it."""
     start = file.tell()
     size = file.seek(0, os.SEEK_END)
     file.seek(start)
     for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > size:
-            raise ValueError(f"its object number {argument} cannot be")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > size:
+            raise ValueError(f"it numbers an object {argument}, more than its {size} bytes can hold")
     file.seek(start)
 
 
@@ -199,10 +199,10 @@ def _empty_stand_in(kind: Any, base: Any, state: Any) -> StandIn:
 
 
 class _Dtype:
-    """Stand in for `numpy.dtype`, whose own `__setstate__` believes any size and flag that a pickle claims.
+    """Stand in for `numpy.dtype`, whose `__setstate__` trusts sizes and flags of the pickle.
 
-    With those a pickle could have NumPy take numbers for addresses. What is needed is the byte order, and the
-    unit of times.
+    A pickle could use them to make NumPy treat numbers as addresses. Only byte order and units of time are
+    read here.
     """
 
     def __init__(self, spec: str, *flags: Any):
@@ -224,7 +224,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array that is filled only with what fits it; written to a pickle, it is a plain one."""
+    """An array whose stored state is checked; pickled again, it is a plain array."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return np.asarray(self).__reduce_ex__(protocol)
@@ -235,25 +235,30 @@ class _Array(np.ndarray):
             data, bytes | str
         ):
             raise ValueError(f"an array of shape {shape} holds {type(data).__name__}")
-        super().__setstate__((version, shape, kind.dtype, bool(by_columns), data))
+        state = (version, shape, kind.dtype, bool(by_columns), data)
+        super().__setstate__(state)  # type: ignore[arg-type]  # the stub excludes text, which Python 2 stored
 
 
 def _reconstruct(*arguments: Any) -> _Array:
-    """Stand in for NumPy's maker of empty arrays, filled afterwards."""
+    """Stand in for NumPy's function that makes empty arrays, filled afterwards."""
     return _Array(0)
 
 
 def _scalar(kind: _Dtype, data: bytes | str) -> Any:
-    """Stand in for NumPy's maker of numbers; Python 2 wrote their bytes as text."""
+    """Stand in for NumPy's function that makes scalars; Python 2 stored their bytes as text."""
     if not kind.dtype.itemsize:  # empty text
         return np.zeros((), kind.dtype)[()]
     return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind.dtype, 1)[0]
 
 
 def _frombuffer(
-    data: bytes, kind: _Dtype, shape: tuple[int, ...], order: str, axes: tuple[int, ...] | None = None
+    data: bytes,
+    kind: _Dtype,
+    shape: tuple[int, ...],
+    order: Literal["C", "F"],
+    axes: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    """Stand in for how protocol 5 makes arrays; newer NumPy gives the order of axes, too."""
+    """Stand in for NumPy's function that makes arrays under protocol 5; newer NumPy passes `axes`, too."""
     values = np.frombuffer(data, kind.dtype)
     if axes is not None:
         return values.reshape(shape).transpose(axes)
@@ -261,30 +266,30 @@ def _frombuffer(
 
 
 def _defaultless(*factory: Any) -> dict:
-    """Stand in for `collections.defaultdict`: a dict, whose items follow."""
+    """Stand in for `collections.defaultdict` by a dict; its items follow in the pickle."""
     return {}
 
 
 def _bytes(*content: Any) -> bytes:
-    """Stand in for `bytes`, by which Python 3 writes empty ones under protocols 0 to 2."""
+    """Stand in for `bytes`, which Python 3 calls for empty ones under protocols 0 to 2."""
     if content:
-        raise UnsafePickle("the pickle calls bytes with something; only empty ones need a call")
+        raise UnsafePickle("the pickle calls bytes with arguments, expected none")
     return b""
 
 
 def _bytearray(content: bytes = b"", encoding: str = "latin1") -> bytearray:
-    """Stand in for `bytearray`, which takes a number for a size to fill."""
+    """Stand in for `bytearray`, which would allocate as many bytes as a number says."""
     return bytearray(_latin1_bytes(content, encoding) if isinstance(content, str) else memoryview(content))
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Stand in for `_codecs.encode`, through which Python 3 writes bytes under protocol 2."""
+    """Stand in for `_codecs.encode`, by which Python 3 stores bytes under protocol 2."""
     if encoding not in ("latin1", "latin-1"):
-        raise UnsafePickle(f"the pickle asks for the codec {encoding!r}; only latin1 is needed for arrays")
+        raise UnsafePickle(f"the pickle uses the codec {encoding!r}, expected latin1")
     return text.encode("latin1")
 
 
-# What a pickle of NumPy arrays and scalars calls, under the module names of NumPy 1 and 2.
+# The functions that pickles of NumPy arrays and scalars call, by the module names of NumPy 1 and 2.
 _ADMITTED = {
     ("multiarray", "_reconstruct"): _reconstruct,
     ("multiarray", "scalar"): _scalar,
