@@ -22,7 +22,7 @@ from synthhand.formats.stb import SEQUENCES, STBSplit, frame_of
 from synthhand.formats.stb_cameras import K_BB, K_COLOUR, SIZE
 from synthhand.formats.stb_labels import load_labels, wrist_to_palm, write_labels
 from synthhand.model.body import Body
-from synthhand.render.raycast import Wall
+from synthhand.render.wall import Wall
 
 COUNTS = {"train": 11, "test": 2}  # of `stb_set`, the fewest there can be; B2Counting has two frames
 SEED = 4

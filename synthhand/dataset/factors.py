@@ -148,14 +148,18 @@ def sample_group(group: str, seed: int, split: str, index: int, viewpoint: str =
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if seed < 0 or index < 0:
         raise ValueError(f"seed is {seed} and index {index}; both must be 0 or more")
-    key = (SPLITS.index(split), index, GROUPS.index(group))
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    rng = random_stream(seed, SPLITS.index(split), index, GROUPS.index(group))
     if group == "pose":
-        return _pose(rng, viewpoint)
-    return {"shape": _shape, "appearance": _appearance, "scene": _scene}[group](rng)
+        return _draw_pose(rng, viewpoint)
+    return {"shape": _draw_shape, "appearance": _draw_appearance, "scene": _draw_scene}[group](rng)
 
 
-def _pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
+def random_stream(seed: int, *key: int) -> np.random.Generator:
+    """Return the random stream of a key, independent of the streams of all other keys and seeds."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _draw_pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
     # Proportions apart from overall size. Phalanges vary between adults by 7 to 16 % (deviation over mean;
     # Buryanov and Kotiuk, 2010), overall size included, which is a factor of the scene.
     palm = np.exp(rng.normal(size=2) * [0.045, 0.04])
@@ -167,14 +171,14 @@ def _pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
     return PoseFactors(angles, orientation, palm, bones, sample_wrist(rng, orientation), gesture)
 
 
-def _shape(rng: np.random.Generator) -> ShapeFactors:
+def _draw_shape(rng: np.random.Generator) -> ShapeFactors:
     return ShapeFactors(rng.normal(size=len(SHAPE_NAMES)).clip(-2.5, 2.5))
 
 
-def _appearance(rng: np.random.Generator) -> Skin:
+def _draw_appearance(rng: np.random.Generator) -> Skin:
     polish = float(rng.random() < 0.12)
     waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
-    sleeve, stripe = _cloth_colour(rng), _cloth_colour(rng)
+    sleeve, stripe = _draw_cloth_colour(rng), _draw_cloth_colour(rng)
     band = int(rng.choice(len(BANDS), p=[0.8, 0.09, 0.11]))
     metal = (0.62, 0.62, 0.64) if rng.random() < 0.5 else (0.72, 0.50, 0.20)
     return Skin(
@@ -195,22 +199,22 @@ def _appearance(rng: np.random.Generator) -> Skin:
         cuff_mm=float(rng.uniform(22, 110)),
         band=band,
         band_mm=float(rng.uniform(14, 34)),
-        band_colour=np.array(metal) if rng.random() < 0.4 else _cloth_colour(rng),
+        band_colour=np.array(metal) if rng.random() < 0.4 else _draw_cloth_colour(rng),
         ring=int(rng.integers(1, 5)) if rng.random() < 0.08 else 0,
         ring_colour=np.array(metal),
     )
 
 
-def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
-    """Linear RGB (3,): mostly muted, as clothes are."""
+def _draw_cloth_colour(rng: np.random.Generator) -> np.ndarray:
+    """Draw linear RGB (3,), mostly muted, as clothes are."""
     return (rng.uniform(0.1, 0.95) ** 2.2 * np.exp(rng.uniform(0.05, 0.6) * rng.normal(size=3))).clip(
         0.01, 0.9
     )
 
 
-def _scene(rng: np.random.Generator) -> SceneFactors:
+def _draw_scene(rng: np.random.Generator) -> SceneFactors:
     focal = float(rng.uniform(260, 310))
-    size = _overall_size(rng)
+    size = _draw_size(rng)
     # Smaller hands are looked at from nearer: they cover as many pixels.
     distance = float(size * np.exp(rng.uniform(np.log(310), np.log(720))))
     extent = 105 * size * focal / distance  # how far the hand reaches from its middle MCP, px
@@ -270,8 +274,8 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
     )
 
 
-def _overall_size(rng: np.random.Generator) -> float:
-    """Factor of the size of an average adult's hand: 70 % are adults, the others children from about five."""
+def _draw_size(rng: np.random.Generator) -> float:
+    """Draw a size, 1 = average adult: 70 % are adults, the others children from about five years on."""
     if rng.random() < 0.7:
         return float(np.exp(0.07 * rng.normal()).clip(0.82, 1.2))
     return float(rng.uniform(0.65, 0.95))

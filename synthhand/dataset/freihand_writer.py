@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
-from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, sample_factors
+from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, random_stream, sample_factors
 from synthhand.dataset.scene import camera_matrix, hand_body, hand_pixels, render
 from synthhand.dataset.writer import GENERATOR, claim, run_jobs
 from synthhand.formats.freihand import FOLDERS, SIZE_PX, VERSIONS
@@ -179,8 +179,7 @@ def _colour(rgb: np.ndarray) -> tuple[int, ...]:
 
 def _stream(seed: int, split: str, index: int, purpose: int) -> np.random.Generator:
     """Return a random stream of this frame's own, apart from those of the groups of factors."""
-    key = (SPLITS.index(split), index, len(GROUPS) + purpose)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    return random_stream(seed, SPLITS.index(split), index, len(GROUPS) + purpose)
 
 
 def _render_chunk(job: tuple[Path, str, range, int, int]) -> tuple[str, dict[int, dict]]:

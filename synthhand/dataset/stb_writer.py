@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from synthhand.dataset.stb_scene import draw_views, frame_scene, seen_by
+from synthhand.dataset.stb_scene import bring_to_cameras, draw_views, frame_scene
 from synthhand.dataset.writer import GENERATOR, backgrounds_sha256, claim, is_whole_png, run_jobs
 from synthhand.formats.png import write_png
 from synthhand.formats.stb import FRAMES, TEST_SEQUENCES, TRAIN_SEQUENCES
@@ -123,7 +123,7 @@ def _render_chunk(job: tuple[Path, str, range, tuple]) -> tuple[str, dict[int, d
     labels = {}
     for number in numbers:
         factors, body = frame_scene(seed, sequence, number, viewpoint)
-        bodies = seen_by(body)
+        bodies = bring_to_cameras(body)
         labels[number] = {
             rig: wrist_to_palm(bodies[view].joints_mm, WRIST_RULE) for rig, view in LABELLED.items()
         }

@@ -30,7 +30,7 @@ from synthhand.dataset.scene import Rendering, render
 from synthhand.formats.png import write_png
 from synthhand.formats.rhd import FOLDERS, encode_depth, write_annotations
 from synthhand.model.pose import VIEWPOINTS
-from synthhand.render.photos import pictures
+from synthhand.render.photos import list_pictures
 from synthhand.storage import Lock, exclusive, temporary_path, worker_pool, write_atomically
 
 __all__ = [
@@ -139,7 +139,7 @@ def backgrounds_sha256(backgrounds: Path | None) -> str | None:
     if backgrounds is None:
         return None
     sha256 = hashlib.sha256()
-    for path in pictures(backgrounds):
+    for path in list_pictures(backgrounds):
         sha256.update(path.name.encode() + path.read_bytes())
     return sha256.hexdigest()
 
