@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synthhand.dataset import render
 from synthhand.dataset import sheets as module
 from synthhand.dataset.factors import GROUPS, Factors
 from synthhand.dataset.sheets import COLUMNS, SHEETS, VIEWED, Sheet, Tile, draw_sheet
-from synthhand.dataset.writer import render
 from synthhand.model.pose import GESTURE_NAMES, gesture_angles
 from synthhand.render.view import view_from
 

@@ -14,18 +14,18 @@ from synthhand.render.light import Light, golden_fraction, sample_disc, sample_h
 from synthhand.render.raycast import Hits, Mesh, dot
 
 # Gathering of light
-LIGHT_SAMPLES = 2  # shadow rays a vertex
-SKY_SAMPLES = 2  # rays to the sky a vertex
-LIFT_MM = 1.2  # rays start so far above the skin, or they would meet it
-SKY_REACH_MM = 55.0  # what is farther away takes no light of the sky
-SMOOTHINGS = 2  # averages over neighbouring triangles, which take the noise of few rays away
+LIGHT_SAMPLES = 2  # rays per vertex to the key light
+SKY_SAMPLES = 2  # rays per vertex to the sky
+LIFT_MM = 1.2  # distance from the skin at which rays start, so that they do not meet it
+SKY_REACH_MM = 55.0  # surfaces farther away block no light of the sky
+SMOOTHINGS = 2  # number of averages over neighbouring triangles: few rays are noisy
 
-# Diffuse light, in red, green and blue. All shares are of the light that meets the skin head-on.
-WRAP = (0.34, 0.17, 0.11)  # cosine by which light reaches around an edge: red travels furthest under the skin
-BLEED = (0.25, 0.0, -0.08)  # how far it bleeds into the borders of shadows
-FILL_WRAP = 0.2  # as WRAP, of the second light
-AMBIENT_BLEED = 0.8  # how far BLEED tints ambient shadows
-LEAST_SKY = 0.15  # ambient light where no sky is seen: reflections between the fingers
+# Diffuse light; triples are for red, green and blue.
+WRAP = (0.34, 0.17, 0.11)  # cosine beyond 90 degrees that the key light still reaches: red goes furthest
+BLEED = (0.25, 0.0, -0.08)  # by how much it lightens the borders of shadows
+FILL_WRAP = 0.2  # as WRAP, for the second light
+AMBIENT_BLEED = 0.8  # share of BLEED that ambient shadows get
+LEAST_SKY = 0.15  # share of the ambient light that arrives where no sky is seen
 
 # Highlights: the key light's is a sum of two lobes, cos^12 (broad) and cos^48 (sharp) of the half-way angle;
 # the sky's is a rim, (1 - cos)^4 of the angle to the viewer.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from davae.data.doctor.findings import Finding
 from davae.data.doctor.opening import AS_PUBLISHED, PART_OF_IT, Opened, missing, unreadable, views
 from davae.data.doctor.parts import Hands, Part, Pictures
-from synthhand.dataset.writer import MANIFEST
+from synthhand.dataset import MANIFEST
 from synthhand.formats import rhd
 from synthhand.formats.pictures import read_picture
 from synthhand.formats.record import HandRecord
