@@ -16,7 +16,7 @@ import numpy as np
 from timing import Stopwatch
 
 import synthhand.dataset.scene as view
-import synthhand.render.raycast as render
+import synthhand.render.raster as raster
 from synthhand.dataset.factors import sample_factors
 from synthhand.dataset.writer import write_dataset
 from synthhand.formats.pictures import encode_png
@@ -25,16 +25,16 @@ from synthhand.formats.rhd import encode_depth
 ROUNDS = 3
 # What is timed on its own: owner, its function, and the stage's name. An indented stage is part of another.
 STAGES = (
-    (view, "_body", "bodies"),
-    (view, "backdrop", "backdrop"),
-    (view, "cast", "cast"),
-    (render, "_Mesh", "  normals, culling"),
-    (render, "_occupied", "  where the bodies are"),
-    (render._Mesh, "cast", "  sorting triangles, primary rays"),
-    (render, "lit_wall", "  the wall's light and shadow"),
-    (render._Mesh, "light_up", "  shadow and sky rays"),
-    (render._Mesh, "shade", "  shading"),
-    (render, "_paint", "  edges"),
+    (view, "_build_hand", "bodies"),
+    (view, "paint_backdrop", "backdrop"),
+    (view, "draw_bodies", "cast"),
+    (raster, "Mesh", "  normals, culling"),
+    (raster, "find_occupied", "  where the bodies are"),
+    (raster.Mesh, "cast", "  sorting triangles, primary rays"),
+    (raster, "light_wall", "  the wall's light and shadow"),
+    (raster, "gather_light", "  shadow and sky rays"),
+    (raster, "shade", "  shading"),
+    (raster, "paint_bodies", "  edges"),
     (view, "develop", "develop (blur, noise, JPEG)"),
 )
 

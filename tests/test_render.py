@@ -10,15 +10,15 @@ from PIL import Image
 from scipy import ndimage
 
 from synthhand.dataset.factors import sample_factors
-from synthhand.dataset.lens import blurred
+from synthhand.dataset.lens import blur
 from synthhand.dataset.scene import camera_matrix, hand_body, render
 from synthhand.model.body import Body
 from synthhand.model.procedural import flesh_radii, procedural_rig
 from synthhand.render.appearance import skin_colour
-from synthhand.render.backdrop import backdrop, to_display, to_linear
-from synthhand.render.light import Light, disc_directions, hemisphere
-from synthhand.render.raycast import Wall, cast, rhd_ids
-from synthhand.render.wall import lit_wall
+from synthhand.render.backdrop import paint_backdrop, to_display, to_linear
+from synthhand.render.light import Light, sample_disc, sample_hemisphere
+from synthhand.render.raster import draw_bodies, rhd_ids
+from synthhand.render.wall import Wall, light_wall
 from synthhand.skeleton import JOINTS, RHD_ORDER
 
 SIZE = 64
@@ -46,7 +46,7 @@ def square(z, half, x=0.0):
 
 def see(bodies, sides, light=FRONTAL, wall=WALL, skin=None):
     skin = sample_factors(0, "train", 0).appearance if skin is None else skin
-    return cast(procedural_rig(), bodies, sides, skin, light, wall, K, SIZE, flesh_radii())
+    return draw_bodies(procedural_rig(), bodies, sides, skin, light, wall, K, SIZE, flesh_radii())
 
 
 def test_depth_of_a_slanted_plane_is_exact():
@@ -169,7 +169,7 @@ def test_the_shadow_on_the_wall_lies_where_the_light_throws_it():
     )
     body = quad(square(500, 60))
     depth = np.full((SIZE, SIZE), 900.0, np.float32)
-    lit = lit_wall(WALL, light, depth, K, body.vertices_mm, body.faces)
+    lit = light_wall(WALL, light, depth, K, body.vertices_mm, body.faces)
     v, u = np.mgrid[:SIZE, :SIZE]
     # From the wall's point, 400 mm towards the camera along the light.
     x, y = (u - 32) / 60 * 900 + 0.3 * 400, (v - 32) / 60 * 900 - 0.2 * 400
@@ -180,7 +180,7 @@ def test_the_shadow_on_the_wall_lies_where_the_light_throws_it():
     assert lit[inside].max() < 0.45 * bright
     # And on pictures with bodies, there is none behind a light that comes from behind.
     behind = dataclasses.replace(light, key_direction=np.array([0, 0, 1.0]))
-    assert np.ptp(lit_wall(WALL, behind, depth, K, body.vertices_mm, body.faces)) < 1e-6
+    assert np.ptp(light_wall(WALL, behind, depth, K, body.vertices_mm, body.faces)) < 1e-6
 
 
 @pytest.mark.parametrize(("towards", "seen"), [((0, 0, -1.0), True), ((0, 0, 1.0), False)])
@@ -210,19 +210,19 @@ def test_light_alone_changes_no_truth(index, turn, z, width):
 
 def test_blur_is_a_convolution():
     picture = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
-    np.testing.assert_array_equal(blurred(picture, 0.0, np.zeros(2)), picture)
+    np.testing.assert_array_equal(blur(picture, 0.0, np.zeros(2)), picture)
     side = round(32 * 0.6**2) / 64  # three taps of that variance, in 64ths
     expected = picture.astype(float)
     for axis in (0, 1):
         expected = ndimage.correlate1d(expected, [side, 1 - 2 * side, side], axis=axis, mode="nearest")
-    np.testing.assert_allclose(blurred(picture, 0.6, np.zeros(2)), expected, atol=1.6)
+    np.testing.assert_allclose(blur(picture, 0.6, np.zeros(2)), expected, atol=1.6)
 
 
 @pytest.mark.parametrize("motion", [(4.0, 0.0), (0.0, -4.0), (3.0, 3.0), (-1.0, 2.5)])
 def test_motion_smears_along_its_way_and_moves_nothing(motion):
     point = np.zeros((31, 31, 3), np.uint8)
     point[15, 15] = 240
-    seen = blurred(point, 0.0, np.array(motion))[..., 0].astype(float)
+    seen = blur(point, 0.0, np.array(motion))[..., 0].astype(float)
     v, u = np.mgrid[:31, :31] - 15
     weight = seen / seen.sum()
     assert seen.sum() == pytest.approx(240, rel=0.03)
@@ -309,7 +309,7 @@ def test_display_and_linear_are_inverse():
 
 
 def test_backdrops_depend_on_their_seed_alone():
-    first, again, other = backdrop(5, 48), backdrop(5, 48), backdrop(6, 48)
+    first, again, other = paint_backdrop(5, 48), paint_backdrop(5, 48), paint_backdrop(6, 48)
     np.testing.assert_array_equal(first, again)
     assert first.shape == (48, 48, 3)
     assert np.abs(first - other).mean() > 0.01
@@ -326,12 +326,12 @@ def test_skin_darkens_with_melanin_and_reddens_with_blood():
 
 def test_light_patterns_are_unit_vectors_around_their_axis():
     axis = np.array([0.6, 0, -0.8])
-    disc = disc_directions(axis, 0.1, np.linspace(0, 6, 40, dtype=np.float32), 4)
+    disc = sample_disc(axis, 0.1, np.linspace(0, 6, 40, dtype=np.float32), 4)
     np.testing.assert_allclose(np.linalg.norm(disc, axis=-1), 1, atol=1e-6)
     assert (disc @ axis).min() > np.cos(0.1)
     normals = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    around = hemisphere(normals, np.linspace(0, 6, 40, dtype=np.float32), 5)
+    around = sample_hemisphere(normals, np.linspace(0, 6, 40, dtype=np.float32), 5)
     np.testing.assert_allclose(np.linalg.norm(around, axis=-1), 1, atol=1e-5)
     cosine = np.einsum("nsi,ni->ns", around, normals)
     assert cosine.min() > 0
@@ -357,7 +357,7 @@ def test_looking_only_where_bodies_are_misses_nothing(index, monkeypatch):
     factors = sample_factors(9, "train", 25 + index)
     sparing = render(factors, 96)
     monkeypatch.setattr(
-        "synthhand.render.raycast._occupied", lambda mesh, size, K: np.ones((size, size), bool)
+        "synthhand.render.raster.find_occupied", lambda mesh, size, K: np.ones((size, size), bool)
     )
     thorough = render(factors, 96)
     np.testing.assert_array_equal(sparing.part_mask, thorough.part_mask)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,10 @@ import pytest
 from PIL import Image
 from scipy.stats import norm, rankdata, spearmanr
 
-import synthhand.dataset.writer as synthhand
-from synthhand.dataset import factors
+import synthhand.dataset
+from synthhand.dataset import factors, jobs, render, sample_factors, write_dataset, writer
 from synthhand.dataset.factors import GROUPS, SPLITS, Factors, sample_group
 from synthhand.dataset.scene import hand_pixels
-from synthhand.dataset.writer import render, sample_factors, write_dataset
 from synthhand.formats.rhd import RHDSplit, load_annotations
 from synthhand.model.pose import ANGLES
 from synthhand.model.procedural import procedural_rig
@@ -53,7 +54,7 @@ def same(a, b) -> bool:
 
 def test_two_workers_write_the_same_bytes_as_one(dataset, tmp_path, monkeypatch):
     # The workers' own chunks are as long as ever; only the order of jobs and the processes differ.
-    monkeypatch.setattr(synthhand, "_CHUNK", 2)
+    monkeypatch.setattr(jobs, "CHUNK", 2)
     assert contents(write(tmp_path / "two", workers=2)) == contents(dataset)
 
 
@@ -312,7 +313,7 @@ def test_only_missing_and_damaged_images_are_rendered_again(fresh, dataset):
 
 
 def test_an_interrupted_rendering_is_finished_to_the_same_bytes(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthhand, "_CHUNK", 2)
+    monkeypatch.setattr(jobs, "CHUNK", 2)
     calls = []
 
     def interrupted(factors, size, backgrounds):
@@ -321,13 +322,13 @@ def test_an_interrupted_rendering_is_finished_to_the_same_bytes(dataset, tmp_pat
             raise KeyboardInterrupt
         return render(factors, size, backgrounds)
 
-    monkeypatch.setattr(synthhand, "render", interrupted)
+    monkeypatch.setattr(writer, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "set")
     assert not list((tmp_path / "set").rglob("anno_*.pickle"))
     finished = tmp_path / "set/training/color/00000.png"
     before = finished.stat().st_mtime_ns
-    monkeypatch.setattr(synthhand, "render", render)
+    monkeypatch.setattr(writer, "render", render)
     write(tmp_path / "set")
     assert finished.stat().st_mtime_ns == before
     assert contents(tmp_path / "set") == contents(dataset)
@@ -336,7 +337,7 @@ def test_an_interrupted_rendering_is_finished_to_the_same_bytes(dataset, tmp_pat
 def test_the_manifest_says_what_was_made(dataset):
     manifest = json.loads((dataset / "synthhand.json").read_text())
     look = {"viewpoint": "sphere", "backgrounds_sha256": None}
-    assert manifest == {"generator": synthhand.GENERATOR, "seed": SEED, "size": SIZE, **COUNTS, **look}
+    assert manifest == {"generator": jobs.GENERATOR, "seed": SEED, "size": SIZE, **COUNTS, **look}
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"size": 64}, {"train": 6}])
@@ -392,6 +393,18 @@ def test_unknown_splits_are_refused():
 def test_an_empty_split_is_still_a_split(tmp_path):
     write(tmp_path / "set", train=1, val=0, test=0)
     assert len(RHDSplit(tmp_path / "set", "val")) == 0
+
+
+def test_the_front_door_is_light_and_leads_to_the_modules():
+    code = "import sys, synthhand.dataset; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "scipy", "open3d", "skimage", "PIL"} & set(done.stdout.split())
+    assert synthhand.dataset.write_dataset is writer.write_dataset
+    assert synthhand.dataset.sample_factors is factors.sample_factors
+    for name in synthhand.dataset._MODULES:
+        assert callable(getattr(synthhand.dataset, name)) and name in dir(synthhand.dataset)
+    with pytest.raises(AttributeError, match="no attribute 'redner'"):
+        synthhand.dataset.redner  # noqa: B018
 
 
 def test_the_rig_is_built_once():

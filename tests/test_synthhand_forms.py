@@ -10,10 +10,9 @@ from PIL import Image
 
 from davae.data.manifest import read_manifest
 from davae.pipeline import cli
-from synthhand.dataset.factors import sample_factors
+from synthhand.dataset import render, sample_factors, write_dataset, write_rhd
 from synthhand.dataset.forms import FORMS, write_as
-from synthhand.dataset.scene import hand_body, render
-from synthhand.dataset.writer import write_dataset, write_rhd
+from synthhand.dataset.scene import hand_body
 from synthhand.formats.rhd import RHDSplit, load_annotations
 from synthhand.pinhole import depth_to_points, project
 from synthhand.skeleton import RHD_ORDER
@@ -97,7 +96,7 @@ def test_its_validation_is_held_out_by_the_reader(rhd_set):
         ("rhd", {"val": 3}, "val is 3, but the form is rhd: it has no validation split"),
         ("rhd", {"size": 64}, "size is 64, but the form is rhd: its pictures have the size"),
         ("stb", {"size": 320}, "size is 320, but the form is stb"),
-        ("stb", {"colour": "red"}, "colour is red, but the form is stb: it cannot be chosen there"),
+        ("stb", {"colour": "red"}, "colour is red, but the form is stb: it is no choice of that form"),
         ("synthhand", {}, "the form synthhand has a validation split: say with --val"),
         ("hand3d", {}, "unknown form 'hand3d'; choose one of synthhand, rhd, stb"),
     ],

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synthhand.dataset import render
+from synthhand.dataset import sheets as module
 from synthhand.dataset.factors import GROUPS, Factors
-from synthhand.dataset.sheets import COLUMNS, SHEETS, VIEWED, Sheet, Tile, draw_sheet, view_from
-from synthhand.dataset.writer import render
+from synthhand.dataset.sheets import COLUMNS, SHEETS, VIEWED, Sheet, Tile, draw_sheet
 from synthhand.model.pose import GESTURE_NAMES, gesture_angles
+from synthhand.render.view import view_from
 
 SIDE, SIZE = 24, 48
 
@@ -95,7 +97,7 @@ def test_a_view_from_the_palms_side_sees_the_palm_and_from_above_the_finger_tips
 def test_tiles_hold_the_whole_hand_and_labels_stand_in_the_margins(sheets):
     tile = sheets["skins"].tiles[0]
     named = draw_sheet(Sheet([dataclasses.replace(tile, label="open")] * 9, ("a", "b")), SIDE, SIZE)
-    label, margin = sheets._LABEL_PX, sheets._MARGIN_PX
+    label, margin = module._LABEL_PX, module._MARGIN_PX
     assert named.shape == (2 * (SIDE + label), margin + COLUMNS * SIDE, 3)
     bare = draw_sheet(Sheet([tile] * 9), SIDE, SIZE)
     assert bare.shape == (2 * SIDE, COLUMNS * SIDE, 3)
@@ -113,10 +115,10 @@ def test_a_whole_frame_is_the_frame(sheets):
 
 def test_the_command_writes_the_files(tmp_path, monkeypatch, capsys):
     small = {name: Sheet(make(0).tiles[:1]) for name, make in SHEETS.items()}
-    monkeypatch.setattr(sheets, "SHEETS", {name: lambda _, s=s: s for name, s in small.items()})
-    monkeypatch.setattr(sheets.draw_sheet, "__defaults__", (SIDE, SIZE, ""))
+    monkeypatch.setattr(module, "SHEETS", {name: lambda _, s=s: s for name, s in small.items()})
+    monkeypatch.setattr(module.draw_sheet, "__defaults__", (SIDE, SIZE, ""))
     monkeypatch.setattr("sys.argv", ["sheets", "--out", str(tmp_path / "new" / "folder")])
-    sheets.main()
+    module.main()
     written = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
     assert written == sorted(f"synthhand_{name}.png" for name in small)
     assert len(capsys.readouterr().out.splitlines()) == len(small)

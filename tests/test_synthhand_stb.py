@@ -15,14 +15,14 @@ from scipy.spatial.transform import Rotation
 
 from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit, prepare
+from synthhand.dataset.jobs import GENERATOR
 from synthhand.dataset.stb_scene import COLOUR_TO_LEFT, draw, draw_views, frame_scene
 from synthhand.dataset.stb_writer import EDITION, VIEWS, write_stb
-from synthhand.dataset.writer import GENERATOR
 from synthhand.formats.stb import SEQUENCES, STBSplit, frame_of
 from synthhand.formats.stb_cameras import K_BB, K_COLOUR, SIZE
 from synthhand.formats.stb_labels import load_labels, wrist_to_palm, write_labels
 from synthhand.model.body import Body
-from synthhand.render.raycast import Wall
+from synthhand.render.wall import Wall
 
 COUNTS = {"train": 11, "test": 2}  # of `stb_set`, the fewest there can be; B2Counting has two frames
 SEED = 4

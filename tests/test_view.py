@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
 from synthhand.model.procedural import procedural_rig
-from synthhand.render.view import BACKGROUND, _filled, cloud_view, mesh_view, viewpoint
+from synthhand.render.view import BACKGROUND, _fill, draw_cloud, draw_mesh, view_from
 
 RIG = procedural_rig()
 
@@ -30,7 +30,7 @@ def covered(picture):
 
 
 def test_a_sphere_covers_its_disc_and_is_lit_from_the_upper_left():
-    picture = mesh_view(*sphere(40.0), viewpoint(0, 0), half_mm=60.0, px=120)
+    picture = draw_mesh(*sphere(40.0), view_from(0, 0), half_mm=60.0, px=120)
     assert picture.shape == (120, 120, 3) and picture.dtype == np.uint8
     assert covered(picture).sum() == pytest.approx(np.pi * 40**2, rel=0.04)
     v, u = np.nonzero(covered(picture))
@@ -41,7 +41,7 @@ def test_a_sphere_covers_its_disc_and_is_lit_from_the_upper_left():
 def test_no_gap_opens_between_triangles():
     vertices, faces = sphere(1.0, 150)
     for turn in range(0, 180, 20):
-        picture = mesh_view(vertices, faces, viewpoint(turn, turn / 2), half_mm=1.5, px=90)
+        picture = draw_mesh(vertices, faces, view_from(turn, turn / 2), half_mm=1.5, px=90)
         y, x = np.mgrid[:90, :90] - 44.5
         assert covered(picture)[np.hypot(x, y) < 0.93 * 30].all()
 
@@ -49,8 +49,8 @@ def test_no_gap_opens_between_triangles():
 def test_the_nearest_surface_is_the_one_drawn():
     """Against a search of all triangles for the nearest, pixel by pixel, on the built-in hand."""
     half, px = 130.0, 40
-    rotation = viewpoint(35, -20)
-    light = mesh_view(RIG.vertices_mm, RIG.faces, rotation, half_mm=half, px=px)
+    rotation = view_from(35, -20)
+    light = draw_mesh(RIG.vertices_mm, RIG.faces, rotation, half_mm=half, px=px)
     near = np.full((px, px), np.inf)
     vertices = RIG.vertices_mm @ rotation.T
     pixels = vertices[:, :2] * (px / (2 * half)) + (px - 1) / 2
@@ -74,8 +74,8 @@ def test_what_is_nearer_hides_what_is_behind():
     two = np.concatenate([vertices + far, 0.5 * vertices - far]).astype(np.float32)
     both = np.concatenate([faces, faces + len(vertices)])
     for order in (both, both[::-1]):
-        picture = mesh_view(two, order, viewpoint(0, 0), half_mm=1.5, px=90)
-        alone = mesh_view(two[len(vertices) :], faces, viewpoint(0, 0), half_mm=1.5, px=90)
+        picture = draw_mesh(two, order, view_from(0, 0), half_mm=1.5, px=90)
+        alone = draw_mesh(two[len(vertices) :], faces, view_from(0, 0), half_mm=1.5, px=90)
         middle = np.hypot(*(np.mgrid[:90, :90] - 44.5)) < 13
         assert np.abs(picture[middle].astype(int) - alone[middle]).max() <= 1
 
@@ -88,32 +88,32 @@ def test_filled_values_are_linear(seed):
     corners = corners[np.abs(ax * by - ay * bx) > 5]
     gradient = rng.normal(size=2)
     values = (corners @ gradient + 7).astype(np.float32)
-    places, found = _filled(corners, values, 20)
+    places, found = _fill(corners, values, 20)
     v, u = np.divmod(places, 20)
     np.testing.assert_allclose(found, np.stack([u, v], 1) @ gradient + 7, atol=5e-3)
     assert (places >= 0).all() and (places < 400).all()
 
 
 def test_viewpoints_are_rotations_about_the_named_axes():
-    assert np.allclose(viewpoint(0, 0), np.eye(3))
+    assert np.allclose(view_from(0, 0), np.eye(3))
     for turn, tilt in ((30, 0), (0, 50), (-120, 80)):
-        rotation = viewpoint(turn, tilt)
+        rotation = view_from(turn, tilt)
         assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-6) and np.linalg.det(rotation) > 0
-    assert np.allclose(viewpoint(90, 0) @ [0, 1, 0], [0, 1, 0])
-    assert np.allclose(viewpoint(0, 90) @ [1, 0, 0], [1, 0, 0])
-    assert np.allclose(viewpoint(0, 30) @ [0, -1, 0] @ [0, 0, -1], 0.5)  # what is above comes nearer
+    assert np.allclose(view_from(90, 0) @ [0, 1, 0], [0, 1, 0])
+    assert np.allclose(view_from(0, 90) @ [1, 0, 0], [1, 0, 0])
+    assert np.allclose(view_from(0, 30) @ [0, -1, 0] @ [0, 0, -1], 0.5)  # what is above comes nearer
     points = np.array([[0.0, 0, 0], [40, 0, 0]])
-    side = cloud_view(points, viewpoint(90, 0), half_mm=60.0, px=60, radius_mm=5.0)
+    side = draw_cloud(points, view_from(90, 0), half_mm=60.0, px=60, radius_mm=5.0)
     assert np.nonzero(covered(side))[1].max() < 35  # one behind the other
 
 
 def test_points_of_a_cloud_lie_where_they_should_and_near_ones_are_bright():
     points = np.array([[-30.0, 0, -50], [30, 20, 50]])
-    picture = cloud_view(points, viewpoint(0, 0), half_mm=60.0, px=120, radius_mm=6.0).astype(int)
+    picture = draw_cloud(points, view_from(0, 0), half_mm=60.0, px=120, radius_mm=6.0).astype(int)
     near, far = picture[60, 30], picture[80, 90]
     assert near.sum() > 1.5 * far.sum()
     overlapping = points * [0, 0, 1]
-    first, second = (cloud_view(p, viewpoint(0, 0), half_mm=60.0, px=120, radius_mm=6.0)
+    first, second = (draw_cloud(p, view_from(0, 0), half_mm=60.0, px=120, radius_mm=6.0)
                      for p in (overlapping, overlapping[::-1]))  # fmt: skip
     assert np.array_equal(first, second) and np.abs(first[60, 60] - near).max() <= 1
     assert covered(picture).sum() == pytest.approx(2 * np.pi * 6**2, rel=0.15)
@@ -121,16 +121,16 @@ def test_points_of_a_cloud_lie_where_they_should_and_near_ones_are_bright():
 
 @pytest.mark.parametrize("points", [np.zeros((0, 3)), np.full((3, 3), 1e4)])
 def test_nothing_to_see_is_background(points):
-    assert not covered(cloud_view(points, viewpoint(0, 0), half_mm=60.0, px=20)).any()
+    assert not covered(draw_cloud(points, view_from(0, 0), half_mm=60.0, px=20)).any()
     vertices, faces = sphere(1.0, 60)
     away = vertices + points[:1] if len(points) else vertices * 0
-    assert not covered(mesh_view(away, faces, viewpoint(0, 0), half_mm=60.0, px=20)).any()
+    assert not covered(draw_mesh(away, faces, view_from(0, 0), half_mm=60.0, px=20)).any()
 
 
 def test_a_tensors_numpy_view_will_do():
     vertices, faces = sphere(10.0, 60)
     as_doubles = torch.from_numpy(vertices).double().numpy()
     first, second = (
-        mesh_view(v, faces, viewpoint(3, 4), half_mm=20.0, px=30) for v in (vertices, as_doubles)
+        draw_mesh(v, faces, view_from(3, 4), half_mm=20.0, px=30) for v in (vertices, as_doubles)
     )
     assert np.array_equal(first, second)

@@ -27,7 +27,7 @@ from synthhand.formats.pictures import encode_png
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.rig import Rig
 from synthhand.model.skinning import fitted
-from synthhand.render.view import HALF_BONES, cloud_view, mesh_view, viewpoint
+from synthhand.render.view import HALF_BONES, draw_cloud, draw_mesh, view_from
 
 ALL = "all"
 VIEWS = ("image", "mesh", "cloud")
@@ -186,10 +186,10 @@ class LatentWalk:
         if view == "image":
             return (255 * decoding.image.permute(1, 2, 0)).round().byte().contiguous().numpy()
         half_mm = HALF_BONES * self.decoder.bone_mm
-        rotation = viewpoint(self.turn_deg, self.tilt_deg)
+        rotation = view_from(self.turn_deg, self.tilt_deg)
         if view == "cloud":
-            return cloud_view(decoding.cloud_mm.numpy(), rotation, half_mm=half_mm, px=self.px)
-        return mesh_view(
+            return draw_cloud(decoding.cloud_mm.numpy(), rotation, half_mm=half_mm, px=self.px)
+        return draw_mesh(
             self._mesh(decoding.joints_mm), self.rig.faces, rotation, half_mm=half_mm, px=self.px
         )
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from davae.data.sample import warp_image
 from davae.photo.finding import Box
 from davae.photo.hand import Hand
-from synthhand.render.view import HALF_BONES, mesh_view, viewpoint
+from synthhand.render.view import HALF_BONES, draw_mesh, view_from
 from synthhand.skeleton import BONES, JOINT_COLOURS, ROOT
 
 PANEL_PX, TITLE_PX, GAP_PX = 256, 24, 6
@@ -86,7 +86,7 @@ def hand_view(hand: Hand, turn_deg: float, tilt_deg: float, px: int) -> NDArray[
     vertices, faces = hand.mesh_mm()
     about_root = vertices - hand.joints_mm[ROOT].astype(np.float32)
     half_mm = HALF_BONES * hand.bone_mm
-    return mesh_view(about_root, faces, viewpoint(turn_deg, tilt_deg), half_mm=half_mm, px=px)
+    return draw_mesh(about_root, faces, view_from(turn_deg, tilt_deg), half_mm=half_mm, px=px)
 
 
 def _averaged(panel: Image.Image) -> NDArray[np.uint8]:

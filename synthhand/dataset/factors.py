@@ -1,13 +1,13 @@
 """What varies in SynthHand: four groups of factors, drawn independently of each other.
 
     pose        articulation, orientation, bone proportions: all that fixes the 21 normalised joints. (The
-                paper calls bone length "shape" yet decodes all joints from the pose block: here it is pose.)
+                paper calls bone length "shape" but decodes all joints from the pose block: here it is pose.)
     shape       flesh, given the skeleton
     appearance  skin, nails, sleeve
     scene       which hand, where, camera, light, background, image quality, a second hand, overall size
 
-Each group of each sample has its own random stream, keyed by (seed, split, index, group): any subset, order
-or number of workers gives the same factors, and one group can be drawn again without touching the others.
+Each group of each sample has its own random stream, keyed by (seed, split, index, group). Any subset, order
+or number of workers gives the same factors, and one group can be drawn again without changing the others.
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ FRAME_PX = 320  # the frame size that pixel factors are given for
 
 @dataclass(frozen=True)
 class PoseFactors:
-    """Everything the normalised joints depend on, as a right hand.
+    """All that the normalised joints depend on, as of a right hand.
 
     Attributes:
         articulation: (22,) joint angles, radians (see `synthhand.model.pose`).
         orientation: (3, 3) from the rest frame to the camera frame.
         palm_scale: (2,) width and length of the palm over those of the mean hand.
         bone_scale: (15,) the same for the phalanges.
-        wrist: (2,) flexion and deviation of the arm, radians; moves no joint.
+        wrist: (2,) flexion and deviation of the arm, radians; it moves no joint.
         gesture: index of the gesture the articulation started from (`synthhand.model.pose.GESTURE_NAMES`).
     """
 
@@ -55,7 +55,7 @@ class ShapeFactors:
 
 @dataclass(frozen=True)
 class SceneFactors:
-    """What the latent code should not need to know about the hand.
+    """Hand side, place, camera, light, background, picture quality, a second hand, overall size.
 
     Attributes:
         left: 1 for a left hand.
@@ -69,9 +69,9 @@ class SceneFactors:
         wall_seed, wall_mm, wall_slope: background picture, its depth and slant.
         exposure, white_balance: brightness factor of the camera, and its factors (3,) of red, green, blue.
         vignette: share of light that is lost in the corners of the frame.
-        blur_px, motion_px, noise, jpeg_quality, noise_seed: image quality at 320 px: blur of the lens,
-            the way (2,) that the picture moves while it is taken, noise; quality 100 means no JPEG.
-        second_shown: 1 if the second hand was placed in the frame (the other side, farther away).
+        blur_px, motion_px, noise, jpeg_quality, noise_seed: image quality at 320 px: blur of the lens, shift
+            (2,) of the picture while it is taken, noise; quality 100 means no JPEG.
+        second_shown: 1 if a second hand, of the other side and farther away, was placed in the frame.
         second_uv, second_mm, second_articulation, second_orientation, second_wrist, second_arm_angle: as
             above, for the second hand.
     """
@@ -128,7 +128,7 @@ class Factors:
 
 
 def sample_factors(seed: int, split: str, index: int, viewpoint: str = "sphere") -> Factors:
-    """Draw the factors of sample `index` of a split; they depend on nothing else.
+    """Draw the factors of sample `index` of a split; they depend on the arguments alone.
 
     Args:
         seed: 0 or more, of the dataset.
@@ -148,16 +148,21 @@ def sample_group(group: str, seed: int, split: str, index: int, viewpoint: str =
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if seed < 0 or index < 0:
         raise ValueError(f"seed is {seed} and index {index}; both must be 0 or more")
-    key = (SPLITS.index(split), index, GROUPS.index(group))
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    rng = random_stream(seed, SPLITS.index(split), index, GROUPS.index(group))
     if group == "pose":
-        return _pose(rng, viewpoint)
-    return {"shape": _shape, "appearance": _appearance, "scene": _scene}[group](rng)
+        return _draw_pose(rng, viewpoint)
+    return {"shape": _draw_shape, "appearance": _draw_appearance, "scene": _draw_scene}[group](rng)
 
 
-def _pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
-    # Proportions apart from overall size. Phalanges vary between adults by 7 to 16 % (deviation over mean;
-    # Buryanov and Kotiuk, 2010), overall size included, which is a factor of the scene.
+def random_stream(seed: int, *key: int) -> np.random.Generator:
+    """Return the random stream of a key, independent of the streams of all other keys and seeds."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _draw_pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
+    # Proportions without overall size, which is a factor of the scene. Phalanges vary between adults by 7 to
+    # 16 % (deviation over mean, overall size included): Buryanov and Kotiuk, "Proportions of Hand Segments",
+    # doi:10.4067/S0717-95022010000300015.
     palm = np.exp(rng.normal(size=2) * [0.045, 0.04])
     fingers = np.exp(0.04 * rng.normal() + 0.028 * rng.normal(size=5))
     bones = np.repeat(fingers, 3) * np.exp(0.02 * rng.normal(size=len(PHALANGES)))
@@ -167,14 +172,14 @@ def _pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
     return PoseFactors(angles, orientation, palm, bones, sample_wrist(rng, orientation), gesture)
 
 
-def _shape(rng: np.random.Generator) -> ShapeFactors:
+def _draw_shape(rng: np.random.Generator) -> ShapeFactors:
     return ShapeFactors(rng.normal(size=len(SHAPE_NAMES)).clip(-2.5, 2.5))
 
 
-def _appearance(rng: np.random.Generator) -> Skin:
+def _draw_appearance(rng: np.random.Generator) -> Skin:
     polish = float(rng.random() < 0.12)
     waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
-    sleeve, stripe = _cloth_colour(rng), _cloth_colour(rng)
+    sleeve, stripe = _draw_cloth_colour(rng), _draw_cloth_colour(rng)
     band = int(rng.choice(len(BANDS), p=[0.8, 0.09, 0.11]))
     metal = (0.62, 0.62, 0.64) if rng.random() < 0.5 else (0.72, 0.50, 0.20)
     return Skin(
@@ -195,23 +200,23 @@ def _appearance(rng: np.random.Generator) -> Skin:
         cuff_mm=float(rng.uniform(22, 110)),
         band=band,
         band_mm=float(rng.uniform(14, 34)),
-        band_colour=np.array(metal) if rng.random() < 0.4 else _cloth_colour(rng),
+        band_colour=np.array(metal) if rng.random() < 0.4 else _draw_cloth_colour(rng),
         ring=int(rng.integers(1, 5)) if rng.random() < 0.08 else 0,
         ring_colour=np.array(metal),
     )
 
 
-def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
-    """Linear RGB (3,): mostly muted, as clothes are."""
+def _draw_cloth_colour(rng: np.random.Generator) -> np.ndarray:
+    """Draw linear RGB (3,), mostly muted, as clothes are."""
     return (rng.uniform(0.1, 0.95) ** 2.2 * np.exp(rng.uniform(0.05, 0.6) * rng.normal(size=3))).clip(
         0.01, 0.9
     )
 
 
-def _scene(rng: np.random.Generator) -> SceneFactors:
+def _draw_scene(rng: np.random.Generator) -> SceneFactors:
     focal = float(rng.uniform(260, 310))
-    size = _overall_size(rng)
-    # Smaller hands are looked at from nearer: they cover as many pixels.
+    size = _draw_size(rng)
+    # Smaller hands are nearer to the camera, so that they cover as many pixels.
     distance = float(size * np.exp(rng.uniform(np.log(310), np.log(720))))
     extent = 105 * size * focal / distance  # how far the hand reaches from its middle MCP, px
     room = max(18.0, 152 - 0.85 * extent)
@@ -220,10 +225,12 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
     key_level = float(np.exp(rng.uniform(np.log(0.35), np.log(1.3))))
     ambient = float(np.exp(rng.uniform(np.log(0.18), np.log(0.8))))
     sky = ambient * np.exp(rng.normal(size=3) * 0.08 + warm * np.array([-0.6, 0, 0.6]))
-    fill = rng.normal(size=3) + np.array([0.0, 0.0, 0.5])  # beside or behind the hand more often than before
+    fill = rng.normal(size=3) + np.array(
+        [0.0, 0.0, 0.5]
+    )  # more often beside or behind the hand than before it
     fill_level = key_level * rng.uniform(0.05, 0.6) * float(rng.random() < 0.6)
     motion, heading = max(0.0, rng.uniform(-9.0, 4.5)), rng.uniform(0, 2 * np.pi)
-    # Cameras meter: they make up for half of what the light does.
+    # Cameras meter the light: exposure makes up for half of its variation, in stops.
     metered = (0.7 / (0.6 * key_level + 0.7 * ambient + 0.3 * fill_level)) ** 0.5
     balance = np.exp(0.06 * rng.normal() * np.array([1.0, 0.0, -1.0]) + 0.02 * rng.normal(size=3))
     joints = procedural_rig().joints_mm
@@ -233,7 +240,7 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
     second_distance = distance * rng.uniform(1.35, 2.2)
     if second_shown:
         second_uv = rng.uniform(20, 300, size=2)
-    else:  # out of the frame, where the other hand of most pictures is
+    else:  # out of the frame
         second_uv = np.array([-160.0 - rng.uniform(0, 200) * 300 / second_distance, rng.uniform(0, 320)])
     return SceneFactors(
         left=int(rng.random() < 0.5),
@@ -270,8 +277,8 @@ def _scene(rng: np.random.Generator) -> SceneFactors:
     )
 
 
-def _overall_size(rng: np.random.Generator) -> float:
-    """Factor of the size of an average adult's hand: 70 % are adults, the others children from about five."""
+def _draw_size(rng: np.random.Generator) -> float:
+    """Draw a size, 1 = average adult: 70 % are adults, the others children from about five years on."""
     if rng.random() < 0.7:
         return float(np.exp(0.07 * rng.normal()).clip(0.82, 1.2))
     return float(rng.uniform(0.65, 0.95))

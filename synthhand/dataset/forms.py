@@ -1,4 +1,4 @@
-"""The forms in which SynthHand can be written: its own, and those of the datasets that davae reads."""
+"""The forms in which SynthHand can be written: its own, and those of the published sets."""
 
 import inspect
 import os
@@ -19,14 +19,14 @@ FORMS: dict[str, Callable[..., Path]] = {
 
 _WHY_NOT = {
     "val": "it has no validation split, and readers hold out a part of training",
-    "size": "its pictures have the size that they have in the published set",
+    "size": "its pictures have the size of the published ones",
 }
 
 
 def write_as(
     form: str, out: str | os.PathLike, train: int, test: int, seed: int, workers: int, **choices: Any
 ) -> Path:
-    """Render SynthHand in one of `FORMS`; returns the folder.
+    """Render SynthHand in one of `FORMS`; return the folder.
 
     Args:
         form: a name in `FORMS`.
@@ -35,11 +35,11 @@ def write_as(
         test: number of test samples.
         seed: 0 or more.
         workers: processes.
-        choices: more arguments of the form's writer; those that are None are left to it.
+        choices: more arguments of the form's writer; None means the writer's default.
 
     Raises:
-        ValueError: unknown form, or it leaves no such choice, or wants one that is not made; and whatever
-            the writer raises.
+        ValueError: the form is unknown, has no such choice, or lacks a choice that it needs; or an error of
+            the form's writer.
     """
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}; choose one of {', '.join(FORMS)}")
@@ -49,7 +49,7 @@ def write_as(
         del made["val"]
     for name, value in made.items():
         if name not in parameters:
-            reason = _WHY_NOT.get(name, "it cannot be chosen there")
+            reason = _WHY_NOT.get(name, "it is no choice of that form")
             raise ValueError(f"{name} is {value}, but the form is {form}: {reason}; leave it out")
     if "val" in parameters and "val" not in made:
         raise ValueError(f"the form {form} has a validation split: say with --val how many images it gets")

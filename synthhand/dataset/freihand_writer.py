@@ -1,37 +1,33 @@
 """SynthHand in the form of FreiHAND: right hands in the middle of small pictures, four versions of each.
 
-`write_freihand` fills a folder that `synthhand.formats.freihand` reads like the real thing: the same tree,
-names,
-codings and cameras, made of SynthHand's hands. What FreiHAND has and this has not: objects in the hand,
-`*_mano.json` and `*_verts.json`, whose numbers belong to the MANO hand model.
+`write_freihand` fills a folder that `synthhand.formats.freihand` reads as it reads FreiHAND: the same tree,
+names, codings and cameras. Unlike FreiHAND, it has no objects in the hand, and no `*_mano.json` and
+`*_verts.json`, whose numbers belong to the MANO hand model.
 """
 
+import io
 import json
-import os
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from tqdm.auto import tqdm
 
-from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, sample_factors
+from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, random_stream, sample_factors
+from synthhand.dataset.jobs import Form, check_request, write_file, write_form
 from synthhand.dataset.scene import camera_matrix, hand_body, hand_pixels, render
-from synthhand.dataset.writer import GENERATOR, claim, run_jobs
 from synthhand.formats.freihand import FOLDERS, SIZE_PX, VERSIONS
 from synthhand.pinhole import project
 from synthhand.render.backdrop import to_linear
 from synthhand.skeleton import REFERENCE_BONE
-from synthhand.storage import Lock, exclusive, write_atomically
 
 EDITION = 1  # raised whenever the same seed would give other pictures though SynthHand's would not change
 FOCAL_PX = (380.0, 530.0)  # of published cameras, whose principal point is the middle, (112, 112)
 REACH_PX = (60.0, 95.0)  # how far an open hand reaches from its middle MCP
 _REACH_MM = 105.0  # the same, of an average adult
 _QUALITY = 95  # of JPEG; published pictures have the tables of this quality
-_JPEG_END = b"\xff\xd9"
-_CHUNK = 25  # frames per job
+LABELS = ("scale", "K", "xyz")
 
 
 def write_freihand(
@@ -40,8 +36,8 @@ def write_freihand(
     """Render SynthHand in FreiHAND's form to a folder, or finish an interrupted rendering of it.
 
     Images are written one by one, each atomically; a split's label files come last. Called again, it renders
-    only what is missing, and nothing if the folder is complete. There is no folder for validation: readers
-    hold out a part of training, as of the published set.
+    only what is missing, and nothing if the folder is complete. As in the published set, validation has no
+    folder: readers hold out a part of training.
 
     Args:
         out: folder to write, created if need be.
@@ -56,41 +52,12 @@ def write_freihand(
 
     Raises:
         ValueError: a number is too small (validation takes the first frame of training, so there must be
-            two); or the folder holds another dataset (the difference is named) or foreign files.
+            two); or the folder holds another dataset (the message names the difference) or foreign files.
         BlockingIOError: another process is writing there.
-        OSError: the disk is full; the file is named, and the same call goes on once there is room.
+        OSError: the disk is full; the message names the file, and the same call continues once there is room.
     """
-    out = Path(out)
-    least = {"train": (train, 2), "test": (test, 1), "seed": (seed, 0), "workers": (workers, 1)}
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise ValueError(f"{name} is {value}, expected {lowest} or more")
-    counts = {"train": train, "test": test}
-    with exclusive(out) as lock:
-        claim(out, {"generator": GENERATOR, "form": "freihand", "edition": EDITION, **counts, "seed": seed})
-        _write(out, counts, seed, workers, progress, lock)
-    return out
-
-
-def _write(out: Path, counts: dict[str, int], seed: int, workers: int, progress: bool, lock: Lock) -> None:
-    # Where labels are missing every frame's are made again: that takes little, beside its pictures.
-    jobs = [
-        (out, split, range(start, min(start + _CHUNK, count)), count, seed)
-        for split, count in counts.items()
-        for start in range(0, count, _CHUNK)
-    ]
-    jobs = [job for job in jobs if not _is_done(*job[:4])]
-    rows: dict[str, dict[int, dict]] = {split: {} for split in counts}
-    images = sum(len(frames) * VERSIONS[split] for _, split, frames, *_ in jobs)
-    with tqdm(total=images, desc="SynthHand", unit="image", disable=not (progress and jobs)) as bar:
-        for split, labels in run_jobs(_render_chunk, jobs, workers, lock):
-            rows[split] |= labels
-            bar.update(len(labels) * VERSIONS[split])
-    for split, labels in rows.items():
-        for name, path in _label_paths(out, split).items():
-            if not path.exists():
-                text = json.dumps([labels[frame][name] for frame in range(counts[split])])
-                write_atomically(path, partial(Path.write_text, data=text))
+    check_request(seed, workers, train=(train, 2, None), test=(test, 1, None))
+    return write_form(_FreiHANDForm(Path(out), {"train": train, "test": test}, seed), workers, progress)
 
 
 def frame_factors(seed: int, split: str, index: int) -> Factors:
@@ -136,16 +103,16 @@ def version_of(
     scene = replace(factors.scene, noise_seed=int(rng.integers(2**31)), wall_seed=int(rng.integers(2**31)))
     if split == "train" and version == 0:
         scene = replace(scene, wall_mm=scene.root_mm + rng.uniform(250, 900))
-        return replace(factors, scene=scene), green_screen(rng, SIZE_PX)
+        return replace(factors, scene=scene), paint_green_screen(rng, SIZE_PX)
     if version >= 2:
         scene = replace(scene, white_balance=scene.white_balance * np.exp(0.1 * rng.normal(size=3)))
     return replace(factors, scene=scene), None
 
 
-def green_screen(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Paint what FreiHAND's studio looks like: two green walls, at times a lamp, and black at the border.
+def paint_green_screen(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Paint FreiHAND's studio: two green walls, at times a lamp, and black at the border.
 
-    The border is where the published pictures were turned towards the hand and the camera saw nothing.
+    Published pictures are black there because they were turned towards the hand, beyond what the camera saw.
 
     Returns:
         (size, size, 3) float32 linear reflectance.
@@ -179,71 +146,63 @@ def _colour(rgb: np.ndarray) -> tuple[int, ...]:
 
 def _stream(seed: int, split: str, index: int, purpose: int) -> np.random.Generator:
     """Return a random stream of this frame's own, apart from those of the groups of factors."""
-    key = (SPLITS.index(split), index, len(GROUPS) + purpose)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    return random_stream(seed, SPLITS.index(split), index, len(GROUPS) + purpose)
 
 
-def _render_chunk(job: tuple[Path, str, range, int, int]) -> tuple[str, dict[int, dict]]:
-    """Render the missing pictures of a chunk of frames; return its split and the labels of all of them."""
-    out, split, frames, count, seed = job
-    labels = {}
-    for index in frames:
-        factors = frame_factors(seed, split, index)
-        labels[index] = _labels(factors)
-        mask_path = _mask_path(out, split, index)
-        for version, path in enumerate(_image_paths(out, split, index, count)):
-            wants_mask = version == 0 and mask_path is not None and not _is_whole(mask_path)
-            if _is_whole(path) and not wants_mask:
+@dataclass(frozen=True)
+class _FreiHANDForm(Form):
+    out: Path
+    counts: dict[str, int]
+    seed: int
+
+    def manifest(self) -> dict[str, Any]:
+        return {"form": "freihand", "edition": EDITION, **self.counts, "seed": self.seed}
+
+    def picture_paths(self, part: str, index: int) -> list[Path]:
+        masks = [] if (mask := self._mask_path(part, index)) is None else [mask]
+        return [*self._image_paths(part, index), *masks]
+
+    def _image_paths(self, part: str, index: int) -> list[Path]:
+        """Return a path per version; numbers run over all frames of a version, then over the next version."""
+        numbers = [index + version * self.counts[part] for version in range(VERSIONS[part])]
+        return [self.out / FOLDERS[part] / "rgb" / f"{number:08d}.jpg" for number in numbers]
+
+    def _mask_path(self, part: str, index: int) -> Path | None:
+        return self.out / FOLDERS[part] / "mask" / f"{index:08d}.jpg" if part == "train" else None
+
+    def label_paths(self, part: str) -> list[Path]:
+        return [self.out / f"{FOLDERS[part]}_{name}.json" for name in LABELS]
+
+    def make_sample(
+        self, part: str, index: int, missing: set[Path]
+    ) -> tuple[dict[str, np.ndarray], dict[Path, bytes]]:
+        factors = frame_factors(self.seed, part, index)
+        files = {}
+        for version, path in enumerate(self._image_paths(part, index)):
+            mask_path = self._mask_path(part, index) if version == 0 else None
+            if not missing & {path, mask_path}:
                 continue
-            varied, picture = version_of(factors, seed, split, index, version)
+            varied, picture = version_of(factors, self.seed, part, index, version)
             rendering = render(varied, SIZE_PX, picture=picture)
-            _write_jpeg(path, rendering.image)
-            if wants_mask:
+            files[path] = _encode_jpeg(rendering.image)
+            if mask_path is not None:
                 mask = np.where(hand_pixels(rendering.part_mask, "right"), np.uint8(255), np.uint8(0))
-                _write_jpeg(mask_path, mask[..., None].repeat(3, axis=2))  # in colour, as the published ones
-    return split, labels
+                files[mask_path] = _encode_jpeg(mask[..., None].repeat(3, axis=2))  # in colour, as published
+        return _labels(factors), files
+
+    def write_labels(self, part: str, rows: dict[str, np.ndarray]) -> None:
+        for name, path in zip(LABELS, self.label_paths(part), strict=True):
+            write_file(path, json.dumps(rows[name].tolist()).encode())
 
 
-def _labels(factors: Factors) -> dict[str, list | float]:
+def _labels(factors: Factors) -> dict[str, np.ndarray]:
     """Return a frame's entries in the label files, lengths in metres."""
     joints_m = hand_body(factors).joints_mm / 1000
-    return {
-        "xyz": joints_m.tolist(),
-        "K": camera_matrix(factors, SIZE_PX).tolist(),
-        "scale": float(np.linalg.norm(np.subtract(*joints_m[list(REFERENCE_BONE)]))),
-    }
+    scale = np.linalg.norm(np.subtract(*joints_m[list(REFERENCE_BONE)]))
+    return {"xyz": joints_m, "K": camera_matrix(factors, SIZE_PX), "scale": np.asarray(scale)}
 
 
-def _label_paths(out: Path, split: str) -> dict[str, Path]:
-    return {name: out / f"{FOLDERS[split]}_{name}.json" for name in ("scale", "K", "xyz")}
-
-
-def _image_paths(out: Path, split: str, index: int, count: int) -> list[Path]:
-    """Return where the versions of a frame go: all frames of one version, then all of the next."""
-    numbers = [index + version * count for version in range(VERSIONS[split])]
-    return [out / FOLDERS[split] / "rgb" / f"{number:08d}.jpg" for number in numbers]
-
-
-def _mask_path(out: Path, split: str, index: int) -> Path | None:
-    return out / FOLDERS[split] / "mask" / f"{index:08d}.jpg" if split == "train" else None
-
-
-def _write_jpeg(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, partial(Image.fromarray(pixels).save, format="JPEG", quality=_QUALITY))
-
-
-def _is_done(out: Path, split: str, frames: range, count: int) -> bool:
-    paths = [path for index in frames for path in _image_paths(out, split, index, count)]
-    paths += [path for index in frames if (path := _mask_path(out, split, index)) is not None]
-    return all(path.exists() for path in _label_paths(out, split).values()) and all(map(_is_whole, paths))
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a picture is there and ends as JPEG files do."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-len(_JPEG_END), os.SEEK_END)
-            return file.read() == _JPEG_END
-    except OSError:  # missing, or empty
-        return False
+def _encode_jpeg(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=_QUALITY)
+    return buffer.getvalue()

@@ -9,30 +9,42 @@ from PIL import Image
 from synthhand.dataset.factors import FRAME_PX, SceneFactors
 from synthhand.render.backdrop import to_display
 
-_BRIGHTEST = 6.0
-_SHADES = 4095
-_TONES = np.rint(
-    255 * to_display(1 - np.exp(-1.25 * _BRIGHTEST * (np.arange(_SHADES + 1) / _SHADES) ** 2))
-).astype(np.uint8)
+# Tone: a film-like shoulder, 1 - exp(-TONE x), then sRGB, through a table over the square root of the light.
+TONE = 1.25
+BRIGHTEST = 6.0  # linear light of the table's last entry
+SHADES = 4095  # its index
+VIGNETTE = 0.5  # losing a small share v of the light takes the share v / 2 of its square root
 
-# Standard deviation of the grain, grey levels per unit of `noise`, by display value.
-_NOISE = (0.5 * 255 + np.sqrt(np.arange(256) * 255.0)).astype(np.float32)
+# Blur: three taps along each axis, of the Gaussian's variance, in 64ths.
+LEAST_BLUR_PX, MOST_BLUR_PX = 0.15, 0.8
+TAPS = 64
+TAP_SHIFTS = (4, 8)  # bits dropped after each axis, log2(64^2) in all: the first keeps some for precision
+
+# Grain, in grey levels per unit of `noise`: sensor noise, and shot noise that grows with the light.
+SENSOR_NOISE = 0.5 * 255
+# Sensors share light between colours and neighbours, so grain is mostly grey and a little soft.
+GREY_GRAIN, COLOUR_GRAIN = 0.9, 0.45
+OWN_GRAIN, NEIGHBOUR_GRAIN = 0.86, 0.5
+GRAIN_OFFSETS_PX = 256  # a picture's piece of the sheet begins at one of so many places, along each axis
+
+_TONES = np.rint(
+    255 * to_display(1 - np.exp(-TONE * BRIGHTEST * (np.arange(SHADES + 1) / SHADES) ** 2))
+).astype(np.uint8)
+_NOISE = (SENSOR_NOISE + np.sqrt(np.arange(256) * 255.0)).astype(np.float32)  # by display value
 
 
 def develop(colour: np.ndarray, scene: SceneFactors, size: int) -> np.ndarray:
     """Turn linear light (size, size, 3) into a picture of that shape, uint8, as a camera would."""
-    # A film-like shoulder, 1 - exp(-x), then sRGB, through a table over the square root of the light.
     step = np.sqrt(colour).reshape(size, -1)  # long rows: NumPy is slow along an axis of three
-    gain = np.sqrt(scene.exposure * scene.white_balance / _BRIGHTEST).astype(np.float32)
-    step *= np.tile(_SHADES * gain, size)
+    gain = np.sqrt(scene.exposure * scene.white_balance / BRIGHTEST).astype(np.float32)
+    step *= np.tile(SHADES * gain, size)
     if scene.vignette > 0:
-        step *= _from_centre(size) * np.float32(-0.5 * scene.vignette) + np.float32(1)
-    np.minimum(step, _SHADES, out=step)
+        step *= _from_centre(size) * np.float32(-VIGNETTE * scene.vignette) + np.float32(1)
+    np.minimum(step, SHADES, out=step)
     picture = _TONES.take(step.astype(np.intp), mode="clip").reshape(colour.shape)
-    picture = blurred(picture, scene.blur_px * size / FRAME_PX, scene.motion_px * size / FRAME_PX)
-    # Shot noise: brighter pixels vary more.
+    picture = blur(picture, scene.blur_px * size / FRAME_PX, scene.motion_px * size / FRAME_PX)
     strength = (_NOISE * np.float32(scene.noise)).take(picture.astype(np.intp), mode="clip")
-    image = strength * _grain(scene.noise_seed, size)
+    image = strength * _cut_grain(scene.noise_seed, size)
     image += picture
     image += np.float32(0.5)
     image = image.clip(0, 255, out=image).astype(np.uint8)
@@ -50,18 +62,27 @@ def _from_centre(size: int) -> np.ndarray:
     return (0.5 * (x**2 + x[:, None] ** 2)).repeat(3, axis=1)
 
 
-def blurred(picture: np.ndarray, sigma: float, motion: np.ndarray) -> np.ndarray:
-    """Blur (h, w, 3) uint8 by about a Gaussian of `sigma` px (below 0.9), then by motion through (2,) px."""
-    if sigma > 0.15:  # three taps along each axis, of the Gaussian's variance, in 64ths
-        side = np.uint16(round(32 * min(sigma, 0.8) ** 2))
+def blur(picture: np.ndarray, sigma: float, motion: np.ndarray) -> np.ndarray:
+    """Blur a picture as a lens and a moving hand do.
+
+    Args:
+        picture: (h, w, 3) uint8.
+        sigma: of the lens, about a Gaussian's, px; more than `MOST_BLUR_PX` counts as that.
+        motion: (2,) px, across and down, by which the picture moves while it is taken.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    if sigma > LEAST_BLUR_PX:
+        side = np.uint16(round(TAPS / 2 * min(sigma, MOST_BLUR_PX) ** 2))
         picture = picture.astype(np.uint16)
-        for axis, shift in ((0, 4), (1, 8)):
+        for axis, shift in enumerate(TAP_SHIFTS):
             first, second = [(slice(None),) * axis + (part,) for part in (slice(-1), slice(1, None))]
             outer = picture * side
-            picture = picture * np.uint16(64 - 2 * side)
+            picture = picture * np.uint16(TAPS - 2 * side)
             picture[second] += outer[first]
             picture[first] += outer[second]
-            for end in (0, -1):  # the border goes on as it is
+            for end in (0, -1):  # beyond the border, its pixels repeat
                 at = (slice(None),) * axis + (end,)
                 picture[at] += outer[at]
             picture >>= shift
@@ -71,34 +92,35 @@ def blurred(picture: np.ndarray, sigma: float, motion: np.ndarray) -> np.ndarray
         total = picture.astype(np.uint16)
         for k in range(1, steps + 1):
             across, down = np.rint(motion * (k / (2 * steps + 1))).astype(int)
-            total += _moved(picture, across, down)
-            total += _moved(picture, -across, -down)
+            total += _shift(picture, across, down)
+            total += _shift(picture, -across, -down)
         picture = (total // np.uint16(2 * steps + 1)).astype(np.uint8)
     return picture
 
 
-def _moved(picture: np.ndarray, across: int, down: int) -> np.ndarray:
-    """The picture moved by whole pixels; what comes in at the border is what was there."""
-    moved = picture.copy()
+def _shift(picture: np.ndarray, across: int, down: int) -> np.ndarray:
+    """Shift a picture by whole pixels; at the border it keeps its old pixels."""
+    shifted = picture.copy()
     height, width = picture.shape[:2]
-    moved[max(down, 0) : height + min(down, 0), max(across, 0) : width + min(across, 0)] = picture[
+    shifted[max(down, 0) : height + min(down, 0), max(across, 0) : width + min(across, 0)] = picture[
         max(-down, 0) : height + min(-down, 0), max(-across, 0) : width + min(-across, 0)
     ]
-    return moved
+    return shifted
 
 
-def _grain(seed: int, size: int) -> np.ndarray:
-    """Noise (size, size, 3) of unit variance: a piece, chosen by the seed, of a sheet that is made once."""
-    sheet = _grain_sheet(-(-size // 256) * 256 + 256)
-    top, left = np.random.default_rng(seed).integers(0, 256, 2)
+def _cut_grain(seed: int, size: int) -> np.ndarray:
+    """Cut noise (size, size, 3) of unit variance, where the seed says, from a sheet that is made once."""
+    offsets = GRAIN_OFFSETS_PX
+    sheet = _make_grain(-(-size // offsets) * offsets + offsets)
+    top, left = np.random.default_rng(seed).integers(0, offsets, 2)
     return sheet[top : top + size, left : left + size]
 
 
 @lru_cache(maxsize=2)
-def _grain_sheet(side: int) -> np.ndarray:
+def _make_grain(side: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    # Sensors share light between colours and neighbours, so grain is mostly grey and a little soft.
-    grain = 0.9 * rng.standard_normal((side, side, 1)) + 0.45 * rng.standard_normal((side, side, 3))
+    grey, colours = rng.standard_normal((side, side, 1)), rng.standard_normal((side, side, 3))
+    grain = GREY_GRAIN * grey + COLOUR_GRAIN * colours
     for axis in (0, 1):
-        grain = 0.86 * grain + 0.5 * np.roll(grain, 1, axis)
+        grain = OWN_GRAIN * grain + NEIGHBOUR_GRAIN * np.roll(grain, 1, axis)
     return grain.astype(np.float32)

@@ -7,15 +7,22 @@ import numpy as np
 
 from synthhand.dataset.factors import FRAME_PX, Factors, SceneFactors
 from synthhand.dataset.lens import develop
+from synthhand.formats.rhd import LEFT_IDS, RIGHT_IDS
 from synthhand.model.body import Body, build_body
 from synthhand.model.pose import segment_rotations
 from synthhand.model.procedural import flesh_radii, procedural_rig
-from synthhand.model.rig import PALM_PART, resize_joints, segment_motion
+from synthhand.model.rig import resize_joints, segment_motion
 from synthhand.pinhole import project
-from synthhand.render.backdrop import backdrop
+from synthhand.render.backdrop import paint_backdrop
 from synthhand.render.light import Light
-from synthhand.render.raycast import Wall, cast
-from synthhand.skeleton import JOINTS, RHD_ORDER
+from synthhand.render.raster import Raster, draw_bodies
+from synthhand.render.wall import Wall
+from synthhand.skeleton import JOINTS, RHD_ORDER, ROOT
+
+LEAST_PX = 16  # side of the smallest frame
+# A hand that is not shown stays so far from the optical axis, over its depth. Half a frame of the shortest
+# focal length is 160/260 = 0.62 of the depth.
+_OUTSIDE = 0.75
 
 
 @dataclass(frozen=True)
@@ -46,32 +53,33 @@ class Rendering:
 
 
 def camera_matrix(factors: Factors, size: int) -> np.ndarray:
-    """K (3, 3) of a frame of `size` px; as in RHD the principal point is at half the frame's size."""
+    """Return K (3, 3) of a frame of `size` px; as in RHD the principal point is at half the frame's size."""
     focal = factors.scene.focal_px * size / FRAME_PX
     return np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
 
 
 def hand_body(factors: Factors) -> Body:
-    """The hand the factors describe, with its arm, in the camera frame."""
+    """Build the hand the factors describe, with its arm, in the camera frame."""
     pose, scene = factors.pose, factors.scene
     stance = (pose.articulation, pose.orientation, pose.wrist)
-    place = _place(scene, scene.root_uv, scene.root_mm)
-    return _body(factors, stance, place, bool(scene.left), scene.arm_angle)
+    root_mm = _root_mm(scene, scene.root_uv, scene.root_mm)
+    return _build_hand(factors, stance, root_mm, bool(scene.left), scene.arm_angle)
 
 
 def second_body(factors: Factors) -> Body:
-    """The same person's other hand, in the camera frame."""
+    """Build the same person's other hand, in the camera frame."""
     scene = factors.scene
     stance = (scene.second_articulation, scene.second_orientation, scene.second_wrist)
-    place = _place(scene, scene.second_uv, scene.second_mm)
-    return _body(factors, stance, place, not scene.left, scene.second_arm_angle)
+    root_mm = _root_mm(scene, scene.second_uv, scene.second_mm)
+    return _build_hand(factors, stance, root_mm, not scene.left, scene.second_arm_angle)
 
 
-def _place(scene: SceneFactors, uv: np.ndarray, depth_mm: float) -> np.ndarray:
+def _root_mm(scene: SceneFactors, uv: np.ndarray, depth_mm: float) -> np.ndarray:
+    """Return the point (3,) at a pixel of a frame of 320 px and a depth."""
     return np.append((uv - FRAME_PX / 2) / scene.focal_px, 1.0) * depth_mm
 
 
-def _body(factors: Factors, stance: tuple, root_mm: np.ndarray, left: bool, arm_angle: float) -> Body:
+def _build_hand(factors: Factors, stance: tuple, root_mm: np.ndarray, left: bool, arm_angle: float) -> Body:
     rig = procedural_rig()
     return build_body(
         rig,
@@ -87,18 +95,48 @@ def _body(factors: Factors, stance: tuple, root_mm: np.ndarray, left: bool, arm_
 
 
 def hidden_joints_mm(factors: Factors) -> np.ndarray:
-    """Joints (21, 3) of the other hand where it is not shown: as posed, but well outside the frame."""
+    """Return joints (21, 3) of the other hand where it is not shown: as posed, but well outside the frame."""
     rig, scene = procedural_rig(), factors.scene
     rest, _ = resize_joints(rig, factors.pose.palm_scale, factors.pose.bone_scale)
     turns = segment_rotations(rig, scene.second_articulation, scene.second_orientation, scene.second_wrist)
     _, _, posed = segment_motion(rest, turns)
-    joints = scene.size * (posed - posed[9]) + _place(scene, scene.second_uv, scene.second_mm)
+    joints = scene.size * (posed - posed[ROOT]) + _root_mm(scene, scene.second_uv, scene.second_mm)
     if not scene.left:
         joints = joints * np.array([-1.0, 1.0, 1.0])
-    # Past the frame's border at the depth of its farthest joint: half a frame is 160/260 of the depth.
-    aside = 1.0 if joints[9, 0] > 0 else -1.0
+    aside = 1.0 if joints[ROOT, 0] > 0 else -1.0
     inward = (aside * joints[:, 0]).min()
-    return joints + np.array([aside * max(0.0, 0.75 * joints[:, 2].max() - inward), 0.0, 0.0])
+    return joints + np.array([aside * max(0.0, _OUTSIDE * joints[:, 2].max() - inward), 0.0, 0.0])
+
+
+def draw_scene(
+    factors: Factors,
+    bodies: list[Body],
+    sides: list[str],
+    wall: Wall,
+    K: np.ndarray,
+    size: int,
+    turn: np.ndarray | None = None,
+) -> Raster:
+    """Draw bodies in a camera's frame, with the factors' skin, size and light.
+
+    Args:
+        factors: what all bodies were made from.
+        bodies: hands with their arms.
+        sides: "left" or "right" per body.
+        wall: the background.
+        K: (3, 3) camera.
+        size: side of the frame, px.
+        turn: (3, 3) from the frame that the factors' light is given in to the camera's, if they differ.
+    """
+    scene = factors.scene
+    key, fill = scene.key_direction, scene.fill_direction
+    if turn is not None:
+        key, fill = turn @ key, turn @ fill
+    light = Light(
+        key, scene.key_colour, scene.key_width, scene.sky_colour, scene.ground_colour, fill, scene.fill_colour
+    )
+    radii = flesh_radii() * scene.size
+    return draw_bodies(procedural_rig(), bodies, sides, factors.appearance, light, wall, K, size, radii)
 
 
 def render(
@@ -123,45 +161,39 @@ def render(
         FileNotFoundError: `backgrounds` does not exist or holds no picture.
         ValueError: `size` is below 16, or a picture in `backgrounds` cannot be read.
     """
-    if size < 16:
-        raise ValueError(f"size is {size}, expected at least 16 pixels")
-    scene, skin = factors.scene, factors.appearance
+    if size < LEAST_PX:
+        raise ValueError(f"size is {size}, expected at least {LEAST_PX} pixels")
+    scene = factors.scene
     side, other = ("left", "right") if scene.left else ("right", "left")
     K = camera_matrix(factors, size)
     first, second = hand_body(factors), second_body(factors) if scene.second_shown else None
-    light = Light(
-        scene.key_direction,
-        scene.key_colour,
-        scene.key_width,
-        scene.sky_colour,
-        scene.ground_colour,
-        scene.fill_direction,
-        scene.fill_colour,
-    )
     if picture is None:
-        picture = backdrop(scene.wall_seed, size, backgrounds)
+        picture = paint_backdrop(scene.wall_seed, size, backgrounds)
     wall = Wall(picture, scene.wall_mm, tuple(scene.wall_slope))
-    radii = flesh_radii() * scene.size
-    shown = bool(scene.second_shown)
-    bodies, sides = ([first, second], [side, other]) if shown else ([first], [side])
-    raster = cast(procedural_rig(), bodies, sides, skin, light, wall, K, size, radii)
-    if shown and np.sum(hand_pixels(raster.mask, other)) >= np.sum(hand_pixels(raster.mask, side)):
-        shown = False
-        raster = cast(procedural_rig(), [first], [side], skin, light, wall, K, size, radii)
-    second_joints = second.joints_mm if shown else hidden_joints_mm(factors)
+    raster = None
+    if second is not None:
+        raster = draw_scene(factors, [first, second], [side, other], wall, K, size)
+        if np.sum(hand_pixels(raster.mask, other)) >= np.sum(hand_pixels(raster.mask, side)):
+            raster = second = None
+    if raster is None:
+        raster = draw_scene(factors, [first], [side], wall, K, size)
 
-    image = develop(raster.colour, factors.scene, size)
+    image = develop(raster.colour, scene, size)
     own = hand_pixels(raster.mask, side)
     colour = image[own].mean(0) / 255 if own.any() else np.zeros(3)
-    seen = [*raster.visible, np.zeros(JOINTS, bool)][:2]
-    hands = {side: (first.joints_mm, seen[0]), other: (second_joints, seen[1])}
+    hands = {side: (first.joints_mm, raster.visible[0])}
+    if second is not None:
+        hands[other] = (second.joints_mm, raster.visible[1])
+    else:
+        hands[other] = (hidden_joints_mm(factors), np.zeros(JOINTS, bool))
     joints = np.concatenate([hands[s][0][RHD_ORDER] for s in ("left", "right")])
     visible = np.concatenate([hands[s][1][RHD_ORDER] for s in ("left", "right")])
     uv_vis = np.concatenate([project(joints, K), visible[:, None]], axis=1)
+    shown = second is not None
     return Rendering(image, raster.depth_mm, raster.mask, joints, uv_vis, K, side, colour, shown)
 
 
 def hand_pixels(part_mask: np.ndarray, side: str) -> np.ndarray:
-    """Pixels (h, w) of one hand, palm to finger tips, in a mask of RHD ids."""
-    base = 2 if side == "left" else 18
-    return (part_mask >= base) & (part_mask <= base + PALM_PART)
+    """Return the pixels (h, w) of one hand, palm to finger tips, in a mask of RHD ids."""
+    low, high = LEFT_IDS if side == "left" else RIGHT_IDS
+    return (part_mask >= low) & (part_mask <= high)

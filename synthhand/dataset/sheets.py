@@ -2,15 +2,15 @@
 
     python -m synthhand.dataset.sheets --out docs/figures
 
-writes five pictures: random samples as they come; every gesture; skin tones by shapes; one pose under many
-views; and one group of factors varied at a time. Each tile is a sample with some of its factors replaced, and
-a sheet is first a list of those (`SHEETS`), so that what a sheet claims to vary can be checked.
+writes five pictures: random samples; every gesture; skin tones by shapes; one pose under many views; and one
+group of factors varied at a time. Each tile is a sample with some of its factors replaced. `SHEETS` returns
+the tiles, so that tests can check what a sheet varies.
 """
 
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,8 @@ from synthhand.dataset.factors import (
 from synthhand.dataset.scene import hand_pixels, render
 from synthhand.model.pose import GESTURE_NAMES, gesture_angles
 from synthhand.render.appearance import Skin
-from synthhand.render.backdrop import backdrop
+from synthhand.render.backdrop import paint_backdrop
+from synthhand.render.view import view_from
 from synthhand.storage import write_atomically
 
 COLUMNS = 8
@@ -40,7 +41,7 @@ _DRAWS = 96  # samples among which a sheet looks for the tones it needs
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet: its factors, what is written under it, and whether the whole frame is shown."""
+    """One picture of a sheet: its factors, the text under it, and whether the whole frame is shown."""
 
     factors: Factors
     label: str = ""
@@ -49,7 +50,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Tiles row by row, `COLUMNS` in each, and what is written at the rows' left and over the columns."""
+    """Tiles row by row, `COLUMNS` in each, and the texts to the left of rows and over columns."""
 
     tiles: list[Tile]
     row_labels: tuple[str, ...] = ()
@@ -57,7 +58,7 @@ class Sheet:
 
 
 def samples_sheet(seed: int) -> Sheet:
-    """The first samples as they come, whole frames in the first row, then cut out around the hand."""
+    """The first samples: whole frames in the first row, then cut out around the hand."""
     tiles = [Tile(sample_factors(seed, "train", i), whole_frame=i < COLUMNS) for i in range(5 * COLUMNS)]
     return Sheet(tiles)
 
@@ -70,14 +71,14 @@ def gestures_sheet(seed: int) -> Sheet:
         own = sample_factors(seed, "val", place)
         side = place - of_tile.index(gesture)
         azimuth, elevation = ((205, 12), (25, 12), (95, 8), (150, -25), (320, 25))[side % 5]
-        pose = _posed(own.pose, gesture, view_from(azimuth, elevation))
+        pose = _pose_as(own.pose, gesture, view_from(azimuth, elevation))
         tiles.append(Tile(replace(own, pose=pose, scene=_studio(own.scene)), gesture.replace("_", " ")))
     return Sheet(tiles)
 
 
 def skins_sheet(seed: int) -> Sheet:
     """Eight persons' skins, fair to dark, on eight persons' flesh, thin to stout: one pose, one light."""
-    start, by_tone = _start(seed), _skins(seed)
+    start, by_tone = _start(seed), _sort_skins(seed)
     skins = [by_tone[i] for i in np.linspace(0, _DRAWS - 1, COLUMNS).astype(int)]
     tiles = []
     for row, stoutness in enumerate(np.linspace(-2.2, 2.2, COLUMNS)):
@@ -97,15 +98,15 @@ def views_sheet(seed: int) -> Sheet:
             rows.append(gesture.replace("_", " "))
             for turn in range(COLUMNS):
                 azimuth = 360 * (turn + offset) / COLUMNS
-                pose = _posed(start.pose, gesture, view_from(azimuth, elevation))
+                pose = _pose_as(start.pose, gesture, view_from(azimuth, elevation))
                 tiles.append(Tile(replace(start, pose=pose), f"{azimuth:g}°, {elevation:+d}°"))
     return Sheet(tiles, tuple(rows))
 
 
 def factors_sheet(seed: int) -> Sheet:
-    """One group of factors drawn anew from tile to tile, all else kept; two rows for each group.
+    """One group of factors drawn anew from tile to tile, the others kept; two rows for each group.
 
-    The second row of the scene shows the frames that the first was cut from: place and distance belong to it.
+    The scene's second row shows the whole frames of its first: place and distance are factors of the scene.
     """
     start, tiles, rows = _start(seed), [], []
     for group in GROUPS:
@@ -128,19 +129,6 @@ SHEETS: dict[str, Callable[[int], Sheet]] = {
 }
 
 
-def view_from(azimuth_deg: float, elevation_deg: float) -> np.ndarray:
-    """Return the orientation (3, 3) of a hand with its fingers up, seen from a place on the globe around it.
-
-    Args:
-        azimuth_deg: 0 looks at the palm of the right hand; turns about the hand's length.
-        elevation_deg: above the horizon, 90 looks down on the finger tips.
-    """
-    a, e = np.radians([azimuth_deg, elevation_deg])
-    about_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(e), -np.sin(e)], [0, np.sin(e), np.cos(e)]])
-    return about_x @ about_y
-
-
 def draw_sheet(sheet: Sheet, side: int = 136, size: int = FRAME_PX, progress: str = "") -> np.ndarray:
     """Render and lay out a sheet.
 
@@ -148,7 +136,7 @@ def draw_sheet(sheet: Sheet, side: int = 136, size: int = FRAME_PX, progress: st
         sheet: what to show.
         side: of a tile, px.
         size: of the frames that tiles are cut from, px.
-        progress: what to call the progress bar; empty for none.
+        progress: label of the progress bar; empty for no bar.
 
     Returns:
         (h, w, 3) uint8.
@@ -188,8 +176,8 @@ def _write(canvas: Image.Image, text: str, centre: tuple[float, float]) -> None:
     ImageDraw.Draw(canvas).text(centre, text, fill=(30, 30, 30), font=font, anchor="mm")
 
 
-def _posed(pose: PoseFactors, gesture: str, orientation: np.ndarray) -> PoseFactors:
-    """The same person's hand in a gesture, on a straight wrist."""
+def _pose_as(pose: PoseFactors, gesture: str, orientation: np.ndarray) -> PoseFactors:
+    """Return the same person's hand in a gesture, with a straight wrist."""
     return replace(
         pose,
         articulation=gesture_angles(gesture),
@@ -199,23 +187,23 @@ def _posed(pose: PoseFactors, gesture: str, orientation: np.ndarray) -> PoseFact
     )
 
 
-def _skins(seed: int) -> list[Skin]:
-    """Skins of several persons, fair to dark."""
+def _sort_skins(seed: int) -> list[Skin]:
+    """Return skins of several persons, fair to dark."""
     draws = (sample_group("appearance", seed, "val", i) for i in range(_DRAWS))
     return sorted(draws, key=lambda skin: skin.melanin)
 
 
 def _start(seed: int) -> Factors:
-    """The hand that sheets depart from: open, of medium tone, palm half towards the camera, well lit."""
+    """Return the hand that sheets vary: open, of medium tone, palm half towards the camera, well lit."""
     first = sample_factors(seed, "val", 0)
-    pose = _posed(first.pose, "relaxed", view_from(205, 12))
+    pose = _pose_as(first.pose, "relaxed", view_from(205, 12))
     pose = replace(pose, articulation=(pose.articulation + gesture_angles("open")) / 2)
     shape = replace(first.shape, coefficients=np.zeros_like(first.shape.coefficients))
-    return Factors(pose, shape, _skins(seed)[_DRAWS // 3], _studio(first.scene))
+    return Factors(pose, shape, _sort_skins(seed)[_DRAWS // 3], _studio(first.scene))
 
 
 def _studio(scene: SceneFactors) -> SceneFactors:
-    """One right hand near the camera, sharp, under a lamp and a bright sky, before a plain wall."""
+    """Return a scene of one right hand near the camera, sharp, well lit, before a plain wall."""
     return replace(
         scene,
         left=0,
@@ -229,7 +217,7 @@ def _studio(scene: SceneFactors) -> SceneFactors:
         key_width=0.2,
         sky_colour=np.array([0.34, 0.35, 0.37]),
         ground_colour=np.array([0.2, 0.19, 0.18]),
-        wall_seed=_plain_wall(),
+        wall_seed=_find_plain_wall(),
         wall_mm=900.0,
         wall_slope=np.zeros(2),
         fill_colour=np.zeros(3),
@@ -244,11 +232,11 @@ def _studio(scene: SceneFactors) -> SceneFactors:
 
 
 @cache
-def _plain_wall() -> int:
-    """Of some backgrounds a soft and greyish one."""
+def _find_plain_wall() -> int:
+    """Return the seed of the softest and greyest of some backgrounds."""
 
     def unrest(seed: int) -> float:
-        picture = backdrop(seed, 64)
+        picture = paint_backdrop(seed, 64)
         sharpest = max(np.abs(np.diff(picture, axis=axis)).max() for axis in (0, 1))
         return sharpest + np.abs(picture - 0.35).mean()
 
@@ -268,7 +256,7 @@ def main() -> None:
         # Six bits a channel look the same and keep the file small.
         picture = Image.fromarray(pixels & 0xFC)
         path = arguments.out / f"synthhand_{name}.png"
-        write_atomically(path, lambda temporary, p=picture: p.save(temporary, "PNG", optimize=True))
+        write_atomically(path, partial(picture.save, format="PNG", optimize=True))
         print(path)
 
 

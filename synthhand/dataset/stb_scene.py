@@ -1,8 +1,7 @@
 """One SynthHand hand before STB's four cameras: what each of them sees, and where the joints are.
 
-A sequence shows one person before one background under one light, as it does in STB; each frame has a pose
-of its own. What STB has and this has not: movement from frame to frame, and the depth camera's noise and
-holes.
+As in STB, a sequence shows one person before one background under one light, and each frame has a pose of
+its own. Unlike STB, it has no movement from frame to frame, and no noise and holes of the depth camera.
 """
 
 from dataclasses import replace
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, sample_group
+from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, random_stream, sample_group
 from synthhand.dataset.lens import develop
-from synthhand.dataset.scene import hand_body
+from synthhand.dataset.scene import draw_scene, hand_body
 from synthhand.formats.stb import FRAMES, SEQUENCES, TEST_SEQUENCES, WINDOW_MM
 from synthhand.formats.stb_cameras import (
     BASELINE_MM,
@@ -27,33 +26,32 @@ from synthhand.formats.stb_cameras import (
     rodrigues,
 )
 from synthhand.model.body import Body
-from synthhand.model.procedural import flesh_radii, procedural_rig
 from synthhand.model.rig import FOREARM_PART
 from synthhand.pinhole import Array
-from synthhand.render.backdrop import backdrop
-from synthhand.render.light import Light
-from synthhand.render.raycast import Raster, Wall, cast
+from synthhand.render.backdrop import paint_backdrop
+from synthhand.render.raster import Raster
+from synthhand.render.wall import Wall
 
-# The placement of BB to SK, which is not published, is chosen here: BB stands a little behind SK and to its
-# right, and looks at what is before SK. X_left = COLOUR_TO_LEFT (X_colour - LEFT_CAMERA_MM).
+# How BB stands to SK is not published. Here BB stands a little behind SK and to its right, and looks at what
+# is before SK: X_left = COLOUR_TO_LEFT (X_colour - LEFT_CAMERA_MM).
 COLOUR_TO_LEFT = rodrigues([0.0, 0.235, 0.0])
 LEFT_CAMERA_MM = np.array([90.0, -10.0, -100.0])
 
 _SQUARE = max(SIZE)
 _ROWS = slice((_SQUARE - SIZE[0]) // 2, (_SQUARE + SIZE[0]) // 2)
 _ASIDE_MM = np.array([45.0, 30.0])  # how far the middle of the hand may be from the colour camera's axis
-_MARGIN_MM = 4.0  # from the ends of the window
-_LARGEST = 1.1  # overall size of a hand, so that any pose fits into the window
-_WALL_DISPARITY_PX = (45, 105)  # of the background, between the two cameras of BB: 0.9 to 2.2 m away
+_MARGIN_MM = 4.0  # between hand and ends of the window
+_LARGEST = 1.1  # overall size of the largest hand: any pose of it fits into the window
+_WALL_DISPARITY_PX = (45, 105)  # of the background between BB's two cameras: it is 0.9 to 2.2 m away
 
 
 def frame_scene(seed: int, sequence: str, number: int, viewpoint: str = "sphere") -> tuple[Factors, Body]:
-    """Draw the factors of a frame, and the left hand they describe in SK's colour camera's frame.
+    """Draw the factors of a frame, and the left hand they describe in the frame of SK's colour camera.
 
     Args:
         seed: 0 or more, of the dataset.
-        sequence: which gives the person, the light and the background.
-        number: of the frame, which gives the pose and the place.
+        sequence: one of STB's; it fixes the person, the light and the background.
+        number: of the frame; it fixes the pose and the place.
         viewpoint: from where the hand is seen, see `synthhand.model.pose.sample_orientation`.
     """
     split, place = "test" if sequence in TEST_SEQUENCES else "train", SEQUENCES.index(sequence)
@@ -61,8 +59,7 @@ def frame_scene(seed: int, sequence: str, number: int, viewpoint: str = "sphere"
     frame = place * FRAMES + number
     pose = sample_group("pose", seed, split, frame, viewpoint)
     own = person["pose"]
-    key = (SPLITS.index(split), frame, len(GROUPS))
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    rng = random_stream(seed, SPLITS.index(split), frame, len(GROUPS))
     scene = replace(
         person["scene"],
         left=1,
@@ -71,7 +68,7 @@ def frame_scene(seed: int, sequence: str, number: int, viewpoint: str = "sphere"
         root_uv=np.full(2, FRAME_PX / 2),
         root_mm=float(np.mean(WINDOW_MM)),
         noise_seed=int(rng.integers(2**31)),
-        wall_seed=_background(seed, sequence)[0],
+        wall_seed=_draw_background(seed, sequence)[0],
     )
     factors = Factors(
         replace(pose, palm_scale=own.palm_scale, bone_scale=own.bone_scale),
@@ -80,11 +77,11 @@ def frame_scene(seed: int, sequence: str, number: int, viewpoint: str = "sphere"
         scene,
     )
     body = hand_body(factors)
-    return factors, moved(body, np.eye(3), _into_the_window(body, rng))
+    return factors, move(body, np.eye(3), _draw_shift(body, rng))
 
 
-def _into_the_window(body: Body, rng: np.random.Generator) -> Array:
-    """Draw a shift (3,) that brings the hand into the window of the depth camera and near its axis."""
+def _draw_shift(body: Body, rng: np.random.Generator) -> Array:
+    """Draw a shift (3,) mm that brings the hand into the depth camera's window, near the camera's axis."""
     hand = body.vertices_mm[body.parts != FOREARM_PART]
     low, high = hand.min(axis=0), hand.max(axis=0)
     near, far = WINDOW_MM[0] - TRANSLATION_MM[2] + _MARGIN_MM, WINDOW_MM[1] - TRANSLATION_MM[2] - _MARGIN_MM
@@ -93,30 +90,30 @@ def _into_the_window(body: Body, rng: np.random.Generator) -> Array:
     return middle - (low + high) / 2
 
 
-def moved(body: Body, rotation: Array, shift_mm: Array) -> Body:
-    """Return a body turned and then shifted: x' = R x + t."""
+def move(body: Body, rotation: Array, shift_mm: Array) -> Body:
+    """Turn a body, then shift it: x' = R x + t."""
     vertices = body.vertices_mm.astype(np.float64) @ rotation.T + shift_mm
     joints = body.joints_mm @ rotation.T + shift_mm
     return replace(body, vertices_mm=vertices.astype(np.float32), joints_mm=joints)
 
 
-def seen_by(body: Body) -> dict[str, Body]:
-    """Return a body of SK's colour camera's frame in the frame of each camera."""
-    left = moved(body, COLOUR_TO_LEFT, -COLOUR_TO_LEFT @ LEFT_CAMERA_MM)
+def bring_to_cameras(body: Body) -> dict[str, Body]:
+    """Return a body, given in the frame of SK's colour camera, in the frame of each camera."""
+    left = move(body, COLOUR_TO_LEFT, -COLOUR_TO_LEFT @ LEFT_CAMERA_MM)
     return {
         "BB_left": left,
-        "BB_right": moved(left, np.eye(3), np.array([-BASELINE_MM, 0, 0])),
+        "BB_right": move(left, np.eye(3), np.array([-BASELINE_MM, 0, 0])),
         "SK_color": body,
-        "SK_depth": moved(body, COLOUR_TO_DEPTH, TRANSLATION_MM),
+        "SK_depth": move(body, COLOUR_TO_DEPTH, TRANSLATION_MM),
     }
 
 
 def draw_views(
     factors: Factors, body: Body, seed: int, sequence: str, backgrounds: Path | None = None
 ) -> dict[str, np.ndarray]:
-    """Draw what the cameras see of a body in SK's colour camera's frame.
+    """Draw what the cameras see of a body that is given in the frame of SK's colour camera.
 
-    Both cameras of BB see one background, as far apart as its distance asks for; SK sees another part of it.
+    Both cameras of BB see one background, shifted between them by its disparity; SK sees another part of it.
 
     Returns:
         Pictures (480, 640, 3) uint8 as they are stored, by the names of their files.
@@ -125,12 +122,12 @@ def draw_views(
         FileNotFoundError: `backgrounds` does not exist or holds no picture.
         ValueError: a picture in `backgrounds` cannot be read.
     """
-    wall_seed, disparity_px = _background(seed, sequence)
+    wall_seed, disparity_px = _draw_background(seed, sequence)
     wall_mm = K_BB[0, 0] * BASELINE_MM / disparity_px
-    behind = _backdrop(wall_seed, backgrounds)
+    behind = _paint_background(wall_seed, backgrounds)
     # From the left camera to the right one, everything moves to the left.
     shifts = {"BB_left": 0, "BB_right": disparity_px, "SK_color": disparity_px // 2, "SK_depth": 0}
-    bodies, pictures = seen_by(body), {}
+    bodies, pictures = bring_to_cameras(body), {}
     for k, (name, K) in enumerate(
         (("BB_left", K_BB), ("BB_right", K_BB), ("SK_color", K_COLOUR), ("SK_depth", K_DEPTH))
     ):
@@ -146,44 +143,32 @@ def draw_views(
 
 
 def draw(factors: Factors, body: Body, K: Array, wall: Wall, turn: Array) -> Raster:
-    """Cast a body before a camera of 640 x 480 pixels: the rows of a square frame that hold its picture.
+    """Draw a body before a camera of 640 x 480 pixels, in a square frame that contains its picture.
 
-    All that draws (backgrounds, shadows, lens, noise) is made for squares. A square frame whose principal
-    point is 80 px lower has the very same rays, and its upper and lower 80 rows are cut off.
+    The renderer (backgrounds, shadows, lens, noise) draws squares. In a square frame whose principal point is
+    80 px lower, the middle 480 rows have the same rays as the camera; the caller cuts them out.
 
     Args:
-        factors: skin, size and light, the light's directions in SK's colour camera's frame.
+        factors: skin, size and light; the light's directions are in the frame of SK's colour camera.
         body: the hand in the camera's frame.
         K: (3, 3) camera of the picture of 640 x 480.
         wall: the background, square.
-        turn: (3, 3) from SK's colour camera's frame to the camera's.
+        turn: (3, 3) from the frame of SK's colour camera to the camera's.
 
     Returns:
-        The square (640, 640), still whole.
+        The whole square, (640, 640).
     """
-    scene = factors.scene
-    light = Light(
-        turn @ scene.key_direction,
-        scene.key_colour,
-        scene.key_width,
-        scene.sky_colour,
-        scene.ground_colour,
-        turn @ scene.fill_direction,
-        scene.fill_colour,
-    )
     K_square = np.array(K)
     K_square[1, 2] += _ROWS.start
-    radii = flesh_radii() * scene.size
-    return cast(procedural_rig(), [body], ["left"], factors.appearance, light, wall, K_square, _SQUARE, radii)
+    return draw_scene(factors, [body], ["left"], wall, K_square, _SQUARE, turn)
 
 
-def _background(seed: int, sequence: str) -> tuple[int, int]:
-    """Draw seed and disparity in px of a background: one for B1Counting and B1Random, and so on."""
-    key = (len(SPLITS), SEQUENCES.index(sequence) // 2)
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+def _draw_background(seed: int, sequence: str) -> tuple[int, int]:
+    """Draw seed and disparity, px, of a background. B1Counting and B1Random share one, and so on."""
+    rng = random_stream(seed, len(SPLITS), SEQUENCES.index(sequence) // 2)
     return int(rng.integers(2**31)), int(rng.integers(*_WALL_DISPARITY_PX))
 
 
 @lru_cache(maxsize=2)
-def _backdrop(wall_seed: int, backgrounds: Path | None) -> np.ndarray:
-    return backdrop(wall_seed, _SQUARE + _WALL_DISPARITY_PX[1], backgrounds)
+def _paint_background(wall_seed: int, backgrounds: Path | None) -> np.ndarray:
+    return paint_backdrop(wall_seed, _SQUARE + _WALL_DISPARITY_PX[1], backgrounds)

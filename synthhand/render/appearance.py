@@ -1,7 +1,7 @@
 """What skin looks like: tone by pigment, palms, nails, creases, veins, redness; and what is worn on it.
 
-Surface points are named by where they lie on the *rest* hand, so the pattern sticks to the skin in every
-pose. Colours are linear RGB reflectances.
+A surface point is given by its position on the *rest* hand, so the pattern sticks to the skin in every pose.
+Colours are linear RGB reflectances.
 """
 
 from dataclasses import dataclass
@@ -46,21 +46,21 @@ class Skin:
 
     Attributes:
         melanin: 0 (none) to about 3.7.
-        blood: haemoglobin, about 0.1 to 0.6.
+        blood: amount of haemoglobin, about 0.1 to 0.6.
         mottling: relative strength of blotches.
         blotches: (8, 4) wave vectors (rad/mm) and phases of the blotches.
         redness: extra blood over knuckles, finger tips and palm.
         creases: depth of flexion lines, 0 to 1.
-        veins: how far veins shine through on the back of the hand, 0 to 1; dark skin hides them.
+        veins: visibility of veins on the back of the hand, 0 to 1; dark skin hides them.
         gloss: strength of highlights.
         nail_colour: (3,) linear RGB.
-        nail_polish: 0 natural (lets the skin through), 1 painted.
+        nail_polish: 0 natural (the skin shines through), 1 painted.
         sleeved: 1 if the arm wears a sleeve, else 0.
         sleeve_colour, sleeve_colour_2: (3,) linear RGB of cloth and of its stripes.
         sleeve_stripe_mm: period of the stripes along the arm.
-        cuff_mm: where along the forearm the sleeve begins.
-        band: index into `BANDS`, what is worn around the wrist where no sleeve covers it.
-        band_mm: where it begins along the forearm.
+        cuff_mm: position along the forearm at which the sleeve begins.
+        band: index into `BANDS`, worn around the wrist where no sleeve covers it.
+        band_mm: position along the forearm at which the band begins.
         band_colour: (3,) linear RGB of bracelet or strap.
         ring: finger that wears a ring, 1 (index) to 4 (little); 0 for none.
         ring_colour: (3,) linear RGB.
@@ -89,7 +89,7 @@ class Skin:
 
 
 def skin_colour(melanin, blood, axis: int = -1) -> np.ndarray:
-    """Linear RGB of skin with the given pigments: Beer-Lambert over a pale base, plus scatter.
+    """Return the linear RGB of skin with the given pigments: Beer-Lambert over a pale base, plus scatter.
 
     The colours lie along `axis` of the result: (..., 3), or (3, ...) for axis 0.
     """
@@ -98,9 +98,10 @@ def skin_colour(melanin, blood, axis: int = -1) -> np.ndarray:
 
 
 def ita_degrees(display_rgb: np.ndarray) -> np.ndarray:
-    """Individual typology angle (...) of display colours (..., 3) in 0..1: very fair +60, very dark -50.
+    """Return the individual typology angle (...) of display colours (..., 3) in 0..1.
 
-    It is atan2(L* - 50, b*) in CIELAB (sRGB, D65), in degrees: the measure of skin tone in dermatology.
+    It is atan2(L* - 50, b*) in CIELAB (sRGB, D65), in degrees, dermatology's measure of skin tone: about +60
+    for very fair skin, -50 for very dark skin.
     """
     lightness, _, b = np.moveaxis(rgb2lab(np.asarray(display_rgb, np.float64)), -1, 0)
     return np.degrees(np.arctan2(lightness - 50, b))
@@ -108,14 +109,14 @@ def ita_degrees(display_rgb: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Surface:
-    """What is known of n surface points: rest position (3, n) mm, part id (n,), palmar share (n,) -1..1."""
+    """Attributes of n surface points: rest position (3, n) mm, part id (n,), palmar share (n,) -1..1."""
 
     rest_mm: np.ndarray
     parts: np.ndarray
     palmar: np.ndarray
 
     def take(self, chosen: np.ndarray) -> "Surface":
-        """The points at the indices `chosen`."""
+        """Return the points at the indices `chosen`."""
         return Surface(self.rest_mm[:, chosen], self.parts[chosen], self.palmar[chosen])
 
 
@@ -124,24 +125,24 @@ def shade_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarra
     cloth = (at.parts == FOREARM_PART) & (at.rest_mm[1] > skin.cuff_mm) & (skin.sleeved > 0)
     colour = np.empty((3, len(cloth)), np.float32)
     gloss = np.full(len(cloth), 0.15 * skin.gloss, np.float32)
-    colour[:, cloth] = _cloth(skin, at.rest_mm[:, cloth])
+    colour[:, cloth] = _shade_cloth(skin, at.rest_mm[:, cloth])
     bare = np.flatnonzero(~cloth)
-    colour[:, bare], gloss[bare] = _bare_skin(skin, rig, at.take(bare))
+    colour[:, bare], gloss[bare] = _shade_bare(skin, rig, at.take(bare))
     if skin.band:
         y = at.rest_mm[1]
         width = 7.0 if BANDS[skin.band] == "bracelet" else 17.0
         worn = np.flatnonzero(
             ~cloth & (y > skin.band_mm) & (y < skin.band_mm + width + 18) & (at.parts >= PALM_PART)
         )
-        colour[:, worn], gloss[worn] = _band(skin, at.take(worn), width, colour[:, worn], gloss[worn])
+        colour[:, worn], gloss[worn] = _put_band(skin, at.take(worn), width, colour[:, worn], gloss[worn])
     return colour, gloss
 
 
-def _band(skin: Skin, at: Surface, width: float, colour: np.ndarray, gloss: np.ndarray):
+def _put_band(skin: Skin, at: Surface, width: float, colour: np.ndarray, gloss: np.ndarray):
     """Put bracelet or watch over the colour (3, n) and gloss (n,) of points around the wrist."""
     x, y, z = at.rest_mm
     along = y - skin.band_mm
-    share = _smooth(along, 0.0, 1.0) * (1 - _smooth(along, width - 1.0, width))
+    share = _step(along, 0.0, 1.0) * (1 - _step(along, width - 1.0, width))
     edge = 1 - 0.5 * np.exp(-((along / 1.5) ** 2)) - 0.5 * np.exp(-(((width - along) / 1.5) ** 2))
     beads = 1.0 if BANDS[skin.band] == "watch" else 0.75 + 0.45 * np.sin(0.9 * (x - z) + 0.4 * along)
     worn = skin.band_colour.astype(np.float32)[:, None] * (edge * beads)
@@ -150,15 +151,15 @@ def _band(skin: Skin, at: Surface, width: float, colour: np.ndarray, gloss: np.n
         dial = np.float32(0.75) - np.float32(0.7) * (skin.band_colour.mean() > 0.3)
         hands = np.exp(-(((x + 0.6 * (along - width / 2)) / 0.9) ** 2)) * (r < 10)
         face = np.where(r > 12.5, np.float32(0.45), dial * (1 - hands) + 0.35 * hands)
-        on = 1 - _smooth(r, 14.5, 15.5)
+        on = 1 - _step(r, 14.5, 15.5)
         worn, share = worn * (1 - on) + face * on, np.maximum(share, on)
     return colour * (1 - share) + worn * share, gloss * (1 - share) + 0.22 * share
 
 
-def _bare_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
+def _shade_bare(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
     x, y, z = at.rest_mm
     # 1 on the palmar skin, 0 on the back of the hand and, past the wrist, on the arm
-    inner = _smooth(at.palmar, -0.15, 0.55) * (1 - _smooth(y, -14.0, 8.0))
+    inner = _step(at.palmar, -0.15, 0.55) * (1 - _step(y, -14.0, 8.0))
     blotch = np.zeros_like(x)
     for kx, ky, kz, phase in skin.blotches.tolist():
         blotch += np.sin(kx * x + ky * y + kz * z + phase)
@@ -167,17 +168,17 @@ def _bare_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarra
         0.5 * np.sin(1.7 * x + 1.1 * z + 2 * np.sin(0.9 * y)) * np.sin(1.9 * y - 0.8 * z + 0.7 * x)
     )  # fine
 
-    # What only fingers have is worked out for the points on fingers alone.
+    # Finger features are computed for points on fingers only.
     fingers = np.flatnonzero(at.parts < PALM_PART)
     on_finger, inner_there = at.take(fingers), inner[fingers]
     axial, across, above, bone, distal = _along_phalanx(rig, on_finger)
     tip, knuckle, lines = np.zeros((3, len(x)), np.float32)
-    tip[fingers] = distal * _smooth(axial, 0.5 * bone, bone)
+    tip[fingers] = distal * _step(axial, 0.5 * bone, bone)
     from_joint = np.minimum(axial, np.abs(bone - axial)) * np.float32(1 / 5.0)
     knuckle[fingers] = (1 - inner_there) * np.exp(-(from_joint**2))
-    lines[fingers] = _finger_creases(on_finger, axial, bone, distal, inner_there)
+    lines[fingers] = _draw_finger_creases(on_finger, axial, bone, distal, inner_there)
     palm = np.flatnonzero(((at.parts == PALM_PART) | (at.parts == 2)) & (inner > 0.3))
-    lines[palm] += 0.9 * inner[palm] * _palm_creases(at.rest_mm[:, palm])
+    lines[palm] += 0.9 * inner[palm] * _draw_palm_creases(at.rest_mm[:, palm])
     lines = lines.clip(0, 1)
 
     blood = skin.blood * (1 + skin.mottling * 1.2 * blotch) + skin.redness * (
@@ -193,10 +194,8 @@ def _bare_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarra
     shown = skin.veins * float(np.exp(-0.9 * skin.melanin))
     if shown > 0.05:
         back = np.flatnonzero((at.parts >= PALM_PART) & (at.palmar < -0.1))
-        depth = shown * _smooth(-at.palmar[back], 0.1, 0.5) * _lines(at.rest_mm[:, back], _VEINS, 1.7)
-        for channel, taken in zip(
-            colour, (0.30, 0.14, 0.04), strict=True
-        ):  # red is lost most: they look blue
+        depth = shown * _step(-at.palmar[back], 0.1, 0.5) * _draw_lines(at.rest_mm[:, back], _VEINS, 1.7)
+        for channel, taken in zip(colour, (0.30, 0.14, 0.04), strict=True):  # most in red: they look blue
             channel[back] *= 1 - taken * depth
 
     nailed = np.flatnonzero((distal > 0) & (above > 1.0))
@@ -213,10 +212,10 @@ def _bare_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarra
     return colour, gloss
 
 
-def _cloth(skin: Skin, rest_mm: np.ndarray) -> np.ndarray:
-    """Reflectance (3, n) of the sleeve."""
+def _shade_cloth(skin: Skin, rest_mm: np.ndarray) -> np.ndarray:
+    """Return the reflectance (3, n) of the sleeve."""
     x, y, z = rest_mm
-    stripe = _smooth(np.sin((2 * np.pi / skin.sleeve_stripe_mm) * y), -0.2, 0.2)
+    stripe = _step(np.sin((2 * np.pi / skin.sleeve_stripe_mm) * y), -0.2, 0.2)
     weave = 1 + 0.07 * np.sin(2.1 * x + 1.7 * z) * np.sin(2.3 * y)
     weave *= 0.93 + 0.09 * np.sin(0.07 * y + 2.6 * np.sin(0.04 * x + 0.023 * y) + 0.06 * z)  # folds
     past = y - skin.cuff_mm
@@ -228,7 +227,7 @@ def _cloth(skin: Skin, rest_mm: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _phalanx_frames(rig: Rig) -> np.ndarray:
-    """Per finger part (15, 13): the rows that take a rest point to its phalanx, their offsets, the length."""
+    """Return per finger part (15, 13) rotation and shift from rest hand to phalanx, and its length, mm."""
     table = np.empty((PALM_PART, 13))
     for c in PHALANGES:
         origin, frame = rig.joints_mm[PARENTS[c]], rig.frames[c].T
@@ -238,7 +237,7 @@ def _phalanx_frames(rig: Rig) -> np.ndarray:
 
 
 def _along_phalanx(rig: Rig, at: Surface):
-    """Coordinates in the phalanx a point belongs to: along, across, above (mm), its length, is it distal."""
+    """Return coordinates along, across and above a point's phalanx, its length (all mm), and 1 if distal."""
     t = np.ascontiguousarray(_phalanx_frames(rig)[at.parts].T)
     x, y, z = at.rest_mm
     across, pad, axial = (t[3 * k] * x + t[3 * k + 1] * y + t[3 * k + 2] * z + t[9 + k] for k in range(3))
@@ -246,16 +245,16 @@ def _along_phalanx(rig: Rig, at: Surface):
 
 
 def _paint_nails(skin: Skin, colour, axial, across, bone):
-    """Put nail plates, and the folds around them, on the backs of finger tips; colour and share (n,)."""
+    """Put nail plates, and the folds around them, on finger tips; return colour and the nail's share (n,)."""
     width = 0.30 * bone.clip(18, 24) - 0.4
     length = 0.27 * bone + 3.0
     centre = bone - 0.27 * bone + 0.6
     r = (np.abs((axial - centre) / length) ** 2.6 + np.abs(across / width) ** 2.6) ** (1 / 2.6)
-    nail, rim = 1 - _smooth(r, 0.88, 1.0), np.exp(-(((r - 1.02) / 0.09) ** 2))
+    nail, rim = 1 - _step(r, 0.88, 1.0), np.exp(-(((r - 1.02) / 0.09) ** 2))
     polish = skin.nail_polish
-    moon = _smooth(0.30 * length - np.hypot(axial - centre + 0.95 * length, 0.8 * across), 0.0, 0.8) * 0.35
+    moon = _step(0.30 * length - np.hypot(axial - centre + 0.95 * length, 0.8 * across), 0.0, 0.8) * 0.35
     moon *= 1 - polish
-    free_edge = _smooth(axial, bone + 2.2, bone + 3.4) * (1 - polish) * 0.6
+    free_edge = _step(axial, bone + 2.2, bone + 3.4) * (1 - polish) * 0.6
     painted = np.empty_like(colour)
     looks = zip((1.02, 0.86, 0.86), (0.05, 0.035, 0.035), skin.nail_colour.tolist(), (0.75, 0.70, 0.62),
                 strict=True)  # fmt: skip
@@ -271,28 +270,30 @@ def _wobble(rest_mm: np.ndarray) -> np.ndarray:
     return 0.5 * np.sin(0.45 * rest_mm[0] + 0.2 * rest_mm[2])
 
 
-def _finger_creases(at: Surface, axial, bone, distal, inner):
-    """Darkness (n,) of the flexion lines across the finger joints."""
+def _draw_finger_creases(at: Surface, axial, bone, distal, inner):
+    """Return the darkness (n,) of the flexion lines across the finger joints."""
     wobble = _wobble(at.rest_mm)
     start, end = axial + wobble, bone - axial + wobble
     proximal = (at.parts % 3 == 2) & (at.parts > 2)
     palmar_start = np.where(
-        proximal, _line(start - 0.42 * bone, 0.9), _line(start, 0.9) + 0.5 * _line(start - 2.5, 0.7)
+        proximal, _darken(start - 0.42 * bone, 0.9), _darken(start, 0.9) + 0.5 * _darken(start - 2.5, 0.7)
     )
-    palmar_end = np.where(distal > 0, 0, _line(end, 0.9))
-    back = _line(start - 1, 0.6) + _line(start - 3.2, 0.5) + _line(end - 1, 0.6) + _line(end - 3.2, 0.5)
-    back = 0.45 * back * np.where(distal > 0, _line(start, 5), 1) * np.where(proximal, end < start, 1)
+    palmar_end = np.where(distal > 0, 0, _darken(end, 0.9))
+    back = (
+        _darken(start - 1, 0.6) + _darken(start - 3.2, 0.5) + _darken(end - 1, 0.6) + _darken(end - 3.2, 0.5)
+    )
+    back = 0.45 * back * np.where(distal > 0, _darken(start, 5), 1) * np.where(proximal, end < start, 1)
     return inner * (palmar_start + palmar_end) + (1 - inner) * back
 
 
-def _palm_creases(rest_mm: np.ndarray) -> np.ndarray:
-    """Darkness (n,) of the three lines of the palm."""
-    return _lines(rest_mm, _PALM_LINES, 0.9)
+def _draw_palm_creases(rest_mm: np.ndarray) -> np.ndarray:
+    """Return the darkness (n,) of the three lines of the palm."""
+    return _draw_lines(rest_mm, _PALM_LINES, 0.9)
 
 
-def _lines(rest_mm: np.ndarray, lines: tuple, width_mm: float) -> np.ndarray:
-    """Darkness (n,) of wobbly lines, given by their corners (x, y) in mm, that fades over `width_mm`."""
-    baked = _baked_lines(lines, width_mm)
+def _draw_lines(rest_mm: np.ndarray, lines: tuple, width_mm: float) -> np.ndarray:
+    """Return the darkness (n,) of wobbly lines through corners (x, y) mm; it fades over `width_mm`."""
+    baked = _bake_lines(lines, width_mm)
     wobble = 0.8 * _wobble(rest_mm)
     column = ((rest_mm[0] + (wobble - _BAKED_MM[0])) * (1 / _BAKED_STEP_MM)).astype(np.intp)
     row = ((rest_mm[1] + (wobble - _BAKED_MM[1])) * (1 / _BAKED_STEP_MM)).astype(np.intp)
@@ -300,8 +301,8 @@ def _lines(rest_mm: np.ndarray, lines: tuple, width_mm: float) -> np.ndarray:
 
 
 @lru_cache
-def _baked_lines(lines: tuple, width_mm: float) -> np.ndarray:
-    """Picture of the lines on the plane z = 0 of the rest hand, from the corner `_BAKED_MM` on."""
+def _bake_lines(lines: tuple, width_mm: float) -> np.ndarray:
+    """Draw the lines as a picture of the area `_BAKED_MM` of the rest hand's plane z = 0."""
     left, top, right, bottom = _BAKED_MM
     x, y = np.meshgrid(np.arange(left, right, _BAKED_STEP_MM), np.arange(top, bottom, _BAKED_STEP_MM))
     nearest = np.full(x.shape, 99.0**2)
@@ -313,10 +314,12 @@ def _baked_lines(lines: tuple, width_mm: float) -> np.ndarray:
     return np.exp(nearest / -(width_mm**2)).astype(np.float32)
 
 
-def _line(distance, width):
+def _darken(distance, width):
+    """Return 1 on a line, falling to 0 over about `width`."""
     return np.exp(-((distance * (1 / width)) ** 2))
 
 
-def _smooth(x, low, high):
+def _step(x, low, high):
+    """Rise smoothly from 0 at `low` to 1 at `high`."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

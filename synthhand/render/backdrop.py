@@ -1,4 +1,4 @@
-"""What lies behind the hand: photographs, rooms, gardens, surfaces, blurred lights, noise, and things."""
+"""What lies behind the hand: photographs, rooms, gardens, surfaces, blurred lights, noise, and objects."""
 
 from pathlib import Path
 
@@ -6,15 +6,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from synthhand.render.appearance import skin_colour
-from synthhand.render.photos import photo_crop
-from synthhand.render.textures import MATERIALS, SIDE, material_colours, shrunk
+from synthhand.render.photos import crop_photo
+from synthhand.render.textures import MATERIALS, SIDE, material_colours, shrink_texture
 
 KINDS = ("photo", "room", "garden", "surface", "bokeh", "noise")
 _WEIGHTS = np.cumsum((0.36, 0.22, 0.15, 0.16, 0.05, 0.06))
 _FLOORS = ("planks", "wood", "tiles", "carpet", "marble", "plaster")
 _WALLS = ("plaster", "plaster", "clouds", "bricks", "wood", "folds", "tiles", "shelf")
 _GROUNDS = ("grass", "gravel", "leaves", "plaster", "carpet")
-_THINGS = ("plaster", "wood", "cloth", "folds", "print", "shelf", "tiles", "marble")
+_OBJECTS = ("plaster", "wood", "cloth", "folds", "print", "shelf", "tiles", "marble")
+_THIRD = [v // 3 for v in range(256)]  # opacity of an object -> of its shadow
 
 
 def to_linear(srgb: np.ndarray) -> np.ndarray:
@@ -31,40 +32,42 @@ def to_display(linear: np.ndarray) -> np.ndarray:
 _LINEAR = to_linear(np.arange(256) / 255).astype(np.float32)
 
 
-def backdrop(seed: int, size: int, backgrounds: Path | None = None, kind: str | None = None) -> np.ndarray:
+def paint_backdrop(
+    seed: int, size: int, backgrounds: Path | None = None, kind: str | None = None
+) -> np.ndarray:
     """Paint a background.
 
     Args:
         seed: the same seed gives the same picture.
         size: side in pixels.
-        backgrounds: a folder of pictures to take it from, instead of painting (see `photo_crop`).
-        kind: one of `KINDS`; None leaves it to the seed.
+        backgrounds: a folder of pictures; the background is cut from one of them (see `crop_photo`).
+        kind: one of `KINDS`; the default, None, lets the seed choose.
 
     Returns:
         (size, size, 3) float32 linear reflectance.
 
     Raises:
         FileNotFoundError: the folder does not exist or holds no picture.
-        ValueError: a picture in the folder cannot be read; it is named.
+        ValueError: a picture in the folder cannot be read; the message names it.
     """
     rng = np.random.default_rng(seed)
     drawn = KINDS[min(int(np.searchsorted(_WEIGHTS, rng.random())), len(KINDS) - 1)]
     kind = "photo" if backgrounds is not None else kind or drawn
-    # What is painted small and enlarged is out of focus.
+    # A picture that is painted small and enlarged looks out of focus.
     focus = float(rng.choice([1.0, 0.5, 0.3], p=[0.55, 0.3, 0.15] if kind == "photo" else [0.0, 0.7, 0.3]))
     side = max(16, round(size * focus))
     if kind == "photo":
         gains = np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.05, 3))
         tones = (gains[:, None] * np.arange(256) + 2).clip(0, 255).astype(int)
-        canvas = photo_crop(rng, side, backgrounds).point(tones.ravel().tolist())
+        canvas = crop_photo(rng, side, backgrounds).point(tones.ravel().tolist())
     else:
-        paint = (_room, _garden, _surface, _bokeh, _clouds)[KINDS.index(kind) - 1]
-        canvas = _shade(rng, paint(rng, side))
+        painters = (_paint_room, _paint_garden, _paint_surface, _paint_bokeh, _paint_clouds)
+        canvas = _shade(rng, painters[KINDS.index(kind) - 1](rng, side))
     if backgrounds is None:
         for _ in range(int(rng.integers(0, 2 if kind == "photo" else 5))):
-            _put_something(rng, canvas)
+            _paste_object(rng, canvas)
         if kind in ("room", "garden") and rng.random() < 0.3:
-            _put_somebody(rng, canvas)
+            _paste_person(rng, canvas)
     if kind not in ("photo", "noise"):
         canvas = canvas.filter(ImageFilter.BoxBlur(0.55))  # no lens draws a staircase
     if side != size:
@@ -72,16 +75,18 @@ def backdrop(seed: int, size: int, backgrounds: Path | None = None, kind: str | 
     return _LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
 
 
-def _plane(rng, name: str, width: int, height: int, near: float = 1.0, tilt: float = 0.0) -> Image.Image:
-    """A picture of a flat surface.
+def _paint_plane(
+    rng, name: str, width: int, height: int, near: float = 1.0, tilt: float = 0.0
+) -> Image.Image:
+    """Paint a flat surface.
 
     Args:
-        rng: chooses place, turn and colours.
-        name: the material.
+        rng: chooses the place on the pattern, its angle and its colours.
+        name: the material, one of `MATERIALS`.
         width: of the picture, px.
         height: of the picture, px.
         near: repeats of the pattern across 160 px.
-        tilt: how much faster it recedes at the top, 0 to about 0.9.
+        tilt: 0 for a surface that faces the camera, to about 0.9 for one that recedes fast at the top.
     """
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(width / 160)
     y = np.linspace(0.5, -0.5, height, dtype=np.float32)
@@ -90,7 +95,7 @@ def _plane(rng, name: str, width: int, height: int, near: float = 1.0, tilt: flo
     angle = rng.normal(0, 0.1) if rng.random() < 0.7 else rng.uniform(-1.6, 1.6)
     c, s = np.float32(near * SIDE * np.cos(angle)), np.float32(near * SIDE * np.sin(angle))
     level = int(np.clip(np.log2(max(near * SIDE / 160 * (1 + 2 * tilt), 1)), 0, 3))
-    pattern = shrunk(name, level)
+    pattern = shrink_texture(name, level)
     n, scale = SIDE >> level, np.float32(0.5**level)
     u = ((c * across - s * up) * scale + np.float32(rng.uniform(0, n))).astype(np.int32) & (n - 1)
     v = ((s * across + c * up) * scale + np.float32(rng.uniform(0, n))).astype(np.int32) & (n - 1)
@@ -98,15 +103,15 @@ def _plane(rng, name: str, width: int, height: int, near: float = 1.0, tilt: flo
     return Image.fromarray(material_colours(rng, name).take(values.astype(np.intp), axis=0, mode="clip"))
 
 
-def _surface(rng, side: int) -> Image.Image:
-    """A table top, a wall, a cloth: one material over the whole frame."""
+def _paint_surface(rng, side: int) -> Image.Image:
+    """Paint one material over the whole frame: a table top, a wall, a cloth."""
     name = list(MATERIALS)[int(rng.integers(len(MATERIALS)))]
-    return _plane(rng, name, side, side, float(np.exp(rng.uniform(-0.9, 0.6))), rng.uniform(0, 0.75))
+    return _paint_plane(rng, name, side, side, float(np.exp(rng.uniform(-0.9, 0.6))), rng.uniform(0, 0.75))
 
 
-def _room(rng, side: int) -> Image.Image:
-    """A wall or two and a floor, with what hangs or stands before them."""
-    canvas = _plane(rng, str(rng.choice(_WALLS)), side, side, rng.uniform(0.4, 1.6))
+def _paint_room(rng, side: int) -> Image.Image:
+    """Paint one or two walls and a floor, with windows, pictures and doors."""
+    canvas = _paint_plane(rng, str(rng.choice(_WALLS)), side, side, rng.uniform(0.4, 1.6))
     draw = ImageDraw.Draw(canvas)
     if rng.random() < 0.5:  # another wall beyond a corner of the room
         edge, gain = int(side * rng.uniform(0.15, 0.85)), rng.uniform(0.6, 0.9)
@@ -124,11 +129,11 @@ def _room(rng, side: int) -> Image.Image:
                 "RGB", (w, h), tuple(int(v) for v in rng.uniform(190, 255) - rng.uniform(0, 40, 3))
             )
         else:
-            pane = _plane(rng, str(rng.choice(_THINGS)), w, h)
+            pane = _paint_plane(rng, str(rng.choice(_OBJECTS)), w, h)
         canvas.paste(pane, (int(x), int(y)))
     horizon = int(side * rng.uniform(0.45, 1.05))
     if horizon < side - 4:
-        floor = _plane(
+        floor = _paint_plane(
             rng, str(rng.choice(_FLOORS)), side, side - horizon, rng.uniform(0.4, 1.2), rng.uniform(0.5, 0.9)
         )
         canvas.paste(floor, (0, horizon))
@@ -138,8 +143,8 @@ def _room(rng, side: int) -> Image.Image:
     return canvas
 
 
-def _garden(rng, side: int) -> Image.Image:
-    """Sky, leaves and ground."""
+def _paint_garden(rng, side: int) -> Image.Image:
+    """Paint sky, leaves and ground."""
     horizon = int(side * rng.uniform(0.1, 0.85))
     top, low = (
         np.array([(88, 128, 190), (196, 212, 230)], float) + rng.normal(0, 18, (2, 3)) + rng.normal(0, 25)
@@ -147,7 +152,7 @@ def _garden(rng, side: int) -> Image.Image:
     ramp = top + (low - top) * np.linspace(0, 1, side)[:, None]
     sky = np.broadcast_to(ramp[:, None], (side, side, 3)).clip(0, 255).astype(np.uint8)
     canvas = Image.fromarray(np.ascontiguousarray(sky))
-    ground = _plane(
+    ground = _paint_plane(
         rng,
         str(rng.choice(_GROUNDS)),
         side,
@@ -156,9 +161,9 @@ def _garden(rng, side: int) -> Image.Image:
         rng.uniform(0.4, 0.9),
     )
     canvas.paste(ground, (0, horizon))
-    leaves = _plane(rng, "leaves", side, side, rng.uniform(0.4, 1.4))
+    leaves = _paint_plane(rng, "leaves", side, side, rng.uniform(0.4, 1.4))
     # Trees: wherever a noise of low frequency lies above a threshold that rises with height.
-    rough = shrunk("clouds" if rng.random() < 0.5 else "leaves", 3)
+    rough = shrink_texture("clouds" if rng.random() < 0.5 else "leaves", 3)
     at = rng.integers(0, 32, 2)
     field = np.roll(rough, at, (0, 1))[:24, :24]
     field = np.asarray(Image.fromarray(field).resize((side, side), Image.Resampling.BICUBIC), np.float32)
@@ -178,9 +183,9 @@ def _garden(rng, side: int) -> Image.Image:
     return canvas
 
 
-def _bokeh(rng, side: int) -> Image.Image:
-    """Small lights out of focus before something dark."""
-    canvas = _plane(rng, "clouds", side, side, 0.4).point([v // 4 for v in range(256)] * 3)
+def _paint_bokeh(rng, side: int) -> Image.Image:
+    """Paint small lights, out of focus, before a dark background."""
+    canvas = _paint_plane(rng, "clouds", side, side, 0.4).point([v // 4 for v in range(256)] * 3)
     draw = ImageDraw.Draw(canvas, "RGBA")
     radius = side * rng.uniform(0.02, 0.09)
     warm = rng.uniform(80, 255, (3, 3)) * 0.5 + rng.uniform(120, 255, (3, 1)) * 0.5
@@ -191,8 +196,8 @@ def _bokeh(rng, side: int) -> Image.Image:
     return canvas
 
 
-def _clouds(rng, side: int) -> Image.Image:
-    """Gradients and noise of any colour: nothing that could be named."""
+def _paint_clouds(rng, side: int) -> Image.Image:
+    """Paint gradients and noise of any colour."""
     light, contrast = rng.uniform(0.08, 0.85), rng.uniform(0.05, 0.3)
     picture = light + contrast * rng.normal(size=(2, 2, 1)) + 0.06 * rng.normal(size=(2, 2, 3))
     roughness, strength = rng.uniform(0.4, 0.9), rng.uniform(0.0, 0.14)
@@ -207,13 +212,13 @@ def _clouds(rng, side: int) -> Image.Image:
 
 
 def _enlarge(values: np.ndarray, size: int) -> np.ndarray:
-    """Resample a picture (h, w, 3) to (size, size, 3), smoothly."""
+    """Enlarge a picture (h, w, 3) smoothly to (size, size, 3)."""
     layers = [Image.fromarray(values[..., k].astype(np.float32)) for k in range(3)]
     return np.stack([np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in layers], axis=-1)
 
 
 def _shade(rng, canvas: Image.Image) -> Image.Image:
-    """Let the light fall unevenly: darker corners, a brighter spot."""
+    """Light a picture unevenly."""
     cells = int(rng.integers(2, 5))
     field = (0.8 + rng.uniform(0.05, 0.3) * rng.normal(size=(cells, cells))).clip(0.15, 1.25) * 200
     field = Image.fromarray(field.astype(np.uint8)).resize(canvas.size, Image.Resampling.BICUBIC)
@@ -222,19 +227,19 @@ def _shade(rng, canvas: Image.Image) -> Image.Image:
     return Image.fromarray((pixels // 200).clip(0, 255).astype(np.uint8))
 
 
-def _put_something(rng, canvas: Image.Image) -> None:
-    """Paste a ball, a box, a scrap, a limb or rods: of some material or of skin, often with a shadow."""
+def _paste_object(rng, canvas: Image.Image) -> None:
+    """Paste an object of some material or of skin, often with a shadow."""
     size = canvas.width
     side = int(2 * size * np.exp(rng.uniform(np.log(0.04), np.log(0.3)))) + 3
-    mask, angle = _outline(rng, side)
+    mask, angle = _draw_outline(rng, side)
     if rng.random() < 0.25:
         skin = to_display(skin_colour(rng.uniform(0, 2.4), rng.uniform(0.1, 0.6)) * rng.uniform(0.3, 1))
         pixels = np.full((side, side, 3), 255 * skin, np.float32)
     else:
         pixels = np.asarray(
-            _plane(rng, str(rng.choice(_THINGS)), side, side, rng.uniform(0.5, 1.5)), np.float32
+            _paint_plane(rng, str(rng.choice(_OBJECTS)), side, side, rng.uniform(0.5, 1.5)), np.float32
         )
-    # Lit from one side, across what is long.
+    # Lit from one side, across its long axis.
     x = np.linspace(-1, 1, side, dtype=np.float32)
     ramp = np.float32(np.cos(angle)) * x[:, None] - np.float32(np.sin(angle)) * x
     pixels = pixels * (0.85 + np.float32(rng.uniform(-0.5, 0.5)) * ramp).clip(0.2, 1.3)[:, :, None]
@@ -245,20 +250,20 @@ def _put_something(rng, canvas: Image.Image) -> None:
     canvas.paste(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), (left, top), mask)
 
 
-def _put_somebody(rng, canvas: Image.Image) -> None:
-    """Paste head and shoulders of a person."""
+def _paste_person(rng, canvas: Image.Image) -> None:
+    """Paste a person's head and shoulders."""
     size = canvas.width
     wide, x, y = size * rng.uniform((0.25, 0.0, 0.05), (0.6, 1.0, 0.5))
     side = int(2 * wide)
     mask = Image.new("L", (side, side))
     draw = ImageDraw.Draw(mask)
     draw.rounded_rectangle([0.5 * wide, 0.15 * wide, 1.5 * wide, 3 * wide], 0.3 * wide, fill=255)
-    clothes = _plane(rng, str(rng.choice(("cloth", "folds"))), side, side, rng.uniform(0.3, 0.9))
+    clothes = _paint_plane(rng, str(rng.choice(("cloth", "folds"))), side, side, rng.uniform(0.3, 0.9))
     left, top = int(x - wide), int(y + 0.35 * wide)
     canvas.paste(clothes, (left, top), mask)
-    face = to_display(skin_colour(rng.uniform(0.1, 3.0), 0.3) * rng.uniform(0.3, 0.9))
+    skin = to_display(skin_colour(rng.uniform(0.1, 3.0), 0.3) * rng.uniform(0.3, 0.9))
     hair = tuple(int(v) for v in rng.uniform(10, 90) * np.array([1.0, 0.8, 0.65]))
-    face, shaded = (tuple(int(255 * gain * v) for v in face) for gain in (1.0, 0.75))
+    face, shaded = (tuple(int(255 * gain * v) for v in skin) for gain in (1.0, 0.75))
     draw = ImageDraw.Draw(canvas)
     r = 0.24 * wide
     draw.rectangle([x - 0.5 * r, y, x + 0.5 * r, y + 0.6 * wide], fill=shaded)
@@ -266,11 +271,8 @@ def _put_somebody(rng, canvas: Image.Image) -> None:
     draw.ellipse([x - 0.85 * r, y - 0.9 * r, x + 0.85 * r, y + 1.4 * r], fill=face)
 
 
-_THIRD = [v // 3 for v in range(256)]
-
-
-def _outline(rng, side: int) -> tuple[Image.Image, float]:
-    """Draw the mask of a thing, (side, side), and the angle along which it is long."""
+def _draw_outline(rng, side: int) -> tuple[Image.Image, float]:
+    """Draw the mask (side, side) of a ball, box, scrap, limb or rods; return it and its long axis' angle."""
     mask, half = Image.new("L", (2 * side, 2 * side)), float(side)  # twice as large, to smooth its border
     draw, kind, angle = ImageDraw.Draw(mask), int(rng.integers(5)), rng.uniform(0, 2 * np.pi)
     along = half * np.array([np.cos(angle), np.sin(angle)])
@@ -295,12 +297,9 @@ def _outline(rng, side: int) -> tuple[Image.Image, float]:
         draw.line([*ends[0], *ends[1]], fill=255, width=width)
         for x, y in ends:
             draw.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
-    else:  # a few fingers' worth of parallel rods: the shape a network must not fall for
+    else:  # parallel rods, like fingers, which a network must not take for a hand
         width, rods = max(1, int(2 * side * rng.uniform(0.06, 0.13))), int(rng.integers(2, 6))
         for k in range(rods):
             start = middle - 0.7 * along + aside * (1.5 * width / half) * (k - rods / 2)
             draw.line([*start, *(start + rng.uniform(0.9, 1.4) * along)], fill=255, width=width)
     return mask.reduce(2), angle
-
-
-__all__ = ["KINDS", "backdrop", "to_display", "to_linear"]

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+GOLDEN_RATIO = 0.6180339887498949  # multiples of it, modulo 1, fill [0, 1) evenly
+GOLDEN_ANGLE_RAD = 2.399963  # turned by it from sample to sample, a spiral fills a disc evenly
 _X, _Y = np.eye(3, dtype=np.float32)[:2]
 
 
@@ -27,32 +29,41 @@ class Light:
 
 
 def golden_fraction(index: np.ndarray) -> np.ndarray:
-    """A fixed pseudo-random number in [0, 1) per integer (golden-ratio sequence)."""
-    return ((index * 0.6180339887498949) % 1.0).astype(np.float32)
+    """Return a fixed pseudo-random number in [0, 1) for each integer (golden-ratio sequence)."""
+    return ((index * GOLDEN_RATIO) % 1.0).astype(np.float32)
 
 
-def disc_directions(direction: np.ndarray, width: float, turn: np.ndarray, samples: int) -> np.ndarray:
-    """Unit directions (..., samples, 3) over a disc of light, the pattern turned by `turn` (...)."""
+def sample_disc(direction: np.ndarray, width: float, turn: np.ndarray, samples: int) -> np.ndarray:
+    """Return directions spread evenly over a disc of light.
+
+    Args:
+        direction: (3,) unit vector to the middle of the disc.
+        width: radius of the disc over its distance.
+        turn: (...) angles by which the pattern is turned, radians.
+        samples: number of directions.
+
+    Returns:
+        (..., samples, 3) float32 unit vectors.
+    """
     aside = np.cross(direction, [0.0, 0.0, 1.0] if abs(direction[2]) < 0.9 else [1.0, 0.0, 0.0])
     aside /= np.linalg.norm(aside)
     direction, aside, other = (a.astype(np.float32) for a in (direction, aside, np.cross(direction, aside)))
     radius = (width * np.sqrt((np.arange(samples) + 0.5) / samples)).astype(np.float32)
-    angle = turn[..., None] + np.arange(samples, dtype=np.float32) * np.float32(2.399963)
+    angle = turn[..., None] + np.arange(samples, dtype=np.float32) * np.float32(GOLDEN_ANGLE_RAD)
     spread = (radius * np.cos(angle))[..., None] * aside + (radius * np.sin(angle))[..., None] * other
     aimed = direction + spread
     return (aimed / np.linalg.norm(aimed, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def hemisphere(normals: np.ndarray, turn: np.ndarray, samples: int) -> np.ndarray:
-    """Cosine-weighted directions (n, samples, 3) around normals (n, 3)."""
+def sample_hemisphere(normals: np.ndarray, turn: np.ndarray, samples: int) -> np.ndarray:
+    """Return cosine-weighted directions (n, samples, 3) around normals (n, 3), turned by (n,) radians."""
     helper = np.where(np.abs(normals[:, :1]) > 0.8, _Y, _X)
     aside = np.cross(normals, helper)
     aside /= np.linalg.norm(aside, axis=1, keepdims=True)
     other = np.cross(normals, aside)
     radius = np.sqrt((np.arange(samples, dtype=np.float32) + 0.5) / samples)
     height = np.sqrt(1 - radius**2)
-    angle = turn[:, None] + np.arange(samples, dtype=np.float32) * np.float32(2.399963)
-    spread = (radius * np.cos(angle))[..., None] * aside[:, None] + (radius * np.sin(angle))[
-        ..., None
-    ] * other[:, None]
+    angle = turn[:, None] + np.arange(samples, dtype=np.float32) * np.float32(GOLDEN_ANGLE_RAD)
+    across, along = (radius * np.cos(angle))[..., None], (radius * np.sin(angle))[..., None]
+    spread = across * aside[:, None] + along * other[:, None]
     return (spread + height[:, None] * normals[:, None]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Photographs as backgrounds: those that come with scikit-image, or a folder of one's own."""
+"""Photographs as backgrounds: those that come with scikit-image, or the user's own folder."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,15 +9,15 @@ from PIL import Image
 
 from synthhand.render.textures import material_colours
 
-# In scikit-image's own package (nothing is downloaded), and free of rights: CC0 or public domain.
-# Those in colour come twice as often. Pictures of a grey material are given colours of that material.
+# Part of scikit-image's package (nothing is downloaded), and free of rights: CC0 or public domain.
+# Colour pictures are listed twice, so they come twice as often. Grey pictures get colours of their material.
 _SHIPPED = (*("astronaut", "chelsea", "coffee", "rocket") * 2, "camera", "brick", "grass", "gravel")
 _GREY = {"brick": "bricks", "grass": "grass", "gravel": "gravel"}
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-_LONGEST_PX = 640  # of pictures kept in memory; a frame rarely shows more
+_LONGEST_PX = 640  # longest side of pictures kept in memory; a frame rarely shows more
 
 
-def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) -> Image.Image:
+def crop_photo(rng: np.random.Generator, side: int, folder: Path | None = None) -> Image.Image:
     """Cut a random square out of a photograph, mirrored half of the time, and scale it.
 
     Args:
@@ -27,14 +27,14 @@ def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) 
 
     Raises:
         FileNotFoundError: the folder does not exist or holds no picture.
-        ValueError: a picture cannot be read; it is named.
+        ValueError: a picture cannot be read; the message names it.
     """
     pick = rng.random()
     if folder is None:
         name = _SHIPPED[int(pick * len(_SHIPPED))]
-        picture = _shipped(name)
+        picture = _load_shipped(name)
     else:
-        paths = pictures(Path(folder))
+        paths = list_pictures(Path(folder))
         picture = _read(paths[int(pick * len(paths))])
     cut = min(picture.size) * rng.uniform(0.4, 1.0)
     left, top = (rng.random() * (length - cut) for length in picture.size)
@@ -48,12 +48,12 @@ def photo_crop(rng: np.random.Generator, side: int, folder: Path | None = None) 
 
 
 @lru_cache
-def _shipped(name: str) -> Image.Image:
+def _load_shipped(name: str) -> Image.Image:
     return Image.fromarray(np.asarray(getattr(skimage.data, name)())).convert("RGB")
 
 
 @lru_cache(maxsize=4)
-def pictures(folder: Path) -> list[Path]:
+def list_pictures(folder: Path) -> list[Path]:
     """Return the pictures in a folder, by name.
 
     Raises:
@@ -71,9 +71,9 @@ def pictures(folder: Path) -> list[Path]:
 def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
-            file.draft("RGB", (_LONGEST_PX, _LONGEST_PX))  # JPEGs are decoded smaller at once
+            file.draft("RGB", (_LONGEST_PX, _LONGEST_PX))  # decodes JPEGs at a smaller size
             picture = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as a picture ({error}); mend or remove it") from error
+        raise ValueError(f"{path}: cannot be read as a picture ({error}); repair or remove it") from error
     picture.thumbnail((_LONGEST_PX, _LONGEST_PX))
     return picture

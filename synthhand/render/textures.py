@@ -1,4 +1,7 @@
-"""Grey patterns of common materials, made once: wood, cloth, bricks, leaves and others, without seams."""
+"""Grey patterns of common materials, made once: wood, cloth, bricks, leaves and others, without seams.
+
+A pattern is a grey level per pixel; `material_colours` gives the levels their colours.
+"""
 
 from functools import lru_cache
 
@@ -44,7 +47,7 @@ MATERIALS = {
 
 
 @lru_cache
-def texture(name: str) -> np.ndarray:
+def make_texture(name: str) -> np.ndarray:
     """Return a pattern (SIDE, SIDE) uint8, dark to light, that continues across its borders.
 
     Args:
@@ -57,16 +60,16 @@ def texture(name: str) -> np.ndarray:
 
 
 @lru_cache
-def shrunk(name: str, level: int) -> np.ndarray:
-    """The pattern at 1 / 2^level of its resolution: what far surfaces are sampled from."""
+def shrink_texture(name: str, level: int) -> np.ndarray:
+    """Return the pattern at 1 / 2^level of its resolution, from which far surfaces are sampled."""
     if level == 0:
-        return texture(name)
-    fine = shrunk(name, level - 1).astype(np.uint16)
+        return make_texture(name)
+    fine = shrink_texture(name, level - 1).astype(np.uint16)
     return ((fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]) // 4).astype(np.uint8)
 
 
 def material_colours(rng: np.random.Generator, name: str) -> np.ndarray:
-    """Colours (256, 3) uint8 of a pattern's levels: of that material, or now and then of any colour."""
+    """Draw colours (256, 3) uint8 for a pattern's levels: the material's, or now and then any."""
     choices = MATERIALS[name]
     dark, light = np.array(choices[int(rng.integers(len(choices)))], float)
     if rng.random() < 0.12:
@@ -80,7 +83,7 @@ def material_colours(rng: np.random.Generator, name: str) -> np.ndarray:
 
 
 def _noise(rng, slope: float, stretch: float = 1.0, least: float = 0.0) -> np.ndarray:
-    """Noise whose amplitude falls with frequency to the power `slope`; `stretch` draws it out along x.
+    """Return noise whose amplitude falls as frequency to the power `-slope`; `stretch` draws it out along x.
 
     Frequencies below `least` (cycles a side) are left out.
     """
@@ -104,8 +107,8 @@ def _wood(rng):
 def _planks(rng):
     _, y = _grid()
     plank = y // 32
-    moved = np.stack([np.roll(row, 67 * k) for row, k in zip(_wood(rng), plank[:, 0], strict=True)])
-    return moved + 1.2 * rng.standard_normal(8)[plank] - 5.0 * (y % 32 < 1.5)
+    shifted = np.stack([np.roll(row, 67 * k) for row, k in zip(_wood(rng), plank[:, 0], strict=True)])
+    return shifted + 1.2 * rng.standard_normal(8)[plank] - 5.0 * (y % 32 < 1.5)
 
 
 def _cloth(rng):
@@ -121,7 +124,7 @@ def _folds(rng):
 
 
 def _blocks(rng, high: int, wide: int, shift: int, joint: float):
-    """Bricks or tiles: a level for each, joints darker or lighter by `joint`."""
+    """Bricks or tiles: a random level for each, and the level `joint` between them."""
     x, y = _grid()
     row = y // high
     x = x + shift * (row % 2)

@@ -1,9 +1,8 @@
 """Quick pictures of a mesh and of a cloud from any side, for views that follow a slider.
 
-A rasteriser in NumPy, without perspective, textures or cast shadows: everything is drawn from far to near,
-so that the near covers the far (painter's algorithm). The triangles of a hand are a few pixels large, which
-leaves no visible fault and needs no depth per pixel. Images of a dataset are made by
-`synthhand.render.raycast`.
+A rasteriser in NumPy, without perspective, textures or cast shadows. Everything is drawn from far to near,
+so that near surfaces cover far ones (painter's algorithm). The triangles of a hand are a few pixels large, so
+this leaves no visible fault and needs no depth per pixel. `synthhand.render.raster` makes dataset images.
 """
 
 from functools import lru_cache
@@ -14,28 +13,38 @@ from numpy.typing import NDArray
 from synthhand.model.body import face_normals, incidence
 
 BACKGROUND = np.array([246, 246, 246], np.float32)
-FLESH = np.array([214, 190, 172], np.float32)  # of every mesh, since joints do not say what colour a hand is
+FLESH = np.array([214, 190, 172], np.float32)  # of every mesh: joints do not say what colour a hand is
 LIGHT = np.array([-0.45, -0.65, -0.75], np.float32) / np.linalg.norm([0.45, 0.65, 0.75])  # towards the light
-AMBIENT, WRAP = 0.42, 0.25  # light that reaches everything; how far light reaches around an edge
-HALF_BONES = 2.6  # a hand from knuckles to tips and wrist fits in twice that many reference bones
-OVERSAMPLING = 2  # pictures are drawn larger by this factor and averaged down: smooth edges
-DEPTH_SHARE = 0.7  # of the picture's half side: hands seldom reach further from the middle knuckle
+AMBIENT, FULL = 0.42, 1.12  # brightness of what faces away from the light, and of what faces it
+WRAP = 0.25  # cosine by which light reaches around an edge
+HALF_BONES = 2.6  # a hand, from knuckles to tips and wrist, fits in a view of twice so many reference bones
+OVERSAMPLING = 2  # pictures are drawn larger by this factor and averaged down, for smooth edges
+DEPTH_SHARE = 0.7  # of half the picture's side: hands seldom reach further from the middle knuckle
+BALL_SHARE, BALL_POWER = 0.22, 0.4  # radius of a cloud's balls: share of the half side / points ** power
+BALL_AMBIENT = 0.35  # as AMBIENT, of the cloud's balls, where FULL is 1
 # Near points bright: viridis from its yellow end to its purple end.
 DEPTH_COLOURS = np.array(
     [[253, 231, 37], [94, 201, 98], [33, 145, 140], [59, 82, 139], [68, 1, 84]], np.float32
 )
 
 
-def viewpoint(turn_deg: float, tilt_deg: float) -> NDArray[np.float32]:
-    """Rotation (3, 3) that shows an object turned about the upright axis, then tilted towards the viewer."""
+def view_from(turn_deg: float, tilt_deg: float) -> NDArray[np.float64]:
+    """Return the rotation (3, 3) that shows an object from a place on the globe around it.
+
+    The object is turned about the upright axis, then tilted towards the viewer.
+
+    Args:
+        turn_deg: azimuth; of the rest hand, a right hand with its fingers up, 0 looks at the palm.
+        tilt_deg: elevation above the horizon; 90 looks down on the finger tips.
+    """
     turn, tilt = np.radians([turn_deg, tilt_deg])
     (ct, st), (ci, si) = (np.cos(turn), np.sin(turn)), (np.cos(tilt), np.sin(tilt))
     about_y = np.array([[ct, 0, st], [0, 1, 0], [-st, 0, ct]])
     about_x = np.array([[1, 0, 0], [0, ci, -si], [0, si, ci]])
-    return (about_x @ about_y).astype(np.float32)
+    return about_x @ about_y
 
 
-def mesh_view(
+def draw_mesh(
     vertices_mm: NDArray, faces: NDArray, rotation: NDArray, *, half_mm: float, px: int = 240
 ) -> NDArray[np.uint8]:
     """Draw a closed mesh, shaded smoothly, as seen along z.
@@ -43,44 +52,47 @@ def mesh_view(
     Args:
         vertices_mm: (v, 3) in a camera's axes (x right, y down, z forward), about the centre of the picture.
         faces: (f, 3), counter-clockwise seen from outside.
-        rotation: (3, 3), by which it is turned first.
-        half_mm: half of what the picture shows, from its middle to its border.
+        rotation: (3, 3), applied first.
+        half_mm: from the middle of the picture to its border.
         px: side of the picture.
 
     Returns:
         (px, px, 3) RGB.
     """
     side = OVERSAMPLING * px
-    vertices = np.asarray(vertices_mm, np.float32) @ rotation.T
+    vertices = np.asarray(vertices_mm, np.float32) @ rotation.T.astype(np.float32)
     pixels = vertices[:, :2] * np.float32(side / (2 * half_mm)) + np.float32((side - 1) / 2)
-    seen = _facing(pixels, faces)
+    seen = _find_facing(pixels, faces)
     seen = faces[seen[np.argsort(-vertices[:, 2][faces[seen]].sum(1))]]
-    places, light = _filled(pixels[seen], _lit(_unit_normals(vertices, faces))[seen], side)
+    places, light = _fill(pixels[seen], _light(_unit_normals(vertices, faces))[seen], side)
     shown = np.zeros((2, side * side), np.float32)  # light, and whether there is a hand
-    shown[:, places] = light, np.ones_like(light)  # of equal places NumPy keeps the last: the nearest
-    light, hand = _averaged(shown.reshape(2, side, side))[..., None]
-    return _rounded(FLESH * light + BACKGROUND * (1 - hand))
+    shown[:, places] = light, np.ones_like(light)  # for equal places NumPy keeps the last value: the nearest
+    light, hand = _average(shown.reshape(2, side, side))[..., None]
+    return _round(FLESH * light + BACKGROUND * (1 - hand))
 
 
-def cloud_view(
+def draw_cloud(
     points_mm: NDArray, rotation: NDArray, *, half_mm: float, px: int = 240, radius_mm: float | None = None
 ) -> NDArray[np.uint8]:
-    """Draw a cloud (p, 3) as small balls, near ones bright, as seen along z; the rest as `mesh_view`.
+    """Draw a cloud as small balls, near ones bright, as seen along z.
 
     Args:
-        points_mm: about the centre of the picture.
-        rotation: (3, 3), by which it is turned first.
-        half_mm: half of what the picture shows. Colours run from `DEPTH_SHARE` of it before the middle to as
-            much behind, so that a colour means one depth whatever the cloud.
+        points_mm: (p, 3), about the centre of the picture, in axes as for `draw_mesh`.
+        rotation: (3, 3), applied first.
+        half_mm: from the middle of the picture to its border. Colours run over `DEPTH_SHARE` of it on either
+            side of the middle, so that a colour means the same depth in every cloud.
         px: side of the picture.
-        radius_mm: of a ball; by default smaller the more points there are.
+        radius_mm: of a ball; the default is smaller the more points there are.
+
+    Returns:
+        (px, px, 3) RGB.
     """
     side = OVERSAMPLING * px
-    points = np.asarray(points_mm, np.float32) @ rotation.T
+    points = np.asarray(points_mm, np.float32) @ rotation.T.astype(np.float32)
     points = points[np.argsort(-points[:, 2], kind="stable")]
-    radius_mm = radius_mm or 0.22 * half_mm / max(len(points), 1) ** 0.4
+    radius_mm = radius_mm or BALL_SHARE * half_mm / max(len(points), 1) ** BALL_POWER
     scale = side / (2 * half_mm)
-    ball = _ball(max(1, round(radius_mm * scale)))
+    ball = _draw_ball(max(1, round(radius_mm * scale)))
     centres = np.rint(points[:, :2] * scale + (side - 1) / 2).astype(int)
     x = (centres[:, :1] + ball[:, 0].astype(int)).ravel()
     y = (centres[:, 1:] + ball[:, 1].astype(int)).ravel()
@@ -91,29 +103,28 @@ def cloud_view(
     shown = (x >= 0) & (x < side) & (y >= 0) & (y < side)
     picture = np.tile(BACKGROUND, (side * side, 1))
     picture[y[shown] * side + x[shown]] = lit[shown]
-    return _rounded(np.moveaxis(_averaged(np.moveaxis(picture.reshape(side, side, 3), 2, 0)), 0, 2))
+    return _round(np.moveaxis(_average(np.moveaxis(picture.reshape(side, side, 3), 2, 0)), 0, 2))
 
 
-def _facing(pixels: NDArray, faces: NDArray) -> NDArray[np.intp]:
-    """Which triangles (f, 3) of points (v, 2) show their outside, which runs clockwise since y points down.
+def _find_facing(pixels: NDArray, faces: NDArray) -> NDArray[np.intp]:
+    """Return which triangles (f, 3) of points (v, 2) show their outside, clockwise in pixels (y points down).
 
-    Those seen almost from the side cover no pixel, and what they would interpolate is rounding.
+    Triangles seen almost from the side are left out: they cover no pixel and interpolate rounding errors.
     """
     (ax, ay), (bx, by) = (pixels[faces[:, k]].T - pixels[faces[:, 0]].T for k in (1, 2))
     return np.flatnonzero(ax * by - ay * bx < -1e-3)
 
 
-def _filled(corners: NDArray, values: NDArray, side: int) -> tuple[NDArray, NDArray]:
-    """Fill triangles with what runs evenly from corner to corner.
+def _fill(corners: NDArray, values: NDArray, side: int) -> tuple[NDArray, NDArray]:
+    """Fill triangles, interpolating linearly between their corners.
 
     Args:
-        corners: (f, 3, 2) float32 pixels, of triangles that have an area.
+        corners: (f, 3, 2) float32 pixels, of triangles whose area is not zero.
         values: (f, 3) float32, at the corners.
         side: of the picture.
 
     Returns:
-        (n,) places v * side + u of the pixels that lie in a triangle, one triangle after the other, and the
-        values (n,) there.
+        (n,) places v * side + u of the pixels in each triangle in turn, and the values (n,) there.
     """
     low = np.ceil(corners.min(1)).astype(np.int32).clip(0)
     spans = (np.floor(corners.max(1)).astype(np.int32).clip(max=side - 1) - low + 1).clip(0)
@@ -121,8 +132,9 @@ def _filled(corners: NDArray, values: NDArray, side: int) -> tuple[NDArray, NDAr
     (ax, ay), (bx, by) = corners[:, 1].T - first.T, corners[:, 2].T - first.T
     dx, dy = (low - first).T
     area = ax * by - ay * bx
-    # Two barycentric coordinates and the value are linear: at the corner of a triangle's box, and what one
-    # pixel to the right and one down add. They are carried to the rows of all boxes, then to the pixels.
+    # Two barycentric coordinates and the value are linear in the pixel. `start` holds them at the first pixel
+    # of each triangle's box, `right` and `down` their change to the next pixel. They are extended to the rows
+    # of all boxes, then to the pixels.
     right, down = np.stack([by, -ay]) / area, np.stack([-bx, ax]) / area
     rises = (values[:, 1:] - values[:, :1]).T
     right, down = (np.concatenate([step, (rises * step).sum(0, keepdims=True)]) for step in (right, down))
@@ -135,54 +147,56 @@ def _filled(corners: NDArray, values: NDArray, side: int) -> tuple[NDArray, NDAr
     wide = spans[:, 0].repeat(spans[:, 1])
     column = _count_up(wide)
     second, third, value = start.repeat(wide, axis=1) + right.repeat(wide, axis=1) * column
-    edge = np.float32(-1e-3)  # what lies on an edge belongs to both sides, else rounding leaves gaps
+    edge = np.float32(-1e-3)  # pixels on an edge belong to both sides, or rounding would leave gaps
     inside = np.flatnonzero((second >= edge) & (third >= edge) & (second + third <= 1 - edge))
     return (place.repeat(wide) + column)[inside], value[inside]
 
 
 def _count_up(counts: NDArray) -> NDArray[np.int32]:
-    """0, 1, ..., up to each count (n,) in turn."""
+    """Return 0, 1, ..., up to each count (n,) in turn."""
     ends = np.cumsum(counts, dtype=np.int32)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total, dtype=np.int32) - (ends - counts).astype(np.int32).repeat(counts)
 
 
 @lru_cache(maxsize=8)
-def _ball(radius: int) -> NDArray[np.float32]:
-    """Pixels of a ball: (n, 3) columns of x and y from its middle, and how much light it reflects there."""
+def _draw_ball(radius: int) -> NDArray[np.float32]:
+    """Return the pixels of a ball: (n, 3) columns of x and y from its middle, and its brightness there."""
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float32).reshape(2, -1) / radius
     height = 1 - (x**2 + y**2)
     inside = height >= 0
     x, y = x[inside], y[inside]
     normals = np.stack([x, y, -np.sqrt(height[inside])], axis=1)
-    return np.stack([x * radius, y * radius, 0.35 + 0.65 * _lit(normals) / _lit(LIGHT[None])], axis=1)
+    return np.stack([x * radius, y * radius, _light_ball(normals)], axis=1)
 
 
-def _lit(normals: NDArray) -> NDArray[np.float32]:
-    """Light (n,) that reaches surfaces with unit normals (n, 3)."""
+def _light(normals: NDArray) -> NDArray:
+    """Return the brightness (n,) of surfaces with unit normals (n, 3)."""
     towards = normals @ LIGHT
-    return AMBIENT + (1.12 - AMBIENT) * ((towards + WRAP) / (1 + WRAP)).clip(0)
+    return AMBIENT + (FULL - AMBIENT) * ((towards + WRAP) / (1 + WRAP)).clip(0)
 
 
-def _unit_normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float32]:
-    """Outward unit normals (v, 3)."""
-    normals = (
-        _faces_of_vertices(faces.tobytes(), faces.dtype.str, len(vertices)) @ face_normals(vertices, faces).T
-    )
+def _light_ball(normals: NDArray) -> NDArray:
+    return BALL_AMBIENT + (1 - BALL_AMBIENT) * _light(normals) / _light(LIGHT[None])
+
+
+def _unit_normals(vertices: NDArray, faces: NDArray) -> NDArray:
+    """Return outward unit normals (v, 3)."""
+    normals = _incidence(faces.tobytes(), faces.dtype.str, len(vertices)) @ face_normals(vertices, faces).T
     return normals / np.sqrt(np.einsum("vi,vi->v", normals, normals)).clip(1e-12)[:, None]
 
 
 @lru_cache(maxsize=4)
-def _faces_of_vertices(faces: bytes, dtype: str, vertices: int):
-    """Which face belongs to which vertex: the same for every pose, and dearer than a product with it."""
+def _incidence(faces: bytes, dtype: str, vertices: int):
+    """As `incidence`, kept: it is the same for every pose, and takes longer to make than to multiply with."""
     return incidence(np.frombuffer(faces, dtype).reshape(-1, 3), vertices).tocsr()
 
 
-def _averaged(large: NDArray) -> NDArray[np.float32]:
+def _average(large: NDArray) -> NDArray:
     """Average squares of `OVERSAMPLING` pixels of a picture (c, h, w) into one."""
     k = OVERSAMPLING
-    return sum(large[:, i::k, j::k] for i in range(k) for j in range(k)) / np.float32(k * k)
+    return np.add.reduce([large[:, i::k, j::k] for i in range(k) for j in range(k)]) / np.float32(k * k)
 
 
-def _rounded(picture: NDArray) -> NDArray[np.uint8]:
+def _round(picture: NDArray) -> NDArray[np.uint8]:
     return (picture + 0.5).clip(0, 255).astype(np.uint8)

@@ -8,7 +8,24 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from synthhand.render.light import Light
 
-_CELLS = 96  # across the plane on which shadows are marked
+FARTHEST_MM = 4990  # RHD's depth coding ends at 5 m
+
+# Light on the wall. "Slant" is the light's -z, 1 for light from behind the camera.
+LEAST_SLANT = 0.25  # the key light never gets weaker than at this slant
+SHADOW_SLANT = 0.1  # below it there is no shadow: the wall would be lit from the side or from behind
+AMBIENT = 0.5  # share of the sky's and of the ground's colour that reaches a wall, each
+SHADOW_DEPTH = 0.9  # share of the key light that a full shadow takes away
+
+# The shadow is marked on a plane of cells, read on a grid of the wall's points, and enlarged.
+GRID = 80  # points across the frame, about
+CELLS = 96  # across the plane
+SOFTEST_CELLS, SHARPEST_CELLS = 12.0, 0.6  # bounds of the half-shadow's width
+WIDTH_PER_BOX = 1.6  # that width over the radius of the box filter that makes it
+BOXES = 2  # times that the filter is applied
+# Triangles by the cells they extend over. The largest are drawn as polygons; smaller ones are marked at a
+# lattice of points, (parts of a side, extent above, extent up to); the others at their corners.
+POLYGON_CELLS = 6
+LATTICES = ((3, 1.5, 3.0), (6, 3.0, 6.0))
 
 
 @dataclass(frozen=True)
@@ -27,24 +44,25 @@ class Wall:
 
 
 def pixel_rays(u: np.ndarray, v: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """Directions (..., 3) with z = 1 through the pixels (u, v) (...)."""
+    """Return directions (..., 3) with z = 1 through the pixels (u, v) (...)."""
     rays = np.ones((*np.shape(u), 3), np.float32)
     rays[..., 0], rays[..., 1] = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
     return rays
 
 
 def wall_depth(wall: Wall, size: int, least_mm: float) -> np.ndarray:
-    """Depth (size, size) of the wall, mm, pushed back to `least_mm` or more, within RHD's 5 m."""
+    """Return the depth (size, size) of the wall, mm, pushed back to `least_mm` or more, within RHD's 5 m."""
     across = np.arange(size, dtype=np.float32) / np.float32(size - 1) - np.float32(0.5)
     right, down = (np.float32(slope) * across for slope in wall.slope)
     relative = 1 + right + down[:, None]
-    return (np.float32(max(wall.depth_mm, least_mm / float(relative.min()))) * relative).clip(0, 4990)
+    middle_mm = np.float32(max(wall.depth_mm, least_mm / float(relative.min())))
+    return (middle_mm * relative).clip(0, FARTHEST_MM)
 
 
-def lit_wall(
+def light_wall(
     wall: Wall, light: Light, depth: np.ndarray, K: np.ndarray, vertices: np.ndarray, faces: np.ndarray
 ) -> np.ndarray:
-    """Linear colour (size, size, 3) of the wall under the shadow of what stands before it.
+    """Return the linear colour (size, size, 3) of the wall, with the shadow of the bodies before it.
 
     Args:
         wall: the background.
@@ -55,63 +73,68 @@ def lit_wall(
         faces: (f, 3) their triangles.
     """
     size = len(depth)
-    key = light.key_colour * max(0.25, -light.key_direction[2])
-    level = (key + 0.5 * (light.sky_colour + light.ground_colour)).astype(np.float32)
-    if light.key_direction[2] > -0.1:  # the wall would be lit from behind: plain ambient light
+    slant = -light.key_direction[2]
+    key = light.key_colour * max(LEAST_SLANT, slant)
+    level = (key + AMBIENT * (light.sky_colour + light.ground_colour)).astype(np.float32)
+    if slant < SHADOW_SLANT:
         return wall.picture * level
-    shadow = _shadow(light, depth, K, vertices, faces)
-    if not shadow.any():
+    coarse = _cast_shadow(light, depth, K, vertices, faces)
+    if not coarse.any():
         return wall.picture * level
-    shadow = np.asarray(Image.fromarray(shadow).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
+    shadow = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
     lit = np.empty((size, size, 3), np.float32)
     for k in range(3):
-        np.multiply(wall.picture[..., k], level[k] - np.float32(0.9 * key[k]) * shadow, out=lit[..., k])
+        taken = np.float32(SHADOW_DEPTH * key[k]) * shadow
+        np.multiply(wall.picture[..., k], level[k] - taken, out=lit[..., k])
     return lit
 
 
-def _shadow(light: Light, depth: np.ndarray, K: np.ndarray, vertices, faces) -> np.ndarray:
-    """Share (h, w) of the key light that is kept from a coarse grid of the wall's points.
+def _cast_shadow(
+    light: Light, depth: np.ndarray, K: np.ndarray, vertices: np.ndarray, faces: np.ndarray
+) -> np.ndarray:
+    """Return the share (h, w) of the key light that is kept from a coarse grid of the wall's points.
 
-    Along the light everything falls onto one plane, in whose cells the bodies' points are marked; the mark is
-    blurred by the width of the half-shadow at the bodies' mean distance.
+    Everything is projected along the light onto one plane of cells, in which the bodies' points are marked.
+    The mark is blurred by the width of the half-shadow at the bodies' mean distance.
     """
     size = len(depth)
-    step = max(1, size // 80)
+    step = max(1, size // GRID)
     grid = np.arange(step // 2, size, step)
     x, y, z = light.key_direction.astype(np.float32)
-    slant = np.array([x / z, y / z], np.float32)
+    slope = np.array([x / z, y / z], np.float32)
 
     there = depth[np.ix_(grid, grid)]
     rays = pixel_rays(*np.meshgrid(grid, grid), K)
-    points = np.stack([there * (rays[..., k] - slant[k]) for k in (0, 1)])
+    points = np.stack([there * (rays[..., k] - slope[k]) for k in (0, 1)])
     low, high = points.min((1, 2)), points.max((1, 2))
-    cell = float(max(high - low)) / _CELLS
-    aside = light.key_width * float(np.mean(there) - np.median(vertices[:, 2])) / float(-z) / cell
-    aside = min(max(aside, 0.6), 12.0)
-    margin = int(2 * aside) + 2
-    across = _CELLS + 2 * margin
+    cell_mm = float(max(high - low)) / CELLS
+    behind_mm = float(np.mean(there) - np.median(vertices[:, 2]))
+    softness = light.key_width * behind_mm / float(-z) / cell_mm
+    softness = min(max(softness, SHARPEST_CELLS), SOFTEST_CELLS)
+    margin = int(2 * softness) + 2
     flat = [
-        (vertices[:, k] - vertices[:, 2] * slant[k] - low[k]) * np.float32(1 / cell) + margin for k in (0, 1)
+        (vertices[:, k] - vertices[:, 2] * slope[k] - low[k]) * np.float32(1 / cell_mm) + margin
+        for k in (0, 1)
     ]
-    blurred = Image.fromarray(_marked(np.stack(flat), faces, across))
-    for _ in range(2):
-        blurred = blurred.filter(ImageFilter.BoxBlur(aside / 1.6))
-    blurred = np.asarray(blurred, np.float32) * np.float32(1 / 255)
-    column, row = ((points - low[:, None, None]) * np.float32(1 / cell) + margin).astype(np.intp)
-    return blurred[row, column]
+    marks = Image.fromarray(_mark(np.stack(flat), faces, CELLS + 2 * margin))
+    for _ in range(BOXES):
+        marks = marks.filter(ImageFilter.BoxBlur(softness / WIDTH_PER_BOX))
+    shadow = np.asarray(marks, np.float32) * np.float32(1 / 255)
+    column, row = ((points - low[:, None, None]) * np.float32(1 / cell_mm) + margin).astype(np.intp)
+    return shadow[row, column]
 
 
-def _marked(points: np.ndarray, faces: np.ndarray, side: int) -> np.ndarray:
-    """Picture (side, side) uint8: 255 in cells that triangles with corners among `points` (2, v) cover."""
+def _mark(points: np.ndarray, faces: np.ndarray, side: int) -> np.ndarray:
+    """Return a picture (side, side) uint8: 255 in cells that triangles with corners at (2, v) cover."""
     corners = points[:, np.ascontiguousarray(faces.T)]
     least, most = corners.min(1), corners.max(1)
     extent = np.where(np.all((least < side) & (most > 0), axis=0), (most - least).max(0), 0)
     picture = Image.new("L", (side, side))
     draw = ImageDraw.Draw(picture)
-    for triangle in corners[:, :, extent > 6].T.tolist():  # a few, of the arm
+    for triangle in corners[:, :, extent > POLYGON_CELLS].T.tolist():  # a few, of the arm
         draw.polygon([tuple(corner) for corner in triangle], fill=255)
     marked, found = np.array(picture), [points]
-    for parts, above, below in ((3, 1.5, 3.0), (6, 3.0, 6.0)):  # most triangles are smaller still
+    for parts, above, below in LATTICES:
         a, b, c = corners[:, :, (extent > above) & (extent <= below)].swapaxes(0, 1)
         u, v = _lattice(parts)
         inner = a[:, None] + u[:, None] * (b - a)[:, None] + v[:, None] * (c - a)[:, None]

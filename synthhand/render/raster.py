@@ -1,0 +1,224 @@
+"""From posed hands to a frame: colour, depth, part mask and joint visibility, in one pass."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from synthhand.model.body import Body
+from synthhand.model.rig import FOREARM, FOREARM_PART, PALM_PART, SEGMENT_PARENTS, Rig, segment_parts
+from synthhand.render.appearance import Skin
+from synthhand.render.light import Light
+from synthhand.render.raycast import Hits, Mesh
+from synthhand.render.shading import gather_light, shade
+from synthhand.render.wall import Wall, light_wall, pixel_rays, wall_depth
+from synthhand.skeleton import JOINTS, WRIST
+
+LEFT_BASE, RIGHT_BASE, PERSON = 2, 18, 1  # part ids of RHD: 0 background, 1 person, 2..17 left, 18..33 right
+
+WALL_GAP_MM = 25.0  # the wall stays at least so far behind the farthest vertex
+# A joint is seen through flesh of so many of its radii; more where flesh is seen obliquely, near the joint.
+COVER, COVER_OBLIQUE = 1.35, 3
+
+# Smoothing of edges
+EDGE_MM = 7.0  # neighbouring pixels whose depths differ by more lie on two sides of an edge
+NOTHING_MM = 1e4  # depth of pixels without a body, far behind any
+SUBPIXEL_PX = 0.25  # the four rays of a pixel on an edge pass its middle at this distance, along u and v
+BRIGHTEST = 4  # linear light above this would outshine the other rays of its pixel
+NO_BODY_MM = 1e6  # added to the gap of a neighbouring pixel without a body, which rules it out
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Linear colour (h, w, 3), depth_mm (h, w), RHD part mask (h, w), and visible (21,) of each body."""
+
+    colour: np.ndarray
+    depth_mm: np.ndarray
+    mask: np.ndarray
+    visible: list[np.ndarray]
+
+
+def draw_bodies(
+    rig: Rig,
+    bodies: list[Body],
+    sides: list[str],
+    skin: Skin,
+    light: Light,
+    wall: Wall,
+    K: np.ndarray,
+    size: int,
+    joint_radii_mm: np.ndarray,
+) -> Raster:
+    """Draw bodies (in the camera frame) before a wall.
+
+    Args:
+        rig: the hand all bodies were made from.
+        bodies: hands with their arms.
+        sides: "left" or "right" per body.
+        skin: appearance of all bodies.
+        light: the light.
+        wall: the background.
+        K: (3, 3) camera.
+        size: side of the frame, px.
+        joint_radii_mm: (21,) flesh radius at the joints. A joint is visible if it projects into the frame and
+            its ray first meets its own body, either within `COVER` radii of the joint, or within
+            `COVER_OBLIQUE` radii and on one of the two segments that meet in the joint.
+
+    Raises:
+        ValueError: a side is neither "left" nor "right".
+    """
+    mesh = Mesh(bodies, light)
+    ids = np.concatenate([rhd_ids(b.parts, side) for b, side in zip(bodies, sides, strict=True)])
+    v, u = np.nonzero(find_occupied(mesh, size, K))
+    rays = pixel_rays(u, v, K)
+    to_joints = [(body.joints_mm / body.joints_mm[:, 2:]).astype(np.float32) for body in bodies]
+    hits, *joint_hits = mesh.cast(rays, *to_joints)
+    depth = wall_depth(wall, size, float(mesh.vertices[:, 2].max()) + WALL_GAP_MM)
+    colour = light_wall(wall, light, depth, K, mesh.vertices, mesh.faces)
+    parts = np.zeros((size, size), np.uint8)
+    met = v[hits.found], u[hits.found]
+    if len(met[0]):
+        parts[met] = ids[hits.nearest]
+        depth[met] = hits.distance[hits.found]
+        received = gather_light(mesh, light, hits)
+        shaded = shade(mesh, rig, skin, light, received, rays[hits.found], hits).T
+        paint_bodies(colour, met, shaded, depth, parts, mesh, K)
+    visible = [
+        _find_visible(mesh, b, body.joints_mm, K, size, joint_radii_mm, found)
+        for b, (body, found) in enumerate(zip(bodies, joint_hits, strict=True))
+    ]
+    return Raster(colour, depth, parts, visible)
+
+
+def rhd_ids(parts: np.ndarray, side: str) -> np.ndarray:
+    """Map part ids within a hand to RHD's mask ids: left 2..17, right 18..33, the arm 1 (person).
+
+    Raises:
+        ValueError: the side is neither "left" nor "right".
+    """
+    if side not in ("left", "right"):
+        raise ValueError(f"side is {side!r}, expected 'left' or 'right'")
+    table = np.arange(FOREARM_PART + 1, dtype=np.uint8) + (LEFT_BASE if side == "left" else RIGHT_BASE)
+    table[FOREARM_PART] = PERSON
+    assert table[PALM_PART] in (17, 33)
+    return table[parts]
+
+
+def _joint_parts() -> np.ndarray:
+    """Part ids (21, 2) of the segments that meet at each joint."""
+    parts = segment_parts()
+    parents = SEGMENT_PARENTS.tolist()
+    children = [parents.index(j) if j in parents else j for j in range(JOINTS)]
+    children[WRIST] = FOREARM
+    return np.stack([parts[:JOINTS], parts[children]], axis=1)
+
+
+_JOINT_PARTS = _joint_parts()
+
+
+def _find_visible(
+    mesh: Mesh, body: int, joints_mm: np.ndarray, K: np.ndarray, size: int, radii_mm: np.ndarray, hits: Hits
+) -> np.ndarray:
+    """Return which joints (21,) of a body are visible, given what their rays met; see `draw_bodies`."""
+    z = joints_mm[:, 2]
+    uv = joints_mm[:, :2] / z[:, None] * K[[0, 1], [0, 1]] + K[:2, 2]
+    inside = (z > 0) & np.all((uv >= -0.5) & (uv < size - 0.5), axis=1)
+    first = hits.nearest
+    own, beside = np.zeros((2, len(z)), bool)
+    own[hits.found] = mesh.body[first] == body
+    beside[hits.found] = np.any(_JOINT_PARTS[hits.found] == mesh.parts[first][:, None], axis=1)
+    gap = np.abs(np.where(hits.found, hits.distance, np.inf) - z)
+    return inside & own & ((gap <= COVER * radii_mm) | (beside & (gap <= COVER_OBLIQUE * radii_mm)))
+
+
+def find_occupied(mesh: Mesh, size: int, K: np.ndarray) -> np.ndarray:
+    """Return the pixels (size, size) that may show a body: those in the bounding box of some triangle."""
+    x, y, z = mesh.vertices.T
+    if z.min() < 1:  # behind the camera, where projection means nothing
+        return np.ones((size, size), bool)
+    corners = np.ascontiguousarray(mesh.faces.T)
+    lows, highs = [], []
+    for along, focal, centre in ((y, K[1, 1], K[1, 2]), (x, K[0, 0], K[0, 2])):
+        a, b, c = (along / z * np.float32(focal) + np.float32(centre)).astype(np.float32)[corners]
+        # A hundredth of a pixel wider, for rounding; the end is the first pixel that is not in the box.
+        lows.append(np.minimum(np.minimum(a, b), c) - np.float32(0.01))
+        highs.append(np.maximum(np.maximum(a, b), c) + np.float32(1.01))
+    low, high = (np.clip(np.stack(bounds), 0, size) for bounds in (lows, highs))
+    first, end = np.ceil(low).astype(np.intp), np.floor(high).astype(np.intp)
+    (top, left), (bottom, right) = (box[:, np.all(first < end, axis=0)] for box in (first, end))
+    # Count boxes by what changes at their corners, summed up along rows and columns.
+    wide, bins = size + 1, (size + 1) ** 2
+    change = np.bincount(np.concatenate([top * wide + left, bottom * wide + right]), minlength=bins)
+    change -= np.bincount(np.concatenate([top * wide + right, bottom * wide + left]), minlength=bins)
+    counts = change.astype(np.int32).reshape(wide, wide)
+    for axis in (0, 1):
+        counts = np.cumsum(counts, axis=axis, dtype=np.int32)
+    return counts[:size, :size] > 0
+
+
+def paint_bodies(
+    colour: np.ndarray,
+    met: tuple[np.ndarray, np.ndarray],
+    shaded: np.ndarray,
+    depth: np.ndarray,
+    parts: np.ndarray,
+    mesh: Mesh,
+    K: np.ndarray,
+) -> None:
+    """Put the bodies' pixels into the picture, smoothed where depth jumps or a body ends.
+
+    On such edges four rays a pixel are cast. A ray that meets a body takes the colour of the pixel around it
+    whose depth is closest.
+
+    Args:
+        colour: (size, size, 3) the lit wall; changed in place.
+        met: rows (n,) and columns (n,) of the pixels that show a body.
+        shaded: (n, 3) their colours.
+        depth: (size, size) mm.
+        parts: (size, size) part ids, 0 where there is no body.
+        mesh: the bodies.
+        K: (3, 3) camera.
+    """
+    size = len(depth)
+    v, u = _find_edges(met, depth, parts)
+    background = colour[v, u]
+    colour[met] = shaded
+    if len(v) == 0:
+        return
+    corners = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)])
+    across, down = (SUBPIXEL_PX * corners).T
+    hit = mesh.cast_depths(pixel_rays(u[:, None] + across, v[:, None] + down, K))
+    samples = background[:, None].repeat(4, axis=1)
+    pixel, corner = np.nonzero(np.isfinite(hit))
+    distance = hit[pixel, corner]
+    right, below = corners[corner].T
+    u_here, v_here = u[pixel], v[pixel]
+    u_beside, v_beside = (u_here + right).clip(0, size - 1), (v_here + below).clip(0, size - 1)
+    depths, bodies = depth.ravel(), parts.ravel()
+    around = [
+        v_here * size + u_here,
+        v_here * size + u_beside,
+        v_beside * size + u_here,
+        v_beside * size + u_beside,
+    ]
+    best, least = around[0], np.float32(1e9)
+    for at in around:
+        gap = np.abs(depths[at] - distance) + NO_BODY_MM * (bodies[at] == 0)
+        best, least = np.where(gap < least, at, best), np.minimum(gap, least)
+    samples[pixel, corner] = colour.reshape(-1, 3)[best]
+    colour[v, u] = samples.clip(0, BRIGHTEST).mean(1)
+
+
+def _find_edges(
+    met: tuple[np.ndarray, np.ndarray], depth: np.ndarray, parts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows (e,) and columns (e,) of the pixels where depth jumps or a body ends."""
+    # Only the part of the frame where the bodies are needs a look, and two pixels around it.
+    row, column = (slice(max(i.min() - 2, 0), i.max() + 3) for i in met)
+    near = np.where(parts[row, column] > 0, depth[row, column], np.float32(NOTHING_MM))
+    edge = np.zeros(near.shape, bool)
+    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        jump = np.abs(near[first] - near[second]) > EDGE_MM
+        edge[first] |= jump
+        edge[second] |= jump
+    v, u = np.nonzero(edge)
+    return v + row.start, u + column.start
