@@ -99,8 +99,7 @@ class DaVAETask(Task):
 
     def loss(self, output: DaVAEOutput, examples: Examples) -> Loss:
         """Return Eq. 3 with each term unweighted and weighted, and KL also as the mean per dimension."""
-        # mypy takes the attributes of a Protocol for writable, which those of a named tuple are not.
-        parts = objective(output, examples.batch, self.config.loss)  # type: ignore[arg-type]
+        parts = objective(output, examples.batch, self.config.loss)
         sizes = self.config.model.latent_sizes
         terms = {"elbo": parts.elbo} | parts.terms
         terms |= {f"kl_{block}": kl for block, kl in parts.kls.items()}

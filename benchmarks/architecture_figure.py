@@ -1,0 +1,20 @@
+"""The figure of docs/architecture.md: the rooms of both packages, and one picture's way through them.
+
+    python benchmarks/architecture_figure.py --out docs/figures/architecture.png
+"""
+
+import argparse
+from pathlib import Path
+
+from davae.figures.diagram import rooms_diagram
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    rooms_diagram().savefig(parser.parse_args(arguments).out, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
