@@ -22,7 +22,7 @@ from davae.evaluation import evaluate, predict_masks
 from davae.evaluation.summary import summarise
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.handmask import enlarge, over_grey
-from davae.photo.hand import mirrored
+from davae.photo.hand import mirror_points
 from davae.training.loop import train
 from davae.training.runs import Identity, load_model, open_run, save_model
 from synthhand.dataset.writer import write_dataset as write_synthhand
@@ -377,7 +377,7 @@ def test_a_hand_that_is_right_has_no_error_on_the_photo(photos, prepared, tmp_pa
     sides = set()
     for number in range(len(split)):
         record = split.record(number)
-        hand = types.SimpleNamespace(joints=mirrored(rows.joints[number].astype(float), record.side))
+        hand = types.SimpleNamespace(joints=mirror_points(rows.joints[number].astype(float), record.side))
         assert photos.p1_mm(hand, record) < 0.01
         hand.joints[:, 0] += 1.0  # one reference bone to the side, of every joint
         assert photos.p1_mm(hand, record) == pytest.approx(float(rows.scale_mm[number]), rel=1e-3)

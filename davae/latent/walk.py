@@ -1,8 +1,8 @@
-"""A walk through the latent space (paper 4.5): where it stands, what is seen there, what has changed.
+"""A walk through the latent space (paper 4.5): its position, the views there, and the change since the start.
 
-It starts at the code of one image. One block, or all, is led towards the code of another image; any block can
-be moved from there along its principal directions or single dimensions. Whatever the walk is told, it
-computes again only what that alters. `davae.photo.explorer` puts sliders before it.
+It starts at the code of one image. One block, or all blocks, move towards the code of another image; any
+block can then be moved along its principal directions or single dimensions. After each change the walk
+recomputes only what depends on it. `davae.photo.explorer` adds sliders.
 """
 
 from typing import NamedTuple
@@ -24,14 +24,14 @@ from davae.latent.codes import (
 )
 from davae.networks import DaVAE
 from synthhand.formats.png import encode_png
+from synthhand.model.kinematics import fit_mesh
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.rig import Rig
-from synthhand.model.skinning import fitted
 from synthhand.render.view import HALF_BONES, cloud_view, mesh_view, viewpoint
 
 ALL = "all"
 VIEWS = ("image", "mesh", "cloud")
-SOLVER_STEPS = 2  # of the mesh's pose; within 0.2 mm of what more steps find, in a third of the time
+SOLVER_STEPS = 2  # of the mesh's pose; within 0.2 mm of the result of more steps, in a third of the time
 
 
 class Step(NamedTuple):
@@ -43,27 +43,27 @@ class Step(NamedTuple):
 
 
 class LatentWalk:
-    """Where a walk stands, with its views.
+    """The position of a walk, with its views.
 
     Args:
         model: a trained model in evaluation mode, on the CPU.
-        codes: posterior means, block -> (n, z), of the images that it may start and end at.
-        bone_mm: length of the reference bone, in which decoded joints and clouds are measured.
-        reference: codes that say how each block spreads, better many; by default `codes`.
-        rig: the right hand whose mesh is shown; by default the built-in one.
+        codes: posterior means, block -> (n, z), of the images that can be start and end.
+        bone_mm: length of the reference bone, the unit of decoded joints and clouds.
+        reference: codes, preferably many, that give the spread of each block; the default is `codes`.
+        rig: the right hand to show as a mesh; the default is the built-in one.
         px: side of the views of mesh and cloud.
 
     Attributes:
         directions: block -> its `PrincipalDirections`.
-        start, end: indices of images; each block that is not moved stays as in the start.
-        block: which block goes towards the end, one of `BLOCKS` or `ALL`.
-        share: how far, 0 to 1.
-        way: how, a name of `davae.latent.codes.WAYS`.
-        turn_deg, tilt_deg: from where mesh and cloud are seen.
+        start, end: indices of images; a block that is not moved keeps the code of the start.
+        block: the block that moves towards the end, one of `BLOCKS` or `ALL`.
+        share: how far it has moved, 0 to 1.
+        way: how it moves, a name of `davae.latent.codes.WAYS`.
+        turn_deg, tilt_deg: viewpoint of mesh and cloud.
         solved, drawn: how often a mesh was fitted to joints, and how often each view was drawn.
 
     Raises:
-        ValueError: no codes, codes of other sizes than the model's, or a model in training mode.
+        ValueError: there are no codes, their sizes are not the model's, or the model is in training mode.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class LatentWalk:
         px: int = 240,
     ):
         reference = codes if reference is None else reference
-        self.codes = _checked("codes", codes, model)
-        reference = _checked("reference", reference, model)
+        self.codes = _check_codes("codes", codes, model)
+        reference = _check_codes("reference", reference, model)
         self.directions = {block: PrincipalDirections.of(reference[block]) for block in BLOCKS}
         self.decoder = CachedDecoder(model, bone_mm)
         self.rig, self.px = rig or procedural_rig(), px
         self.end, self.block, self.share, self.way = min(1, len(self) - 1), "pose", 0.0, "straight line"
         self.turn_deg = self.tilt_deg = 0.0
         self.solved, self.drawn = 0, dict.fromkeys(VIEWS, 0)
-        self._made_from: dict[str, tuple] = {}  # mesh or view -> what it was made from last
+        self._made_from: dict[str, tuple] = {}  # mesh or view -> its inputs when it was last made
         self._made: dict = {}
         self.start = 0
 
@@ -94,22 +94,22 @@ class LatentWalk:
 
     @property
     def start(self) -> int:
-        """Index of the image that the walk starts at; setting it takes every block back there."""
+        """Index of the image that the walk starts at; setting it moves every block back to the start."""
         return self._start
 
     @start.setter
     def start(self, index: int) -> None:
         self._start = index
-        self.origin = self.decoder(self._code_of(index))  # what changes are measured from
+        self.origin = self.decoder(self._code_of(index))  # changes are measured from here
         self.reset()
 
     def base(self, block: str) -> Tensor:
-        """The code (z,) of a block on the way from start to end, before any slider has moved it."""
+        """Return the code (z,) of a block between start and end, without the offset of any slider."""
         start, end = (self.codes[block][index] for index in (self.start, self.end))
         return WAYS[self.way](start, end, self.share) if self.block in (block, ALL) else start
 
     def raw(self, block: str) -> Tensor:
-        """The code (z,) of a block where the walk stands."""
+        """Return the code (z,) of a block at the walk's position."""
         return self.base(block) + self._offsets[block]
 
     def set_raw(self, block: str, dimension: int, value: float) -> None:
@@ -117,11 +117,11 @@ class LatentWalk:
         self._offsets[block][dimension] = value - self.base(block)[dimension]
 
     def principal(self, block: str) -> Tensor:
-        """How far (k,) a block has been moved from its way along its directions, in standard deviations."""
+        """Return the offset (k,) of a block along its principal directions, in standard deviations."""
         return self.directions[block].coordinates(self._offsets[block])
 
     def set_principal(self, block: str, direction: int, value: float) -> None:
-        """Move a block along one principal direction to so many standard deviations from its way."""
+        """Set the offset of a block along one principal direction, in standard deviations."""
         step = torch.zeros(len(self.directions[block]))
         step[direction] = value - self.principal(block)[direction]
         self._offsets[block] += self.directions[block].offset(step)
@@ -132,7 +132,7 @@ class LatentWalk:
         self._offsets = {block: torch.zeros_like(self.codes[block][0]) for block in BLOCKS}
 
     def random(self, generator: torch.Generator) -> None:
-        """Take the chosen block, or all, to a code drawn as the reference codes are distributed."""
+        """Move the chosen block, or all, to a code drawn from the distribution of the reference codes."""
         for block in BLOCKS if self.block == ALL else (self.block,):
             drawn = self.directions[block].sample(1, generator)[0]
             self._offsets[block] = drawn - self.base(block)
@@ -143,19 +143,19 @@ class LatentWalk:
         self.start, self.end = self.end, old
 
     def code(self) -> Code:
-        """The code, block -> (1, z), where the walk stands."""
+        """Return the code, block -> (1, z), at the walk's position."""
         return {block: self.raw(block)[None] for block in BLOCKS}
 
     def decoding(self) -> Decoding:
-        """What it decodes to."""
+        """Decode the code at the walk's position."""
         return self.decoder(self.code())
 
     def change(self) -> Change:
-        """How far that is from what the start decodes to."""
+        """Return how that differs from the decoded start."""
         return change_between(self.origin, self.decoding())
 
     def views(self) -> dict[str, bytes]:
-        """The three views as PNG files; what did not change is not drawn again."""
+        """Return the three views as PNG files; unchanged views are not drawn again."""
         decoding, side = self.decoding(), (self.turn_deg, self.tilt_deg)
         sources = {
             "image": (decoding.image,),
@@ -169,7 +169,7 @@ class LatentWalk:
         return {view: self._made[view] for view in VIEWS}
 
     def steps(self, count: int = 5) -> list[Step]:
-        """Views at evenly spaced shares of the way; the walk itself stays where it is."""
+        """Return views at evenly spaced shares of the way; the walk itself does not move."""
         kept, found = self.share, []
         for share in np.linspace(0.0, 1.0, count).tolist():
             self.share = share
@@ -194,17 +194,17 @@ class LatentWalk:
         )
 
     def _mesh(self, joints_mm: Tensor) -> NDArray[np.float32]:
-        """Vertices (v, 3), mm, of the hand whose joints lie nearest to those decoded."""
+        """Vertices (v, 3), mm, of the rig posed so that its joints lie nearest to the decoded ones."""
         if self._is_new("vertices", (joints_mm,)):
-            vertices, _ = fitted(self.rig, joints_mm[None], self.decoder.bone_mm, SOLVER_STEPS)
-            self._made["vertices"] = vertices[0].numpy()
+            vertices, _ = fit_mesh(self.rig, joints_mm.numpy()[None], self.decoder.bone_mm, SOLVER_STEPS)
+            self._made["vertices"] = vertices[0]
             self.solved += 1
         return self._made["vertices"]
 
     def _is_new(self, name: str, source: tuple) -> bool:
-        """Whether something is to be made from another source than last time; it is taken for made then.
+        """Return whether the inputs of a mesh or view have changed, and remember them.
 
-        Tensors are compared by identity: the decoder returns the same one until it has decoded another.
+        Tensors are compared by identity: the decoder returns the same one until it decodes another code.
         """
         last = self._made_from.get(name)
         self._made_from[name] = source
@@ -214,12 +214,12 @@ class LatentWalk:
         )
 
 
-def _checked(name: str, codes: Code, model: DaVAE) -> Code:
+def _check_codes(name: str, codes: Code, model: DaVAE) -> Code:
     """Return codes as float32 on the CPU.
 
     Raises:
-        ValueError: a block is missing or of another size than the model's, there are no codes, or blocks
-            differ in their number.
+        ValueError: a block is missing or its size is not the model's, there are no codes, or blocks differ in
+            their number.
     """
     sizes = model.config.latent_sizes
     found = {block: tuple(codes[block].shape) if block in codes else "missing" for block in BLOCKS}

@@ -20,7 +20,7 @@ from davae.config import Config
 from davae.networks import HandMaskNet
 from davae.networks.folding import fold_batchnorm
 from davae.photo.finding import Box, cut, find_hands
-from davae.photo.hand import Hand, Side, mirrored, reference_bone_mm
+from davae.photo.hand import Hand, Side, mirror_points, reference_bone_mm
 from davae.photo.observer import Observer, confidence
 from davae.photo.reading import Photo, PhotoError, photo_px, read_photo, unexpected
 from davae.photo.release import Release, unpack
@@ -232,7 +232,7 @@ class HandPredictor:
                 pixels = np.stack([self.px - 1 - pixels[:, 0], pixels[:, 1]], axis=1)
                 mask = np.ascontiguousarray(mask[:, ::-1])
             pixels = apply_homography(np.linalg.inv(box.to_crop(self.px)), pixels)
-            normalised = mirrored(seen.joints[row].double().numpy(), one)
+            normalised = mirror_points(seen.joints[row].double().numpy(), one)
             length_px = float(seen.bone[row]) * 2 * box.half
             hands.append(
                 Hand(
