@@ -4,8 +4,7 @@ The rest frame of every rig is that of a right hand whose palm faces the camera,
 thumb, y towards the elbow, z from the palm to the back of the hand (camera axes: x right, y down, z forward).
 
 A rig moves in 22 rigid *segments*: segment 0 is the palm, segment c = 1..20 is the bone that ends at joint c
-of `synthhand.skeleton`, segment 21 is the forearm. Meshes from other sources (MANO, glTF) use the
-same segments.
+of `synthhand.skeleton`, segment 21 is the forearm. Meshes from other sources (MANO, glTF) use the same ones.
 
 Skinning blends dual quaternions (Kavan et al., 2007, doi:10.1145/1230100.1230107): unlike linear blending it
 does not lose volume at a bent knuckle. Joints follow the bones, not the blend, so posed joints agree exactly
