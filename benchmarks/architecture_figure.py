@@ -1,6 +1,6 @@
 """The figure of docs/architecture.md: the rooms of both packages, and one picture's way through them.
 
-    python benchmarks/architecture_figure.py --out docs/figures/architecture.png
+python benchmarks/architecture_figure.py --out docs/figures/architecture.png
 """
 
 import argparse

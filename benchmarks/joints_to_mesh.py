@@ -1,62 +1,57 @@
-"""How near a posed hand comes to given joints, and how many hands a second.
+"""Distance of a posed hand from given joints, and hands per second.
 
     python benchmarks/joints_to_mesh.py
     python benchmarks/joints_to_mesh.py --run RUN        # joints as a run predicted them on its test split
 
-SynthHand's own joints, exact and with noise, or a run's estimates, are solved for in one batch; SciPy's
-bounded least squares, hand after hand on the same residuals, is what the speed is compared with.
+The joints are SynthHand's own, exact and with noise, or a run's estimates; all are solved in one batch. The
+speed is compared with SciPy's bounded least squares, which solves hand after hand on the same residuals.
 """
 
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
-from torch import Tensor
 
 from davae.evaluation import load_predictions
 from synthhand.dataset.writer import sample_factors
-from synthhand.model.kinematics import Skeleton, solve
+from synthhand.model.kinematics import VALUES, Solver, make_meshes, solve
 from synthhand.model.pose import segment_rotations
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.rig import resize_joints, segment_motion
-from synthhand.model.skinning import skinned
 
 NOISE_MM = 8.0
 
 
-def synthhand_joints(count: int) -> Tensor:
-    """Joints (count, 21, 3), mm, of SynthHand's poses and proportions."""
+def synthhand_joints(count: int) -> np.ndarray:
+    """Return joints (count, 21, 3), mm, of SynthHand's poses and proportions."""
     rig, found = procedural_rig(), []
     for index in range(count):
         pose = sample_factors(0, "test", index).pose
         rest, _ = resize_joints(rig, pose.palm_scale, pose.bone_scale)
-        rotations = segment_rotations(rig, pose.articulation, pose.orientation, np.zeros(2))
+        rotations = segment_rotations(rig, pose.articulation, pose.orientation)
         found.append(segment_motion(rest, rotations)[2])
-    return torch.from_numpy(np.stack(found))
+    return np.stack(found)
 
 
-def by_scipy(skeleton: Skeleton, target: Tensor) -> Tensor:
-    """Joints (1, 21, 3) of the best pose for one hand (1, 21, 3), by a trust-region solver."""
-    low, high = (bound.numpy() for bound in skeleton.bounds())
-    angles, orientation, wrist, bones, palm = skeleton.first_guess(target)
+def solve_by_scipy(solver: Solver, target: np.ndarray) -> np.ndarray:
+    """Return joints (1, 21, 3) of the best pose for one hand (1, 21, 3), by a trust-region solver."""
+    guess = solver.first_guess(target)
 
     def posed(x: np.ndarray):
-        turn = torch.from_numpy(Rotation.from_rotvec(x[39:42]).as_matrix())[None] @ orientation
-        parts = torch.from_numpy(x[:39])[None].split((22, 15, 2), dim=1)
-        return skeleton.pose(parts[0], turn, torch.from_numpy(x[42:])[None], *parts[1:])
+        values, turn, wrist = np.split(x[None], [VALUES, VALUES + 3], axis=1)
+        return solver.pose(values, Rotation.from_rotvec(turn).as_matrix() @ guess.orientation, wrist)
 
     def residuals(x: np.ndarray) -> np.ndarray:
         pose = posed(x)
-        return torch.cat([(pose.joints_mm - target).flatten(), skeleton.priors(pose).flatten()]).numpy()
+        return np.concatenate([(pose.joints_mm - target).ravel(), solver.priors(pose).ravel()])
 
-    inside = torch.cat([angles, bones, palm], dim=1)[0].numpy().clip(low + 1e-6, high - 1e-6)
-    start = np.concatenate([inside, np.zeros(3), wrist[0].numpy()])
+    inside = solver.values(guess)[0].clip(solver.low + 1e-6, solver.high - 1e-6)
+    start = np.concatenate([inside, np.zeros(3), guess.wrist_mm[0]])
     free = np.full(6, np.inf)
-    bounds = np.concatenate([low, -free]), np.concatenate([high, free])
+    bounds = np.concatenate([solver.low, -free]), np.concatenate([solver.high, free])
     return posed(least_squares(residuals, start, bounds=bounds).x).joints_mm
 
 
@@ -65,29 +60,29 @@ def main(count: int = 1000, oracle: int = 5, run: Path | None = None) -> None:
 
     Args:
         count: Hands of SynthHand.
-        oracle: Of them, for SciPy, which takes seconds each.
-        run: Finished and evaluated run, whose estimates are solved for instead.
+        oracle: Number of them that SciPy solves too; each takes it about a second.
+        run: Finished and evaluated run; its estimates replace SynthHand's joints.
     """
     rig = procedural_rig()
     if run is None:
         exact = synthhand_joints(count)
-        noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(0), dtype=exact.dtype)
+        noise = np.random.default_rng(0).normal(size=exact.shape)
         sets = {"SynthHand": exact, f"SynthHand and noise of {NOISE_MM:g} mm": exact + NOISE_MM * noise}
     else:
-        sets = {run.name: torch.from_numpy(load_predictions(run / "predictions.npz").pose_mm).double()}
-    solve(rig, next(iter(sets.values()))[:1])  # rig and skeleton are made once
+        sets = {run.name: load_predictions(run / "predictions.npz").pose_mm}
+    solve(rig, next(iter(sets.values()))[:1])  # makes rig and solver
     for name, joints in sets.items():
         began = time.perf_counter()
         pose = solve(rig, joints)
         solving = time.perf_counter() - began
-        skinned(rig, pose)
+        make_meshes(rig, pose)
         both = time.perf_counter() - began
-        apart = torch.linalg.vector_norm(pose.joints_mm - joints, dim=2).mean(1)
-        few = joints[:oracle].split(1)
+        apart = np.linalg.norm(pose.joints_mm - joints, axis=2).mean(1)
+        few = joints[:oracle]
         began = time.perf_counter()
-        theirs = torch.cat([by_scipy(Skeleton.of(rig), hand) for hand in few])
+        theirs = np.concatenate([solve_by_scipy(Solver.of(rig), hand[None]) for hand in few])
         rate = len(few) / (time.perf_counter() - began)
-        best = torch.linalg.vector_norm(theirs - joints[:oracle], dim=2).mean()
+        best = np.linalg.norm(theirs - few, axis=2).mean()
         ours = len(joints) / solving
         print(
             f"{name}: mean {apart.mean():.2f} mm, worst hand {apart.max():.2f} mm; {ours:.0f} hands/s "

@@ -109,7 +109,7 @@ def winding(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.n
 
 def posed(rig: Rig, angles: np.ndarray, shape=None, palm=None, bones=None) -> np.ndarray:
     """Vertices (v, 3) of an articulation, palm upright."""
-    return pose_vertices(rig, segment_rotations(rig, angles, np.eye(3), np.zeros(2)), shape, palm, bones)[0]
+    return pose_vertices(rig, segment_rotations(rig, angles, np.eye(3)), shape, palm, bones)[0]
 
 
 def bend_volumes(rig: Rig) -> dict[tuple[str, str], float]:

@@ -34,13 +34,11 @@ def test_parallel_segments_are_no_exception():
 
 
 def overlap(angles):
-    return overlap_mm(
-        RIG, RIG.joints_mm, flesh_radii(), segment_rotations(RIG, angles, np.eye(3), np.zeros(2))
-    )
+    return overlap_mm(RIG, RIG.joints_mm, flesh_radii(), segment_rotations(RIG, angles, np.eye(3)))
 
 
 def test_thicker_flesh_overlaps_more():
-    rotations = segment_rotations(RIG, gesture_angles("fist"), np.eye(3), np.zeros(2))
+    rotations = segment_rotations(RIG, gesture_angles("fist"), np.eye(3))
     thin, thick = (overlap_mm(RIG, RIG.joints_mm, k * flesh_radii(), rotations) for k in (1.0, 1.2))
     assert thick > thin + 1
 
@@ -48,7 +46,7 @@ def test_thicker_flesh_overlaps_more():
 def test_a_global_rotation_changes_no_overlap():
     angles = gesture_angles("pinch")
     turn = np.array([[0, -1.0, 0], [0, 0, -1.0], [1.0, 0, 0]])
-    rotations = segment_rotations(RIG, angles, turn, np.zeros(2))
+    rotations = segment_rotations(RIG, angles, turn)
     assert overlap_mm(RIG, RIG.joints_mm, flesh_radii(), rotations) == pytest.approx(overlap(angles))
 
 

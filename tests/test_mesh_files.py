@@ -6,15 +6,13 @@ import struct
 import numpy as np
 import open3d
 import pytest
-import torch
 from numpy.testing import assert_allclose
 
 from synthhand.formats.gltf import read_skinned_mesh
 from synthhand.formats.hand_models import load_rig
 from synthhand.formats.mesh_files import encode_glb, encode_ply
-from synthhand.model.kinematics import solve
+from synthhand.model.kinematics import make_meshes, solve
 from synthhand.model.procedural import procedural_rig
-from synthhand.model.skinning import skinned
 from synthhand.skeleton import JOINT_NAMES, JOINTS, PARENTS
 
 RIG = procedural_rig()
@@ -24,12 +22,12 @@ FLIP = np.array([1, -1, -1]) / 1000  # mm, y down, z away -> metres, y up, z to 
 @pytest.fixture(scope="module")
 def posed():
     """A hand that is not at rest: vertices, joints."""
-    bent = torch.tensor(RIG.joints_mm)
+    bent = RIG.joints_mm.copy()
     for tip in (8, 12, 16):  # half a fist: three fingers rolled towards the palm
         bent[tip - 1 : tip + 1, 2] -= 25
         bent[tip - 1 : tip + 1, 1] += 15
     pose = solve(RIG, bent[None])
-    return skinned(RIG, pose)[0].numpy(), pose.joints_mm[0].numpy()
+    return make_meshes(RIG, pose)[0], pose.joints_mm[0]
 
 
 @pytest.fixture

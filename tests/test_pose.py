@@ -39,6 +39,7 @@ def benchmark():
     """The mesh measures of `benchmarks/self_penetration.py`."""
     path = Path(__file__).parents[1] / "benchmarks/self_penetration.py"
     spec = importlib.util.spec_from_file_location("self_penetration", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -75,7 +75,7 @@ def test_a_right_palm_with_fingers_up_has_its_thumb_on_the_right():
     joints = RIG.joints_mm
     assert joints[4, 0] > joints[8, 0] > joints[12, 0] > joints[16, 0] > joints[20, 0]
     assert (joints[[4, 8, 12, 16, 20], 1] < joints[0, 1]).all()  # y is down
-    fist = segment_rotations(RIG, gesture_angles("fist"), np.eye(3), np.zeros(2))
+    fist = segment_rotations(RIG, gesture_angles("fist"), np.eye(3))
     tips = segment_motion(joints, fist)[2][[8, 12, 16, 20]]
     assert (
         tips[:, 2] < joints[[8, 12, 16, 20], 2] - 10
@@ -118,7 +118,7 @@ def test_the_rest_pose_is_the_rest_mesh():
 @settings(max_examples=10)
 def test_a_global_rotation_is_rigid(seed):
     turn = random_rotation(np.random.default_rng(seed))
-    rotations = segment_rotations(RIG, gesture_angles("claw"), np.eye(3), np.zeros(2))
+    rotations = segment_rotations(RIG, gesture_angles("claw"), np.eye(3))
     vertices, joints = pose_vertices(RIG, rotations)
     rotations[0] = turn
     turned_vertices, turned_joints = pose_vertices(RIG, rotations)
@@ -146,9 +146,25 @@ def test_rotations_agree_with_scipy():
     np.testing.assert_allclose(np.abs(np.sum(ours * theirs, axis=1)), 1, atol=1e-12)
 
 
+def test_many_hands_move_as_each_alone():
+    rng = np.random.default_rng(4)
+    poses = [random_pose(seed) for seed in range(3)]
+    rotations = segment_rotations(RIG, *(np.stack(parts) for parts in zip(*poses, strict=True)))
+    shape, palm, bones = (
+        rng.normal(size=(3, 10)),
+        rng.uniform(0.9, 1.1, (3, 2)),
+        rng.uniform(0.9, 1.1, (3, 15)),
+    )
+    vertices, joints = pose_vertices(RIG, rotations, shape, palm, bones)
+    for hand, pose in enumerate(poses):
+        alone = pose_vertices(RIG, segment_rotations(RIG, *pose), shape[hand], palm[hand], bones[hand])
+        np.testing.assert_allclose(vertices[hand], alone[0], atol=1e-9)
+        np.testing.assert_allclose(joints[hand], alone[1], atol=1e-9)
+
+
 @pytest.mark.parametrize("gesture", ["fist", "hook", "thumbs_up"])
 def test_bent_knuckles_do_not_collapse(gesture):
-    vertices, _ = pose_vertices(RIG, segment_rotations(RIG, gesture_angles(gesture), np.eye(3), np.zeros(2)))
+    vertices, _ = pose_vertices(RIG, segment_rotations(RIG, gesture_angles(gesture), np.eye(3)))
     assert volume_mm3(vertices, RIG.faces) == pytest.approx(volume_mm3(RIG.vertices_mm, RIG.faces), rel=0.04)
 
 

@@ -24,9 +24,9 @@ from davae.latent.codes import (
 )
 from davae.networks import DaVAE
 from synthhand.formats.pictures import encode_png
+from synthhand.model.kinematics import fit_mesh
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.rig import Rig
-from synthhand.model.skinning import fitted
 from synthhand.render.view import HALF_BONES, draw_cloud, draw_mesh, view_from
 
 ALL = "all"
@@ -196,8 +196,8 @@ class LatentWalk:
     def _mesh(self, joints_mm: Tensor) -> NDArray[np.float32]:
         """Return the vertices (v, 3), mm, of the hand that fits the decoded joints best."""
         if self._is_new("vertices", (joints_mm,)):
-            vertices, _ = fitted(self.rig, joints_mm[None], self.decoder.bone_mm, SOLVER_STEPS)
-            self._made["vertices"] = vertices[0].numpy()
+            vertices, _ = fit_mesh(self.rig, joints_mm.numpy()[None], self.decoder.bone_mm, SOLVER_STEPS)
+            self._made["vertices"] = vertices[0]
             self.solved += 1
         return self._made["vertices"]
 

@@ -1,26 +1,24 @@
-"""Make a `Rig` of a hand from elsewhere: turn it into the rest frame, find how it bends, share out its palm.
+"""Make a `Rig` of a hand from a file: rotate it to the rest frame, find bending directions, divide its palm.
 
-What a file gives is a mesh, 21 joints, and which joint moves which vertex. What it lacks is in which
-direction each finger bends, which is taken from the built-in hand, and how the palm folds.
+A file gives a mesh, 21 joints, and the joints that move each vertex. It does not say in which direction each
+finger bends and how the palm folds: both are taken from the built-in hand.
 """
 
 import numpy as np
-import torch
 from scipy.spatial.transform import Rotation
 
 from synthhand.model.kinematics import solve
 from synthhand.model.procedural import procedural_rig
-from synthhand.model.rig import FOREARM, SEGMENTS, Rig, segment_frames, segment_parts
-from synthhand.skeleton import JOINT_NAMES, JOINTS, PARENTS, WRIST
+from synthhand.model.rig import FOREARM, KNUCKLES, SEGMENTS, Rig, segment_frames, segment_parts
+from synthhand.skeleton import JOINT_NAMES, JOINTS, PARENTS, ROOT, WRIST
 
-KNUCKLES = np.array([1, 5, 9, 13, 17])  # what hangs on the wrist: they say how the palm lies
 PALM_MM = (40.0, 160.0)  # from wrist to middle MCP, of an infant and of a giant
-REACH_MM = 600.0  # how far from the wrist a vertex may be; a file may bring a piece of arm
-MISFIT_MM = 12.0  # mean distance of joints that no pose of the built-in hand comes nearer to: not a hand
-LEFT_MM = 1.0  # by how much the mirrored joints must fit better before a hand is taken for a left one
+REACH_MM = 600.0  # largest distance of a vertex from the wrist; a file may include a piece of arm
+MISFIT_MM = 12.0  # above this mean distance from every pose of the built-in hand, joints are not a hand's
+LEFT_MM = 1.0  # a hand is a left one if its mirrored joints fit better by more than this
 BEND = (0.35, 0.8)  # sum of sines of a finger's bends from which its own plane counts, and counts alone
-SHARE_MM = 5.0  # distance over which palm flesh goes from one metacarpal to the next
-ARM_MM = (-14.0, 16.0)  # y from which on, and beyond which entirely, flesh goes with the forearm
+SHARE_MM = 5.0  # distance over which the flesh of the palm passes from one metacarpal to the next
+ARM_MM = (-14.0, 16.0)  # y at which flesh begins to move with the forearm, and from which it does so entirely
 
 
 def adopt(
@@ -31,20 +29,20 @@ def adopt(
     shape_fields: np.ndarray,
     shape_names: tuple[str, ...],
 ) -> Rig:
-    """Bring a right hand that lies anywhere into the form of a `Rig`.
+    """Return the `Rig` of a right hand in any position and orientation.
 
     Args:
         vertices_mm: (v, 3) surface at rest.
         faces: (f, 3) vertex indices.
         joints_mm: (21, 3) joints at rest, in the same frame, in the order of `synthhand.skeleton`.
-        weights: (v, 22) share of each segment, or of something proportional to it; what moves with the wrist
-            is in column 0 and is shared out between palm and forearm here.
+        weights: (v, 22) share of each segment, up to a factor per vertex. Column 0 holds what moves with the
+            wrist; this function divides it between the palm and the forearm.
         shape_fields: (k, v, 3) displacements, mm, in the same frame.
         shape_names: k names.
 
     Raises:
-        ValueError: it is not a hand, not a right one, or not of a hand's size. The message does not name the
-            file, which the caller knows.
+        ValueError: it is not a hand, not a right one, or not of a hand's size. The caller adds the name of
+            the file.
     """
     joints = joints_mm - joints_mm[WRIST]
     vertices = vertices_mm - joints_mm[WRIST]
@@ -55,7 +53,7 @@ def adopt(
     frames = segment_frames(joints, palmar_directions(joints))
     weights = _share_palm(vertices, joints, weights / weights.sum(1, keepdims=True))
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    if np.einsum("fi,fi->", a, np.cross(b, c)) < 0:  # six times the volume, negative if seen from inside
+    if np.einsum("fi,fi->", a, np.cross(b, c)) < 0:  # six times the volume; negative if inside out
         faces = faces[:, ::-1]
     return Rig(
         vertices_mm=vertices,
@@ -72,9 +70,9 @@ def adopt(
 def palmar_directions(joints_mm: np.ndarray) -> np.ndarray:
     """Find the direction (22, 3) towards which each segment of a hand in the rest frame bends.
 
-    A finger has one bending axis. A finger that rests well bent shows it; that of a straight one is the
-    built-in hand's, swung with the finger's first phalanx. In between the two are blended. Palm and
-    metacarpals bend towards the palm.
+    A finger has one bending axis. The joints of a finger that rests well bent show it. A straight finger gets
+    the axis of the built-in hand, swung with the finger's first phalanx. In between the two are blended. Palm
+    and metacarpals bend towards the palm.
 
     Args:
         joints_mm: (21, 3) of a right hand, wrist at the origin, palm to the camera, fingers up.
@@ -87,7 +85,7 @@ def palmar_directions(joints_mm: np.ndarray) -> np.ndarray:
         axis = swing @ built_in.frames[first, :, 0]
         chain = along[first : first + 3]
         own = np.cross(chain[:-1], chain[1:]).sum(0)  # sine of the bend times its axis
-        amount = np.linalg.norm(own)
+        amount = float(np.linalg.norm(own))
         if amount > BEND[0]:
             share = min((amount - BEND[0]) / (BEND[1] - BEND[0]), 1.0)
             backwards = -1.0 if own @ axis < 0 else 1.0
@@ -123,15 +121,16 @@ def _check(vertices, faces, joints, weights, shape_fields) -> None:
         )
     if len(faces) == 0 or faces.min() < 0 or faces.max() >= len(vertices):
         raise ValueError(f"its faces do not fit its {len(vertices)} vertices; export or download it again")
-    palm, reach = np.linalg.norm(joints[9]), np.linalg.norm(vertices, axis=1).max()
+    palm, reach = np.linalg.norm(joints[ROOT]), np.linalg.norm(vertices, axis=1).max()
     if not PALM_MM[0] <= palm <= PALM_MM[1]:
         raise ValueError(
             f"its palm, wrist to middle MCP, is {palm:.4g} mm long; expected {PALM_MM[0]:g} to "
             f"{PALM_MM[1]:g} mm. Coordinates must be in metres"
         )
-    if len(shape_fields) and np.abs(shape_fields).max() > REACH_MM:
+    largest = np.abs(shape_fields).max(initial=0.0)
+    if largest > REACH_MM:
         raise ValueError(
-            f"its shape directions move skin by {np.abs(shape_fields).max():.4g} mm; expected a few mm. "
+            f"its shape directions move skin by {largest:.4g} mm; expected a few mm. "
             "Coordinates must be in metres"
         )
     if reach > REACH_MM:
@@ -146,8 +145,8 @@ def _check(vertices, faces, joints, weights, shape_fields) -> None:
             f"its joints {JOINT_NAMES[joint]} and {JOINT_NAMES[PARENTS[joint]]} lie on each other; "
             "expected 21 joints in different places"
         )
-    both = torch.from_numpy(np.stack([joints, joints * [-1.0, 1.0, 1.0]]))
-    right, left = torch.linalg.vector_norm(solve(procedural_rig(), both).joints_mm - both, dim=2).mean(1)
+    both = np.stack([joints, joints * [-1.0, 1.0, 1.0]])
+    right, left = np.linalg.norm(solve(procedural_rig(), both).joints_mm - both, axis=2).mean(1)
     if min(right, left) > MISFIT_MM:
         raise ValueError(
             f"its joints lie {min(right, left):.0f} mm from any pose of a hand, on average; expected the "
@@ -155,15 +154,16 @@ def _check(vertices, faces, joints, weights, shape_fields) -> None:
         )
     if left + LEFT_MM < right:
         raise ValueError(
-            "it is a left hand; a rig is a right one, of which the program makes left hands itself. "
+            "it is a left hand; a rig is a right hand, and left hands are made by mirroring it. "
             "Give the file of the right hand"
         )
 
 
 def _share_palm(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share what moves with the wrist, column 0 of weights (v, 22), between the metacarpals and the forearm.
+    """Divide column 0 of weights (v, 22), which moves with the wrist, between metacarpals and forearm.
 
-    As in the built-in hand, a metacarpal takes what is near it, softly, so that the palm can cup.
+    As in the built-in hand, each metacarpal moves the flesh near it, with soft borders, so that the palm can
+    cup.
     """
     distance = np.stack([distance_to_bone(vertices, joints[WRIST], joints[c]) for c in KNUCKLES], axis=1)
     near = np.exp(-(distance - distance.min(1, keepdims=True)) / SHARE_MM)
@@ -178,6 +178,6 @@ def _share_palm(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -
 
 
 def distance_to_bone(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Distance (v,) of points (v, 3) from the line between a and b."""
+    """Return the distance (v,) of points (v, 3) from the line segment between a and b."""
     along = np.clip((points - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
     return np.linalg.norm(points - a - along[:, None] * (b - a), axis=1)

@@ -1,9 +1,10 @@
-"""How long and how thick the built-in hand is: an adult right hand, from published measurements.
+"""Lengths and thicknesses of the built-in hand: an adult right hand, from published measurements.
 
-Bones: Buryanov and Kotiuk (2010), Proportions of hand segments, Int. J. Morphol. 28(3), 755-758; means of
-radiographs of 66 adults. Joints turn within the head of the bone before them, so the distance between two
-joints is the bone's length plus the head it hangs on, minus its own head; a finger's last joint is the tip
-of its last bone. The pulp beyond that is from the same paper.
+Bones: Buryanov and Kotiuk (2010), Proportions of hand segments, Int. J. Morphol. 28(3), 755-758,
+doi:10.4067/S0717-95022010000300015; means of radiographs of 66 adults. A joint lies in the head of the bone
+before it. The distance between two joints is therefore the length of the bone, plus the radius of the head
+before it, minus the radius of its own head. A finger's last joint is the tip of its last bone. The pulp
+beyond that tip is from the same paper.
 """
 
 import numpy as np
@@ -30,7 +31,7 @@ _ROOTS = {
 }
 _THUMB_ROOT = (21.0, -19.0, -9.0)
 _THUMB_DIRECTIONS = ((0.70, -0.62, -0.36), (0.60, -0.76, -0.25), (0.55, -0.82, -0.16))
-THUMB_PAD = (-0.74, -0.48, -0.46)  # where the thumb's pad looks, and towards which it bends
+THUMB_PAD = (-0.74, -0.48, -0.46)  # direction that the thumb's pad faces, and towards which it bends
 
 # Flesh radius (mm) at the joints, root to tip. Finger breadths at PIP and DIP of about 19 and 17 mm.
 _RADII = {
@@ -45,23 +46,23 @@ FOREARM_MM = 120.0
 
 
 def bone_lengths_mm() -> np.ndarray:
-    """Distances (5, 3) between the joints of thumb to little finger, root to tip, mm."""
+    """Return the distances (5, 3) between the joints of thumb to little finger, root to tip, mm."""
     bones = np.array(list(_BONES.values()))[:, :3]
     heads = np.array([_HEADS[finger] for finger in _BONES])
     return bones + heads[:, :3] - heads[:, 1:]
 
 
 def pulp_mm() -> np.ndarray:
-    """Flesh (5,) beyond the last joint of thumb to little finger, mm."""
+    """Return the flesh (5,) beyond the last joint of thumb to little finger, mm."""
     return np.array([lengths[3] for lengths in _BONES.values()])
 
 
 def rest_joints_mm() -> np.ndarray:
-    """Joints (21, 3) of the rest hand, ordered as `synthhand.skeleton`: palm to the viewer, fingers up."""
+    """Return the joints (21, 3), mm, of the rest hand: palm to the viewer, fingers up."""
     lengths = bone_lengths_mm()
     joints = [np.zeros(3), np.array(_THUMB_ROOT)]
-    for direction, length in zip(_THUMB_DIRECTIONS, lengths[0], strict=True):
-        joints.append(joints[-1] + length * np.array(direction) / np.linalg.norm(direction))
+    for direction, length in zip(np.array(_THUMB_DIRECTIONS), lengths[0], strict=True):
+        joints.append(joints[-1] + length * direction / np.linalg.norm(direction))
     for (root, spread), row in zip(_ROOTS.values(), lengths[1:], strict=True):
         joints.append(np.array(root))
         direction = np.array([np.sin(np.radians(spread)), -np.cos(np.radians(spread)), 0.0])
@@ -70,13 +71,13 @@ def rest_joints_mm() -> np.ndarray:
     return np.stack(joints)
 
 
-def radii_mm() -> np.ndarray:
-    """Flesh radius (21,) at each joint, mm."""
+def flesh_radii() -> np.ndarray:
+    """Return the flesh radius (21,) at each joint, mm."""
     return np.array([WRIST_RADIUS_MM, *(radius for radii in _RADII.values() for radius in radii)])
 
 
 def forearm_radii(y_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Half width and half depth (mm) of the arm, `y_mm` below the wrist."""
+    """Return half width and half depth (mm) of the arm, `y_mm` below the wrist."""
     at = [-24, -8, 4, 30, 120, 230, 330, 450]
     wide = np.interp(y_mm, at, [29.0, 27.5, 27.0, 28.5, 38.5, 44, 47, 52])
     deep = np.interp(y_mm, at, [14.5, 17.0, 18.2, 19.3, 26, 36, 42, 47])

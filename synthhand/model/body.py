@@ -1,4 +1,4 @@
-"""From pose, shape and place to triangles: a hand with its arm, standing in the camera frame."""
+"""Triangles of a posed hand with its arm in the camera frame."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,8 +6,9 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
-from synthhand.model.procedural import forearm_radii
+from synthhand.model.anatomy import forearm_radii
 from synthhand.model.rig import FOREARM, FOREARM_PART, Rig, cross_rows, resize, segment_motion, skin
+from synthhand.skeleton import ROOT
 
 _RING = 18  # vertices around the arm
 _SOCKET_MM = 94.0  # where the arm's tube starts, inside the rig's own forearm
@@ -46,7 +47,7 @@ def build_body(
     left: bool,
     arm_angle_rad: float,
 ) -> Body:
-    """Pose the rig and put it in front of the camera.
+    """Pose the rig, add an arm, and place both in front of the camera.
 
     Args:
         rig: the hand.
@@ -55,15 +56,14 @@ def build_body(
         palm_scale: (2,) width and length of the palm, see `resize_joints`.
         bone_scale: (15,) lengths of the phalanges, see `resize_joints`.
         size: factor of overall size.
-        root_mm: (3,) where the middle MCP of the *right* hand goes; a left hand is mirrored, x' = -x.
-        left: make it a left hand.
-        arm_angle_rad: on-screen direction in which an arm seen end-on leaves.
+        root_mm: (3,) position of the middle MCP of the *right* hand; a left hand is mirrored, x' = -x.
+        left: whether to make a left hand.
+        arm_angle_rad: on-screen direction in which an arm that points at the camera is bent away.
     """
-    vertices, joints = resize(rig, palm_scale, bone_scale)
-    vertices = vertices + np.einsum("k,kvi->vi", shape, rig.shape_fields)
+    vertices, joints = resize(rig, palm_scale, bone_scale, shape)
     turned, shifts, posed = segment_motion(joints, rotations)
     vertices = skin(vertices, rig.sparse_weights, turned, shifts)
-    to_camera = root_mm - size * posed[9]
+    to_camera = root_mm - size * posed[ROOT]
     vertices, posed = size * vertices + to_camera, size * posed + to_camera
     plump = 0.55 * shape[0] + 1.8 * shape[-1]
     socket = size * (shifts[FOREARM] + turned[FOREARM] @ np.array([0, _SOCKET_MM, 0.5])) + to_camera
@@ -85,7 +85,7 @@ def build_body(
 
 
 def _arm(start, turned, size, breadth, plump, arm_angle_rad):
-    """A tube from inside the forearm to somewhere outside the frame, never coming at the camera."""
+    """A tube from inside the forearm to outside the frame that never points at the camera."""
     forward = turned[:, 1]  # the rest forearm points along +y
     aside = np.array([forward[0], forward[1], 0.0])
     if np.linalg.norm(aside) < 0.25:
@@ -132,26 +132,26 @@ def _arm(start, turned, size, breadth, plump, arm_angle_rad):
 
 @lru_cache(maxsize=4)
 def rest_palmar(rig: Rig) -> np.ndarray:
-    """How far (v,) each vertex of the rest hand faces the palmar side of its segment: -1..1."""
+    """Return how far (v,) each vertex of the rest hand faces the palmar side of its segment: -1..1."""
     normals = vertex_normals(rig.vertices_mm, rig.faces)
     palmar_axes = rig.frames[np.argmax(rig.weights, axis=1), :, 1]
     return np.einsum("vi,vi->v", normals, palmar_axes)
 
 
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Normals (3, f) of triangles, twice their area long, outwards for counter-clockwise ones."""
+    """Return the normals (3, f) of triangles, of twice their area; outwards for counter-clockwise ones."""
     a, b, c = np.ascontiguousarray(vertices.T)[:, np.ascontiguousarray(faces.T)].swapaxes(0, 1)
     return cross_rows(b - a, c - a)
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray, across: np.ndarray | None = None) -> np.ndarray:
-    """Area-weighted unit normals (v, 3), outwards; `across` are the `face_normals`, if already known."""
+    """Return area-weighted unit normals (v, 3), outwards; `across` are the `face_normals`, if known."""
     across = face_normals(vertices, faces) if across is None else across
     normals = incidence(faces, len(vertices), across.dtype) @ across.T
     return normals / np.sqrt(np.einsum("vi,vi->v", normals, normals)).clip(1e-12)[:, None]
 
 
 def incidence(faces: np.ndarray, vertices: int, dtype=np.float32) -> sparse.csc_array:
-    """Matrix (v, f) of which vertex belongs to which face: times values per face = sums per vertex."""
+    """Return the matrix (v, f) that is 1 where a vertex belongs to a face: it sums face values per vertex."""
     ends = np.arange(0, faces.size + 1, 3, dtype=faces.dtype)
     return sparse.csc_array((np.ones(faces.size, dtype), faces.ravel(), ends), (vertices, len(faces)))

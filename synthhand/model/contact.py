@@ -1,16 +1,16 @@
-"""Does a posed hand touch itself? Fingers and palm as tapered capsules, every pair measured at once.
+"""Self-contact of a posed hand: fingers and palm as tapered capsules, all pairs measured at once.
 
-Made for sampling poses: a fraction of a millisecond, where the mesh takes a tenth of a second. The capsules'
-radii were fitted to what the mesh says (`benchmarks/self_penetration.py`).
+It serves the sampling of poses: it takes a fraction of a millisecond, the mesh a tenth of a second. The radii
+of the capsules were fitted to measurements on the mesh (`benchmarks/self_penetration.py`).
 """
 
 import numpy as np
 
-from synthhand.model.rig import PHALANGES, SEGMENT_PARENTS, Rig, segment_motion
+from synthhand.model.rig import KNUCKLES, PHALANGES, SEGMENT_PARENTS, Rig, segment_motion
 
 _SINK = 0.15  # flesh hangs below the bone by this share of its radius
 _FLESH = (1.32, 1.05, 1.10, 1.10)  # radius over that of the joints: palm, proximal to distal phalanx
-_METACARPALS = (5, 9, 13, 17)
+_PALM = 9  # stands for the palm in a list of fingers; larger than the number of any finger
 
 
 def overlap_mm(rig: Rig, joints_mm: np.ndarray, radii_mm: np.ndarray, rotations: np.ndarray) -> float:
@@ -41,7 +41,7 @@ def _pair_overlaps(rig, joints_mm, radii_mm, rotations) -> np.ndarray:
 
 
 def segment_distance(p, q, u, v) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance (n,) between segments p-q and u-v, ends (n, 3), and where on each (0..1) it is attained."""
+    """Return the distance (n,) of segments p-q and u-v, ends (n, 3), and the nearest place on each (0..1)."""
     d, e, r = q - p, v - u, p - u
     dd, ee, de = (np.einsum("ni,ni->n", x, y) for x, y in ((d, d), (e, e), (d, e)))
     dr, er = np.einsum("ni,ni->n", d, r), np.einsum("ni,ni->n", e, r)
@@ -54,7 +54,10 @@ def segment_distance(p, q, u, v) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _capsules():
-    """Segment, joint it starts from, stretch of bone and finger of each capsule, and the pairs to look at."""
+    """Segment, first joint, start and end on the bone (0..1), whether palm, radius factor of each capsule.
+
+    Last come the pairs to look at.
+    """
     rows = []
     for c in PHALANGES.tolist():
         finger, position = divmod(c - 1, 4)
@@ -62,11 +65,11 @@ def _capsules():
         start = (0.8 if finger == 0 else 0.45) if position == 1 else 0.0
         stop = 0.85 if position == 3 else 1.0
         rows.append((c, SEGMENT_PARENTS[c], start, stop, finger, position))
-    rows += [(c, 0, 0.35, 0.95, 9, 0) for c in _METACARPALS]
-    segment, root, start, stop, finger, position = (np.array(column) for column in zip(*rows, strict=True))
-    palm = finger == 9
-    pairs = (finger[:, None] < finger) & ~(palm & (position[:, None] == 1))
-    return segment, root, start, stop, palm, np.array(_FLESH)[position], np.nonzero(pairs)
+    rows += [(c, 0, 0.35, 0.95, _PALM, 0) for c in KNUCKLES[1:]]
+    segment, root, starts, stops, fingers, positions = (np.array(x) for x in zip(*rows, strict=True))
+    palm = fingers == _PALM
+    pairs = (fingers[:, None] < fingers) & ~(palm & (positions[:, None] == 1))
+    return segment, root, starts, stops, palm, np.array(_FLESH)[positions], np.nonzero(pairs)
 
 
 _SEGMENT, _ROOT, _START, _END, _IS_PALM, _SHARE, _PAIRS = _capsules()

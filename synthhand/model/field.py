@@ -1,17 +1,21 @@
 """The signed distance field of the built-in hand: a smooth union of tapered, flattened capsules.
 
-Fingers are blended with the palm but hardly with each other, so that they stay apart while the web between
-them comes out of the blend. Distances are exact for round capsules and slightly short for flattened ones,
-which the mesher's projection onto the surface puts right.
+Fingers are blended with the palm but hardly with each other: they stay apart, and the blend makes the web
+between them. Distances are exact for round capsules and slightly short for flattened ones; the mesher
+corrects that by projecting its vertices onto the surface.
 """
+
+from collections.abc import Iterable
+from functools import reduce
 
 import numpy as np
 
 from synthhand.model.anatomy import FOREARM_MM, forearm_radii, pulp_mm
+from synthhand.model.rig import KNUCKLES
 
 
 def capsule(points: np.ndarray, a, b, radius_a: float, radius_b: float) -> np.ndarray:
-    """Distance (n,) of points (3, n) to a capsule whose radius changes linearly from end to end."""
+    """Return the distance (n,) of points (3, n) to a capsule; its radius changes linearly from end to end."""
     ax, ay, az = (float(value) for value in a)
     dx, dy, dz = (float(end) - float(start) for start, end in zip(a, b, strict=True))
     x, y, z = points[0] - ax, points[1] - ay, points[2] - az
@@ -24,23 +28,20 @@ def capsule(points: np.ndarray, a, b, radius_a: float, radius_b: float) -> np.nd
 
 
 def smooth_min(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
-    """Union of two distance fields, rounded over `blend_mm` (polynomial smooth minimum)."""
+    """Return the union of two distance fields, rounded over `blend_mm` (polynomial smooth minimum)."""
     h = (0.5 + (0.5 / blend_mm) * (b - a)).clip(0, 1)
     return b + (a - b) * h - blend_mm * h * (1 - h)
 
 
-def _union(points: np.ndarray, pieces, blend_mm: float) -> np.ndarray:
-    field = None
-    for piece in pieces:
-        part = capsule(points, *piece)
-        field = part if field is None else smooth_min(field, part, blend_mm)
-    return field
+def _union(fields: Iterable[np.ndarray], blend_mm: float) -> np.ndarray:
+    """Smooth minimum of distance fields, in their order."""
+    return reduce(lambda a, b: smooth_min(a, b, blend_mm), fields)
 
 
 def _finger_field(points, joints, radii, frames, first: int) -> np.ndarray:
     """Distance to one finger whose base is joint `first`: three phalanges, knuckles, pads and a nail."""
     thumb, finger = first == 1, (first - 1) // 4
-    field = None
+    phalanges = []
     for c in range(first + 1, first + 4):
         # Work in the phalanx's own axes (across, palmar, along), where it is wider than deep.
         length = np.linalg.norm(joints[c] - joints[c - 1])
@@ -61,14 +62,14 @@ def _finger_field(points, joints, radii, frames, first: int) -> np.ndarray:
         sag, pad = (1.7 if last else 2.0), middle * (0.97 if last else 0.95)
         low, high = (0, sag, swell - 0.2 * length), (0, sag, swell + 0.2 * length)
         pads = (low, high, pad, pad * (0.97 if last else 1))
-        own = _union(local, (*bones, pads), 3.0)
+        own = _union((capsule(local, *piece) for piece in (*bones, pads)), 3.0)
         if last:  # the nail's bed is flat: cut across the back of the tip
             bed = -y - (0.80 * end + 0.30 * (z - 0.55 * length).clip(-4, 0) ** 2)
             own = -smooth_min(-own, -bed, 2.0)
         else:  # a knuckle is broad, and stands out on the back
             own = smooth_min(own, capsule(local, (0, -0.9, length), (0, -0.9, length), 0.98 * end, end), 2.5)
-        field = own if field is None else smooth_min(field, own, 2.5)
-    return field
+        phalanges.append(own)
+    return _union(phalanges, 2.5)
 
 
 def _palm_field(points, joints, relief: bool) -> np.ndarray:
@@ -76,12 +77,12 @@ def _palm_field(points, joints, relief: bool) -> np.ndarray:
 
     Without `relief` the back is smooth: no heads of metacarpals, no tendons.
     """
-    bases = joints[[5, 9, 13, 17]]
+    bases = joints[KNUCKLES[1:]]
     dorsal = np.array([0, 0, 1.0])
     pieces = [((x, 4.0, 0.0), (x, -20.0, 1.0), 16.5, 15.0) for x in (-10.0, 0.0, 9.0)]  # carpus
     for base, radius in zip(bases, (10.6, 10.8, 10.2, 9.4), strict=True):
         pieces.append((0.22 * base + dorsal * 1.5, base + dorsal * 0.6, 14.0, radius))
-    for base, tip in zip(bases, joints[[6, 10, 14, 18]], strict=True):  # pads at the finger roots
+    for base, tip in zip(bases, joints[KNUCKLES[1:] + 1], strict=True):  # pads at the finger roots
         centre = base + 0.28 * (tip - base) - dorsal * 4.5
         pieces.append((centre, base + 0.02 * (tip - base) - dorsal * 4.2, 7.6, 8.0))
     for k in range(3):  # the web reaches about two fifths up the proximal phalanx
@@ -95,7 +96,7 @@ def _palm_field(points, joints, relief: bool) -> np.ndarray:
         ((25.0, -38.0, -13.5), joints[2] * 0.9 + np.array([1.0, -6.0, 1.0]), 14.0, 9.0),
         ((28.0, -48.0, -5.0), (26.0, -66.0, -3.0), 8.5, 8.0),  # first web: muscle between thumb and index
     ]
-    field = _union(points, pieces, 7.0)
+    field = _union((capsule(points, *piece) for piece in pieces), 7.0)
     if not relief:
         return field
     # On the back: the heads of the metacarpals, and the tendons that run to them from the wrist.
@@ -114,7 +115,7 @@ def _forearm_field(points, relief: bool) -> np.ndarray:
     """Distance to the forearm, an elliptic cone (roughly: exact on the surface, slack elsewhere)."""
     x, y, z = points
     wide, deep = forearm_radii(y)
-    hidden = 1.2 * ((y - 88) / 15).clip(0, 1)  # where the tube of the arm, outside the mesh, takes over
+    hidden = 1.2 * ((y - 88) / 15).clip(0, 1)  # thinner where the tube of `synthhand.model.body` covers it
     wide, deep = wide - hidden, deep - hidden
     around = (np.hypot(x / wide, (z - 0.5) / deep) - 1) * deep
     end = np.maximum(-22.0 - y, y - FOREARM_MM)
@@ -129,19 +130,16 @@ def _forearm_field(points, relief: bool) -> np.ndarray:
 
 
 def hand_field(points: np.ndarray, joints, radii, frames, relief: bool = True) -> np.ndarray:
-    """Distance (n,) of points (n, 3) to the rest hand, mm; negative inside.
+    """Return the distance (n,) of points (n, 3) to the rest hand, mm; negative inside.
 
     Args:
         points: mm, rest frame.
         joints: (21, 3) rest joints.
         radii: (21,) flesh radii.
         frames: (22, 3, 3) of the segments, see `synthhand.model.rig.segment_frames`.
-        relief: with the knuckles and tendons of the back.
+        relief: whether to include the knuckles and tendons of the back.
     """
     points = np.ascontiguousarray(points.T, dtype=np.float32)  # long rows: several times faster
     body = smooth_min(_palm_field(points, joints, relief), _forearm_field(points, relief), 12.0)
-    fingers = _finger_field(points, joints, radii, frames, 5)
-    for first in (9, 13, 17):
-        fingers = smooth_min(fingers, _finger_field(points, joints, radii, frames, first), 1.0)
-    body = smooth_min(body, fingers, 5.5)
-    return smooth_min(body, _finger_field(points, joints, radii, frames, 1), 7.0)
+    thumb, *fingers = (_finger_field(points, joints, radii, frames, first) for first in KNUCKLES.tolist())
+    return smooth_min(smooth_min(body, _union(fingers, 1.0), 5.5), thumb, 7.0)

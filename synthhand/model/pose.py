@@ -1,21 +1,45 @@
-"""What hands do: joint angles, their limits and couplings, gestures, and sampling without self-intersection.
+"""Joint angles of a hand: their limits and couplings, gestures, and sampling without self-intersection.
 
 An articulation is 22 angles in radians, in this order: for index, middle, ring and little finger the
 flexion of the MCP joint, its abduction (positive towards the thumb), the flexion of PIP and of DIP; for the
 thumb the flexion of the CMC joint, its abduction (positive away from the palm), its twist (negative turns the
 pad towards the fingers), the flexion of MCP and of IP; last the cupping of the palm. Zero is the rest hand:
-straight fingers, slightly spread.
+straight fingers, slightly spread. The constants below name the columns.
 """
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from synthhand.model.contact import overlap_mm
-from synthhand.model.rig import FOREARM, SEGMENTS, Rig, axis_rotation
+from synthhand.model.procedural import procedural_rig
+from synthhand.model.rig import FOREARM, KNUCKLES, LEVELS, PHALANGES, SEGMENTS, Rig, axis_rotation
 
 ANGLES = 22
-_FINGER_COLUMNS = np.arange(16).reshape(4, 4)  # finger, (mcp, abduction, pip, dip)
-_THUMB = slice(16, 21)
-_CUP = 21
+FINGER_ANGLES = np.arange(16).reshape(4, 4)  # of index, middle, ring and little finger
+MCP, MCP_ABDUCTION, PIP, DIP = FINGER_ANGLES.T  # the first, third and fourth are flexions
+THUMB_ANGLES = np.arange(16, 21)
+CMC, CMC_ABDUCTION, CMC_TWIST, THUMB_MCP, THUMB_IP = THUMB_ANGLES
+CUP = 21
+
+FLEXION, ABDUCTION, TWIST = range(3)  # rotations about columns 0, 1 (negative) and 2 of a segment's frame
+_CUPPING = KNUCKLES[3:]  # the segments along which the palm folds: ring and little metacarpal
+_CUP_SHARES = np.array([0.5, 1.0])  # by this much of the angle
+
+
+def _turns() -> tuple[np.ndarray, ...]:
+    """Segment, kind, driving angle, and share of that angle, each (26,), of every elementary rotation."""
+    rows: list[tuple] = []
+    (first, second, third), *fingers = PHALANGES.reshape(5, 3)
+    rows += [(first, FLEXION, CMC, 1), (first, ABDUCTION, CMC_ABDUCTION, 1), (first, TWIST, CMC_TWIST, 1)]
+    rows += [(second, FLEXION, THUMB_MCP, 1), (third, FLEXION, THUMB_IP, 1)]
+    for (first, second, third), (mcp, abduction, pip, dip) in zip(fingers, FINGER_ANGLES, strict=True):
+        rows += [(first, FLEXION, mcp, 1), (first, ABDUCTION, abduction, 1)]
+        rows += [(second, FLEXION, pip, 1), (third, FLEXION, dip, 1)]
+    rows += [(c, FLEXION, CUP, share) for c, share in zip(_CUPPING, _CUP_SHARES, strict=True)]
+    return tuple(np.array(column) for column in zip(*rows, strict=True))
+
+
+TURN_SEGMENTS, TURN_KINDS, TURN_ANGLES, TURN_SHARES = _turns()
 
 # Degrees. Fingers: active ranges of the American Academy of Orthopaedic Surgeons, Joint Motion (1965): MCP 45
 # extension to 90 flexion (hyperextension kept small, as hands rarely hold it), PIP 0 to 100, DIP 0 to 90 (80
@@ -30,7 +54,7 @@ LIMITS_DEG = np.array(
 
 # Degrees. The thumb (flexion, abduction, twist, mcp, ip); (mcp, pip) of index, middle, ring and little, whose
 # DIP follows the PIP; the spread: the abduction of the index, which the others follow, or that of all four.
-GESTURES = {
+GESTURES: dict[str, tuple] = {
     "open": ((-8, -6, 0, 4, 4), (0, 4), (0, 4), (0, 4), (0, 5), 2),
     "spread": ((-18, 4, 0, 0, -6), (-6, 2), (-6, 2), (-6, 2), (-6, 2), 10),
     "flat": ((6, -18, 0, 6, 6), (4, 3), (4, 3), (4, 3), (4, 3), (-6, 0, 4, 9)),
@@ -65,7 +89,7 @@ GESTURE_NAMES = tuple(GESTURES)
 
 _FOLLOW = np.array([1.0, 0.1, -0.75, -1.25])  # how index, middle, ring, little take part in a spread
 VIEWPOINTS = ("sphere", "frontal")
-_DIP = 2 / 3  # DIP flexion over PIP flexion, one tendon bends both (Rijpkema and Girard, 1991)
+_DIP_PER_PIP = 2 / 3  # one tendon bends both (Rijpkema and Girard, 1991, doi:10.1145/127719.122754)
 # Degrees that index, middle, ring and little MCP can stay straighter than the straighter of their neighbours:
 # the extensor tendons are joined over the back of the hand. That neighbours bound each other was measured by
 # Gracia-Ibanez et al. (2016); the numbers are ours. Index and little finger have tendons of their own.
@@ -83,11 +107,11 @@ def gesture_angles(name: str) -> np.ndarray:
         raise ValueError(f"unknown gesture {name!r}; choose one of {', '.join(GESTURES)}")
     thumb, *fingers, spread = GESTURES[name]
     angles = np.zeros(ANGLES)
-    aside = _FOLLOW * spread if np.isscalar(spread) else spread
-    for row, (mcp, pip), abduction in zip(_FINGER_COLUMNS, fingers, aside, strict=True):
-        angles[row] = mcp, abduction, pip, _DIP * pip
-    angles[_THUMB] = thumb
-    angles[_CUP] = 0.08 * np.mean([mcp for mcp, _ in fingers[2:]])
+    angles[MCP], angles[PIP] = np.transpose(fingers)
+    angles[MCP_ABDUCTION] = _FOLLOW * spread if np.isscalar(spread) else spread
+    angles[DIP] = _DIP_PER_PIP * angles[PIP]
+    angles[THUMB_ANGLES] = thumb
+    angles[CUP] = 0.08 * angles[MCP[2:]].mean()
     return np.radians(angles)
 
 
@@ -95,36 +119,86 @@ def limit(angles: np.ndarray) -> np.ndarray:
     """Clip an articulation (22,) to `LIMITS_DEG`; a finger bent at its root cannot spread."""
     low, high = np.radians(LIMITS_DEG).T
     angles = np.clip(angles, low, high)
-    mcp, abduction = _FINGER_COLUMNS[:, 0], _FINGER_COLUMNS[:, 1]
-    bent = angles[mcp]
+    bent = angles[MCP]
     neighbours = np.minimum(np.append(bent[1:], np.inf), np.append(np.inf, bent[:-1]))
-    angles[mcp] = np.maximum(bent, np.minimum(neighbours - np.radians(_INDEPENDENCE_DEG), high[mcp]))
-    angles[abduction] *= np.cos(np.clip(angles[mcp], 0, np.pi / 2)) * 0.85 + 0.15
+    angles[MCP] = np.maximum(bent, np.minimum(neighbours - np.radians(_INDEPENDENCE_DEG), high[MCP]))
+    angles[MCP_ABDUCTION] *= np.cos(np.clip(angles[MCP], 0, np.pi / 2)) * 0.85 + 0.15
     return angles
 
 
-def segment_rotations(rig: Rig, angles: np.ndarray, orientation: np.ndarray, wrist: np.ndarray) -> np.ndarray:
-    """Turn an articulation into the 22 segment rotations that `segment_motion` takes.
+def limits_deg(rig: Rig) -> np.ndarray:
+    """Return the lowest and highest angles (22, 2), degrees, of a rig; zero is that rig's own rest pose.
+
+    `LIMITS_DEG` counts from the built-in hand's rest pose. For another rig, the angles between the two rest
+    poses are subtracted.
+    """
+    built_in = procedural_rig()
+    if rig is built_in:
+        return LIMITS_DEG
+    rest = np.degrees(_rest_angles(rig, built_in)).clip(*LIMITS_DEG.T)  # so that its own rest is allowed
+    return LIMITS_DEG - rest[:, None]
+
+
+def _rest_angles(rig: Rig, other: Rig) -> np.ndarray:
+    """Angles (22,), radians, that rotate the rest segments of `other` to those of `rig`.
+
+    They are read off the frames and not solved for from the joints: the joints of a straight thumb do not
+    show its twist, and a bone of another shape would be taken for a bent one.
+    """
+    rotations = rig.frames @ other.frames.transpose(0, 2, 1)
+
+    def decompose(segments, parents: np.ndarray) -> np.ndarray:
+        """Rotations (n, 3) of each kind, radians, of segments, given the rotations of their parents."""
+        frames = other.frames[segments]
+        local = frames.transpose(0, 2, 1) @ parents.transpose(0, 2, 1) @ rotations[segments] @ frames
+        # The columns are a left-handed set of axes, so every sign changes; abduction is negative itself.
+        abduction, flexion, twist = Rotation.from_matrix(local).as_euler("YXZ").T
+        return np.stack([-flexion, abduction, -twist], axis=1)
+
+    angles = np.zeros(ANGLES)
+    folds = decompose(_CUPPING, np.tile(np.eye(3), (2, 1, 1)))[:, FLEXION]
+    angles[CUP] = folds @ _CUP_SHARES / (_CUP_SHARES @ _CUP_SHARES)  # least squares
+    # Any other difference of a metacarpal is the shape of the palm, and not a movement.
+    palm = np.tile(np.eye(3), (5, 1, 1))
+    palm[3:] = axis_rotation(other.frames[_CUPPING, :, 0], _CUP_SHARES * angles[CUP])
+    proximal, middle, distal = (level for level, _ in LEVELS[1:])
+    first, second, third = (
+        decompose(level, parents)
+        for level, parents in ((proximal, palm), (middle, rotations[proximal]), (distal, rotations[middle]))
+    )
+    angles[[CMC, CMC_ABDUCTION, CMC_TWIST]] = first[0]
+    angles[THUMB_MCP], angles[THUMB_IP] = second[0, FLEXION], third[0, FLEXION]
+    angles[MCP], angles[MCP_ABDUCTION] = first[1:, FLEXION], first[1:, ABDUCTION]
+    angles[PIP], angles[DIP] = second[1:, FLEXION], third[1:, FLEXION]
+    return angles
+
+
+def turn_amounts(angles: np.ndarray) -> np.ndarray:
+    """Return the rotations (..., 3, 22), radians, of each kind and segment of an articulation (..., 22)."""
+    amounts = np.zeros((*angles.shape[:-1], 3, SEGMENTS))
+    amounts[..., TURN_KINDS, TURN_SEGMENTS] = angles[..., TURN_ANGLES] * TURN_SHARES
+    return amounts
+
+
+def segment_rotations(
+    rig: Rig, angles: np.ndarray, orientation: np.ndarray, wrist: np.ndarray | None = None
+) -> np.ndarray:
+    """Turn an articulation into the segment rotations (..., 22, 3, 3) that `segment_motion` takes.
 
     Args:
         rig: the hand, for its frames.
-        angles: (22,) articulation, radians.
-        orientation: (3, 3) of the palm, from the rest frame to the camera frame.
-        wrist: (2,) flexion and deviation of the forearm against the palm, radians.
+        angles: (..., 22) articulation, radians.
+        orientation: (..., 3, 3) of the palm, from the rest frame to the camera frame.
+        wrist: (..., 2) flexion and deviation of the forearm against the palm, radians; None: straight.
     """
-    bend, side, twist = np.zeros((3, SEGMENTS))
-    for finger, row in enumerate(_FINGER_COLUMNS):
-        c = 6 + 4 * finger
-        bend[c : c + 3] = angles[row[[0, 2, 3]]]
-        side[c] = angles[row[1]]
-    bend[2:5] = angles[_THUMB][[0, 3, 4]]
-    side[2], twist[2] = angles[_THUMB][1:3]
-    bend[[13, 17]] = angles[_CUP] * np.array([0.5, 1.0])  # ring and little metacarpals fold the palm
-    bend[FOREARM], side[FOREARM] = -wrist  # the arm turns against the hand
+    amounts = turn_amounts(angles)
+    if wrist is not None:
+        amounts[..., :TWIST, FOREARM] = -wrist  # the arm turns against the hand
+    bend, side, twist = np.moveaxis(amounts, -2, 0)
     rotations = axis_rotation(rig.frames[:, :, 1], -side)
     rotations = rotations @ axis_rotation(rig.frames[:, :, 0], bend)
     rotations = rotations @ axis_rotation(rig.frames[:, :, 2], twist)
-    rotations[0] = orientation
+    rotations[..., 0, :, :] = orientation
     return rotations
 
 
@@ -137,12 +211,18 @@ def flesh_overlap_mm(rig: Rig, joints_mm: np.ndarray, radii_mm: np.ndarray, angl
         radii_mm: (21,) flesh radius at each joint.
         angles: (22,) articulation.
     """
-    rotations = segment_rotations(rig, angles, np.eye(3), np.zeros(2))
+    rotations = segment_rotations(rig, angles, np.eye(3))
     return overlap_mm(rig, joints_mm, radii_mm, rotations)
 
 
 def sample_articulation(rng: np.random.Generator, rig: Rig, joints_mm, radii_mm) -> tuple[np.ndarray, int]:
     """Draw an articulation: a gesture, blended with another or with random angles, without deep overlaps.
+
+    Args:
+        rng: source of randomness.
+        rig: the hand, for its frames.
+        joints_mm: (21, 3) rest joints of the proportioned hand.
+        radii_mm: (21,) flesh radius at each joint.
 
     Returns:
         Angles (22,) in radians and the index of the main gesture in `GESTURE_NAMES`.
@@ -170,27 +250,28 @@ def _draw(rng: np.random.Generator, gesture: int, calm: float) -> np.ndarray:
     amount = rng.uniform(0, 0.15) if kind < 0.4 else rng.uniform(0.1, 0.9) * (1 - calm)
     target = other if kind < 0.7 else free
     angles = (1 - amount) * base + amount * target
-    jitter = rng.normal(size=ANGLES) * np.radians(np.where(np.arange(ANGLES) < 16, 4.5, 4.0))
-    jitter[_FINGER_COLUMNS[:, 1]] *= 0.6
+    jitter = rng.normal(size=ANGLES) * np.radians(np.where(np.arange(ANGLES) < FINGER_ANGLES.size, 4.5, 4.0))
+    jitter[MCP_ABDUCTION] *= 0.6
     angles = angles + (1 - calm) * jitter
-    # DIP follows PIP at about two thirds (shared tendon).
-    angles[_FINGER_COLUMNS[:, 3]] = _DIP * angles[_FINGER_COLUMNS[:, 2]] + rng.normal(size=4) * np.radians(4)
+    angles[DIP] = _DIP_PER_PIP * angles[PIP] + rng.normal(size=4) * np.radians(4)
     return angles
 
 
 def _random_angles(rng: np.random.Generator) -> np.ndarray:
-    """Angles all over the limits, neighbouring fingers alike."""
+    """Draw angles (22,), radians, from all of the limits; neighbouring fingers are alike."""
     angles = np.zeros(ANGLES)
     shared = rng.beta(0.8, 1.0, size=2)
-    for row in _FINGER_COLUMNS:
+    for mcp, pip in zip(MCP, PIP, strict=True):
         curl = 0.6 * shared + 0.4 * rng.beta(0.8, 1.0, size=2)
-        angles[row] = 88 * curl[0] - 6, 0, 100 * curl[1], 0
-    angles[_FINGER_COLUMNS[:, 1]] = _FOLLOW * rng.uniform(-8, 11) + rng.normal(size=4) * 2
-    low, high = LIMITS_DEG[_THUMB].T
-    angles[_THUMB] = low + (high - low) * rng.beta(1.5, 1.5, size=5)
+        angles[mcp], angles[pip] = 88 * curl[0] - 6, 100 * curl[1]
+    angles[MCP_ABDUCTION] = _FOLLOW * rng.uniform(-8, 11) + rng.normal(size=4) * 2
+    low, high = LIMITS_DEG.T
+    span = high - low
+    angles[THUMB_ANGLES] = low[THUMB_ANGLES] + span[THUMB_ANGLES] * rng.beta(1.5, 1.5, size=5)
     # The saddle joint turns the thumb's pad towards the fingers as it swings before the palm (opposition).
-    angles[18] = (-8 - 0.5 * angles[16:18].clip(0).sum() + 6 * rng.normal()).clip(low[2], high[2])
-    angles[_CUP] = rng.uniform(0, 12)
+    twist = -8 - 0.5 * angles[[CMC, CMC_ABDUCTION]].clip(0).sum() + 6 * rng.normal()
+    angles[CMC_TWIST] = twist.clip(low[CMC_TWIST], high[CMC_TWIST])
+    angles[CUP] = rng.uniform(0, 12)
     return np.radians(angles)
 
 
@@ -212,8 +293,8 @@ def sample_orientation(rng: np.random.Generator, viewpoint: str = "sphere") -> n
     back, azimuth = np.pi * rng.integers(2), rng.uniform(0, 2 * np.pi)
     tilt, roll = np.arccos(rng.uniform(0.5, 1.0)), np.radians(rng.uniform(-45, 45))
     axes = np.array([[0, 0, 1.0], [np.cos(azimuth), np.sin(azimuth), 0], [0, 1.0, 0]])
-    rolled, tilted, turned = axis_rotation(axes, np.array([roll, tilt, back]))
-    return tilted @ rolled @ turned
+    roll_matrix, tilt_matrix, back_matrix = axis_rotation(axes, np.array([roll, tilt, back]))
+    return tilt_matrix @ roll_matrix @ back_matrix
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
@@ -229,9 +310,9 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_wrist(rng: np.random.Generator, orientation: np.ndarray) -> np.ndarray:
-    """Draw wrist flexion and deviation (2,), radians, such that the arm seldom hides the hand.
+    """Draw wrist flexion and deviation (2,), radians; the arm seldom hides the hand.
 
-    An arm that would come at the camera is bent away, as far as a wrist goes.
+    An arm that would point at the camera is bent away from it, within the range of a wrist.
     """
     wrist = np.radians((rng.normal(size=2) * [26, 9]).clip([-65, -22], [65, 22]))
     others = np.radians(rng.uniform(-68, 68, size=16))
@@ -243,10 +324,3 @@ def sample_wrist(rng: np.random.Generator, orientation: np.ndarray) -> np.ndarra
 def _arm_depth(flexions: np.ndarray, orientation: np.ndarray) -> np.ndarray:
     """Depth component (n,) of the forearm's direction; at rest it is (0, 1, 0), and it bends about x."""
     return orientation[2, 1] * np.cos(flexions) - orientation[2, 2] * np.sin(flexions)
-
-
-__all__ = [
-    "ANGLES", "GESTURES", "GESTURE_NAMES", "LIMITS_DEG", "TOLERANCE_MM", "VIEWPOINTS", "flesh_overlap_mm",
-    "gesture_angles", "limit", "random_rotation", "sample_articulation", "sample_orientation", "sample_wrist",
-    "segment_rotations",
-]  # fmt: skip

@@ -1,7 +1,7 @@
 """The built-in hand: the distance field of `synthhand.model.field`, meshed once into a `Rig`.
 
 An adult right hand of about 190 mm length and 85 mm breadth, with the proportions of
-`synthhand.model.anatomy`. Nothing here is scanned or downloaded: the mesh is ours to ship.
+`synthhand.model.anatomy`. Nothing is scanned or downloaded, so the mesh is free of other licences.
 """
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 from skimage.measure import marching_cubes
 
-from synthhand.model.anatomy import FOREARM_MM, THUMB_PAD, forearm_radii, radii_mm, rest_joints_mm
+from synthhand.model.anatomy import FOREARM_MM, THUMB_PAD, flesh_radii, rest_joints_mm
 from synthhand.model.field import capsule, hand_field
 from synthhand.model.rig import FOREARM, SEGMENTS, Rig, segment_frames, segment_parts
 from synthhand.skeleton import JOINTS
@@ -26,7 +26,7 @@ SHAPE_NAMES = (
 
 def _gradient(points: np.ndarray, field) -> np.ndarray:
     """Unit normals (v, 3) of a distance field by differences over half a millimetre."""
-    # Four corners of a cube do for the six points of central differences: sum of corner times field.
+    # Four corners of a cube replace the six points of central differences: sum of corner times field.
     corners = np.array([(1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)], float)
     difference = sum(field(points + 0.3 * c).astype(np.float64)[:, None] * c for c in corners)
     return difference / np.linalg.norm(difference, axis=1, keepdims=True).clip(1e-9)
@@ -37,12 +37,12 @@ def _adjacency(faces: np.ndarray, vertices: int) -> sparse.csr_matrix:
     i = faces[:, [0, 1, 2, 1, 2, 0]].ravel()
     j = faces[:, [1, 2, 0, 0, 1, 2]].ravel()
     matrix = sparse.coo_matrix((np.ones(len(i)), (i, j)), (vertices, vertices)).tocsr()
-    matrix.data[:] = 1.0  # an inner edge is met twice
+    matrix.data[:] = 1.0  # an inner edge was counted twice
     return sparse.diags_array(1.0 / np.asarray(matrix.sum(1)).ravel()) @ matrix
 
 
 def _mesh(field) -> tuple[np.ndarray, np.ndarray]:
-    """March the cubes over the hand's box; the forearm gets cells twice as long."""
+    """Run marching cubes over the hand's box; cells of the forearm are more than twice as long."""
     dx, dy, dz = _CELLS_MM
     xs, zs = np.arange(-64, 112, dx), np.arange(-50, 38, dz)
     palm = np.arange(-90, 12, 1.1 * dy)
@@ -114,7 +114,7 @@ def _shape_fields(vertices, faces, normals, weights, joints, radii, frames) -> n
     proximal = weights[:, [2, 6, 10, 14, 18]].sum(1)
     owner = np.argmax(weights, axis=1)
     palmar = np.einsum("vi,vi->v", normals, frames[owner][:, :, 1])
-    beside = 1 - 0.25 * finger * (1 - np.abs(palmar))  # where fingers touch, they grow less
+    beside = 1 - 0.25 * finger * (1 - np.abs(palmar))  # fingers thicken less where they touch each other
     x, y, z = vertices.T
 
     def bump(centre, width_mm):
@@ -139,7 +139,7 @@ def _shape_fields(vertices, faces, normals, weights, joints, radii, frames) -> n
         "wrist": outwards * (1.8 * _step(y, -30.0, 10.0))[:, None],
     }
     around = _adjacency(faces, len(vertices))
-    for _ in range(4):  # so that the skin of a web, which turns sharply, does not fold over
+    for _ in range(4):  # smooth, so that the sharply curved skin of a web does not fold over
         fields = {name: 0.5 * field + 0.5 * (around @ field) for name, field in fields.items()}
     return np.stack([fields[name] for name in SHAPE_NAMES])
 
@@ -147,7 +147,7 @@ def _shape_fields(vertices, faces, normals, weights, joints, radii, frames) -> n
 @lru_cache(maxsize=1)
 def procedural_rig() -> Rig:
     """Return the built-in right hand (meshed on first use, about half a second, then kept)."""
-    joints, radii = rest_joints_mm(), radii_mm()
+    joints, radii = rest_joints_mm(), flesh_radii()
     palmar = np.tile([0.0, 0.0, -1.0], (SEGMENTS, 1))
     palmar[2:5] = THUMB_PAD
     frames = segment_frames(joints, palmar)
@@ -164,11 +164,3 @@ def procedural_rig() -> Rig:
     for array in arrays:
         array.flags.writeable = False  # the rig is shared by everyone in this process
     return Rig(*arrays, shape_names=SHAPE_NAMES)
-
-
-def flesh_radii() -> np.ndarray:
-    """Return the flesh radius (21,) at each joint of the built-in hand, mm."""
-    return radii_mm()
-
-
-__all__ = ["SHAPE_NAMES", "flesh_radii", "forearm_radii", "procedural_rig"]

@@ -4,20 +4,23 @@ The rest frame of every rig is that of a right hand whose palm faces the camera,
 thumb, y towards the elbow, z from the palm to the back of the hand (camera axes: x right, y down, z forward).
 
 A rig moves in 22 rigid *segments*: segment 0 is the palm, segment c = 1..20 is the bone that ends at joint c
-of `synthhand.skeleton`, segment 21 is the forearm. Meshes from other sources (MANO, glTF) map onto the same
-ones.
+of `synthhand.skeleton`, segment 21 is the forearm. Meshes from other sources (MANO, glTF) use the same ones.
 
-Skinning blends dual quaternions (Kavan et al., 2007): unlike linear blending it does not lose volume at a
-bent knuckle. Joints follow the bones, not the blend, so posed joints agree with the posed bones exactly.
+Skinning blends dual quaternions (Kavan et al., 2007, doi:10.1145/1230100.1230107): unlike linear blending it
+does not lose volume at a bent knuckle. Joints follow the bones, not the blend, so posed joints agree exactly
+with the posed bones.
+
+Proportions, rotations and shape coefficients may have leading batch axes, written "..." below: one call moves
+one hand or many. Rendered pictures depend on the last bit of these functions: keep the order of their sums.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 
-from synthhand.skeleton import JOINTS, PARENTS, WRIST
+from synthhand.skeleton import JOINTS, PARENTS, REFERENCE_BONE, ROOT, WRIST
 
 SEGMENTS = JOINTS + 1
 FOREARM = JOINTS  # index of the forearm's segment
@@ -25,15 +28,20 @@ SEGMENT_PARENTS = np.append(PARENTS, WRIST)  # palm has none; the forearm hangs 
 
 PALM_PART = 15  # part ids within a hand follow RHD: 0-2 thumb tip->palm, 3-5 index, ... 12-14 little, 15 palm
 FOREARM_PART = 16  # not a hand: rendered as RHD's "person"
-PHALANGES = np.array([c for c in range(1, JOINTS) if PARENTS[c] != WRIST])  # the 15 segments of the fingers
+KNUCKLES = np.flatnonzero(PARENTS == WRIST)  # the first joint of each finger: thumb CMC and the MCPs
+PHALANGES = np.flatnonzero(PARENTS > WRIST)  # the 15 segments of the fingers
+# Segments and their parents, from the palm outwards: metacarpals and forearm, then phalanx by phalanx.
+LEVELS = (
+    (slice(1, SEGMENTS, 4), slice(0, 1)),
+    *((slice(k, JOINTS, 4), slice(k - 1, JOINTS - 1, 4)) for k in (2, 3, 4)),
+)
+_PIVOTS = SEGMENT_PARENTS.clip(0)  # the joint (22,) about which each segment turns
 
 
 def segment_parts() -> np.ndarray:
     """Return the part id (22,) of each segment: phalanges tip->palm, metacarpals and palm, forearm."""
     parts = np.full(SEGMENTS, PALM_PART, np.uint8)
-    for c in PHALANGES:
-        finger, position = divmod(int(c) - 1, 4)  # position 1, 2, 3 = proximal, middle, distal
-        parts[c] = 3 * finger + 3 - position
+    parts[PHALANGES] = np.arange(15).reshape(5, 3)[:, ::-1].ravel()
     parts[FOREARM] = FOREARM_PART
     return parts
 
@@ -74,13 +82,31 @@ class Rig:
             "shape_fields": (len(self.shape_names), v, 3),
         }
         for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"rig: {name} has shape {getattr(self, name).shape}, expected {shape}")
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"rig: {name} has shape {found}, expected {shape}")
 
     @cached_property
     def sparse_weights(self) -> sparse.csr_array:
-        """The weights (v, 22) without their zeros: few segments move a vertex."""
+        """The weights (v, 22) as a sparse matrix: few segments move a vertex."""
         return sparse.csr_array(self.weights)
+
+    @cached_property
+    def bones_mm(self) -> np.ndarray:
+        """Rest vectors (20, 3), mm, from the parent of each of joints 1 to 20 to the joint."""
+        return self.joints_mm[1:] - self.joints_mm[PARENTS[1:]]
+
+    @cached_property
+    def reference_bone_mm(self) -> float:
+        """Rest length, mm, of the reference bone (middle MCP to PIP)."""
+        return float(np.linalg.norm(self.bones_mm[REFERENCE_BONE[1] - 1]))
+
+    @cached_property
+    def single_precision(self) -> "Rig":
+        """The same hand with its surface in float32, for meshes of many hands: faster, exact to a micron."""
+        surface = (self.vertices_mm, self.weights, self.shape_fields)
+        vertices, weights, fields = (array.astype(np.float32) for array in surface)
+        return replace(self, vertices_mm=vertices, weights=weights, shape_fields=fields)
 
 
 def segment_frames(joints_mm: np.ndarray, palmar: np.ndarray) -> np.ndarray:
@@ -96,7 +122,7 @@ def segment_frames(joints_mm: np.ndarray, palmar: np.ndarray) -> np.ndarray:
     """
     bones = np.empty((SEGMENTS, 3))
     bones[1:JOINTS] = joints_mm[1:] - joints_mm[PARENTS[1:]]
-    bones[0] = joints_mm[9] - joints_mm[WRIST]
+    bones[0] = joints_mm[ROOT] - joints_mm[WRIST]
     bones[FOREARM] = bones[0]
     along = bones / np.linalg.norm(bones, axis=1, keepdims=True)
     towards = palmar - np.sum(palmar * along, axis=1, keepdims=True) * along
@@ -105,12 +131,17 @@ def segment_frames(joints_mm: np.ndarray, palmar: np.ndarray) -> np.ndarray:
 
 
 def axis_rotation(axes: np.ndarray, angles_rad: np.ndarray) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) about unit axes (..., 3) by angles (...), right-handed (Rodrigues)."""
-    x, y, z = np.moveaxis(axes, -1, 0)
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*axes.shape[:-1], 3, 3)
+    """Return rotations (..., 3, 3) about unit axes (..., 3) by angles (...), right-handed (Rodrigues)."""
+    cross = cross_matrix(axes)
     sin, cos = np.sin(angles_rad)[..., None, None], np.cos(angles_rad)[..., None, None]
     return np.eye(3) + sin * cross + (1 - cos) * np.einsum("...ij,...jk->...ik", cross, cross)
+
+
+def cross_matrix(vectors: np.ndarray) -> np.ndarray:
+    """Return matrices (..., 3, 3) such that matrix @ u is the cross product of a vector (..., 3) and u."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    zero = np.zeros_like(x)
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*vectors.shape, 3)
 
 
 def resize_joints(rig: Rig, palm_scale: np.ndarray, bone_scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,82 +149,109 @@ def resize_joints(rig: Rig, palm_scale: np.ndarray, bone_scale: np.ndarray) -> t
 
     Args:
         rig: the hand.
-        palm_scale: (2,) factors of the palm's width (x) and length (y).
-        bone_scale: (15,) factors of the phalanges, in the order of `PHALANGES`.
+        palm_scale: (..., 2) factors of the palm's width (x) and length (y).
+        bone_scale: (..., 15) factors of the phalanges, in the order of `PHALANGES`.
 
     Returns:
-        Rest joints (21, 3), mm, and the stretch (22, 3, 3) of the flesh around each segment.
+        Rest joints (..., 21, 3), mm, and the stretch (..., 22, 3, 3) of the flesh around each segment.
     """
-    stretch = np.tile(np.diag([palm_scale[0], palm_scale[1], 1.0]), (SEGMENTS, 1, 1))
-    stretch[FOREARM] = np.diag([palm_scale[0], 1.0, 1.0])
+    stretch = np.zeros((*bone_scale.shape[:-1], SEGMENTS, 3, 3))
+    stretch[..., 0, 0] = palm_scale[..., :1]
+    stretch[..., 1, 1] = palm_scale[..., 1:]
+    stretch[..., 2, 2] = stretch[..., FOREARM, 1, 1] = 1.0
     along = rig.frames[PHALANGES, :, 2]
-    stretch[PHALANGES] = np.eye(3) + (bone_scale - 1)[:, None, None] * along[:, :, None] * along[:, None, :]
-    joints = np.empty_like(rig.joints_mm)
-    joints[WRIST] = rig.joints_mm[WRIST]
-    for c in range(1, JOINTS):
-        parent = PARENTS[c]
-        joints[c] = joints[parent] + stretch[c] @ (rig.joints_mm[c] - rig.joints_mm[parent])
-    return joints, stretch
+    lengthened = (bone_scale - 1)[..., None, None] * along[:, :, None] * along[:, None, :]
+    stretch[..., PHALANGES, :, :] = np.eye(3) + lengthened
+    bones = (stretch[..., 1:JOINTS, :, :] @ rig.bones_mm[:, :, None])[..., 0]
+    return _add_bones(rig.joints_mm[WRIST], bones), stretch
 
 
-def resize(rig: Rig, palm_scale: np.ndarray, bone_scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Change the bone proportions of the rest hand; flesh is stretched along the bones only.
+def _add_bones(wrist: np.ndarray, bones: np.ndarray) -> np.ndarray:
+    """Return joints (..., 21, 3) of a wrist (..., 3) and the vectors (..., 20, 3) from joint to joint."""
+    fingers = bones.reshape(*bones.shape[:-2], len(KNUCKLES), 4, 3).copy()
+    fingers[..., 0, :] += wrist[..., None, :]
+    wrist = np.broadcast_to(wrist[..., None, :], (*bones.shape[:-2], 1, 3))
+    return np.concatenate([wrist, np.cumsum(fingers, axis=-2).reshape(bones.shape)], axis=-2)
 
-    Args and joints as in `resize_joints`.
+
+def resize(
+    rig: Rig, palm_scale: np.ndarray, bone_scale: np.ndarray, shape: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Change proportions and flesh of the rest hand; a longer bone stretches its flesh lengthwise only.
+
+    Args:
+        rig: the hand.
+        palm_scale: (..., 2) see `resize_joints`.
+        bone_scale: (..., 15) see `resize_joints`.
+        shape: (..., k) coefficients of the rig's shape fields, or None for the mean hand.
 
     Returns:
-        Vertices (v, 3) and joints (21, 3), mm, in the rest pose.
+        Vertices (..., v, 3), in the precision of the rig's, and joints (..., 21, 3), mm, in the rest pose.
     """
     joints, stretch = resize_joints(rig, palm_scale, bone_scale)
-    pivots = SEGMENT_PARENTS.clip(0)
-    offsets = joints[pivots] - np.einsum("sij,sj->si", stretch, rig.joints_mm[pivots])
-    # One product for matrix and offset; sparse, unlike BLAS, it gives the same bits on any number of threads.
-    moves = np.concatenate([stretch, offsets[:, :, None]], axis=2).reshape(SEGMENTS, 12)
-    blended = (rig.sparse_weights @ moves).reshape(-1, 3, 4)
-    return np.einsum("vij,vj->vi", blended[:, :, :3], rig.vertices_mm) + blended[:, :, 3], joints
+    offsets = joints[..., _PIVOTS, :] - np.einsum("...sij,sj->...si", stretch, rig.joints_mm[_PIVOTS])
+    moves = np.concatenate([stretch, offsets[..., None]], axis=-1)
+    moves = moves.reshape(*moves.shape[:-2], 12).astype(rig.vertices_mm.dtype)
+    blended = _blend(rig.sparse_weights, moves)
+    moves = blended.reshape(*blended.shape[:-2], 3, 4, -1)
+    x, y, z = rig.vertices_mm.T
+    vertices = moves[..., 0, :] * x + moves[..., 2, :] * z + moves[..., 1, :] * y + moves[..., 3, :]
+    vertices = vertices.swapaxes(-1, -2)
+    if shape is not None:
+        fields = rig.shape_fields
+        vertices = vertices + np.einsum("...k,kvi->...vi", shape.astype(fields.dtype), fields)
+    return vertices, joints
+
+
+def _blend(weights: sparse.csr_array, values: np.ndarray) -> np.ndarray:
+    """Blend what the segments do, (..., 22, n), at each vertex: (..., n, v), whose long rows are fast to use.
+
+    Unlike a product of dense matrices, a sparse one gives the same bits on any number of threads.
+    """
+    columns = np.moveaxis(values, -2, 0)
+    blended = weights @ columns.reshape(SEGMENTS, -1)
+    return np.ascontiguousarray(blended.T).reshape(*columns.shape[1:], -1)
 
 
 def segment_motion(joints_mm: np.ndarray, rotations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Forward kinematics of the 22 segments.
+    """Compute the motion of the 22 segments (forward kinematics).
 
     Args:
-        joints_mm: (21, 3) rest joints.
-        rotations: (22, 3, 3) turn of each segment relative to its parent segment, in the rest frame;
+        joints_mm: (..., 21, 3) rest joints.
+        rotations: (..., 22, 3, 3) rotation of each segment relative to its parent segment, in the rest frame;
             entry 0 is the global orientation.
 
     Returns:
-        Global rotations (22, 3, 3), translations (22, 3) such that x -> R x + t, and posed joints (21, 3).
+        Global rotations (..., 22, 3, 3), translations (..., 22, 3) such that x -> R x + t, and posed joints
+        (..., 21, 3).
     """
     turned = np.empty_like(rotations)
-    posed = np.empty_like(joints_mm)
-    turned[0] = rotations[0]
-    posed[WRIST] = rotations[0] @ joints_mm[WRIST]
-    for c in range(1, SEGMENTS):
-        parent = SEGMENT_PARENTS[c]
-        turned[c] = turned[parent] @ rotations[c]
-        if c < JOINTS:
-            posed[c] = posed[parent] + turned[c] @ (joints_mm[c] - joints_mm[parent])
-    pivots = SEGMENT_PARENTS.clip(0)
-    shifts = posed[pivots] - np.einsum("sij,sj->si", turned, joints_mm[pivots])
+    turned[..., 0, :, :] = rotations[..., 0, :, :]
+    for level, parents in LEVELS:
+        turned[..., level, :, :] = turned[..., parents, :, :] @ rotations[..., level, :, :]
+    bones = joints_mm[..., 1:, :] - joints_mm[..., PARENTS[1:], :]
+    bones = (turned[..., 1:JOINTS, :, :] @ bones[..., None])[..., 0]
+    posed = _add_bones((turned[..., 0, :, :] @ joints_mm[..., WRIST, :, None])[..., 0], bones)
+    shifts = posed[..., _PIVOTS, :] - np.einsum("...sij,...sj->...si", turned, joints_mm[..., _PIVOTS, :])
     return turned, shifts, posed
 
 
 def quaternions(rotations: np.ndarray) -> np.ndarray:
-    """Unit quaternions (n, 4), real part first, of rotation matrices (n, 3, 3)."""
+    """Return unit quaternions (..., 4), real part first, of rotation matrices (..., 3, 3)."""
     r = rotations
-    diagonal = np.einsum("nii->ni", r)
-    trace = diagonal.sum(1)
+    diagonal = np.einsum("...ii->...i", r)
+    trace = diagonal.sum(-1)
     # Four times the products q_i q_j; the row of the largest component is the best conditioned.
-    table = np.empty((len(r), 4, 4))
-    table[:, 0, 0] = 1 + trace
+    table = np.empty((*r.shape[:-2], 4, 4))
+    table[..., 0, 0] = 1 + trace
     for i in range(3):
         j, k = (i + 1) % 3, (i + 2) % 3
-        table[:, i + 1, i + 1] = 1 + 2 * diagonal[:, i] - trace
-        table[:, 0, i + 1] = table[:, i + 1, 0] = r[:, k, j] - r[:, j, k]
-        table[:, j + 1, k + 1] = table[:, k + 1, j + 1] = r[:, k, j] + r[:, j, k]
-    best = np.argmax(np.einsum("nii->ni", table), axis=1)
-    rows = table[np.arange(len(r)), best]
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        table[..., i + 1, i + 1] = 1 + 2 * diagonal[..., i] - trace
+        table[..., 0, i + 1] = table[..., i + 1, 0] = r[..., k, j] - r[..., j, k]
+        table[..., j + 1, k + 1] = table[..., k + 1, j + 1] = r[..., k, j] + r[..., j, k]
+    best = np.argmax(np.einsum("...ii->...i", table), axis=-1)
+    rows = np.take_along_axis(table, best[..., None, None], axis=-2)[..., 0, :]
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def skin(
@@ -202,39 +260,39 @@ def skin(
     rotations: np.ndarray,
     shifts: np.ndarray,
 ) -> np.ndarray:
-    """Move vertices (v, 3) with dual-quaternion blending of rigid segments.
+    """Move vertices by dual-quaternion blending of rigid segments.
 
     Args:
-        vertices_mm: (v, 3) in the rest pose.
+        vertices_mm: (..., v, 3) in the rest pose.
         weights: (v, 22), dense or sparse.
-        rotations: (22, 3, 3) global rotations of the segments, from `segment_motion`.
-        shifts: (22, 3) their translations.
+        rotations: (..., 22, 3, 3) global rotations of the segments, from `segment_motion`.
+        shifts: (..., 22, 3) their translations.
 
     Returns:
-        (v, 3) posed vertices in the units of the input.
+        (..., v, 3) posed vertices in the units and the precision of the input.
     """
     real = quaternions(rotations)
-    for c in range(1, SEGMENTS):  # q and -q turn alike: neighbours must agree in sign before they are blended
-        if real[c] @ real[SEGMENT_PARENTS[c]] < 0:
-            real[c] = -real[c]
+    for level, parents in LEVELS:  # q and -q are one rotation: neighbours must agree in sign to be blended
+        own = real[..., level, :]
+        opposed = np.sum(own * real[..., parents, :], axis=-1, keepdims=True) < 0
+        real[..., level, :] = np.where(opposed, -own, own)
     dual = np.empty_like(real)
-    dual[:, 0] = -0.5 * np.einsum("si,si->s", shifts, real[:, 1:])
-    dual[:, 1:] = 0.5 * (real[:, :1] * shifts + np.cross(shifts, real[:, 1:]))
-    blended = sparse.csr_array(weights) @ np.concatenate([real, dual], axis=1)
-    # Coordinate by coordinate (8, v): NumPy is several times faster along long rows.
-    blended = np.ascontiguousarray(blended.T)
-    blended /= np.sqrt(np.einsum("qv,qv->v", blended[:4], blended[:4]))
-    w, axis, dual_w, dual_axis = blended[0], blended[1:4], blended[4], blended[5:]
-    points = np.ascontiguousarray(vertices_mm.T)
+    dual[..., 0] = -0.5 * np.einsum("...i,...i->...", shifts, real[..., 1:])
+    dual[..., 1:] = 0.5 * (real[..., :1] * shifts + np.cross(shifts, real[..., 1:]))
+    motion = np.concatenate([real, dual], axis=-1).astype(vertices_mm.dtype)
+    blended = _blend(sparse.csr_array(weights), motion)
+    blended /= np.sqrt(np.einsum("...qv,...qv->...v", blended[..., :4, :], blended[..., :4, :]))[..., None, :]
+    w, axis, dual_w, dual_axis = np.split(blended, [1, 4, 5], axis=-2)
+    points = np.ascontiguousarray(vertices_mm.swapaxes(-1, -2))
     turned = points + 2 * cross_rows(axis, cross_rows(axis, points) + w * points)
-    return (turned + 2 * (w * dual_axis - dual_w * axis + cross_rows(axis, dual_axis))).T
+    moved = turned + 2 * (w * dual_axis - dual_w * axis + cross_rows(axis, dual_axis))
+    return moved.swapaxes(-1, -2)
 
 
 def cross_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross products (3, n) of the columns of a and b (3, n)."""
-    return np.stack(
-        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]],
-    )
+    """Return the cross products (..., 3, n) of the columns of a and b (..., 3, n)."""
+    (ax, ay, az), (bx, by, bz) = np.moveaxis(a, -2, 0), np.moveaxis(b, -2, 0)
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-2)
 
 
 def pose_vertices(
@@ -248,23 +306,20 @@ def pose_vertices(
 
     Args:
         rig: the hand.
-        rotations: (22, 3, 3) per segment relative to its parent, entry 0 the global orientation.
-        shape: (k,) coefficients of the rig's shape fields, or None for the mean hand.
-        palm_scale: (2,) see `resize_joints`; None keeps the rig's own proportions.
-        bone_scale: (15,) likewise.
+        rotations: (..., 22, 3, 3) per segment relative to its parent, entry 0 the global orientation.
+        shape: (..., k) coefficients of the rig's shape fields, or None for the mean hand.
+        palm_scale: (..., 2) see `resize_joints`; None keeps the rig's own proportions.
+        bone_scale: (..., 15) likewise.
 
     Returns:
-        Posed vertices (v, 3) and joints (21, 3), mm, wrist at the origin.
+        Posed vertices (..., v, 3) and joints (..., 21, 3), mm, wrist at the origin.
     """
-    if palm_scale is None and bone_scale is None:
-        vertices, joints = rig.vertices_mm, rig.joints_mm
-    else:
-        vertices, joints = resize(
-            rig,
-            np.ones(2) if palm_scale is None else palm_scale,
-            np.ones(len(PHALANGES)) if bone_scale is None else bone_scale,
-        )
-    if shape is not None:
-        vertices = vertices + np.einsum("k,kvi->vi", shape, rig.shape_fields)
+    batch = rotations.shape[:-3]
+    vertices, joints = resize(
+        rig,
+        np.ones((*batch, 2)) if palm_scale is None else palm_scale,
+        np.ones((*batch, len(PHALANGES))) if bone_scale is None else bone_scale,
+        shape,
+    )
     turned, shifts, posed = segment_motion(joints, rotations)
     return skin(vertices, rig.sparse_weights, turned, shifts), posed
