@@ -397,7 +397,7 @@ def test_a_workspace_makes_the_masks_it_needs(tmp_path, monkeypatch, tiny_config
     masked = dataclasses.replace(masked, render=dataclasses.replace(masked.render, train=6, val=2, test=2))
     home = Workspace(masked, tmp_path)
     small = dataclasses.replace(mask_preset("smoke").train, steps=2, batch_size=4)
-    monkeypatch.setattr("davae.pipeline.workspace.mask_preset", lambda name: MaskConfig(
+    monkeypatch.setattr("davae.config.settings.mask_preset", lambda name: MaskConfig(
         mask_preset("smoke").data, 8, (1, 1, 1, 1), stem_pool=False, decoder=8, train=small))  # fmt: skip
     run = home.ensure_trained()
     assert runs.identity_of(run).mask_network == runs.weights_digest(home.mask_run)
