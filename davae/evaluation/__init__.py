@@ -1,4 +1,4 @@
-"""From a finished run to numbers: predictions on a split, the report of them, and its table."""
+"""Measure finished runs: predictions on a split, the report on them, and its text table."""
 
 from davae.evaluation.masks import evaluate_masks, format_masks, mask_ious, predict_masks
 from davae.evaluation.measure import evaluate, predict

@@ -126,7 +126,7 @@ def rooms_diagram() -> Figure:
     ax.set_axis_off()
     _draw_rooms(ax)
     y = [3.0 + 8.4 * row for row in range(12)]  # of the rows' middles
-    for path, x, width in ((TO_NETWORK, 75, 40), (FROM_NETWORK, 75, 40), (PHOTO_PATH, 110, 20)):
+    for path, x, width in ((TO_NETWORK, 75.0, 40), (FROM_NETWORK, 75.0, 40), (PHOTO_PATH, 110.0, 20)):
         _draw_path(ax, path, x, width, y)
     columns = dict(zip(ROWS, (61.5, 75, 88.5), strict=True))
     for block, x in columns.items():
