@@ -1,1 +1,1 @@
-"""From files on disk to training batches."""
+"""Datasets on disk, the arrays prepared from them, and training batches."""

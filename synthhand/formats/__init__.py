@@ -1,1 +1,1 @@
-"""Files of this field: RHD, STB and FreiHAND, hand models and meshes, and reading all of them safely."""
+"""Safe readers and writers of this field's files: RHD, STB, FreiHAND, hand models, meshes."""

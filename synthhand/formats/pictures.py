@@ -67,3 +67,25 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     write_png(file, pixels)
     return file.getvalue()
+
+
+def encode_depth(depth_mm: NDArray, range_mm: float) -> NDArray[np.uint8]:
+    """Encode depth (h, w) in mm as a picture (h, w, 3): high byte in red, low byte in green, blue 0.
+
+    A step is range_mm / 65535. Depth beyond `range_mm`, including infinity, becomes `range_mm`.
+
+    Raises:
+        ValueError: a depth is negative or not a number.
+    """
+    depth = np.asarray(depth_mm, np.float64)
+    if not (depth >= 0).all():
+        raise ValueError("depth_mm holds negative values or NaN; expected mm from the camera, 0 for unknown")
+    code = np.rint(np.minimum(depth, range_mm) * (65535 / range_mm)).astype(np.uint16)
+    return np.stack([code >> 8, code & 255, np.zeros_like(code)], axis=-1).astype(np.uint8)
+
+
+def decode_depth(rgb: NDArray[np.uint8], range_mm: float) -> NDArray[np.float32]:
+    """Return the depth (h, w) in mm of such a picture: range_mm (256 R + G) / 65535."""
+    # uint8 * 256 overflows (an error in NumPy 2), so convert to uint16 first.
+    code = (rgb[..., 0].astype(np.uint16) << 8) | rgb[..., 1]
+    return code.astype(np.float32) * np.float32(range_mm / 65535)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from synthhand.formats import pictures
 from synthhand.formats.pictures import check_size, read_picture
 from synthhand.formats.record import BadSample, HandRecord
 from synthhand.formats.unpickle import UnsafePickle as UnsafePickle
@@ -35,23 +36,14 @@ DEPTH_RANGE_MM = 5000.0  # depth of the 16-bit code 65535
 def encode_depth(depth_mm: NDArray) -> NDArray[np.uint8]:
     """Encode depth (h, w) in mm as RHD does: (h, w, 3), high byte in red, low byte in green, blue 0.
 
-    A step is 5000/65535 = 0.076 mm. Depth beyond 5 m, including infinity, becomes 5 m.
-
-    Raises:
-        ValueError: a depth is negative or not a number.
+    A step is 5000/65535 = 0.076 mm; see `pictures.encode_depth`.
     """
-    depth = np.asarray(depth_mm, np.float64)
-    if not (depth >= 0).all():
-        raise ValueError("depth_mm holds negative values or NaN; expected mm from the camera, 0 for unknown")
-    code = np.rint(np.minimum(depth, DEPTH_RANGE_MM) * (65535 / DEPTH_RANGE_MM)).astype(np.uint16)
-    return np.stack([code >> 8, code & 255, np.zeros_like(code)], axis=-1).astype(np.uint8)
+    return pictures.encode_depth(depth_mm, DEPTH_RANGE_MM)
 
 
 def decode_depth(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return depth (h, w) in mm from RHD's encoding (h, w, 3): 5000 (256 R + G) / 65535."""
-    # uint8 * 256 overflows (an error in NumPy 2), so convert to uint16 first.
-    code = (rgb[..., 0].astype(np.uint16) << 8) | rgb[..., 1]
-    return code.astype(np.float32) * np.float32(DEPTH_RANGE_MM / 65535)
+    return pictures.decode_depth(rgb, DEPTH_RANGE_MM)
 
 
 def write_annotations(path: str | os.PathLike, annotations: dict[int, dict[str, NDArray]]) -> None:

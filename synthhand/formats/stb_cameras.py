@@ -8,9 +8,12 @@ SK stood to each other was not published. Units are millimetres and pixels; all 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from synthhand.formats import pictures
 from synthhand.pinhole import Array
 
 SIZE = (480, 640)  # height, width
+DEPTH_RANGE_MM = 65535.0  # depth of the 16-bit code 65535
+SWAPPED = [1, 0, 2]  # channels: RHD has the two bytes of depth the other way round
 
 
 def _camera(fx: float, fy: float, cx: float, cy: float) -> Array:
@@ -60,22 +63,14 @@ def left_to_right(points_mm: ArrayLike) -> Array:
 def encode_depth(depth_mm: NDArray) -> NDArray[np.uint8]:
     """Encode depth (h, w) in mm as SK does: (h, w, 3), low byte in red, high byte in green, blue 0.
 
-    A step is 1 mm; RHD has the bytes the other way round. Depth beyond 65,535 mm becomes 65,535 mm.
-
-    Raises:
-        ValueError: a depth is negative or not a number.
+    A step is 1 mm; see `pictures.encode_depth`.
     """
-    depth = np.asarray(depth_mm, np.float64)
-    if not (depth >= 0).all():
-        raise ValueError("depth_mm holds negative values or NaN; expected mm from the camera, 0 for unknown")
-    code = np.rint(np.minimum(depth, 65535)).astype(np.uint16)
-    return np.stack([code & 255, code >> 8, np.zeros_like(code)], axis=-1).astype(np.uint8)
+    return pictures.encode_depth(depth_mm, DEPTH_RANGE_MM)[..., SWAPPED]
 
 
 def decode_depth(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return depth (h, w) in mm from SK's encoding (h, w, 3): R + 256 G."""
-    # uint8 * 256 overflows (an error in NumPy 2), so convert to uint16 first.
-    return (rgb[..., 0].astype(np.uint16) | (rgb[..., 1].astype(np.uint16) << 8)).astype(np.float32)
+    return pictures.decode_depth(rgb[..., SWAPPED], DEPTH_RANGE_MM)
 
 
 def in_frame(uv_px: NDArray) -> NDArray[np.bool_]:
