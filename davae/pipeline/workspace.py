@@ -131,7 +131,7 @@ class Workspace:
         """The dataset as it lies on disk."""
         if self.dataset != "synthhand":
             return Path(self.root)
-        from synthhand.dataset.writer import GENERATOR  # another generator makes other images: another folder
+        from synthhand.dataset import GENERATOR  # another generator makes other images: another folder
 
         r = self.config.render
         name = f"synthhand{GENERATOR}-{r.train}-{r.val}-{r.test}-{r.size}px-seed{r.seed}"
