@@ -25,7 +25,7 @@ from synthhand.formats.rhd import encode_depth
 ROUNDS = 3
 # What is timed on its own: owner, its function, and the stage's name. An indented stage is part of another.
 STAGES = (
-    (view, "_build_hand", "bodies"),
+    (view, "_build", "bodies"),
     (view, "paint_backdrop", "backdrop"),
     (view, "draw_bodies", "cast"),
     (raster, "Mesh", "  normals, culling"),

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from synthhand.dataset.factors import sample_factors
 from synthhand.dataset.lens import blur
-from synthhand.dataset.scene import camera_matrix, hand_body, render
+from synthhand.dataset.scene import build_hand, camera_matrix, render
 from synthhand.model.body import Body
 from synthhand.model.procedural import flesh_radii, procedural_rig
 from synthhand.render.appearance import skin_colour
@@ -78,7 +78,7 @@ def test_depth_of_a_hand_agrees_with_brute_force():
     factors = sample_factors(0, "train", 3)
     factors = dataclasses.replace(factors, scene=dataclasses.replace(factors.scene, second_shown=0))
     rendering = render(factors, SIZE)
-    body, camera = hand_body(factors), camera_matrix(factors, SIZE)
+    body, camera = build_hand(factors), camera_matrix(factors, SIZE)
     triangles = body.vertices_mm.astype(np.float64)[body.faces]
     v, u = np.nonzero(rendering.part_mask > 0)
     for i in np.linspace(0, len(v) - 1, 25).astype(int):
@@ -298,7 +298,7 @@ def test_left_is_the_mirror_image_of_right():
 
 def test_joints_follow_rhds_order():
     rendering = render(sample_factors(0, "train", 2), SIZE)
-    body = hand_body(sample_factors(0, "train", 2))
+    body = build_hand(sample_factors(0, "train", 2))
     own = rendering.joints_mm[:21] if rendering.side == "left" else rendering.joints_mm[21:]
     np.testing.assert_array_equal(own[RHD_ORDER], body.joints_mm)
 

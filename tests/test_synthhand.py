@@ -337,7 +337,13 @@ def test_an_interrupted_rendering_is_finished_to_the_same_bytes(dataset, tmp_pat
 def test_the_manifest_says_what_was_made(dataset):
     manifest = json.loads((dataset / "synthhand.json").read_text())
     look = {"viewpoint": "sphere", "backgrounds_sha256": None}
-    assert manifest == {"generator": jobs.GENERATOR, "seed": SEED, "size": SIZE, **COUNTS, **look}
+    assert manifest == {
+        "generator": synthhand.dataset.GENERATOR,
+        "seed": SEED,
+        "size": SIZE,
+        **COUNTS,
+        **look,
+    }
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"size": 64}, {"train": 6}])

@@ -12,7 +12,7 @@ from davae.data.manifest import read_manifest
 from davae.pipeline import cli
 from synthhand.dataset import render, sample_factors, write_dataset, write_rhd
 from synthhand.dataset.forms import FORMS, write_as
-from synthhand.dataset.scene import hand_body
+from synthhand.dataset.scene import build_hand
 from synthhand.formats.rhd import RHDSplit, load_annotations
 from synthhand.pinhole import depth_to_points, project
 from synthhand.skeleton import RHD_ORDER
@@ -61,7 +61,7 @@ def test_rhds_labels_and_depth_agree_with_what_was_rendered(rhd_set, split, inde
     reader = RHDSplit(rhd_set, split)
     record = reader.record(index)
     factors = sample_factors(6, "train" if split == "val" else split, int(reader.ids[index]))
-    rendering, body = render(factors), hand_body(factors)
+    rendering, body = render(factors), build_hand(factors)
     own = slice(0, 21) if record.side == "left" else slice(21, 42)
     drawn = rendering.uv_vis[own, :2][RHD_ORDER]
     assert record.side == rendering.side

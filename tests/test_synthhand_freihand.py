@@ -10,8 +10,8 @@ from scipy.ndimage import distance_transform_edt
 
 from davae.data.prepared import PreparedSplit, prepare
 from synthhand.dataset import freihand_writer
-from synthhand.dataset.freihand_writer import frame_factors, version_of, write_freihand
-from synthhand.dataset.scene import hand_body, hand_pixels, render
+from synthhand.dataset.freihand_writer import sample_frame, sample_version, write_freihand
+from synthhand.dataset.scene import build_hand, hand_pixels, render
 from synthhand.formats.freihand import FreiHANDSplit
 from synthhand.formats.record import mirror
 from synthhand.model.rig import FOREARM_PART
@@ -63,8 +63,8 @@ def test_the_tree_is_freihands(rendered):
 def test_joints_reproject_onto_the_rendered_ones(records):
     for number, record in records.items():
         frame, version = number % TRAIN, number // TRAIN
-        factors = frame_factors(SEED, "train", frame)
-        varied, picture = version_of(factors, SEED, "train", frame, version)
+        factors = sample_frame(SEED, "train", frame)
+        varied, picture = sample_version(factors, SEED, "train", frame, version)
         rendering = render(varied, 224, picture=picture)
         drawn = rendering.uv_vis[21:, :2][RHD_ORDER]
         assert np.abs(record.uv_px - drawn).max() < 0.2
@@ -90,7 +90,7 @@ def test_masks_end_where_the_hands_surface_does(records):
     """
     inside = []
     for frame in range(TRAIN):
-        record, body = records[frame], hand_body(frame_factors(SEED, "train", frame))
+        record, body = records[frame], build_hand(sample_frame(SEED, "train", frame))
         outline = project(body.vertices_mm[body.parts != FOREARM_PART], record.K)
         pixels = np.argwhere(record.hand_mask)[:, ::-1]
         inside.append([pixels.min(0) - outline.min(0), outline.max(0) - pixels.max(0)])

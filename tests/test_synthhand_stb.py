@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation
 
 from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit, prepare
-from synthhand.dataset.jobs import GENERATOR
-from synthhand.dataset.stb_scene import COLOUR_TO_LEFT, draw, draw_views, frame_scene
+from synthhand.dataset import GENERATOR
+from synthhand.dataset.stb_scene import COLOUR_TO_LEFT, draw, draw_views, sample_frame
 from synthhand.dataset.stb_writer import EDITION, VIEWS, write_stb
 from synthhand.formats.stb import SEQUENCES, STBSplit, frame_of
 from synthhand.formats.stb_cameras import K_BB, K_COLOUR, SIZE
@@ -126,7 +126,7 @@ def octahedra(joints_mm: np.ndarray, radius_mm: float = 4.0) -> Body:
 
 def drawn_pixels(joints_mm: np.ndarray, K: np.ndarray) -> np.ndarray:
     """Middles (21, 2) of what the renderer draws where joints stand in a camera's frame."""
-    factors, _ = frame_scene(SEED, "B1Counting", 0)
+    factors, _ = sample_frame(SEED, "B1Counting", 0)
     wall = Wall(np.full((640, 640, 3), 0.5, np.float32), 1500.0, (0.0, 0.0))
     mask = draw(factors, octahedra(joints_mm), K, wall, np.eye(3)).mask[CUT] > 0
     assert mask.shape == SIZE
@@ -161,7 +161,7 @@ def test_measured_points_lie_on_the_surface_and_on_the_hand_in_the_colour_pictur
         reader = STBSplit(stb_set, split)
         for index in range(0, len(reader), 3):
             record, frame = reader.record(index), frame_of(reader.ids[index], "sk")
-            factors, body = frame_scene(SEED, frame.sequence, frame.number)
+            factors, body = sample_frame(SEED, frame.sequence, frame.number)
             scene = o3d.t.geometry.RaycastingScene(nthreads=1)
             scene.add_triangles(body.vertices_mm, body.faces.astype(np.uint32))
             assert len(record.points_mm) > 2000
@@ -201,7 +201,7 @@ def test_left_hands_are_shown(stb_set):
 
 def test_a_sequence_shows_one_person_in_one_place():
     one, other, pair, far = (
-        frame_scene(SEED, s, n)[0]
+        sample_frame(SEED, s, n)[0]
         for s, n in (("B2Counting", 0), ("B2Counting", 1), ("B2Random", 0), ("B3Random", 0))
     )
     np.testing.assert_array_equal(one.shape.coefficients, other.shape.coefficients)
@@ -215,7 +215,7 @@ def test_a_sequence_shows_one_person_in_one_place():
 def test_bb_looks_at_what_stands_before_sk():
     assert np.degrees(np.arccos(COLOUR_TO_LEFT[2, 2])) == pytest.approx(13.46, abs=0.01)
     for number in range(12):
-        _, body = frame_scene(SEED, SEQUENCES[number], 3, "frontal")
+        _, body = sample_frame(SEED, SEQUENCES[number], 3, "frontal")
         assert body.joints_mm[:, 2].min() > 400 and body.joints_mm[:, 2].max() < 652
 
 
@@ -284,7 +284,7 @@ def test_foreign_folders_and_impossible_requests_are_refused(tmp_path):
 def test_own_backgrounds_are_behind_the_hands(tmp_path):
     (tmp_path / "own").mkdir()
     Image.new("RGB", (40, 40), (10, 200, 10)).save(tmp_path / "own" / "green.png")
-    factors, body = frame_scene(SEED, "B1Random", 0)
+    factors, body = sample_frame(SEED, "B1Random", 0)
     factors = dataclasses.replace(factors, scene=dataclasses.replace(factors.scene, white_balance=np.ones(3)))
     for name, picture in draw_views(factors, body, SEED, "B1Random", tmp_path / "own").items():
         if name != "SK_depth":

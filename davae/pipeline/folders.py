@@ -53,7 +53,7 @@ class Folders:
         """The dataset on disk."""
         if self.dataset != "synthhand":
             return Path(self.root)
-        from synthhand.dataset.writer import GENERATOR  # another generator makes other images
+        from synthhand.dataset import GENERATOR  # another generator makes other images
 
         r = self.config.render
         name = f"synthhand{GENERATOR}-{r.train}-{r.val}-{r.test}-{r.size}px-seed{r.seed}"

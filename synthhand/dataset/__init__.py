@@ -9,6 +9,7 @@ The functions live in this folder's modules, which are imported when a function 
 from importlib import import_module
 from typing import Any
 
+GENERATOR = 6  # raised whenever the same seed would give other pictures
 MANIFEST = "synthhand.json"  # in every folder that is rendered, whatever its form
 _MODULES = {
     "Factors": "factors",

@@ -128,7 +128,7 @@ class Factors:
 
 
 def sample_factors(seed: int, split: str, index: int, viewpoint: str = "sphere") -> Factors:
-    """Draw the factors of sample `index` of a split; they depend on the arguments alone.
+    """Sample the factors of sample `index` of a split; they depend on the arguments alone.
 
     Args:
         seed: 0 or more, of the dataset.
@@ -143,15 +143,15 @@ def sample_factors(seed: int, split: str, index: int, viewpoint: str = "sphere")
 
 
 def sample_group(group: str, seed: int, split: str, index: int, viewpoint: str = "sphere"):
-    """Draw one group of `sample_factors`: `PoseFactors`, `ShapeFactors`, `Skin` or `SceneFactors`."""
+    """Sample one group of `sample_factors`: `PoseFactors`, `ShapeFactors`, `Skin` or `SceneFactors`."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if seed < 0 or index < 0:
         raise ValueError(f"seed is {seed} and index {index}; both must be 0 or more")
     rng = random_stream(seed, SPLITS.index(split), index, GROUPS.index(group))
     if group == "pose":
-        return _draw_pose(rng, viewpoint)
-    return {"shape": _draw_shape, "appearance": _draw_appearance, "scene": _draw_scene}[group](rng)
+        return _sample_pose(rng, viewpoint)
+    return {"shape": _sample_shape, "appearance": _sample_appearance, "scene": _sample_scene}[group](rng)
 
 
 def random_stream(seed: int, *key: int) -> np.random.Generator:
@@ -159,7 +159,7 @@ def random_stream(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def _draw_pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
+def _sample_pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
     # Proportions without overall size, which is a factor of the scene. Phalanges vary between adults by 7 to
     # 16 % (deviation over mean, overall size included): Buryanov and Kotiuk, "Proportions of Hand Segments",
     # doi:10.4067/S0717-95022010000300015.
@@ -172,14 +172,14 @@ def _draw_pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
     return PoseFactors(angles, orientation, palm, bones, sample_wrist(rng, orientation), gesture)
 
 
-def _draw_shape(rng: np.random.Generator) -> ShapeFactors:
+def _sample_shape(rng: np.random.Generator) -> ShapeFactors:
     return ShapeFactors(rng.normal(size=len(SHAPE_NAMES)).clip(-2.5, 2.5))
 
 
-def _draw_appearance(rng: np.random.Generator) -> Skin:
+def _sample_appearance(rng: np.random.Generator) -> Skin:
     polish = float(rng.random() < 0.12)
     waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
-    sleeve, stripe = _draw_cloth_colour(rng), _draw_cloth_colour(rng)
+    sleeve, stripe = _sample_cloth_colour(rng), _sample_cloth_colour(rng)
     band = int(rng.choice(len(BANDS), p=[0.8, 0.09, 0.11]))
     metal = (0.62, 0.62, 0.64) if rng.random() < 0.5 else (0.72, 0.50, 0.20)
     return Skin(
@@ -200,22 +200,22 @@ def _draw_appearance(rng: np.random.Generator) -> Skin:
         cuff_mm=float(rng.uniform(22, 110)),
         band=band,
         band_mm=float(rng.uniform(14, 34)),
-        band_colour=np.array(metal) if rng.random() < 0.4 else _draw_cloth_colour(rng),
+        band_colour=np.array(metal) if rng.random() < 0.4 else _sample_cloth_colour(rng),
         ring=int(rng.integers(1, 5)) if rng.random() < 0.08 else 0,
         ring_colour=np.array(metal),
     )
 
 
-def _draw_cloth_colour(rng: np.random.Generator) -> np.ndarray:
-    """Draw linear RGB (3,), mostly muted, as clothes are."""
+def _sample_cloth_colour(rng: np.random.Generator) -> np.ndarray:
+    """Sample linear RGB (3,), mostly muted, as clothes are."""
     return (rng.uniform(0.1, 0.95) ** 2.2 * np.exp(rng.uniform(0.05, 0.6) * rng.normal(size=3))).clip(
         0.01, 0.9
     )
 
 
-def _draw_scene(rng: np.random.Generator) -> SceneFactors:
+def _sample_scene(rng: np.random.Generator) -> SceneFactors:
     focal = float(rng.uniform(260, 310))
-    size = _draw_size(rng)
+    size = _sample_size(rng)
     # Smaller hands are nearer to the camera, so that they cover as many pixels.
     distance = float(size * np.exp(rng.uniform(np.log(310), np.log(720))))
     extent = 105 * size * focal / distance  # how far the hand reaches from its middle MCP, px
@@ -277,8 +277,8 @@ def _draw_scene(rng: np.random.Generator) -> SceneFactors:
     )
 
 
-def _draw_size(rng: np.random.Generator) -> float:
-    """Draw a size, 1 = average adult: 70 % are adults, the others children from about five years on."""
+def _sample_size(rng: np.random.Generator) -> float:
+    """Sample a size, 1 = average adult: 70 % are adults, the others children from about five years on."""
     if rng.random() < 0.7:
         return float(np.exp(0.07 * rng.normal()).clip(0.82, 1.2))
     return float(rng.uniform(0.65, 0.95))

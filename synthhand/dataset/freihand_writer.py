@@ -16,17 +16,17 @@ from PIL import Image, ImageDraw
 
 from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, random_stream, sample_factors
 from synthhand.dataset.jobs import Form, check_request, write_file, write_form
-from synthhand.dataset.scene import camera_matrix, hand_body, hand_pixels, render
+from synthhand.dataset.scene import build_hand, camera_matrix, hand_pixels, render
 from synthhand.formats.freihand import FOLDERS, SIZE_PX, VERSIONS
 from synthhand.pinhole import project
 from synthhand.render.backdrop import to_linear
 from synthhand.skeleton import REFERENCE_BONE
 
 EDITION = 1  # raised whenever the same seed would give other pictures though SynthHand's would not change
-FOCAL_PX = (380.0, 530.0)  # of published cameras, whose principal point is the middle, (112, 112)
-REACH_PX = (60.0, 95.0)  # how far an open hand reaches from its middle MCP
-_REACH_MM = 105.0  # the same, of an average adult
-_QUALITY = 95  # of JPEG; published pictures have the tables of this quality
+FOCAL_PX = (380.0, 530.0)  # range of published cameras; their principal point is the middle, (112, 112)
+REACH_PX = (60.0, 95.0)  # distance that an open hand reaches from its middle MCP
+_REACH_MM = 105.0  # the same distance of an average adult
+_QUALITY = 95  # of JPEG; published pictures have the quantisation tables of this quality
 LABELS = ("scale", "K", "xyz")
 
 
@@ -35,36 +35,22 @@ def write_freihand(
 ) -> Path:
     """Render SynthHand in FreiHAND's form to a folder, or finish an interrupted rendering of it.
 
-    Images are written one by one, each atomically; a split's label files come last. Called again, it renders
-    only what is missing, and nothing if the folder is complete. As in the published set, validation has no
-    folder: readers hold out a part of training.
-
-    Args:
-        out: folder to write, created if need be.
-        train: frames of the training split, each in four versions.
-        test: frames of the evaluation split.
-        seed: 0 or more.
-        workers: processes; the result does not depend on it.
-        progress: show a bar.
-
-    Returns:
-        The folder.
+    Each of the `train` frames has four versions, each of the `test` frames one. As in the published set,
+    validation has no folder: readers hold out a part of training. A split's label files are written last.
+    Other arguments, the result, resuming and errors are those of `write_dataset`.
 
     Raises:
-        ValueError: a number is too small (validation takes the first frame of training, so there must be
-            two); or the folder holds another dataset (the message names the difference) or foreign files.
-        BlockingIOError: another process is writing there.
-        OSError: the disk is full; the message names the file, and the same call continues once there is room.
+        ValueError: also where `train` is below 2 (validation takes the first frame) or `test` below 1.
     """
     check_request(seed, workers, train=(train, 2, None), test=(test, 1, None))
     return write_form(_FreiHANDForm(Path(out), {"train": train, "test": test}, seed), workers, progress)
 
 
-def frame_factors(seed: int, split: str, index: int) -> Factors:
-    """Draw the factors of a frame: those of SynthHand's sample, but a right hand alone, as FreiHAND shows it.
+def sample_frame(seed: int, split: str, index: int) -> Factors:
+    """Sample the factors of a frame: as for SynthHand, but of a single right hand, as in FreiHAND.
 
-    The joints' bounding box lies within a few pixels of the middle of the picture, and an open hand takes up
-    half to most of it. The camera is still, and the file alone is JPEG.
+    The middle of the joints' bounding box lies within a few pixels of the picture's middle, and an open hand
+    covers half of the picture or more. The camera is still, and JPEG is left to the file.
 
     Args:
         seed: 0 or more, of the dataset.
@@ -74,7 +60,7 @@ def frame_factors(seed: int, split: str, index: int) -> Factors:
     factors = sample_factors(seed, split, index)
     rng = _stream(seed, split, index, 0)
     focal_px, reach_px = rng.uniform(*FOCAL_PX), rng.uniform(*REACH_PX)
-    to_frame = FRAME_PX / SIZE_PX  # pixel factors are given for another size of frame
+    to_frame = FRAME_PX / SIZE_PX  # pixel factors are given for frames of FRAME_PX
     scene = replace(
         factors.scene,
         left=0,
@@ -86,15 +72,15 @@ def frame_factors(seed: int, split: str, index: int) -> Factors:
         jpeg_quality=100,
     )
     factors = replace(factors, scene=scene)
-    uv = project(hand_body(factors).joints_mm, camera_matrix(factors, FRAME_PX))
+    uv = project(build_hand(factors).joints_mm, camera_matrix(factors, FRAME_PX))
     aside = FRAME_PX / 2 - (uv.min(0) + uv.max(0)) / 2 + to_frame * rng.normal(0, 3, 2).clip(-8, 8)
     return replace(factors, scene=replace(scene, root_uv=scene.root_uv + aside))
 
 
-def version_of(
+def sample_version(
     factors: Factors, seed: int, split: str, index: int, version: int
 ) -> tuple[Factors, np.ndarray | None]:
-    """Return the factors of one version of a frame, and the picture behind it (None: the factors' wall).
+    """Sample the factors of one version of a frame, and the picture behind it (None: the factors' wall).
 
     Only the background, the noise and, in the last two versions, the tint differ. Version 0 of training is
     taken before a green screen; evaluation has no screen.
@@ -117,7 +103,7 @@ def paint_green_screen(rng: np.random.Generator, size: int) -> np.ndarray:
     Returns:
         (size, size, 3) float32 linear reflectance.
     """
-    fine = 4 * size  # drawn larger, to smooth the edges
+    fine = 4 * size  # painted larger, to smooth the edges
     green = np.array([82, 116, 50]) * rng.uniform(0.85, 1.35) + rng.normal(0, 5, 3)
     canvas = Image.new("RGB", (fine, fine), _colour(green))
     draw = ImageDraw.Draw(canvas)
@@ -145,7 +131,7 @@ def _colour(rgb: np.ndarray) -> tuple[int, ...]:
 
 
 def _stream(seed: int, split: str, index: int, purpose: int) -> np.random.Generator:
-    """Return a random stream of this frame's own, apart from those of the groups of factors."""
+    """Return a random stream of a frame, independent of those of its groups of factors."""
     return random_stream(seed, SPLITS.index(split), index, len(GROUPS) + purpose)
 
 
@@ -176,13 +162,13 @@ class _FreiHANDForm(Form):
     def make_sample(
         self, part: str, index: int, missing: set[Path]
     ) -> tuple[dict[str, np.ndarray], dict[Path, bytes]]:
-        factors = frame_factors(self.seed, part, index)
+        factors = sample_frame(self.seed, part, index)
         files = {}
         for version, path in enumerate(self._image_paths(part, index)):
             mask_path = self._mask_path(part, index) if version == 0 else None
             if not missing & {path, mask_path}:
                 continue
-            varied, picture = version_of(factors, self.seed, part, index, version)
+            varied, picture = sample_version(factors, self.seed, part, index, version)
             rendering = render(varied, SIZE_PX, picture=picture)
             files[path] = _encode_jpeg(rendering.image)
             if mask_path is not None:
@@ -197,7 +183,7 @@ class _FreiHANDForm(Form):
 
 def _labels(factors: Factors) -> dict[str, np.ndarray]:
     """Return a frame's entries in the label files, lengths in metres."""
-    joints_m = hand_body(factors).joints_mm / 1000
+    joints_m = build_hand(factors).joints_mm / 1000
     scale = np.linalg.norm(np.subtract(*joints_m[list(REFERENCE_BONE)]))
     return {"xyz": joints_m, "K": camera_matrix(factors, SIZE_PX), "scale": np.asarray(scale)}
 

@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from synthhand.dataset import MANIFEST
+from synthhand.dataset import GENERATOR, MANIFEST
 from synthhand.model.pose import VIEWPOINTS
 from synthhand.render.photos import list_pictures
 from synthhand.storage import Lock, exclusive, temporary_path, worker_pool, write_atomically
 
-GENERATOR = 6  # raised whenever the same seed would give other pictures
 CHUNK = 25  # samples per job, and per file of cached labels
 _ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}  # the last bytes of a whole picture
 

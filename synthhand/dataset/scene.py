@@ -58,20 +58,20 @@ def camera_matrix(factors: Factors, size: int) -> np.ndarray:
     return np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
 
 
-def hand_body(factors: Factors) -> Body:
+def build_hand(factors: Factors) -> Body:
     """Build the hand the factors describe, with its arm, in the camera frame."""
     pose, scene = factors.pose, factors.scene
     stance = (pose.articulation, pose.orientation, pose.wrist)
     root_mm = _root_mm(scene, scene.root_uv, scene.root_mm)
-    return _build_hand(factors, stance, root_mm, bool(scene.left), scene.arm_angle)
+    return _build(factors, stance, root_mm, bool(scene.left), scene.arm_angle)
 
 
-def second_body(factors: Factors) -> Body:
+def build_second_hand(factors: Factors) -> Body:
     """Build the same person's other hand, in the camera frame."""
     scene = factors.scene
     stance = (scene.second_articulation, scene.second_orientation, scene.second_wrist)
     root_mm = _root_mm(scene, scene.second_uv, scene.second_mm)
-    return _build_hand(factors, stance, root_mm, not scene.left, scene.second_arm_angle)
+    return _build(factors, stance, root_mm, not scene.left, scene.second_arm_angle)
 
 
 def _root_mm(scene: SceneFactors, uv: np.ndarray, depth_mm: float) -> np.ndarray:
@@ -79,7 +79,7 @@ def _root_mm(scene: SceneFactors, uv: np.ndarray, depth_mm: float) -> np.ndarray
     return np.append((uv - FRAME_PX / 2) / scene.focal_px, 1.0) * depth_mm
 
 
-def _build_hand(factors: Factors, stance: tuple, root_mm: np.ndarray, left: bool, arm_angle: float) -> Body:
+def _build(factors: Factors, stance: tuple, root_mm: np.ndarray, left: bool, arm_angle: float) -> Body:
     rig = procedural_rig()
     return build_body(
         rig,
@@ -166,7 +166,7 @@ def render(
     scene = factors.scene
     side, other = ("left", "right") if scene.left else ("right", "left")
     K = camera_matrix(factors, size)
-    first, second = hand_body(factors), second_body(factors) if scene.second_shown else None
+    first, second = build_hand(factors), build_second_hand(factors) if scene.second_shown else None
     if picture is None:
         picture = paint_backdrop(scene.wall_seed, size, backgrounds)
     wall = Wall(picture, scene.wall_mm, tuple(scene.wall_slope))

@@ -12,7 +12,7 @@ import numpy as np
 
 from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, random_stream, sample_group
 from synthhand.dataset.lens import develop
-from synthhand.dataset.scene import draw_scene, hand_body
+from synthhand.dataset.scene import build_hand, draw_scene
 from synthhand.formats.stb import FRAMES, SEQUENCES, TEST_SEQUENCES, WINDOW_MM
 from synthhand.formats.stb_cameras import (
     BASELINE_MM,
@@ -45,8 +45,8 @@ _LARGEST = 1.1  # overall size of the largest hand: any pose of it fits into the
 _WALL_DISPARITY_PX = (45, 105)  # of the background between BB's two cameras: it is 0.9 to 2.2 m away
 
 
-def frame_scene(seed: int, sequence: str, number: int, viewpoint: str = "sphere") -> tuple[Factors, Body]:
-    """Draw the factors of a frame, and the left hand they describe in the frame of SK's colour camera.
+def sample_frame(seed: int, sequence: str, number: int, viewpoint: str = "sphere") -> tuple[Factors, Body]:
+    """Sample the factors of a frame, and the left hand they describe in the frame of SK's colour camera.
 
     Args:
         seed: 0 or more, of the dataset.
@@ -68,7 +68,7 @@ def frame_scene(seed: int, sequence: str, number: int, viewpoint: str = "sphere"
         root_uv=np.full(2, FRAME_PX / 2),
         root_mm=float(np.mean(WINDOW_MM)),
         noise_seed=int(rng.integers(2**31)),
-        wall_seed=_draw_background(seed, sequence)[0],
+        wall_seed=_sample_background(seed, sequence)[0],
     )
     factors = Factors(
         replace(pose, palm_scale=own.palm_scale, bone_scale=own.bone_scale),
@@ -76,12 +76,12 @@ def frame_scene(seed: int, sequence: str, number: int, viewpoint: str = "sphere"
         person["appearance"],
         scene,
     )
-    body = hand_body(factors)
-    return factors, move(body, np.eye(3), _draw_shift(body, rng))
+    body = build_hand(factors)
+    return factors, move(body, np.eye(3), _sample_shift(body, rng))
 
 
-def _draw_shift(body: Body, rng: np.random.Generator) -> Array:
-    """Draw a shift (3,) mm that brings the hand into the depth camera's window, near the camera's axis."""
+def _sample_shift(body: Body, rng: np.random.Generator) -> Array:
+    """Sample a shift (3,) mm that brings the hand into the depth camera's window, near the camera's axis."""
     hand = body.vertices_mm[body.parts != FOREARM_PART]
     low, high = hand.min(axis=0), hand.max(axis=0)
     near, far = WINDOW_MM[0] - TRANSLATION_MM[2] + _MARGIN_MM, WINDOW_MM[1] - TRANSLATION_MM[2] - _MARGIN_MM
@@ -122,7 +122,7 @@ def draw_views(
         FileNotFoundError: `backgrounds` does not exist or holds no picture.
         ValueError: a picture in `backgrounds` cannot be read.
     """
-    wall_seed, disparity_px = _draw_background(seed, sequence)
+    wall_seed, disparity_px = _sample_background(seed, sequence)
     wall_mm = K_BB[0, 0] * BASELINE_MM / disparity_px
     behind = _paint_background(wall_seed, backgrounds)
     # From the left camera to the right one, everything moves to the left.
@@ -163,8 +163,8 @@ def draw(factors: Factors, body: Body, K: Array, wall: Wall, turn: Array) -> Ras
     return draw_scene(factors, [body], ["left"], wall, K_square, _SQUARE, turn)
 
 
-def _draw_background(seed: int, sequence: str) -> tuple[int, int]:
-    """Draw seed and disparity, px, of a background. B1Counting and B1Random share one, and so on."""
+def _sample_background(seed: int, sequence: str) -> tuple[int, int]:
+    """Sample seed and disparity, px, of a background. B1Counting and B1Random share one, and so on."""
     rng = random_stream(seed, len(SPLITS), SEQUENCES.index(sequence) // 2)
     return int(rng.integers(2**31)), int(rng.integers(*_WALL_DISPARITY_PX))
 

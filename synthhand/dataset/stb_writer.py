@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from synthhand.dataset.jobs import Form, check_request, hash_backgrounds, write_form
-from synthhand.dataset.stb_scene import bring_to_cameras, draw_views, frame_scene
+from synthhand.dataset.stb_scene import bring_to_cameras, draw_views, sample_frame
 from synthhand.formats.pictures import encode_png
 from synthhand.formats.stb import FRAMES, TEST_SEQUENCES, TRAIN_SEQUENCES
 from synthhand.formats.stb_labels import wrist_to_palm, write_labels
@@ -36,29 +36,13 @@ def write_stb(
 ) -> Path:
     """Render SynthHand in STB's form to a folder, or finish an interrupted rendering of it.
 
-    Pictures are written one by one, each atomically; a sequence's label files come last. Called again, it
-    renders only what is missing, and nothing if the folder is complete.
-
-    Args:
-        out: folder to write, created if need be.
-        train: frames of the ten training sequences together; where they cannot be equal, the first sequences
-            have one frame more. Validation is the end of each sequence, so it needs one as well.
-        test: frames of the two test sequences together.
-        seed: 0 or more.
-        workers: processes; the result does not depend on it.
-        progress: show a bar.
-        viewpoint: from where hands are seen, see `synthhand.model.pose.sample_orientation`.
-        backgrounds: folder of pictures to put behind the hands; the manifest records a hash of them.
-
-    Returns:
-        The folder.
+    `train` frames are spread over the ten training sequences, `test` frames over the two test ones. Where
+    that leaves a remainder, the first sequences have one frame more. Readers hold out the end of the training
+    sequences for validation, which needs a frame of its own. A sequence's label files are written last. Other
+    arguments, the result, resuming and errors are those of `write_dataset`.
 
     Raises:
-        FileNotFoundError: `backgrounds` does not exist or holds no picture.
-        ValueError: a number is out of range; or the folder holds another dataset (the message names the
-            difference) or foreign files; or a picture in `backgrounds` cannot be read.
-        BlockingIOError: another process is writing there.
-        OSError: the disk is full; the message names the file, and the same call continues once there is room.
+        ValueError: also where there are too few or too many frames for STB's sequences.
     """
     trained, tested = len(TRAIN_SEQUENCES), len(TEST_SEQUENCES)
     check_request(
@@ -110,7 +94,7 @@ class _STBForm(Form):
     def make_sample(
         self, part: str, index: int, missing: set[Path]
     ) -> tuple[dict[str, np.ndarray], dict[Path, bytes]]:
-        factors, body = frame_scene(self.seed, part, index, self.viewpoint)
+        factors, body = sample_frame(self.seed, part, index, self.viewpoint)
         bodies = bring_to_cameras(body)
         row = {rig: wrist_to_palm(bodies[view].joints_mm, WRIST_RULE) for rig, view in LABELLED.items()}
         if not missing:

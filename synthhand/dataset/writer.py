@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from synthhand.dataset.factors import FRAME_PX, sample_factors
-from synthhand.dataset.jobs import GENERATOR as GENERATOR
 from synthhand.dataset.jobs import Form, check_request, hash_backgrounds, write_form, write_npz
 from synthhand.dataset.scene import LEAST_PX, render
 from synthhand.formats.pictures import encode_png

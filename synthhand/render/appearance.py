@@ -178,7 +178,7 @@ def _shade_bare(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarr
     knuckle[fingers] = (1 - inner_there) * np.exp(-(from_joint**2))
     lines[fingers] = _draw_finger_creases(on_finger, axial, bone, distal, inner_there)
     palm = np.flatnonzero(((at.parts == PALM_PART) | (at.parts == 2)) & (inner > 0.3))
-    lines[palm] += 0.9 * inner[palm] * _draw_palm_creases(at.rest_mm[:, palm])
+    lines[palm] += 0.9 * inner[palm] * _draw_lines(at.rest_mm[:, palm], _PALM_LINES, 0.9)
     lines = lines.clip(0, 1)
 
     blood = skin.blood * (1 + skin.mottling * 1.2 * blotch) + skin.redness * (
@@ -284,11 +284,6 @@ def _draw_finger_creases(at: Surface, axial, bone, distal, inner):
     )
     back = 0.45 * back * np.where(distal > 0, _darken(start, 5), 1) * np.where(proximal, end < start, 1)
     return inner * (palmar_start + palmar_end) + (1 - inner) * back
-
-
-def _draw_palm_creases(rest_mm: np.ndarray) -> np.ndarray:
-    """Return the darkness (n,) of the three lines of the palm."""
-    return _draw_lines(rest_mm, _PALM_LINES, 0.9)
 
 
 def _draw_lines(rest_mm: np.ndarray, lines: tuple, width_mm: float) -> np.ndarray:
