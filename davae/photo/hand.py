@@ -1,4 +1,4 @@
-"""What was found of a hand in a photo."""
+"""A hand found in a photo: joints, mask, code and posed mesh."""
 
 import json
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from synthhand.model.skinning import fitted
 from synthhand.skeleton import REFERENCE_BONE
 
 Side = Literal["left", "right"]
-UNITS = {  # as a file of results says it of itself and of the files beside it
+UNITS = {  # as the JSON states them, for itself and for the files beside it
     "assumed_bone_mm": "length of the middle MCP-PIP bone, joints 9 to 10: exact in posed_joints_mm, in the "
     "PLY and in the GLB; joints_mm are decoded one by one, and their bones are only near it",
     "joints_mm, posed_joints_mm, PLY": "mm; x right, y down, z away from the camera",
@@ -30,7 +30,7 @@ UNITS = {  # as a file of results says it of itself and of the files beside it
 
 
 class Posed(NamedTuple):
-    """A hand model that fits a hand, in its frame."""
+    """The built-in hand posed as a hand that was found, in its frame."""
 
     vertices_mm: NDArray[np.float32]  # (v, 3)
     faces: NDArray[np.int32]  # (f, 3)
@@ -43,22 +43,22 @@ class Hand:
 
     Attributes:
         name: of the photo.
-        box: the square of the photo that was looked at.
+        box: the square of the photo in which the hand was read.
         side: "left" or "right".
         joints: (21, 3) normalised: relative to the middle MCP, in units of the middle MCP-PIP bone, in the
-            frame of a camera that looks at the root, x right, y down, z away. Those of the photo: a left
-            hand's are a left hand's. They are decoded one by one: the length of their middle MCP-PIP bone is
-            only as near to 1 as the network is to the truth.
-        joints_mm: (21, 3) the same in mm, times `bone_mm`; with intrinsics in the camera's frame, where the
-            hand lies, else relative to the root. For bones of a stated length see `posed_joints_mm`.
-        bone_mm: length that was assumed of the middle MCP-PIP bone.
+            frame of a camera that looks at the root, x right, y down, z away. They are as the photo shows
+            them: a left hand's joints are a left hand's. They are decoded one by one: the length of their
+            middle MCP-PIP bone is only as near to 1 as the network is to the truth.
+        joints_mm: (21, 3) `joints` times `bone_mm`. With intrinsics they are in the camera's frame, where the
+            hand lies; without, relative to the root. For bones of a stated length see `posed_joints_mm`.
+        bone_mm: assumed length of the middle MCP-PIP bone.
         joints_px: (21, 2) pixels of the photo; pixel centres lie at integers.
-        mask: (px, px) probability on the crop that a pixel is the hand's, as the photo shows it.
-        means: block -> (z,) of the posterior, of the right-handed crop that the network saw.
+        mask: (px, px) probability that a pixel of the crop is the hand's, as the photo shows it.
+        means: block -> (z,) of the posterior, of the crop as a right hand.
         spreads: block -> (z,) standard deviations.
-        intrinsics: fx, fy, cx, cy with which joints were placed before the camera; None where they were not.
-            How far away is an estimate, in error as docs/photos.md says (*Lengths and distance*).
-        photo_px: (width, height) of the photo, in whose pixels box and joints are.
+        intrinsics: fx, fy, cx, cy of the camera; `joints_mm` are in its frame. None if they were not given.
+            The distance is an estimate; docs/photos.md gives its error (*Lengths and distance*).
+        photo_px: (width, height) of the photo; `box` and `joints_px` are in its pixels.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Hand:
     photo_px: tuple[int, int] | None = None
 
     def scale_to(self, photo: NDArray[np.uint8]) -> "Hand":
-        """The same hand in the pixels of its photo (h, w, 3) as it was read, which may have been reduced."""
+        """Return the hand in the pixels of its photo as it was read (h, w, 3), perhaps reduced."""
         scale = photo.shape[1] / photo_px(photo)[0]
         if scale == 1:
             return self
@@ -86,27 +86,27 @@ class Hand:
         rig = procedural_rig()
         right = torch.from_numpy(mirror(self.joints_mm, self.side)[None])
         vertices, joints = (points[0].numpy() for points in fitted(rig, right, self.bone_mm))
-        faces = rig.faces if self.side == "right" else rig.faces[:, ::-1]  # a mirror turns them inside out
+        faces = rig.faces if self.side == "right" else rig.faces[:, ::-1]  # mirroring turns them inside out
         return Posed(mirror(vertices, self.side), np.ascontiguousarray(faces), mirror(joints, self.side))
 
     def mesh_mm(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Vertices (v, 3), mm, in the frame of `joints_mm`, and faces (f, 3), counter-clockwise outside.
+        """Return vertices (v, 3), mm, in the frame of `joints_mm`, and faces (f, 3), counter-clockwise.
 
-        The built-in hand, its middle MCP-PIP bone `bone_mm` long, posed so that its joints lie nearest to
-        `joints_mm`.
+        They are the built-in hand's, its middle MCP-PIP bone `bone_mm` long, posed so that its joints lie
+        nearest to `joints_mm`.
         """
-        return self._posed[:2]
+        return self._posed.vertices_mm, self._posed.faces
 
     @property
     def posed_joints_mm(self) -> NDArray[np.float64]:
-        """Joints (21, 3), mm, of the hand whose mesh `mesh_mm` is, in the frame of `joints_mm`.
+        """Joints (21, 3), mm, of the mesh of `mesh_mm`, in the frame of `joints_mm`.
 
         Their middle MCP-PIP bone is exactly `bone_mm` long, and their angles are within a hand's limits.
         """
         return self._posed.joints_mm
 
-    def contents(self) -> dict[str, bytes]:
-        """Files of this hand, ending -> content: "json" (`as_dict`), "ply" (mesh), "glb" (with skeleton)."""
+    def encode_files(self) -> dict[str, bytes]:
+        """Return files, ending -> content: "json" (`as_dict`), "ply" (mesh), "glb" (mesh and skeleton)."""
         vertices, faces, joints = self._posed
         return {
             "json": (json.dumps(self.as_dict(), indent=2) + "\n").encode(),
@@ -115,11 +115,11 @@ class Hand:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but mask and mesh, as JSON takes it."""
+        """Return everything but mask and mesh in types that JSON has."""
         return {
             "photo": self.name,
             "box": {"centre_px": list(self.box.centre), "half_px": self.box.half},
-            "confidence": self.box.confidence,  # null where the box was given
+            "confidence": self.box.confidence,  # null if the box was given
             "side": self.side,
             "assumed_bone_mm": self.bone_mm,
             "units": UNITS,
@@ -135,11 +135,11 @@ class Hand:
 
 
 def reference_bone_mm() -> float:
-    """The built-in hand's middle MCP-PIP bone, that of an average adult."""
+    """Return the length of the built-in hand's middle MCP-PIP bone, that of an average adult."""
     joints = procedural_rig().joints_mm
     return float(np.linalg.norm(np.subtract(*joints[list(REFERENCE_BONE)])))
 
 
 def mirror(points: NDArray, side: Side) -> NDArray:
-    """Turn points (..., 3) of a right hand into those of a hand of `side`, and back."""
+    """Return points (..., 3) of a right hand as those of a hand of `side`, or the other way round."""
     return points if side == "right" else points * np.array([-1.0, 1.0, 1.0], points.dtype)
