@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from davae.config import BLOCKS
 from davae.latent.walk import LatentWalk
-from davae.photo.overlay import photo_overlay
+from davae.photo.overlay import draw_overlay
 from davae.photo.predict import HandPredictor
 from synthhand.dataset.factors import sample_factors
 from synthhand.dataset.scene import render
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     predictor = HandPredictor.load()
     first, last = (predictor.predict(photo, name=f"hand {n}") for n, photo in enumerate(photos, 1))
     codes = {b: torch.from_numpy(np.stack([hand.means[b] for hand in (first, last)])) for b in BLOCKS}
-    top = Image.fromarray(photo_overlay(photos[0], first))
+    top = Image.fromarray(draw_overlay(photos[0], first))
     side = (top.width + GAP_PX) // STEPS - GAP_PX
     walk = LatentWalk(predictor.model, codes, first.bone_mm, px=side)
     sheet = Image.new("RGB", (top.width, top.height + TITLE_PX + side), "white")

@@ -28,7 +28,7 @@ from davae.evaluation.joints import JointNet
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import ResNet
-from davae.photo.graph import onnx_model, quantised, session
+from davae.photo.graph import open_session, quantise, trace
 from davae.training.device import has_bf16
 from davae.training.runs import load_mask_network, load_model
 
@@ -61,13 +61,13 @@ def networks(name: str, run: Path | None, mask_run: Path | None) -> tuple[dict[s
 def engines(network: nn.Module, px: int) -> dict[str, Callable[[Tensor], Any]]:
     """Every way to run `network` -> a function of images (b, 3, px, px)."""
     folded = fold_batchnorm(network)
-    graph = onnx_model(network, px, ("output",))
+    graph = trace(network, px, ("output",))
     random = (torch.rand(4, 3, px, px).numpy() for _ in range(2))
     ways = {"torch": network, "folded": folded}
     if has_bf16(torch.device("cpu")):
         ways["folded, bf16"] = torch.autocast("cpu", torch.bfloat16)(folded.forward)
-    for way, model in (("ONNX", graph), ("ONNX, int8", quantised(graph, random))):
-        ways[way] = functools.partial(_run, session(model))
+    for way, model in (("ONNX", graph), ("ONNX, int8", quantise(graph, random))):
+        ways[way] = functools.partial(_run, open_session(model))
     return ways
 
 

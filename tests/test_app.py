@@ -27,11 +27,12 @@ from torch.testing import assert_close
 
 from davae.config import BLOCKS
 from davae.photo.app import server
-from davae.photo.app.canvas import PhotoCanvas
-from davae.photo.app.pages import OFFERED, Pages, seen
-from davae.photo.app.photo_page import DOUBTFUL, PhotoPage, describe, links
+from davae.photo.app.pages import OFFERED, Pages, cut_input
+from davae.photo.app.photo_page import DOUBTFUL, PhotoPage, describe, link_files
+from davae.photo.app.widgets import PhotoCanvas
 from davae.photo.finding import SMALL_PX, Box
-from davae.photo.predict import HandPredictor, reference_bone_mm
+from davae.photo.hand import reference_bone_mm
+from davae.photo.predict import HandPredictor
 from synthhand.dataset.scene import hand_pixels
 from synthhand.dataset.writer import render, sample_factors
 from synthhand.formats.gltf import read_skinned_mesh
@@ -81,7 +82,7 @@ def test_a_file_that_is_begun_anew_leaves_nothing_of_the_old_one():
 
 
 def test_a_file_that_no_browser_bounded_is_refused_here(monkeypatch):
-    monkeypatch.setattr("davae.photo.app.canvas.LIMIT", 2**20)
+    monkeypatch.setattr("davae.photo.app.widgets.LIMIT", 2**20)
     refused = []
     canvas = PhotoCanvas(pytest.fail, refused.append)
     for index in range(3):
@@ -139,7 +140,7 @@ def test_files_are_those_of_the_hand(page, tmp_path):
 def test_names_cannot_break_out_of_the_page(page):
     page.open(photo_file(), "<img src=x onerror='alert(1)'>.png")
     assert "<img" not in page.message.value
-    assert "<img" not in links({"json": b""}, "<img src='x'>") and "src='" not in links(
+    assert "<img" not in link_files({"json": b""}, "<img src='x'>") and "src='" not in link_files(
         {"json": b""}, "a' src='x"
     )
 
@@ -191,8 +192,8 @@ def fails(*_, **__):
 
 
 @pytest.mark.parametrize("step", [
-    "app.photo_page.read_photo", "predict.HandPredictor.predict", "app.photo_page.hand_view",
-    "app.photo_page.links", "app.canvas.PhotoCanvas.show",
+    "app.photo_page.read_photo", "predict.HandPredictor.predict", "app.photo_page.draw_mesh",
+    "app.photo_page.link_files", "app.widgets.PhotoCanvas.show",
 ])  # fmt: skip
 def test_a_fault_of_our_own_is_told_and_leaves_nothing_of_the_last_photo(page, monkeypatch, logged, step):
     page.open(photo_file(), "good.png")
@@ -217,7 +218,7 @@ def test_every_callback_of_the_photo_page_tells_what_failed(page, monkeypatch, l
     page.open(photo_file(), "p.png")
     page._walk = fails
     monkeypatch.setattr(page.predictor, "predict", fails)
-    monkeypatch.setattr("davae.photo.app.photo_page.hand_view", fails)
+    monkeypatch.setattr("davae.photo.app.photo_page.draw_mesh", fails)
     act(page)
     assert "davae failed" in page.message.value and "Traceback" in logged()
 
@@ -229,7 +230,7 @@ def test_a_photo_that_was_reduced_is_shown_and_told_in_its_own_pixels(page, monk
     np.testing.assert_array_equal(page.canvas.joints, page.hand.joints_px)
     page.canvas.drawn = [200, 100, 90, 90]
     assert page.hand.box.centre == pytest.approx((244.5, 144.5)) and page.hand.box.half == 45
-    assert seen(page.hand, page._photo, page.predictor.px).shape[1] == 3
+    assert cut_input(page.hand, page._photo, page.predictor.px).shape[1] == 3
 
 
 def test_the_side_of_one_photo_is_not_that_of_the_next(page, monkeypatch):
@@ -246,21 +247,26 @@ def test_the_side_of_one_photo_is_not_that_of_the_next(page, monkeypatch):
     assert asked == [None] and page.hand.name == "b.png"
 
 
-def test_little_confidence_is_called_so(page):
+def test_low_confidence_is_called_so(page):
     page.open(photo_file(), "p.png")
     hand = page.hand
     object.__setattr__(hand.box, "confidence", DOUBTFUL / 2)
-    assert "That is little" in describe(hand, guessed=True, searched=True)
-    assert "That is little" not in describe(hand, guessed=True, searched=False)
+    assert "That is low" in describe(hand, guessed=True)
     object.__setattr__(hand.box, "confidence", 2 * DOUBTFUL)
-    assert "That is little" not in describe(hand, guessed=False, searched=True)
+    assert "Confidence" in describe(hand, guessed=False) and "That is low" not in describe(
+        hand, guessed=False
+    )
+    object.__setattr__(hand.box, "confidence", None)  # a hand in a box that somebody drew
+    assert "onfidence" not in describe(hand, guessed=True) and "That is low" not in describe(
+        hand, guessed=True
+    )
 
 
 def test_a_small_box_is_called_so(page):
     page.open(photo_file(), "p.png")
     for side, told in ((SMALL_PX / 2, True), (SMALL_PX, False)):
         hand = dataclasses.replace(page.hand, box=Box((50.0, 50.0), side / 2))
-        assert ("little of a hand is seen" in describe(hand, guessed=True, searched=False)) == told
+        assert ("too few to see much of a hand" in describe(hand, guessed=True)) == told
 
 
 # Both pages
@@ -289,7 +295,7 @@ def test_a_walk_from_a_photo_starts_at_its_hand(predictor, side):
     assert pages.panel.selected_index == 1 and pages.explorer.controls["start"].label == label
     for block in BLOCKS:
         assert_close(pages.explorer.walk.raw(block), torch.from_numpy(hand.means[block]))
-    image = seen(hand, pages.photo._photo, predictor.px)
+    image = cut_input(hand, pages.photo._photo, predictor.px)
     again = predictor.model.encode(image).means  # what it is said to have seen leads to the same code
     for block in BLOCKS:
         assert_close(again[block][0], torch.from_numpy(hand.means[block]), rtol=1e-3, atol=1e-3)
@@ -347,9 +353,9 @@ def test_the_next_free_port_is_taken():
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         taken = listener.getsockname()[1]
-        assert taken < server.free_port(taken) < taken + 100
+        assert taken < server.find_free_port(taken) < taken + 100
     with pytest.raises(OSError, match="name another with --port"):
-        server.free_port(65536)
+        server.find_free_port(65536)
 
 
 def test_what_is_missing_is_told_before_anything_is_served(tmp_path, release, monkeypatch):
@@ -487,7 +493,7 @@ def test_a_box_is_drawn_by_the_mouse(tab):
     tab.mouse.move(view["x"] + view["width"] * 0.75, view["y"] + view["height"] * 0.5, steps=5)
     tab.mouse.up()
     tab.get_by_text("Confidence").wait_for(state="detached")
-    tab.get_by_role("button", name="look all over the photo").click()
+    tab.get_by_role("button", name="search the whole photo").click()
     tab.get_by_text("Confidence").wait_for()
 
 

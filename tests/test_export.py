@@ -96,7 +96,7 @@ def files(onnxruntime, pose_runs, mask_run, prepared, tmp_path_factory):
     def trace_once(network, px, outputs):
         weights = tuple(float(p.detach().sum()) for p in network.parameters())
         if weights not in traced:
-            traced[weights] = graph.onnx_model(network, px, outputs)
+            traced[weights] = graph.trace(network, px, outputs)
         return copy.deepcopy(traced[weights])
 
     asked = {
@@ -108,9 +108,7 @@ def files(onnxruntime, pose_runs, mask_run, prepared, tmp_path_factory):
         "mask int8": (mask_run, {"reduced": "int8", "data": prepared}),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            exporting, "onnx_model", trace_once
-        )  # which takes seconds, and is the same with fewer bits
+        patch.setattr(exporting, "trace", trace_once)  # which takes seconds, and is the same with fewer bits
         return {
             name: export(run, folder / f"{name}.onnx", progress=False, **options)
             for name, (run, options) in asked.items()
@@ -122,7 +120,7 @@ def already_traced(files, monkeypatch):
     """Let `export` find the graph of the fixture's da-VAE instead of tracing the network that it is given."""
     import onnx
 
-    monkeypatch.setattr(exporting, "onnx_model", lambda *_: onnx.load(files["da"].path))
+    monkeypatch.setattr(exporting, "trace", lambda *_: onnx.load(files["da"].path))
 
 
 @pytest.fixture
@@ -269,7 +267,7 @@ def test_metadata_name_the_dataset_of_an_evaluated_run_and_the_network_of_its_ma
     masks = {"digest": "masks", "network": "f00d"}
     run = finish(tmp_path / "run", config, DaVAE(config.model), "d1ge57", masks=masks)
     (run / "metrics.json").write_text('{"dataset": "synthhand", "data": "d1ge57"}')
-    facts = exporting.about(run, config, None)
+    facts = exporting.describe_run(run, config, None)
     assert facts["dataset"] == "synthhand (prepared data d1ge57)"
     assert facts["mask_network"] == "f00d"
     assert facts["input_mask"].startswith("network: ")
@@ -381,7 +379,7 @@ def test_a_failure_while_reducing_leaves_nothing(already_traced, pose_runs, prep
     def fail(*_):
         raise RuntimeError("out of bits")
 
-    monkeypatch.setattr(exporting, "quantised", fail)
+    monkeypatch.setattr(exporting, "quantise", fail)
     with pytest.raises(RuntimeError, match="out of bits"):
         export(pose_runs["da"], tmp_path / "m.onnx", reduced="int8", data=prepared, progress=False)
     assert not list(tmp_path.iterdir())

@@ -15,9 +15,9 @@ import torch
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from davae.photo import finding, reading
-from davae.photo.colour import ADOBE_GAMMA, ADOBE_RGB, D65, H273_PRIMARIES, SRGB, SRGB_CURVE, matrix_profile
+from davae.photo.colour import ADOBE_GAMMA, ADOBE_RGB, D65, H273_PRIMARIES, SRGB, SRGB_CURVE, make_profile
 from davae.photo.finding import Box, MaskModel, _lay_squares, cut, find_hands
-from davae.photo.metadata import EXIF, MAX_BYTES, without_metadata
+from davae.photo.metadata import EXIF, MAX_BYTES, strip_metadata
 from davae.photo.reading import PhotoError, Reduced, photo_px, read_photo
 
 
@@ -107,7 +107,7 @@ def claims(width: int, height: int) -> bytes:
         (encoded(picture(20_000, 3)), "is 20000 x 3 pixels; expected at least 16"),
         (encoded(picture(2_000, 20)), "no side more than 50 times"),
         (claims(30_000, 30_000), "no more than 250,000,000"),
-        (b"\0\0\0\x18ftypheic" + bytes(100), "read where pillow-heif is installed: `python -m pip install"),
+        (b"\0\0\0\x18ftypheic" + bytes(100), "davae reads it with pillow-heif: `python -m pip install"),
         (b"\0\0\0\x18ftypavif" + bytes(100), "AVIF, damaged or for Pillow 11.3 or later"),
         (claims(300, 300), "is damaged"),
         (encoded(picture(200, 200), "JPEG")[:600], "is damaged"),
@@ -318,7 +318,7 @@ def test_what_nobody_foresaw_is_the_photos_own_error_and_says_what_it_was(monkey
     def fails(*_):
         raise AttributeError("no such thing")
 
-    monkeypatch.setattr(reading, "_as_rgb", fails)
+    monkeypatch.setattr(reading, "_to_rgb", fails)
     with pytest.raises(
         PhotoError, match=r"^x: davae failed on it \(AttributeError: no such thing\); please report"
     ) as e:
@@ -348,11 +348,11 @@ def test_heic_is_read_where_its_plug_in_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
     monkeypatch.setattr(Image, "ID", [*Image.ID])
     monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
-    reading._read_heif.cache_clear()
+    reading._register_heif.cache_clear()
     try:
         np.testing.assert_array_equal(read_photo(head + encoded(picture())), np.asarray(picture()))
     finally:
-        reading._read_heif.cache_clear()
+        reading._register_heif.cache_clear()
 
 
 # Colours
@@ -401,7 +401,7 @@ def patch_colours(content) -> np.ndarray:
 ])  # fmt: skip
 @pytest.mark.parametrize(("primaries", "curve"), [(P3, SRGB_CURVE), (ADOBE_RGB, (ADOBE_GAMMA,))])
 def test_colours_are_converted_by_the_embedded_profile(form, options, near, primaries, curve):
-    profile = matrix_profile(primaries, D65, curve)
+    profile = make_profile(primaries, D65, curve)
     found = patch_colours(encoded(patches(), form, icc_profile=profile, **options))
     expected = as_srgb(COLOURS, primaries, curve)
     assert np.abs(found - expected).max() <= near
@@ -409,15 +409,15 @@ def test_colours_are_converted_by_the_embedded_profile(form, options, near, prim
 
 
 def test_display_p3_that_means_skin_is_that_skin():
-    profile = matrix_profile(P3, D65, SRGB_CURVE)
+    profile = make_profile(P3, D65, SRGB_CURVE)
     content = encoded(Image.new("RGB", (32, 32), (184, 88, 69)), icc_profile=profile)
     assert np.abs(read_photo(content)[3, 3].astype(int) - (200, 80, 60)).max() <= 2
     assert (read_photo(Image.open(io.BytesIO(content))) == read_photo(content)).all()
 
 
 @pytest.mark.parametrize("profile", [
-    ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), matrix_profile(SRGB, D65, SRGB_CURVE),
-    b"broken", bytes(300), matrix_profile(P3, D65, SRGB_CURVE)[:300],
+    ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), make_profile(SRGB, D65, SRGB_CURVE),
+    b"broken", bytes(300), make_profile(P3, D65, SRGB_CURVE)[:300],
 ])  # fmt: skip
 def test_srgb_and_broken_profiles_change_nothing(profile):
     np.testing.assert_array_equal(read_photo(encoded(picture(), icc_profile=profile)), np.asarray(picture()))
@@ -453,7 +453,7 @@ def test_cameras_tell_adobe_rgb_in_exif():
 
 def grey_profile(gamma: float) -> bytes:
     """A grey space, made of an RGB one: fewer tags are read of it."""
-    profile = bytearray(matrix_profile(SRGB, D65, (gamma,)))
+    profile = bytearray(make_profile(SRGB, D65, (gamma,)))
     profile[16:20] = b"GRAY"
     return bytes(profile.replace(b"rTRC", b"kTRC"))
 
@@ -461,7 +461,7 @@ def grey_profile(gamma: float) -> bytes:
 def test_greys_are_converted_by_a_grey_profile_and_by_that_of_a_colour_space():
     greys = np.arange(256, dtype=np.uint8).reshape(16, 16)
     expected = as_srgb(greys.ravel()[:, None].repeat(3, 1), SRGB, (1.0,))
-    for profile in (grey_profile(1.0), matrix_profile(SRGB, D65, (1.0,))):
+    for profile in (grey_profile(1.0), make_profile(SRGB, D65, (1.0,))):
         for stored in (greys, greys.astype(np.uint16) * 257):
             found = read_photo(encoded(Image.fromarray(stored), icc_profile=profile)).reshape(-1, 3)
             assert np.abs(found - expected).max() <= 1
@@ -470,7 +470,7 @@ def test_greys_are_converted_by_a_grey_profile_and_by_that_of_a_colour_space():
 
 
 def test_alpha_is_laid_over_a_white_that_stays_white():
-    profile = matrix_profile(P3, D65, SRGB_CURVE)
+    profile = make_profile(P3, D65, SRGB_CURVE)
     clear = patches("RGBA")
     clear.putalpha(128)
     expected = 255 + (as_srgb(COLOURS, P3, SRGB_CURVE) - 255) * 128 / 255
@@ -614,7 +614,7 @@ def test_exif_in_ever_more_segments_is_read_as_far_as_it_is_bounded():
     segment = b"\xff\xe1" + (2 + len(EXIF) + 60_000).to_bytes(2) + EXIF + bytes(60_000)
     content = encoded(picture(), "JPEG")
     many = content[:2] + 2 * (MAX_BYTES // 60_000) * segment + content[2:]
-    kept, info = without_metadata(many)
+    kept, info = strip_metadata(many)
     assert MAX_BYTES < len(info["exif"]) <= MAX_BYTES + 60_000 and len(kept) < 2 * len(content)
     np.testing.assert_array_equal(read_photo(many), read_photo(content))
 

@@ -31,11 +31,11 @@ from davae.networks.handmask import composite_over_grey
 from davae.photo import predict as predict_module
 from davae.photo import predict_files as predict_files_module
 from davae.photo.finding import Box, cut
-from davae.photo.hand import Hand
+from davae.photo.hand import Hand, reference_bone_mm
 from davae.photo.observer import VIEWS, Guess, Observer, estimate_confidence
-from davae.photo.overlay import photo_overlay
-from davae.photo.predict import HandPredictor, reference_bone_mm, refine_box
-from davae.photo.predict_files import ENDINGS, predict_files, stems, write_hand
+from davae.photo.overlay import draw_overlay
+from davae.photo.predict import HandPredictor, refine_box
+from davae.photo.predict_files import ENDINGS, name_results, predict_files, write_hand
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import pack, unpack
 from davae.training import runs
@@ -417,7 +417,7 @@ def test_whatever_goes_wrong_with_one_photo_is_its_own_result(predictor, monkeyp
 @pytest.mark.parametrize("stage", ["read_photo", "cut", "apply_homography"])
 def test_an_error_that_is_kept_keeps_no_pixels_and_says_where_it_arose(predictor, monkeypatch, stage):
     """Frames of a traceback hold what their functions worked on, here a decoded photo."""
-    decoded = []
+    decoded: list[weakref.ref] = []
 
     def decode(content, name):
         pixels = photo(seed=len(decoded))
@@ -454,7 +454,7 @@ def test_joints_lie_on_the_photo_also_where_it_was_reduced(predictor, monkeypatc
     np.testing.assert_allclose(hand.joints_px, 2 * plain.joints_px + 0.5, atol=0.02)
     np.testing.assert_allclose(hand.joints_mm, plain.joints_mm, rtol=1e-3, atol=0.1)
     np.testing.assert_allclose(hand.scale_to(pixels).joints_px, plain.joints_px, atol=0.01)
-    np.testing.assert_array_equal(photo_overlay(pixels, hand), photo_overlay(small, hand.scale_to(pixels)))
+    np.testing.assert_array_equal(draw_overlay(pixels, hand), draw_overlay(small, hand.scale_to(pixels)))
     searched = predictor.predict(encoded(Image.fromarray(large)))
     assert searched.box.half == pytest.approx(2 * found.box.half)
     np.testing.assert_allclose(searched.joints_px, 2 * found.joints_px + 0.5, atol=0.05)
@@ -532,13 +532,13 @@ def test_files_of_a_hand(predictor, tmp_path):
     np.testing.assert_array_equal(np.frombuffer(body, "<f4", vertices.size).reshape(-1, 3), vertices)
     rest = np.frombuffer(body[4 * vertices.size :], np.dtype([("n", "u1"), ("f", "<i4", 3)]))
     np.testing.assert_array_equal(rest["f"], faces)
-    assert skinned_mesh.read_bytes() == hand.contents()["glb"]
+    assert skinned_mesh.read_bytes() == hand.encode_files()["glb"]
     with Image.open(mask) as kept:
         np.testing.assert_allclose(np.asarray(kept) / 255, hand.mask, atol=0.5 / 255 + 1e-6)
     with Image.open(overlay) as drawn:
-        np.testing.assert_array_equal(np.asarray(drawn), photo_overlay(pixels, hand))
-    assert stems(["a/x.png", "b/x.jpg", "y"]) == ["x", "x-2", "y"]
-    assert stems(["x.png", "X.jpg", "x-2.png", "x-2.jpg"]) == ["x", "X-2", "x-2-2", "x-2-3"]
+        np.testing.assert_array_equal(np.asarray(drawn), draw_overlay(pixels, hand))
+    assert name_results(["a/x.png", "b/x.jpg", "y"]) == ["x", "x-2", "y"]
+    assert name_results(["x.png", "X.jpg", "x-2.png", "x-2.jpg"]) == ["x", "X-2", "x-2-2", "x-2-3"]
 
 
 @pytest.mark.parametrize(("width", "height"), [(160, 120), (40, 900), (2000, 1500)])
@@ -549,7 +549,7 @@ def test_an_overlay_shows_box_joints_and_mesh_of_any_photo(predictor, width, hei
     half = hand.box.half
     joints = np.array(centre) + np.linspace(-half, half, 21)[:, None] * [1, 0]
     hand = dataclasses.replace(hand, joints_px=joints, mask=np.ones_like(hand.mask))
-    drawn = photo_overlay(pixels, hand).astype(int)
+    drawn = draw_overlay(pixels, hand).astype(int)
     assert drawn.shape == (280, 1042, 3)
     whole, close, front, aside = (drawn[24:, left : left + 256] for left in (0, 262, 524, 786))
     red = (whole[..., 0] > 150) & (whole[..., 1] < 110)
@@ -638,7 +638,7 @@ def test_what_was_found_is_told_before_what_ends_it(release, tmp_path, monkeypat
 
     monkeypatch.setattr("davae.photo.predict_files.write_hand", fails)
     with pytest.raises(OSError, match="No space left"):
-        predict_files(files, tmp_path / "out", progress=False, weights=release, tell=told.append)
+        predict_files(files, tmp_path / "out", progress=False, weights=release, report=told.append)
     assert [line.split(":")[0] for line in told] == [str(file) for file in files[:2]]
 
 
@@ -661,7 +661,7 @@ def test_ten_photos_of_which_three_are_odd_give_seven_results_and_three_sentence
     for number, path in enumerate(files):
         path.write_bytes(encoded(picture(64 + number, 60)))
     files[2].write_bytes(b"Dear hand")
-    real_overlay, real_read = predict_files_module.photo_overlay, predict_module.read_photo
+    real_overlay, real_read = predict_files_module.draw_overlay, predict_module.read_photo
 
     def draw(photo, hand):
         if hand.name.endswith("5.png"):
@@ -673,11 +673,11 @@ def test_ten_photos_of_which_three_are_odd_give_seven_results_and_three_sentence
             raise struct.error("required argument is not an integer")
         return real_read(photo, name)
 
-    monkeypatch.setattr(predict_files_module, "photo_overlay", draw)
+    monkeypatch.setattr(predict_files_module, "draw_overlay", draw)
     monkeypatch.setattr(predict_module, "read_photo", read)
     told = []
     found = predict_files(
-        files, tmp_path / "out", side="LEFT", weights=release, progress=False, tell=told.append
+        files, tmp_path / "out", side="LEFT", weights=release, progress=False, report=told.append
     )
     assert found.failed == 3 and found.lines == told and len(told) == 10
     assert [line.startswith("failed: ") for line in told] == [number in (2, 5, 8) for number in range(10)]
@@ -734,9 +734,9 @@ def test_the_posed_hands_bone_is_as_long_as_stated_whatever_was_decoded(predicto
             "y down" in values["units"]["joints_mm, posed_joints_mm, PLY"]
             and "metres" in values["units"]["GLB"]
         )
-        skeleton = skeleton_of(odd.contents()["glb"])  # which is that of the posed hand, in metres, y up
+        skeleton = skeleton_of(odd.encode_files()["glb"])  # which is that of the posed hand, in metres, y up
         np.testing.assert_allclose(skeleton * [1000, -1000, -1000], posed, atol=1e-6)
-        assert b"comment unit: millimetre; x right, y down" in odd.contents()["ply"][:200]
+        assert b"comment unit: millimetre; x right, y down" in odd.encode_files()["ply"][:200]
 
 
 def skeleton_of(content: bytes) -> np.ndarray:
@@ -783,7 +783,7 @@ def test_command_line(release, tmp_path):
     answer = davae(*files, "--side", "left", "--bone-mm", "45")
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
     assert f"failed: {tmp_path / 'bad.jpg'}: is no picture (text)" in answer.stdout
-    assert "left hand" in answer.stdout and "reference bone taken as 45.0 mm" in answer.stdout
+    assert "left hand" in answer.stdout and "reference bone assumed to be 45.0 mm" in answer.stdout
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {f"{stem}{end}" for stem in ("good", "also") for end in ENDINGS}
     wrong = davae(files[0], "--box", "1,2,3")
@@ -799,8 +799,19 @@ def test_reading_is_the_same_from_file_and_from_memory(tmp_path):
 def test_names_of_results_are_such_as_the_file_system_takes():
     """Under an ASCII locale a name's bytes beyond ASCII come as surrogates, and must go back as they came."""
     code = (
-        "import os; from pathlib import Path; from davae.photo.predict_files import stems; "
-        "assert os.fsencode(stems([Path(os.fsdecode(b'Zo\\xc3\\xab.png'))])[0]).startswith(b'Zo')"
+        "import os; from pathlib import Path; from davae.photo.predict_files import name_results; "
+        "assert os.fsencode(name_results([Path(os.fsdecode(b'Zo\\xc3\\xab.png'))])[0]).startswith(b'Zo')"
     )
     ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | ascii_locale)
+
+
+def test_public_names_are_imported_when_they_are_used():
+    """So that the app's server, which needs none of them, does without torch."""
+    code = (
+        "import sys, davae.photo; assert 'torch' not in sys.modules\n"
+        "from davae.photo import Box, Hand, HandPredictor, PhotoError\n"
+        "assert HandPredictor.__module__ == 'davae.photo.predict' and 'torch' in sys.modules\n"
+        "assert not hasattr(davae.photo, 'Foot')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,6 @@
-"""Colours as sRGB, in which the networks learnt them, whatever colour space a picture file says it is in.
+"""Conversion of a picture to sRGB, the colour space of training, from the space that its file states.
 
-Every way of saying so ends as an ICC profile, and the conversion is LittleCMS's (Pillow's `ImageCms`).
+Every way of stating a space ends as an ICC profile, with which LittleCMS (Pillow's `ImageCms`) converts.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ ADOBE_RGB = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 ADOBE_GAMMA = 563 / 256
 SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # g, a, b, c, d of an ICC curve of type 3
 BT709_CURVE = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
-# Of H.273, which PNG's cICP cites. HDR (PQ, HLG) is left as it is: how it is to be dimmed is nowhere said.
+# Codes of H.273, which PNG's cICP chunk uses. HDR (PQ, HLG) is not converted: no standard says how to dim it.
 H273_PRIMARIES = {
     1: (SRGB, D65),
     5: (((0.64, 0.33), (0.29, 0.60), (0.15, 0.06)), D65),
@@ -34,26 +34,26 @@ H273_CURVES = {
     1: BT709_CURVE, 4: (2.2,), 5: (2.8,), 6: BT709_CURVE, 8: (1.0,), 13: SRGB_CURVE, 14: BT709_CURVE,
     15: BT709_CURVE,
 }  # fmt: skip
-LEVELS = 9  # of each channel, tried to see whether a profile changes anything
+LEVELS = 9  # of each channel, converted to see whether a profile changes anything
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
 
 
-def matrix_profile(
+def make_profile(
     primaries: tuple[Chromaticity, Chromaticity, Chromaticity],
     white: Chromaticity,
     curve: tuple[float, ...],
 ) -> bytes:
-    """Write an ICC profile of an RGB space.
+    """Return an ICC profile of an RGB space.
 
     Args:
         primaries: of red, green and blue.
-        white: as seen, to be adapted to the profile's (Bradford).
+        white: of the space; it is adapted to the profile's, D50 (Bradford).
         curve: from stored to linear values, the parameters of an ICC parametric curve: (g,) for a power,
             (g, a, b, c, d) for (a x + b)^g from d on and c x below.
 
     Raises:
-        numpy.linalg.LinAlgError: primaries on one line.
-        struct.error: a number that no profile can hold.
+        numpy.linalg.LinAlgError: the primaries lie on one line.
+        struct.error: a number is too large for a profile.
     """
     x, y = np.array([*primaries, white], float).T
     xyz = np.stack([x / y, np.ones(4), (1 - x - y) / y])
@@ -61,8 +61,8 @@ def matrix_profile(
     cones = BRADFORD @ np.stack([D50, xyz[:, 3]], axis=1)
     adapted = np.linalg.solve(BRADFORD, (cones[:, 0] / cones[:, 1])[:, None] * (BRADFORD @ rgb))
     kind = {1: 0, 5: 3}[len(curve)]
-    trc = b"para" + struct.pack(">IHH", 0, kind, 0) + b"".join(map(_fixed, curve))
-    tags = {name: b"XYZ \0\0\0\0" + b"".join(map(_fixed, column)) for name, column in zip(
+    trc = b"para" + struct.pack(">IHH", 0, kind, 0) + b"".join(map(_to_fixed, curve))
+    tags = {name: b"XYZ \0\0\0\0" + b"".join(map(_to_fixed, column)) for name, column in zip(
         (b"wtpt", b"rXYZ", b"gXYZ", b"bXYZ"), [D50, *adapted.T], strict=True)}  # fmt: skip
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), trc)
     place = 128 + 4 + 12 * len(tags)
@@ -71,82 +71,82 @@ def matrix_profile(
         table += struct.pack(">4sII", name, place + len(body), len(data))
         body += data
     header = struct.pack(">I4sI4s4s4s", place + len(body), b"", 0x04300000, b"mntr", b"RGB ", b"XYZ ")
-    header += struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + b"".join(map(_fixed, D50))
+    header += struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + b"".join(map(_to_fixed, D50))
     return header.ljust(128, b"\0") + table + body
 
 
-def _fixed(value: float) -> bytes:
+def _to_fixed(value: float) -> bytes:
     return struct.pack(">i", round(value * 65536))
 
 
-def stated_profile(picture: Image.Image) -> bytes:
-    """The ICC profile of the colour space that a picture says it is in; b"" where it says none, or sRGB.
+def find_profile(picture: Image.Image) -> bytes:
+    """Return the ICC profile of the colour space that a picture states; b"" if it states none, or sRGB.
 
     In this order: PNG's cICP; an embedded profile; PNG's sRGB; PNG's gAMA and cHRM; EXIF's Adobe RGB.
     """
     info = picture.info
-    with contextlib.suppress(Exception):  # numbers may be anything, and then they say nothing
+    with contextlib.suppress(Exception):  # values may be of any type, and then state nothing
         primaries, curve, *rest = info.get("cicp", b"\0\0")
         if rest == [0, 1] and primaries in H273_PRIMARIES and curve in H273_CURVES:
-            return matrix_profile(*H273_PRIMARIES[primaries], H273_CURVES[curve])
+            return make_profile(*H273_PRIMARIES[primaries], H273_CURVES[curve])
         if isinstance(profile := info.get("icc_profile"), bytes) and profile:
             return profile
         if "srgb" in info:
             return b""
         if "gamma" in info or "chromaticity" in info:
             white, *rgb = np.reshape(info.get("chromaticity", (*D65, *np.ravel(SRGB))), (4, 2)).tolist()
-            # 1/2.2 is how sRGB's own curve is told to programs that know but powers.
+            # Files state sRGB's own curve as 1/2.2, for programs that know powers only.
             gamma = 1 / info.get("gamma", 1 / 2.2)
-            return matrix_profile(tuple(rgb), white, SRGB_CURVE if abs(gamma - 2.2) < 0.02 else (gamma,))
-        if _says_adobe_rgb(picture):
-            return matrix_profile(ADOBE_RGB, D65, (ADOBE_GAMMA,))
+            return make_profile(tuple(rgb), white, SRGB_CURVE if abs(gamma - 2.2) < 0.02 else (gamma,))
+        if _states_adobe_rgb(picture):
+            return make_profile(ADOBE_RGB, D65, (ADOBE_GAMMA,))
     return b""
 
 
-def _says_adobe_rgb(picture: Image.Image) -> bool:
-    """Whether EXIF says so, as cameras do: by "R03", or by a 2 that the standard does not know."""
+def _states_adobe_rgb(picture: Image.Image) -> bool:
+    """Return whether EXIF states Adobe RGB: by "R03", or by a 2, as cameras do outside the standard."""
     exif = picture.getexif()
     space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
     return space == 2 or (space == 0xFFFF and exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03")
 
 
 def to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    """Convert a picture of any mode to sRGB, mode RGB; alpha is left out.
+    """Return a picture of any mode in sRGB, mode RGB, without alpha.
 
-    A profile that is broken, or of another kind than the picture, is as good as none.
+    A profile that is broken, or of another kind than the picture, is ignored.
     """
     if picture.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(picture)
     if profile:
         with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
-            return _converted(picture, profile)
+            return _convert(picture, profile)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _converted(picture: Image.Image, profile: bytes) -> Image.Image:
+def _convert(picture: Image.Image, profile: bytes) -> Image.Image:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     grey = picture.mode in GREY_MODES or picture.mode.startswith("I;")
     mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
     if mode is None or (mode == "CMYK") != (picture.mode == "CMYK") or (mode == "L" and not grey):
         raise ValueError(f"a profile of {space} for a picture of {picture.mode}")
-    # LittleCMS's tables for greys are coarse, so that each level is converted without one.
+    # LittleCMS's tables for greys are coarse, so each of the 256 levels is converted without one.
     flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
     if mode == "L":
         levels = transform.apply(Image.fromarray(np.arange(256, dtype=np.uint8)[None]))
         return Image.fromarray(np.asarray(levels)[0][np.asarray(picture.convert("L"))])
-    # Many profiles are sRGB itself, which shall stay as it is and not be rounded anew.
+    # Many profiles are sRGB itself: such pictures stay as they are, without new rounding.
     if mode == "RGB":
-        tried = _cube()
+        tried = _sample_cube()
         changed = np.abs(np.asarray(transform.apply(Image.fromarray(tried))).astype(int) - tried).max() > 1
         if not changed:
             return picture.convert("RGB")
     return transform.apply(picture if picture.mode == mode else picture.convert(mode))
 
 
-def _cube() -> NDArray[np.uint8]:
-    """(LEVELS^2, LEVELS, 3) colours all over RGB."""
+def _sample_cube() -> NDArray[np.uint8]:
+    """Return colours (LEVELS^2, LEVELS, 3) all over the RGB cube."""
     level = np.linspace(0, 255, LEVELS).astype(np.uint8)
     return np.stack(np.meshgrid(level, level, level, indexing="ij"), axis=3).reshape(-1, LEVELS, 3)

@@ -1,13 +1,13 @@
-"""The latent explorer: sliders on the blocks of z, and image, mesh and cloud that follow them.
+"""The latent explorer: sliders on the blocks of z, and the image, mesh and cloud that follow them.
 
-Shown in a notebook it is a figure first and controls below, so that a page without a kernel, or on paper,
-still shows what it is about. It uses no `Output` widget: those wait for a browser, and a notebook that is run
-without one would hang.
+A notebook shows a figure above the controls, which remains on paper and on a page without a kernel. There is
+no `Output` widget: it waits for a browser, and a notebook that runs without one hangs.
 """
 
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -21,7 +21,7 @@ from davae.figures.style import HUES
 from davae.latent.codes import PATHS, Change, Code, encode
 from davae.latent.walk import ALL, VIEWS, LatentWalk
 from davae.networks import DaVAE
-from davae.photo.widget_errors import alert, report_errors
+from davae.photo.widget_errors import format_alert, report_errors
 from synthhand.formats.pictures import encode_png
 from synthhand.model.rig import Rig
 
@@ -40,27 +40,28 @@ class LatentExplorer:
 
     Args:
         model: a trained model in evaluation mode, on the CPU.
-        images: (n, 3, h, w) on [0, 1], as the network takes them: those to start and end at.
-        codes: their posterior means, block -> (n, z); by default they are encoded here.
-        bone_mm: length of the reference bone, in which decoded joints and clouds are measured.
-        reference: codes from which the principal directions are found, better hundreds; by default `codes`.
-        labels: n names of the images; by default their numbers.
-        directions: sliders of each block.
-        rig: the right hand whose mesh is shown; by default the built-in one.
+        images: (n, 3, h, w) on [0, 1], as the network takes them; choices of start and end.
+        codes: their posterior means, block -> (n, z); the default is to encode them here.
+        bone_mm: length of the reference bone, the unit of decoded joints and clouds.
+        reference: codes whose principal directions the sliders follow, best hundreds; the default is `codes`.
+        labels: n names of the images; the default is their numbers.
+        directions: number of sliders for each block.
+        rig: the right hand whose mesh is shown; the default is the built-in one.
         seed: of the random codes.
         px: side of the views.
-        picture: makes a widget, with `value` a PNG, of px, turn and tilt slider, for the views that turn; by
-            default they are plain pictures, turned by the sliders alone.
+        picture: called with px, turn slider and tilt slider; returns a widget with `value` a PNG, for the
+            views that turn. The default is a plain picture, which only the sliders turn.
 
     Attributes:
         walk: where the explorer stands.
         panel: the outermost widget.
-        controls: the widgets that hold a value or a button, by name; `sliders` and `raw` hold those of the
-            blocks, block -> list.
-        alert: says what failed last, where something did.
+        controls: widgets with a value or a button, by name.
+        sliders: block -> sliders of its principal directions.
+        raw: block -> sliders of its single dimensions.
+        alert: shows what failed last; empty if nothing did.
 
     Raises:
-        ValueError: no images, or not as many codes or labels, or sizes that do not fit the model.
+        ValueError: no images, another number of codes or labels, or sizes that do not fit the model.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class LatentExplorer:
             )
         self._thumbnails: dict[int, bytes] = {}
         self._generator = torch.Generator().manual_seed(seed)
-        self._showing = False  # while it sets widgets itself, what they report is no wish of the user
+        self._showing = False  # while it sets widgets itself, their changes are not the user's
         self.controls = self._make_controls(labels)
         self.sliders = {block: self._make_sliders(block, directions) for block in BLOCKS}
         self.raw = {block: self._make_raw(block) for block in BLOCKS}
@@ -108,7 +109,7 @@ class LatentExplorer:
         self.refresh()
 
     def refresh(self) -> None:
-        """Let every widget show where the walk stands."""
+        """Show in every widget where the walk stands."""
         self._showing = True
         try:
             for view, png in self.walk.views().items():
@@ -121,16 +122,16 @@ class LatentExplorer:
             for block in BLOCKS:
                 shown = self.walk.principal(block).tolist()
                 pairs = list(zip(self.sliders[block], shown, strict=False))
-                if self.folds[block].selected_index is not None:  # two dozen messages that nobody would see
+                if self.folds[block].selected_index is not None:  # else two dozen messages that nobody sees
                     pairs += zip(self.raw[block], self.walk.raw(block).tolist(), strict=True)
                 for slider, value in pairs:
-                    if _apart(slider.value, value):
+                    if _differs(slider.value, value):
                         slider.value = value
         finally:
             self._showing = False
 
     def figure(self, steps: int = 5):
-        """Return a figure of the chosen block's way from start to end, in steps, as paper Figs. 5 and 6."""
+        """Return a figure of the chosen block's way from start to end in steps, as paper Figs. 5 and 6."""
         found, walk = self.walk.steps(steps), self.walk
         return latent_strip(
             {view: [step.pictures[view] for step in found] for view in VIEWS},
@@ -142,11 +143,11 @@ class LatentExplorer:
         )
 
     def _ipython_display_(self) -> None:
-        self.refresh()  # the walk may have been moved by hand since
+        self.refresh()  # the notebook may have moved the walk
         file = io.BytesIO()
         figure = self.figure()
         figure.savefig(file, format="png", dpi=2 * figure.dpi)
-        # As a picture, which is shown whatever matplotlib's backend is, where a figure may be but its name.
+        # A picture is shown with every matplotlib backend; with some, a figure shows only its name.
         display(Image(file.getvalue(), width=int(figure.bbox.width)))
         display(self.panel)
 
@@ -178,56 +179,72 @@ class LatentExplorer:
             ),
         }
         for name, control in controls.items():
-            self._listen(control, lambda value, name=name: setattr(self.walk, name, value))
+            control.observe(partial(self._set, name), names="value")
         actions = {"reset": self.walk.reset, "swap": self.walk.swap,
                    "random": lambda: self.walk.random(self._generator)}  # fmt: skip
         for name, action in actions.items():
             controls[name] = widgets.Button(description=name, layout={"width": "88px"})
-            controls[name].on_click(lambda _, action=action: self._do(action))
+            controls[name].on_click(partial(self._act, action))
         controls["reset"].tooltip = "back to the start"
         controls["random"].tooltip = "draw a code of the chosen block"
         controls["swap"].tooltip = "exchange start and end"
         return controls
 
     def _make_sliders(self, block: str, directions: int) -> list[widgets.FloatSlider]:
-        sliders = []
-        for direction in range(min(directions, len(self.walk.directions[block]))):
-            slider = _slider(f"direction {direction + 1}", -SPREAD, SPREAD, HUES[block])
-            self._follow(
-                slider,
-                lambda k=direction: float(self.walk.principal(block)[k]),
-                lambda value, k=direction: self.walk.set_principal(block, k, value),
-            )
-            sliders.append(slider)
-        return sliders
+        read, write = self.walk.principal, self.walk.set_principal
+        return [
+            self._make_slider(f"direction {k + 1}", -SPREAD, SPREAD, block, k, read, write)
+            for k in range(min(directions, len(self.walk.directions[block])))
+        ]
 
     def _make_raw(self, block: str) -> list[widgets.FloatSlider]:
-        sliders, found = [], self.walk.directions[block]
+        found, read, write = self.walk.directions[block], self.walk.raw, self.walk.set_raw
         spread = (found.directions * found.deviations[:, None]).square().sum(0).sqrt()
-        reach = torch.maximum(SPREAD * spread, (self.walk.codes[block] - found.mean).abs().amax(0)).clamp(
-            min=0.5
-        )
-        for dimension, (mean, far) in enumerate(zip(found.mean.tolist(), reach.tolist(), strict=True)):
-            slider = _slider(f"z {dimension}", mean - far, mean + far, HUES[block])
-            self._follow(
-                slider,
-                lambda i=dimension: float(self.walk.raw(block)[i]),
-                lambda value, i=dimension: self.walk.set_raw(block, i, value),
-            )
-            sliders.append(slider)
-        return sliders
+        farthest = (self.walk.codes[block] - found.mean).abs().amax(0)
+        reach = torch.maximum(SPREAD * spread, farthest).clamp(min=0.5)
+        return [
+            self._make_slider(f"z {k}", mean - far, mean + far, block, k, read, write)
+            for k, (mean, far) in enumerate(zip(found.mean.tolist(), reach.tolist(), strict=True))
+        ]
+
+    def _make_slider(
+        self,
+        name: str,
+        low: float,
+        high: float,
+        block: str,
+        index: int,
+        read: Callable[[str], Tensor],
+        write: Callable[[str, int, float], object],
+    ) -> widgets.FloatSlider:
+        """Return a slider that writes its value to the walk, unless it only rounds the value held there.
+
+        A browser puts a handle on the nearest step, and reports that as if the user had moved it.
+        """
+        slider = widgets.FloatSlider(
+            value=(low + high) / 2, min=low, max=high, step=STEP, description=name, readout_format=".2f",
+            style={"handle_color": HUES[block]}, layout={"width": "98%"},
+        )  # fmt: skip
+
+        @report_errors(self._alert)
+        def move(change: dict[str, Any]) -> None:
+            if _differs(change["new"], float(read(block)[index])):
+                self._act(partial(write, block, index, change["new"]))
+
+        slider.observe(move, names="value")
+        return slider
 
     def _make_fold(self, block: str) -> widgets.Accordion:
-        """The single dimensions, which are in the page only while the fold is open and they are kept up."""
+        """Return the fold of single dimensions; they are on the page, and updated, only while it is open."""
         fold = widgets.Accordion([widgets.VBox([])], titles=("single dimensions",))
         fold.selected_index = None
 
         @report_errors(self._alert)
-        def turned(_) -> None:
+        def toggle(_: object) -> None:
             self.refresh()
             fold.children[0].children = () if fold.selected_index is None else self.raw[block]
 
-        fold.observe(turned, names="selected_index")
+        fold.observe(toggle, names="selected_index")
         return fold
 
     def _arrange(self, px: int) -> widgets.VBox:
@@ -248,36 +265,21 @@ class LatentExplorer:
         blocks = []
         for block in BLOCKS:
             heading = widgets.HTML(f"<b style='color:{HUES[block]}'>{block}</b>, in standard deviations")
-            alike = (
+            hint = (
                 [] if self.sliders[block] else [widgets.HTML("These codes do not differ; give more images.")]
             )
             # As wide as a third of the page, and the whole of a narrow one.
             column = {"flex": "1 1 300px", "min_width": "0", "max_width": "480px"}
-            blocks.append(box([heading, *self.sliders[block], *alike, self.folds[block]], layout=column))
+            blocks.append(box([heading, *self.sliders[block], *hint, self.folds[block]], layout=column))
         steer = box([c["block"], row([c["share"], c["path"]]), buttons, self.changed])
         turn = row([c["turn_deg"], c["tilt_deg"]])
         return box([self.alert, row([ends, steer]), row(views), turn, row(blocks)])
 
-    def _listen(self, control: widgets.Widget, act: Callable[[Any], None]) -> None:
-        control.observe(lambda change: self._do(lambda: act(change["new"])), names="value")
+    def _set(self, name: str, change: dict[str, Any]) -> None:
+        self._act(partial(setattr, self.walk, name, change["new"]))
 
-    def _follow(
-        self, slider: widgets.FloatSlider, held: Callable[[], float], act: Callable[[float], None]
-    ) -> None:
-        """Do as a slider says, unless it only says in steps what is `held` already.
-
-        A browser puts a handle on the nearest step, and reports that as if the user had moved it.
-        """
-
-        @report_errors(self._alert)
-        def moved(change: dict[str, Any]) -> None:
-            if _apart(change["new"], held()):
-                self._do(lambda: act(change["new"]))
-
-        slider.observe(moved, names="value")
-
-    def _do(self, action: Callable[[], None]) -> None:
-        """Do what the user wants, and show it, or say what failed."""
+    def _act(self, action: Callable[[], object], _: object = None) -> None:
+        """Run an action of the user and show its result, or what failed; ignore our own changes."""
         if self._showing:
             return
         with report_errors(self._alert):
@@ -286,22 +288,15 @@ class LatentExplorer:
             self.refresh()
 
     def _alert(self, reason: str) -> None:
-        self.alert.value = alert(reason)
+        self.alert.value = format_alert(reason)
 
 
 def describe(change: Change, separator: str = ", ") -> str:
-    """What has changed since the start, in words and units."""
+    """Return in words and units what has changed since the start."""
     colour = "no hand to see" if math.isnan(change.colour) else f"colour {change.colour:.1f}/255"
     return separator.join([f"joints {change.joints_mm:.1f} mm", f"cloud {change.cloud_mm:.1f} mm", colour])
 
 
-def _apart(shown: float, held: float) -> bool:
-    """Whether a slider shows another value than is held, and not only the nearest of its steps."""
+def _differs(shown: float, held: float) -> bool:
+    """Return whether a slider shows another value than the held one rounded to its steps."""
     return abs(shown - held) > STEP / 2 + 1e-6
-
-
-def _slider(name: str, low: float, high: float, colour: str) -> widgets.FloatSlider:
-    return widgets.FloatSlider(
-        value=(low + high) / 2, min=low, max=high, step=STEP, description=name, readout_format=".2f",
-        style={"handle_color": colour}, layout={"width": "98%"},
-    )  # fmt: skip

@@ -1,13 +1,13 @@
-"""A finished run as an ONNX model, checked against the network that it was made from.
+"""Export a finished run as an ONNX model, and check it against the network in torch.
 
     da-VAE, na-VAE   image (n, 3, px, px) -> joints (n, 21, 3), z_pose, z_appearance, z_shape (n, z): means
-    mask network     image (n, 3, px, px) -> probability (n, 1, px, px) of the hand, from one look
+    mask network     image (n, 3, px, px) -> probability (n, 1, px, px) of the hand, from one view
 
-BatchNorm is folded into the weights, n is any number, and the model's metadata say what goes in and comes
-out. A reduced model is smaller. Whether int8 is faster than fp32, both in ONNX Runtime, depends on network
+BatchNorm is folded into the weights, n is any number, and the model's metadata describe input and output. A
+reduced model is smaller. Whether int8 is faster than fp32, both in ONNX Runtime, depends on network
 and processor: 1.4 times (1 image at a time) and 1.6 (8) on a Xeon with AMX; from 0.6 to 2.2 times in the rows
-of docs/results/bench.md. In fp16 it is no faster on a processor. What it costs is measured on prepared data
-whenever one is made.
+of docs/results/bench.md. In fp16 it is no faster on a processor. Its loss of accuracy is measured on prepared
+data whenever one is made.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from davae.evaluation.measure import open_split
 from davae.metrics import PROTOCOLS, bootstrap_interval, protocol_errors
 from davae.networks import DaVAE
 from davae.networks.handmask import MID_GREY
-from davae.photo.graph import halved, largest_difference, onnx_model, quantised, session
+from davae.photo.graph import convert_to_fp16, measure_difference, open_session, quantise, trace
 from davae.training import runs
 from davae.training.mask_inference import mask_iou
 from davae.training.trainer import check_prepared
@@ -42,7 +42,7 @@ from synthhand.storage import write_atomically
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-TOLERANCE = 1e-4  # of what ONNX Runtime returns, against torch
+TOLERANCE = 1e-4  # between the outputs of ONNX Runtime and of torch
 CALIBRATION_CROPS = 200
 BATCH_SIZE = 20
 INSTALL = "pip install 'davae[export]'"
@@ -71,7 +71,7 @@ class ExportError(ValueError):
 
 
 class Cost(NamedTuple):
-    """What one measure loses in a reduced model, over the images of a split."""
+    """A measure of the fp32 and of the reduced model, over the images of a split."""
 
     full: float  # of the model in fp32
     reduced: float
@@ -84,9 +84,7 @@ class Exported:
 
     path: Path
     outputs: dict[str, tuple[int | str, ...]]  # name -> shape
-    difference: (
-        float | None
-    )  # largest between ONNX Runtime, in fp32, and torch; None where it is not installed
+    difference: float | None  # largest, of ONNX Runtime in fp32 from torch; None without ONNX Runtime
     megabytes: float
     reduced: str | None = None
     fp32_megabytes: float | None = None  # of the model before it was reduced
@@ -122,10 +120,10 @@ def export(
     Args:
         run: folder of the run.
         path: file to write, in a folder that exists; it is written whole or not at all.
-        reduced: arithmetic, where it is not to be fp32.
-        data: prepared folder, which a reduced model needs: its training split calibrates int8, and on `split`
-            the cost is measured.
-        split: where to measure the cost of a reduced model.
+        reduced: arithmetic with fewer bits; the default is fp32.
+        data: prepared folder, needed for a reduced model: its training split calibrates int8, and `split`
+            measures the cost.
+        split: on which the cost of a reduced model is measured.
         progress: show progress bars.
 
     Returns:
@@ -140,19 +138,19 @@ def export(
     _check_request(path, reduced, data)
     network, config, outputs = open_network(run)
     splits = {}
-    for name in ("train", split) if reduced else ():
-        splits[name] = open_split(run, config, data, name)
-        check_prepared(splits[name], data, config.data)
-    if reduced and isinstance(config, MaskConfig) and not splits[split].has_mask.any():
-        raise ValueError(f"{data}: {split} has no masks to measure against; give another split or data")
-
+    if reduced and data is not None:
+        for name in ("train", split):
+            splits[name] = open_split(run, config, data, name)
+            check_prepared(splits[name], data, config.data)
+        if isinstance(config, MaskConfig) and not splits[split].has_mask.any():
+            raise ValueError(f"{data}: {split} has no masks to measure against; give another split or data")
     px = config.data.image_px
     with tqdm(total=2, desc="trace the network", leave=False, disable=not progress) as bar:
-        model = onnx_model(network, px, outputs)
+        model = trace(network, px, outputs)
         bar.update()
         bar.set_description("compare with torch")
-        difference = largest_difference(network, model, px) if find_spec("onnxruntime") else None
-    if difference is not None and not difference <= TOLERANCE:  # nor is NaN
+        difference = measure_difference(network, model, px) if find_spec("onnxruntime") else None
+    if difference is not None and not difference <= TOLERANCE:  # NaN fails, too
         raise ExportError(
             f"{path}: not written, since ONNX Runtime and torch differ by {difference:.2g}, more than "
             f"{TOLERANCE:g}; the installed versions of torch and onnxruntime do not go together"
@@ -164,7 +162,11 @@ def export(
     exported = Exported(path, shapes, difference, model.ByteSize() / 1e6)
     if reduced:
         whole = model
-        model = _quantise(whole, splits["train"], config, progress) if reduced == "int8" else halved(whole)
+        model = (
+            _quantise(whole, splits["train"], config, progress)
+            if reduced == "int8"
+            else convert_to_fp16(whole)
+        )
         exported = dataclasses.replace(
             exported,
             reduced=reduced,
@@ -173,7 +175,7 @@ def export(
             split=split,
             **_measure(whole, model, splits[split], config, progress),
         )
-    _describe(model, about(run, config, reduced))
+    _set_metadata(model, describe_run(run, config, reduced))
     write_atomically(path, lambda temporary: temporary.write_bytes(model.SerializeToString()))
     return exported
 
@@ -204,16 +206,16 @@ def format_export(exported: Exported) -> str:
 
 
 def open_network(run: Path) -> tuple[nn.Module, Config | MaskConfig, tuple[str, ...]]:
-    """Open a finished run of either kind: the network to export, its config and the names of its outputs.
+    """Open a finished run of either kind; return the network to export, its config and its outputs' names.
 
     Raises:
         FileNotFoundError: there is no such run, or it is not finished.
         ValueError: the weights are damaged or do not fit the config.
     """
     file = run / "config.json"
-    if file.exists() and "model" not in json.loads(file.read_text(encoding="utf-8")):  # which a `Config` has
-        network, config = runs.load_mask_network(run)
-        return HandProbability(network).eval(), config, ("probability",)
+    if file.exists() and "model" not in json.loads(file.read_text(encoding="utf-8")):  # as a `Config` has
+        network, mask_config = runs.load_mask_network(run)
+        return HandProbability(network).eval(), mask_config, ("probability",)
     model, config = runs.load_model(run)
     return Estimate(model).eval(), config, ("joints", *(f"z_{block}" for block in BLOCKS))
 
@@ -224,7 +226,7 @@ def _quantise(
     """Return `model` in int8, calibrated on crops of the training split, the same each time."""
     count = min(CALIBRATION_CROPS, len(train))
     rows = np.random.default_rng(0).choice(len(train), count, replace=False)
-    return quantised(
+    return quantise(
         model, (batch.image.numpy() for batch in _batches(train, rows, config, "calibrate", progress))
     )
 
@@ -238,7 +240,7 @@ def _measure(
 ) -> dict[str, Any]:
     """Return `images` and `costs` of `Exported`: P1 and P5 of joints, or the IoU of masks."""
     rows = np.flatnonzero(split.has_mask) if isinstance(config, MaskConfig) else np.arange(len(split))
-    models = session(whole), session(reduced)
+    models = open_session(whole), open_session(reduced)
     found: tuple[list, list] = ([], [])
     for batch in _batches(split, rows, config, f"measure on {split.name}", progress):
         for results, model in zip(found, models, strict=True):
@@ -248,17 +250,17 @@ def _measure(
             )
     full, less = (np.concatenate(results) for results in found)
     if isinstance(config, MaskConfig):
-        return {"images": len(rows), "costs": {"IoU": _cost(full, less)}}
+        return {"images": len(rows), "costs": {"IoU": _compare(full, less)}}
     truth = (split.joints, split.scale_mm, split.visible, float(np.mean(split.scale_mm)))
     costs = {}
     for name in ("P1", "P5"):
         errors = (protocol_errors(PROTOCOLS[name], pose, *truth).mean(axis=1) for pose in (full, less))
-        costs[f"{name} EPE in mm"] = _cost(*errors)
+        costs[f"{name} EPE in mm"] = _compare(*errors)
     return {"images": len(rows), "costs": costs}
 
 
-def _cost(full: NDArray, reduced: NDArray) -> Cost:
-    """Compare a value of each image (n,) under both models."""
+def _compare(full: NDArray, reduced: NDArray) -> Cost:
+    """Return the cost of a reduced model from a value of each image (n,) under both."""
     return Cost(float(full.mean()), float(reduced.mean()), bootstrap_interval(reduced - full))
 
 
@@ -271,13 +273,13 @@ def _batches(
         yield batch._replace(image=batch.image.contiguous())
 
 
-def about(run: Path, config: Config | MaskConfig, reduced: str | None) -> dict[str, str]:
+def describe_run(run: Path, config: Config | MaskConfig, reduced: str | None) -> dict[str, str]:
     """Return the metadata of an exported model."""
     identity = runs.identity_of(run)
     facts = {
         "davae": __version__,
         "weights": runs.weights_digest(run),
-        "dataset": _dataset(run, identity),
+        "dataset": _name_dataset(run, identity),
         "seed": str(config.train.seed),
         "image_px": str(config.data.image_px),
         "input": f"{INPUT}; {config.data.crop} crop",
@@ -287,7 +289,7 @@ def about(run: Path, config: Config | MaskConfig, reduced: str | None) -> dict[s
     if isinstance(config, MaskConfig):
         return facts | {"network": "hand mask network", "units": "probability that a pixel is the hand's"}
     if config.data.mask == "network" and identity is not None and identity.mask_network is not None:
-        facts["mask_network"] = identity.mask_network  # the `weights` of its own export
+        facts["mask_network"] = identity.mask_network  # equals `weights` of its own export
     return facts | {
         "network": config.model.title,
         "preset": config.preset,
@@ -296,8 +298,8 @@ def about(run: Path, config: Config | MaskConfig, reduced: str | None) -> dict[s
     }
 
 
-def _dataset(run: Path, identity: runs.Identity | None) -> str:
-    """Say what a run was trained on, as far as its folder tells."""
+def _name_dataset(run: Path, identity: runs.Identity | None) -> str:
+    """Name the data that a run was trained on, as far as its folder says."""
     if identity is None:
         return "unknown"
     report = run / "metrics.json"
@@ -310,8 +312,8 @@ def _dataset(run: Path, identity: runs.Identity | None) -> str:
     return f"{name} (prepared data {identity.data[:12]})"
 
 
-def _describe(model: "ModelProto", facts: dict[str, str]) -> None:
-    """Give a model its metadata, in place of whatever the tools left there."""
+def _set_metadata(model: "ModelProto", facts: dict[str, str]) -> None:
+    """Replace the metadata that the tools left by `facts`."""
     import onnx
 
     del model.metadata_props[:]
@@ -320,7 +322,7 @@ def _describe(model: "ModelProto", facts: dict[str, str]) -> None:
 
 
 def _check_request(path: Path, reduced: str | None, data: Path | str | None) -> None:
-    """Refuse what cannot succeed before anything is computed."""
+    """Raise the errors of a request that cannot succeed, before anything is computed."""
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"{path}: there is no folder {path.parent}; make it, or name a file elsewhere"

@@ -1,6 +1,6 @@
-"""A network as an ONNX graph: traced, run, and reduced to fewer bits.
+"""ONNX graphs of networks: trace, run, and reduce to fewer bits.
 
-Needs onnx and onnxscript, and to run or reduce a graph onnxruntime: `pip install davae[export]`.
+Tracing needs onnx and onnxscript; running or reducing a graph needs onnxruntime: `pip install davae[export]`.
 """
 
 import logging
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 OPSET = 18
 
 
-def onnx_model(network: nn.Module, px: int, outputs: tuple[str, ...]) -> "ModelProto":
-    """Return a network in evaluation mode as an ONNX model with BatchNorm folded and any number of images.
+def trace(network: nn.Module, px: int, outputs: tuple[str, ...]) -> "ModelProto":
+    """Return a network in evaluation mode as an ONNX model, with BatchNorm folded, for any number of images.
 
     Args:
         network: images (b, 3, px, px) to tensors whose first axis is b.
@@ -35,7 +35,7 @@ def onnx_model(network: nn.Module, px: int, outputs: tuple[str, ...]) -> "ModelP
     """
     import onnx
 
-    images = torch.zeros(2, 3, px, px)  # of 1, torch 2.13 refuses to call the number of images free
+    images = torch.zeros(2, 3, px, px)  # with 1, torch 2.13 refuses to leave the number of images open
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             fold_batchnorm(network),
@@ -47,13 +47,15 @@ def onnx_model(network: nn.Module, px: int, outputs: tuple[str, ...]) -> "ModelP
             output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("n")},),
         )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program; use the torch that davae pins")
     model = program.model_proto
-    _forget_origin(model)
+    _remove_origin(model)
     onnx.checker.check_model(model)
     return model
 
 
-def session(model: "ModelProto") -> "InferenceSession":
+def open_session(model: "ModelProto") -> "InferenceSession":
     """Return ONNX Runtime, on the CPU and with as many threads as torch has, ready to run a model."""
     import onnxruntime
 
@@ -65,21 +67,21 @@ def session(model: "ModelProto") -> "InferenceSession":
     )
 
 
-def quantised(model: "ModelProto", batches: Iterator[NDArray[np.float32]]) -> "ModelProto":
-    """Return `model` with its convolutions on 8 bits, between nodes that quantise and dequantise (QDQ).
+def quantise(model: "ModelProto", batches: Iterator[NDArray[np.float32]]) -> "ModelProto":
+    """Return `model` with its convolutions in 8 bits, between nodes that quantise and dequantise (QDQ).
 
-    Linear layers, which decide millimetres, stay in fp32: they take no time. The first and the last
-    convolution are quantised too, since leaving them out gained nothing on the validation split; nor did
-    ranges by percentile or by entropy.
+    Linear layers stay in fp32: they decide millimetres and take no time. The first and the last convolution
+    are quantised too: leaving them out gained nothing on the validation split. Nor did ranges by percentile
+    or by entropy.
 
     Args:
-        model: of `onnx_model`.
-        batches: images (b, 3, px, px), whose activations set the ranges.
+        model: of `trace`.
+        batches: images (b, 3, px, px); their activations set the ranges.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quant_utils, quantize_static
 
-    # What the tool's own preparation would do is done: BatchNorm is folded, shapes are known.
+    # The tool's own preparation is not needed: BatchNorm is folded, shapes are known.
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     quant_utils.add_pre_process_metadata(prepared)
@@ -93,11 +95,11 @@ def quantised(model: "ModelProto", batches: Iterator[NDArray[np.float32]]) -> "M
             prepared,
             file,
             _Reader(batches),
-            # With Relu, so that a range covers what passes it: a fifth of the cost of Conv alone.
+            # With Relu, ranges cover only what passes it, at a fifth of the accuracy lost with Conv alone.
             op_types_to_quantize=["Conv", "Relu"],
             nodes_to_exclude=after_linear,
             per_channel=True,
-            reduce_range=True,  # 7 bits of a weight: with 8, processors without VNNI saturate in silence
+            reduce_range=True,  # 7 bits a weight: with 8, processors without VNNI saturate silently
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
@@ -105,7 +107,7 @@ def quantised(model: "ModelProto", batches: Iterator[NDArray[np.float32]]) -> "M
 
 
 class _Reader:
-    """Batches in the form in which ONNX Runtime's calibration takes them."""
+    """Batches as ONNX Runtime's calibration reads them."""
 
     def __init__(self, batches: Iterator[NDArray[np.float32]]):
         self.batches = iter(batches)
@@ -115,8 +117,8 @@ class _Reader:
         return None if images is None else {"image": images}
 
 
-def halved(model: "ModelProto") -> "ModelProto":
-    """Return `model` in fp16, with input and output in fp32."""
+def convert_to_fp16(model: "ModelProto") -> "ModelProto":
+    """Return `model` in fp16; its input and output stay in fp32."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -125,27 +127,27 @@ def halved(model: "ModelProto") -> "ModelProto":
     return convert_float_to_float16(copy, keep_io_types=True)
 
 
-def largest_difference(network: nn.Module, model: "ModelProto", px: int) -> float:
-    """Return how far ONNX Runtime is from torch, the most of any output, on 3 random images and on 1.
+def measure_difference(network: nn.Module, model: "ModelProto", px: int) -> float:
+    """Return the largest difference of any output between ONNX Runtime and torch, on 3 random images and 1.
 
     Args:
         network: images (b, 3, px, px) to a tensor or a tuple of them, in evaluation mode.
-        model: the same as a graph.
+        model: the same network as a graph.
         px: side of its images.
     """
-    generator, runtime, largest = torch.Generator().manual_seed(0), session(model), []
+    generator, session, largest = torch.Generator().manual_seed(0), open_session(model), []
     for count in (3, 1):
         images = torch.rand(count, 3, px, px, generator=generator)
         with torch.inference_mode():
             expected = network(images)
         expected = expected if isinstance(expected, tuple) else (expected,)
-        found = runtime.run(None, {"image": images.numpy()})
+        found = session.run(None, {"image": images.numpy()})
         largest += [np.abs(a - b.numpy()).max() for a, b in zip(found, expected, strict=True)]
-    return float(np.max(largest))  # NaN, where there is one
+    return float(np.max(largest))  # NaN if any is
 
 
-def _forget_origin(model: "ModelProto") -> None:
-    """Take out the exporter's notes: each node's holds a stack trace, with the paths of this machine."""
+def _remove_origin(model: "ModelProto") -> None:
+    """Remove the exporter's notes: each node has a stack trace with paths of this machine."""
     graph = model.graph
     del graph.metadata_props[:]
     for part in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
@@ -155,7 +157,7 @@ def _forget_origin(model: "ModelProto") -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what torch's exporter says of torchvision's absence, and of its own future, from the user."""
+    """Silence the exporter's warnings, of torchvision's absence and of its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -104,7 +104,7 @@ class Hand:
         """
         return self._posed.joints_mm
 
-    def contents(self) -> dict[str, bytes]:
+    def encode_files(self) -> dict[str, bytes]:
         """Return files, ending -> content: "json" (`as_dict`), "ply" (mesh), "glb" (mesh and skeleton)."""
         vertices, faces, joints = self._posed
         return {
@@ -118,7 +118,7 @@ class Hand:
         return {
             "photo": self.name,
             "box": {"centre_px": list(self.box.centre), "half_px": self.box.half},
-            "confidence": self.box.confidence,  # null where the box was given
+            "confidence": self.box.confidence,  # null if the box was given
             "side": self.side,
             "assumed_bone_mm": self.bone_mm,
             "units": UNITS,

@@ -1,6 +1,6 @@
-"""Jupyter kernels of this very Python, for whatever runs a notebook here: papermill, Voila.
+"""Jupyter kernels of the running Python, for whatever runs a notebook here: papermill, Voila.
 
-By its name a kernel is looked for on the Jupyter path, where another Python's may be called python3, too.
+Looked up by name on the Jupyter path, "python3" may be another Python's kernel.
 """
 
 from jupyter_client import AsyncKernelManager
@@ -9,16 +9,16 @@ from traitlets import default
 
 
 class OwnKernels(KernelSpecManager):
-    """Knows one kernel, python3: where no folder holds one, jupyter_client makes it of `sys.executable`."""
+    """Know one kernel, python3: with no folders to search, jupyter_client makes it from `sys.executable`."""
 
     @default("kernel_dirs")
-    def _no_folders(self) -> list[str]:
+    def _search_no_folders(self) -> list[str]:
         return []
 
 
 class OwnKernel(AsyncKernelManager):
-    """Starts it."""
+    """Start that kernel."""
 
     @default("kernel_spec_manager")
-    def _own(self) -> OwnKernels:
+    def _use_own_kernels(self) -> OwnKernels:
         return OwnKernels(parent=self)

@@ -63,7 +63,7 @@ class HandPredictor:
         bf16: as for `davae.photo.observer.Observer`.
 
     Attributes:
-        about: what the weights' file says of itself.
+        about: data, runs and error of the weights, as `davae.photo.release.pack` returns them.
         config: of da-VAE.
         model: da-VAE, in evaluation mode, with BatchNorm folded into its convolutions.
         px: side of the crops that it takes.

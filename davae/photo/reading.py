@@ -1,13 +1,12 @@
-"""Photos as people have them: turned by EXIF, transparent, grey, CMYK, 16 bits deep, animated, damaged.
+"""Read photos as people have them: rotated by EXIF, transparent, grey, CMYK, 16 bits deep, animated, damaged.
 
-What a file says beside its pixels may be damaged, hostile or of odd types, and never decides whether the
-pixels are read: `davae.photo.metadata` and `davae.photo.colour` take from it what can be understood.
+Metadata may be damaged, hostile or of odd types, and never keeps the pixels from being read:
+`davae.photo.metadata` and `davae.photo.colour` use what can be understood.
 """
 
 import contextlib
 import io
 import os
-import re
 import struct
 import threading
 import warnings
@@ -17,14 +16,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
-from davae.photo.colour import stated_profile, to_srgb
-from davae.photo.metadata import Info, without_metadata
+from davae.photo.colour import find_profile, to_srgb
+from davae.photo.metadata import Info, read_orientation, strip_metadata
 from synthhand.formats.kinds import HEIF, kind_of
 
 MAX_PIXELS = 250_000_000  # phones take 200 million; a file of a few bytes can claim far more
-WHOLE_PIXELS = 100_000_000  # of a photo beyond which it is reduced, since Pillow holds four bytes of each
-MAX_ASPECT = 50  # a strip longer than that shows no hand
+WHOLE_PIXELS = 100_000_000  # a photo of more is reduced, since Pillow holds four bytes for each
+MAX_ASPECT = 50  # a longer strip shows no hand
 MIN_SIDE = 16  # pixels, of the whole photo
 ADVICE = "expected a photo of a hand as JPEG, PNG, WebP or whatever else Pillow reads"
 TURNS = {
@@ -35,9 +35,8 @@ TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # how a picture of such an orientation is turned upright
-LAID_DOWN = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])  # which exchange width and height
-WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of EXIF
+}  # EXIF orientation -> how to turn the picture upright
+TRANSPOSING = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])  # turns that exchange width and height
 AVIF = (b"avif", b"avis")
 _QUIET = threading.Lock()  # `warnings.catch_warnings` in two threads at once would silence both for good
 
@@ -45,41 +44,42 @@ Photo = str | os.PathLike | bytes | NDArray[np.uint8] | Image.Image
 
 
 class PhotoError(ValueError):
-    """A photo that cannot be used; the message names it, what was found and what was expected."""
+    """A photo that cannot be used; the message names it, says what was found and what was expected."""
 
 
 class Reduced(np.ndarray):
     """Pixels (h, w, 3) of a photo that is too large to be held whole.
 
     Attributes:
-        photo_px: (width, height) of the whole photo, whose pixels are what results are told in. Of anything
-            cut out of it, None.
+        photo_px: (width, height) of the whole photo; results are in its pixels. None for a part that was cut
+            out of these pixels.
     """
 
     photo_px: tuple[int, int] | None = None
 
     def __array_finalize__(self, other: NDArray | None) -> None:
-        """Keep the size with a copy alone."""
-        same = isinstance(other, Reduced) and other.shape == self.shape
-        self.photo_px = other.photo_px if same else None
+        """Keep the photo's size in a copy, not in a part."""
+        self.photo_px = None
+        if isinstance(other, Reduced) and other.shape == self.shape:
+            self.photo_px = other.photo_px
 
 
 def photo_px(pixels: NDArray[np.uint8]) -> tuple[int, int]:
-    """(width, height) of the photo that `read_photo` read as these pixels (h, w, 3)."""
+    """Return (width, height) of the photo that `read_photo` read as these pixels (h, w, 3)."""
     return getattr(pixels, "photo_px", None) or (pixels.shape[1], pixels.shape[0])
 
 
 def read_photo(photo: Photo, name: str = "") -> NDArray[np.uint8]:
-    """Decode a photo as one looks at it: (h, w, 3) RGB, in sRGB.
+    """Return a photo as people see it: (h, w, 3) RGB, in sRGB.
 
-    It is turned by the orientation that EXIF states or, where EXIF states none, XMP. Colours are converted
-    from the colour space that it is in (`davae.photo.colour.stated_profile`), transparency is laid over
-    white, of an animation the first picture taken, and 16 bits reduced to 8. A photo of more than
-    `WHOLE_PIXELS` is reduced to half its sides or less, and `photo_px` tells its own size.
+    It is turned upright by the orientation in EXIF or, if EXIF states none, in XMP. Colours are converted to
+    sRGB (`davae.photo.colour`), transparency is laid over white, an animation gives its first picture, and 16
+    bits are reduced to 8. A photo of more than `WHOLE_PIXELS` is reduced to half its width and height, or
+    less; `photo_px` returns its own size.
 
     Args:
         photo: a file, its content, a Pillow image, or an array (h, w), (h, w, 3) or (h, w, 4) of uint8.
-        name: by which errors call it; a file's own name where nothing is said.
+        name: of the photo in errors; the default is the file's name.
 
     Raises:
         PhotoError: it is missing, a folder, damaged, no picture, or of a type or size that no photo has.
@@ -98,7 +98,7 @@ def read_photo(photo: Photo, name: str = "") -> NDArray[np.uint8]:
     _check_size(picture.size, name)
     try:
         with _QUIET, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata, which is no reason to refuse a photo
+            warnings.simplefilter("ignore")  # odd metadata is no reason to refuse a photo
             return _decode(picture, own=not isinstance(photo, Image.Image))
     except Image.DecompressionBombError as error:
         raise _too_large(name, error) from error
@@ -117,7 +117,7 @@ def wrap_unexpected(name: str, error: Exception) -> PhotoError:
 
 
 def _too_large(name: str, error: Exception) -> PhotoError:
-    """What is told of a photo in a form whose decoder has a limit of its own, such as TIFF's."""
+    """Return the error of a photo in a format whose decoder has a limit of its own, such as TIFF's."""
     return PhotoError(
         f"{name}: is larger than Pillow reads pictures of its kind ({_first_line(error)}); save it as JPEG, "
         "or make it smaller"
@@ -125,20 +125,20 @@ def _too_large(name: str, error: Exception) -> PhotoError:
 
 
 def _decode(picture: Image.Image, own: bool) -> NDArray[np.uint8]:
-    """Pixels of an opened picture; one that is our `own` may be changed."""
+    """Return the pixels of an opened picture, which may be modified if it is our `own`."""
     width, height = picture.size
     if picture.format == "PNG":
-        picture.load()  # `getexif` would, and damaged pixels would not be told
-    turn, profile = TURNS.get(_orientation(picture)), stated_profile(picture)
-    if picture.format == "TIFF" and own:  # which Pillow turns itself, and would rewrite all tags for it
-        _forget_tags(picture, keep=turn is not None)
-    if picture.format == "TIFF":
+        picture.load()  # else `getexif` does, and the error of damaged pixels is lost
+    turn, profile = TURNS.get(read_orientation(picture)), find_profile(picture)
+    if picture.format == "TIFF":  # Pillow turns these itself, and rewrites all tags for it
+        if own:
+            _remove_tags(picture, keep_orientation=turn is not None)
         turn = None
-    if own and width * height > WHOLE_PIXELS and picture.format == "JPEG":
+    if own and width * height > WHOLE_PIXELS and picture.format == "JPEG" and isinstance(picture, ImageFile):
         picture.draft(None, (width // 2, height // 2))
     if picture.width * picture.height > WHOLE_PIXELS and picture.mode in ("L", "LA", "RGB", "RGBA"):
-        picture = picture.reduce(2)  # before it is converted, which takes several times its memory
-    found = _as_rgb(picture, profile)
+        picture = picture.reduce(2)  # before conversions, which take several times its memory
+    found = _to_rgb(picture, profile)
     if found.width * found.height > WHOLE_PIXELS:
         found = found.reduce(2)
     if turn is not None:
@@ -147,45 +147,15 @@ def _decode(picture: Image.Image, own: bool) -> NDArray[np.uint8]:
     if width * height <= WHOLE_PIXELS:
         return pixels
     reduced = pixels.view(Reduced)
-    reduced.photo_px = (height, width) if turn in LAID_DOWN else (width, height)
+    reduced.photo_px = (height, width) if turn in TRANSPOSING else (width, height)
     return reduced
 
 
-def _orientation(picture: Image.Image) -> int:
-    """1 to 8, as EXIF states it or, where EXIF says nothing, XMP; 1 where nothing can be understood."""
-    with contextlib.suppress(Exception):  # tags may hold anything, and then they say nothing
-        value = picture.getexif().get(ExifTags.Base.Orientation)
-        value = value[0] if isinstance(value, tuple | bytes) else value
-        if value in range(1, 9):
-            return int(value)
-    with contextlib.suppress(KeyError, struct.error, TypeError):  # that of an opened image may be no bytes
-        return _first_orientation(picture.info["exif"])
-    return 1
-
-
-def _first_orientation(exif: bytes) -> int:
-    """That of EXIF of which Pillow understands no more than what stands before the first damage.
-
-    Raises:
-        KeyError: there is none.
-        struct.error: EXIF ends before it.
-    """
-    tiff = re.sub(b"^(Exif\0\0)+", b"", exif)
-    order = {b"II": "<", b"MM": ">"}[tiff[:2]]
-    (place,) = struct.unpack_from(f"{order}I", tiff, 4)
-    (count,) = struct.unpack_from(f"{order}H", tiff, place)
-    for entry in range(place + 2, place + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
-        if tag == ExifTags.Base.Orientation:
-            return struct.unpack_from(order + WHOLE_NUMBERS[kind], tiff, entry + 8)[0]
-    raise KeyError(ExifTags.Base.Orientation)
-
-
-def _forget_tags(picture: Image.Image, keep: bool) -> None:
-    """Leave Pillow but the orientation among the tags that it rewrites, if that can be understood."""
+def _remove_tags(picture: Image.Image, keep_orientation: bool) -> None:
+    """Remove what Pillow would rewrite among a TIFF's tags."""
     exif = picture.getexif()
     for tag in list(exif):
-        if not (keep and tag == ExifTags.Base.Orientation):
+        if not (keep_orientation and tag == ExifTags.Base.Orientation):
             del exif[tag]
     picture.info.pop("xmp", None)
 
@@ -204,49 +174,47 @@ def _open(photo: str | os.PathLike | bytes, name: str) -> Image.Image:
     try:
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pixels_alone, info = without_metadata(content)
-            return _identified(pixels_alone, info)
+            return _identify(*strip_metadata(content))
     except Image.DecompressionBombError as error:
         raise _too_large(name, error) from error
     except UnidentifiedImageError:
-        raise PhotoError(f"{name}: is no picture ({_kind(content)}); {ADVICE}") from None
+        raise PhotoError(f"{name}: is no picture ({_describe(content)}); {ADVICE}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise PhotoError(f"{name}: is damaged ({_first_line(error)}); {ADVICE}") from error
     except Exception as error:
         raise wrap_unexpected(name, error) from error
 
 
-def _identified(content: bytes, info: Info) -> Image.Image:
-    """Open a picture of any size, which `Image.open` refuses to."""
+def _identify(content: bytes, info: Info) -> Image.Image:
+    """Open a picture of any size; `Image.open` refuses large ones."""
     if content[8:12] in HEIF:
-        _read_heif()
+        _register_heif()
+    picture: Image.Image
     try:
         picture = Image.open(io.BytesIO(content))
-    except Image.DecompressionBombError:  # its limit is a process's, and not ours to move
-        picture = _of_any_size(content)
+    except Image.DecompressionBombError:  # its limit is the whole process's, so it stays
+        picture = _open_large(content)
     except (UnidentifiedImageError, ValueError):
         if content[8:12] not in AVIF:
             raise
-        # EXIF that Pillow cannot read keeps it from opening an AVIF; it does not look under another name.
+        # Pillow opens no AVIF with EXIF that it cannot read; under another name it ignores it.
         boxes, data, rest = content.partition(b"mdat")
         picture = Image.open(io.BytesIO(boxes.replace(b"Exif", b"none") + data + rest))
-    picture.info |= info
+    picture.info.update(info)
     return picture
 
 
-def _of_any_size(content: bytes) -> Image.Image:
+def _open_large(content: bytes) -> Image.Image:
     for factory, accepts in Image.OPEN.values():
         if accepts is not None and accepts(content[:16]) is True:
-            with contextlib.suppress(
-                SyntaxError, IndexError, TypeError, struct.error
-            ):  # it is of another format
+            with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # another format's
                 return factory(io.BytesIO(content), "")
     raise UnidentifiedImageError("no plug-in of Pillow knows it")
 
 
 @lru_cache(maxsize=1)
-def _read_heif() -> None:
-    """Let Pillow read HEIC, if its plug-in for that is installed."""
+def _register_heif() -> None:
+    """Register pillow-heif, with which Pillow reads HEIC, if it is installed."""
     with contextlib.suppress(ImportError):
         import pillow_heif
 
@@ -274,10 +242,10 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise PhotoError(f"{found}; expected no side more than {MAX_ASPECT} times as long as the other")
 
 
-def _as_rgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    """Convert any mode to RGB, in sRGB."""
+def _to_rgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """Return a picture of any mode as RGB, in sRGB."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return to_srgb(Image.fromarray(_eight_bits(np.asarray(picture))), profile)
+        return to_srgb(Image.fromarray(_reduce_depth(np.asarray(picture))), profile)
     if picture.mode in ("LA", "PA", "RGBa", "La") or picture.has_transparency_data:
         grey = picture.mode in ("1", "L", "LA", "La")
         clear = picture.convert("RGBA")
@@ -287,9 +255,9 @@ def _as_rgb(picture: Image.Image, profile: bytes) -> Image.Image:
     return to_srgb(picture, profile)
 
 
-def _eight_bits(deep: NDArray) -> NDArray[np.uint8]:
-    """Reduce deeper greys to 0..255 by their full range, or their own where they exceed it."""
-    if deep.dtype.kind == "u" and deep.dtype.itemsize == 2:  # as a table, which takes an eighth of the memory
+def _reduce_depth(deep: NDArray) -> NDArray[np.uint8]:
+    """Return deeper greys on 0..255, by their type's range or, if they exceed it, by their own."""
+    if deep.dtype.kind == "u" and deep.dtype.itemsize == 2:  # by a table, in an eighth of the memory
         full = 255.0 if deep.max(initial=0) <= 255 else 65535.0
         return np.rint(np.arange(65536) * (255.0 / full)).clip(0, 255).astype(np.uint8)[deep]
     grey = np.nan_to_num(np.asarray(deep, np.float64), posinf=0.0, neginf=0.0).clip(0)
@@ -299,11 +267,11 @@ def _eight_bits(deep: NDArray) -> NDArray[np.uint8]:
     return np.rint(grey * (255.0 / full)).astype(np.uint8)
 
 
-def _kind(content: bytes) -> str:
-    """Say in a word what a file seems to be."""
+def _describe(content: bytes) -> str:
+    """Say in a few words what a file seems to be."""
     if content[4:8] == b"ftyp" and content[8:12] in HEIF:
         return (
-            "HEIC, which phones can send as JPEG and which is read where pillow-heif is installed: "
+            "HEIC, which phones can send as JPEG; davae reads it with pillow-heif: "
             "`python -m pip install pillow-heif`"
         )
     if content[4:8] == b"ftyp" and content[8:12] in AVIF:

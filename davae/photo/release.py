@@ -39,7 +39,7 @@ class Configs(TypedDict):
 
 @dataclass(frozen=True)
 class Release:
-    """The four networks in evaluation mode, frozen, their configs, and what the file says of itself."""
+    """The four networks in evaluation mode, frozen, their configs, and `about`, which `pack` wrote."""
 
     model: DaVAE
     mask: HandMaskNet
@@ -52,7 +52,7 @@ class Release:
 def pack(
     run: Path | str, mask_run: Path | str, camera_run: Path | str, finder_run: Path | str, out: Path | str
 ) -> dict[str, Any]:
-    """Write four finished runs that belong together to one file; return what it says of itself.
+    """Write four finished runs that belong together to one file; return its `about`: data, runs and error.
 
     Raises:
         FileNotFoundError: one of them is no finished run.

@@ -1,1 +1,1 @@
-"""The web app: your own photo, and a walk through the latent space; `python -m davae app`."""
+"""The web app: your own photo, and the latent explorer; `python -m davae app`."""

@@ -1,11 +1,11 @@
-// A photo on the page: chosen from disk or taken by the camera, with the joints found in it and a box to draw.
-// Coordinates are pixels of the photo as davae counts them: a pixel's centre lies at integers.
+// A photo, chosen from disk or taken by the camera, with the joints found in it and a box to draw.
+// Coordinates are pixels of the photo; a pixel's centre lies at integers.
 
 const PART = 4 * 2 ** 20; // bytes a message; the server takes 10 MiB at most
 const LIMIT = 64 * 2 ** 20; // bytes of a file
-const LEAST = 6; // CSS pixels a drag must cover to be a box and not a click
+const LEAST = 6; // CSS pixels; a shorter drag is a click and no box
 
-function element(tag, properties, ...children) {
+function create(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
@@ -31,8 +31,8 @@ async function send(model, file, name) {
 }
 
 function camera(model, view) {
-  const hint = element("span", { className: "davae-hint" });
-  const open = element("button", { type: "button", className: "davae-button", textContent: "use the camera" });
+  const hint = create("span", { className: "davae-hint" });
+  const open = create("button", { type: "button", className: "davae-button", textContent: "use the camera" });
   if (!navigator.mediaDevices?.getUserMedia) return []; // no camera, or a page that may not use one
   open.onclick = async () => {
     let stream;
@@ -45,10 +45,10 @@ function camera(model, view) {
       return;
     }
     hint.textContent = "";
-    const video = element("video", { autoplay: true, muted: true, playsInline: true, srcObject: stream });
-    const take = element("button", { type: "button", className: "davae-button", textContent: "take the picture" });
-    const cancel = element("button", { type: "button", className: "davae-button", textContent: "cancel" });
-    const live = element("div", { className: "davae-live" }, video, element("div", {}, take, cancel));
+    const video = create("video", { autoplay: true, muted: true, playsInline: true, srcObject: stream });
+    const take = create("button", { type: "button", className: "davae-button", textContent: "take the picture" });
+    const cancel = create("button", { type: "button", className: "davae-button", textContent: "cancel" });
+    const live = create("div", { className: "davae-live" }, video, create("div", {}, take, cancel));
     const close = () => {
       stream.getTracks().forEach((track) => track.stop());
       live.remove();
@@ -58,7 +58,7 @@ function camera(model, view) {
     take.onclick = () => {
       const [width, height] = [video.videoWidth, video.videoHeight];
       if (!width) return; // no picture has come yet
-      const still = element("canvas", { width, height });
+      const still = create("canvas", { width, height });
       still.getContext("2d").drawImage(video, 0, 0);
       const sent = (blob) => {
         if (blob) send(model, blob, "camera.jpg");
@@ -73,33 +73,33 @@ function camera(model, view) {
 }
 
 function render({ model, el }) {
-  const view = element("canvas", { className: "davae-photo", role: "img", hidden: true });
-  const input = element("input", { type: "file", accept: "image/*" });
-  const choose = element("label", { className: "davae-button" }, "choose a photo", input);
+  const view = create("canvas", { className: "davae-photo", role: "img", hidden: true });
+  const input = create("input", { type: "file", accept: "image/*" });
+  const choose = create("label", { className: "davae-button" }, "choose a photo", input);
   input.onchange = () => {
     const [file] = input.files;
     if (file) send(model, file, file.name);
     input.value = ""; // the same file may be chosen again
   };
-  const status = element("span", { className: "davae-hint" });
+  const status = create("span", { className: "davae-hint" });
   let photo = null; // as an ImageBitmap
   let drag = null; // [x, y, x, y] in photo pixels while a box is drawn
 
   const size = () => model.get("size");
   const scale = () => view.width / size()[0];
-  const at = (u) => (u + 0.5) * scale();
+  const toView = (u) => (u + 0.5) * scale();
 
   function draw() {
     if (!photo) return;
     const pen = view.getContext("2d");
     const unit = view.width / 480; // lines keep their width on screen
     pen.drawImage(photo, 0, 0, view.width, view.height);
-    const box = drag ? rectangle(drag) : model.get("found");
+    const box = drag ? toBox(drag) : model.get("found");
     if (box.length) {
       pen.lineWidth = 2 * unit;
       pen.setLineDash(drag ? [6 * unit, 4 * unit] : []);
       pen.strokeStyle = "#d6322d";
-      pen.strokeRect(at(box[0] - 0.5), at(box[1] - 0.5), box[2] * scale(), box[3] * scale());
+      pen.strokeRect(toView(box[0] - 0.5), toView(box[1] - 0.5), box[2] * scale(), box[3] * scale());
       pen.setLineDash([]);
     }
     const joints = drag ? [] : model.get("joints");
@@ -109,8 +109,8 @@ function render({ model, el }) {
         pen.lineWidth = width * unit;
         pen.strokeStyle = colour ?? own;
         pen.beginPath();
-        pen.moveTo(...joints[from].map(at));
-        pen.lineTo(...joints[to].map(at));
+        pen.moveTo(...joints[from].map(toView));
+        pen.lineTo(...joints[to].map(toView));
         pen.stroke();
       }
     }
@@ -118,8 +118,8 @@ function render({ model, el }) {
     view.ariaLabel = joints.length ? "the photo with 21 joints over it" : "the photo";
   }
 
-  // As boxes are given: the first pixel's centre lies half a pixel inside the border.
-  const rectangle = ([a, b, c, d]) => [Math.min(a, c) + 0.5, Math.min(b, d) + 0.5, Math.abs(c - a), Math.abs(d - b)];
+  // A box as (x, y, w, h): its first pixel's centre lies half a pixel inside the border.
+  const toBox = ([a, b, c, d]) => [Math.min(a, c) + 0.5, Math.min(b, d) + 0.5, Math.abs(c - a), Math.abs(d - b)];
 
   async function load() {
     const bytes = model.get("picture");
@@ -129,14 +129,14 @@ function render({ model, el }) {
       return;
     }
     const picture = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-    if (bytes !== model.get("picture")) return; // another has come, or been refused, meanwhile
+    if (bytes !== model.get("picture")) return; // another photo has come, or been refused, meanwhile
     photo = picture;
     [view.width, view.height] = [photo.width, photo.height];
     view.hidden = false;
     draw();
   }
 
-  function place(event) {
+  function locate(event) {
     const frame = view.getBoundingClientRect();
     const [width, height] = size();
     const u = ((event.clientX - frame.left) / frame.width) * width - 0.5;
@@ -147,16 +147,16 @@ function render({ model, el }) {
   view.onpointerdown = (event) => {
     if (!photo) return;
     view.setPointerCapture(event.pointerId);
-    drag = [...place(event), ...place(event)];
+    drag = [...locate(event), ...locate(event)];
   };
   view.onpointermove = (event) => {
     if (!drag) return;
-    drag = [...drag.slice(0, 2), ...place(event)];
+    drag = [...drag.slice(0, 2), ...locate(event)];
     draw();
   };
   view.onpointerup = () => {
     if (!drag) return;
-    const box = rectangle(drag);
+    const box = toBox(drag);
     const least = (LEAST * size()[0]) / view.getBoundingClientRect().width;
     drag = null;
     if (Math.min(box[2], box[3]) >= least) {
@@ -170,14 +170,14 @@ function render({ model, el }) {
     draw();
   };
 
-  const tell = () => (status.textContent = model.get("busy") ? "looking at the photo ..." : "");
+  const showStatus = () => (status.textContent = model.get("busy") ? "looking for the hand ..." : "");
   model.on("change:picture", load);
   model.on("change:joints", draw);
   model.on("change:found", draw);
-  model.on("change:busy", tell);
-  el.append(element("div", { className: "davae-row" }, choose, ...camera(model, view), status), view);
+  model.on("change:busy", showStatus);
+  el.append(create("div", { className: "davae-row" }, choose, ...camera(model, view), status), view);
   load();
-  tell();
+  showStatus();
 }
 
 export default { render };

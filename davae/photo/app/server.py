@@ -1,4 +1,4 @@
-"""Serve the app on this machine's loopback, through Voila."""
+"""Start the app's server on this machine's loopback, after what can fail has been checked."""
 
 import os
 import socket
@@ -12,24 +12,24 @@ from davae.photo.predict import WEIGHTS
 from davae.photo.release import unpack
 
 WEIGHTS_VARIABLE = "DAVAE_WEIGHTS"  # of the environment: which file the pages open
-KEEP_S = 120  # about as long as a page tries to connect again
+KEEP_S = 120  # about as long as a page tries to reconnect
 NOTEBOOK = Path(__file__).parent / "app.ipynb"
 
 
 def serve(
     weights: Path | None = None, port: int = 8866, browser: bool = True, keep_s: int = KEEP_S
 ) -> NoReturn:
-    """Become the server: this process is Voila from here on, until it is stopped (Ctrl-C).
+    """Replace this process by the server (`davae.photo.app.voila_server`), until it is stopped (Ctrl-C).
 
     Args:
-        weights: file of `davae pack`; that which comes with davae where nothing is said.
-        port: of 127.0.0.1; the next free one is taken where something else is there.
-        browser: open it in the user's browser.
-        keep_s: seconds that a page which lost its connection, or was closed, keeps its kernel.
+        weights: file of `davae pack`; the default is the one that comes with davae.
+        port: of 127.0.0.1; if it is taken, the next free one is used.
+        browser: open the app in the user's browser.
+        keep_s: seconds for which a page that was closed, or lost its connection, keeps its kernel.
 
     Raises:
-        ValueError: Voila or anywidget is not installed, the weights are damaged, or `keep_s` is none.
-        FileNotFoundError: there are no weights. All this is better said here than on the page.
+        ValueError: Voila or anywidget is not installed, the weights are damaged, or `keep_s` is below 1.
+        FileNotFoundError: the weights do not exist.
         OSError: no port is free.
     """
     for name in ("voila", "anywidget"):
@@ -40,17 +40,17 @@ def serve(
     weights = Path(weights or WEIGHTS).resolve()
     print(f"checking {weights.name} ...", flush=True)
     unpack(weights)
-    port = free_port(port)
-    print("starting the server; its address follows when it answers ...", flush=True)
+    port = find_free_port(port)
+    print("starting the server; its address follows once it answers ...", flush=True)
     words = ["-m", "davae.photo.app.voila_server", str(NOTEBOOK), str(port), str(browser), str(keep_s)]
     os.execve(sys.executable, [sys.executable, *words], os.environ | {WEIGHTS_VARIABLE: str(weights)})
 
 
-def free_port(first: int) -> int:
-    """The first port of 127.0.0.1 from `first` on at which nothing listens.
+def find_free_port(first: int) -> int:
+    """Return the first port of 127.0.0.1, from `first` on, at which nothing listens.
 
     Raises:
-        OSError: none of a hundred is free.
+        OSError: none of a hundred ports is free.
     """
     for port in range(first, min(first + 100, 65536)):
         with socket.socket() as probe, suppress(OSError):

@@ -1,10 +1,14 @@
-"""A photo on a page: chosen or taken there, with joints over it and a box to draw (`canvas.js`)."""
+"""The app's own widgets: the photo, with joints over it and a box to draw, and a picture to turn.
+
+Their browser sides are `canvas.js` and `turning.js`.
+"""
 
 import io
 from collections.abc import Callable
 from pathlib import Path
 
 import anywidget
+import ipywidgets as widgets
 import numpy as np
 import traitlets
 from numpy.typing import NDArray
@@ -15,40 +19,46 @@ from davae.photo.reading import photo_px
 from davae.photo.widget_errors import report_errors
 from synthhand.skeleton import BONES, JOINT_COLOURS
 
-LIMIT = 64 * 2**20  # bytes of a file, as in canvas.js, which a browser need not keep to
+LIMIT = 64 * 2**20  # bytes of a file, as in canvas.js, on which the server cannot rely
 SHOWN_PX = 1280  # of a photo's longer side, as the browser gets it
+STEP_DEG = 5  # of the sliders that turn a picture
 _HERE = Path(__file__).parent
 
 
 class PhotoCanvas(anywidget.AnyWidget):
-    """The photo, what was found in it, and what the user wants of it.
+    """A photo that the user chooses or takes, what was found in it, and the box that the user draws.
+
+    Args:
+        opened: called with a file's content and name.
+        refused: called with the reason why a file did not come.
 
     Attributes:
-        picture: the photo as the browser shows it, JPEG; `size` of the photo itself, (width, height).
-        joints: 21 x (u, v), pixels of the photo; empty while nothing was found.
-        found: (x, y, w, h) of the box that was looked at; `drawn` is the one the user drew last.
-        busy: whether a photo is being looked at.
+        picture: the photo as the browser shows it, JPEG.
+        size: (width, height) of the photo itself.
+        joints: 21 x (u, v), pixels of the photo; empty before a hand is found.
+        found: (x, y, w, h) of the box in which the hand was read.
+        drawn: (x, y, w, h) of the box that the user drew last.
+        busy: whether a prediction is running.
     """
 
     _esm = _HERE / "canvas.js"
     _css = _HERE / "canvas.css"
     picture = traitlets.Bytes(b"").tag(sync=True)
     size = traitlets.List([1, 1]).tag(sync=True)
-    joints = traitlets.List([]).tag(sync=True)
+    joints: traitlets.List = traitlets.List([]).tag(sync=True)
     bones = traitlets.List([(int(a), int(b), JOINT_COLOURS[b]) for a, b in BONES]).tag(sync=True)
-    found = traitlets.List([]).tag(sync=True)
-    drawn = traitlets.List([]).tag(sync=True)
+    found: traitlets.List = traitlets.List([]).tag(sync=True)
+    drawn: traitlets.List = traitlets.List([]).tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, opened: Callable[[bytes, str], object], refused: Callable[[str], object]):
-        """Call `opened` with a file's content and name, `refused` with the reason why one did not come."""
         super().__init__()
         self._opened, self._refused = opened, refused
-        self._parts: list[bytes] | None = None  # of the file that is coming
+        self._parts: list[bytes] | None = None  # received so far of a file
         self.on_msg(report_errors(refused)(self._receive))
 
     def show(self, photo: NDArray[np.uint8]) -> None:
-        """Show a photo (h, w, 3), in which nothing was found yet."""
+        """Show a photo (h, w, 3), without joints or box."""
         small = Image.fromarray(photo)
         small.thumbnail((SHOWN_PX, SHOWN_PX))
         file = io.BytesIO()
@@ -58,7 +68,7 @@ class PhotoCanvas(anywidget.AnyWidget):
             self.size = list(photo_px(photo))
             self.picture = file.getvalue()
 
-    def mark(self, joints_px: NDArray, box: Box) -> None:
+    def draw_hand(self, joints_px: NDArray, box: Box) -> None:
         """Draw joints (21, 2) and the square in which they were found."""
         (u, v), half = box.centre, box.half
         with self.hold_sync():
@@ -70,14 +80,14 @@ class PhotoCanvas(anywidget.AnyWidget):
         with self.hold_sync():
             self.joints, self.found, self.drawn, self.picture = [], [], [], b""
 
-    def _receive(self, _, message: dict, buffers: list) -> None:
-        """Take what the browser sends: the parts of a file, in order, or why it sends none."""
+    def _receive(self, _: object, message: dict, buffers: list) -> None:
+        """Handle a message of the browser: a part of a file, in order, or why it sends none."""
         if message["type"] == "refused":
             self._refused(message["reason"])
             return
         if message["index"] == 0:
             self._parts = []
-        if self._parts is None:  # of a file that was refused, or whose beginning never came
+        if self._parts is None:  # the file was refused, or its first part never came
             return
         self._parts += [bytes(part) for part in buffers]
         if sum(map(len, self._parts)) > LIMIT:
@@ -87,3 +97,29 @@ class PhotoCanvas(anywidget.AnyWidget):
         if message["index"] + 1 == message["count"]:
             content, self._parts = b"".join(self._parts), None
             self._opened(content, message["name"])
+
+
+class TurnablePicture(anywidget.AnyWidget):
+    """A PNG that is turned and tilted by dragging it, or by two sliders.
+
+    Args:
+        px: its side.
+        turn: slider, -180 to 180 degrees in steps of `STEP_DEG`, that follows a drag to the right.
+        tilt: slider, -90 to 90 degrees, that follows a drag downwards.
+
+    Attributes:
+        value: the PNG.
+    """
+
+    _esm = _HERE / "turning.js"
+    _css = _HERE / "canvas.css"
+    value = traitlets.Bytes(b"").tag(sync=True)
+    px = traitlets.Int().tag(sync=True)
+    step = traitlets.Int(STEP_DEG).tag(sync=True)
+    turn_deg = traitlets.Float().tag(sync=True)
+    tilt_deg = traitlets.Float().tag(sync=True)
+
+    def __init__(self, px: int, turn: widgets.FloatSlider, tilt: widgets.FloatSlider):
+        super().__init__(px=px)
+        for name, slider in (("turn_deg", turn), ("tilt_deg", tilt)):
+            traitlets.link((slider, "value"), (self, name))
