@@ -31,7 +31,7 @@ def backproject(uv_px: ArrayLike, depth_mm: ArrayLike, K: ArrayLike) -> Array:
     return rays * np.asarray(depth_mm, np.float64)[..., None]
 
 
-def depth_to_points(depth_mm: Array, mask: NDArray[np.bool_], K: ArrayLike) -> Array:
+def depth_to_points(depth_mm: NDArray[np.floating], mask: NDArray[np.bool_], K: ArrayLike) -> Array:
     """Back-project the pixels of a depth map (h, w) that `mask` (h, w) keeps, row by row -> (p, 3) in mm.
 
     Depth is along z; pixels of depth 0 carry no measurement and are left out, so that p may be 0.
