@@ -58,7 +58,7 @@ notebooks: $(installed) ## run every notebook at PRESET, executed copies to OUT
 
 clean: ## remove the environment and caches; outputs/ and data/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find davae tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find davae synthhand tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Modules are byte-compiled when first imported: compiling all of them at once takes longer than installing.
 # The package itself is linked, not copied, with the setuptools of the lock.

@@ -13,7 +13,7 @@ from davae.config.schema import Crop, InputMask
 from davae.data.readers import READERS
 from synthhand.formats.stb import VIEWS
 from synthhand.formats.stb_labels import WRIST_RULES
-from synthhand.model.pose import VIEWPOINTS
+from synthhand.model import VIEWPOINTS
 
 REGISTRY = ConstructorRegistry()  # passed to tyro, whose own messages name Python types
 NUMBERS = {int: "whole number", float: "number"}

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from synthhand.dataset import GENERATOR, MANIFEST
-from synthhand.model.pose import VIEWPOINTS
+from synthhand.model import VIEWPOINTS
 from synthhand.render.photos import list_pictures
 from synthhand.storage import Lock, exclusive, temporary_path, worker_pool, write_atomically
 

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from synthhand.formats.kinds import kind_of_file
 
@@ -106,6 +105,8 @@ def _expand_sparse(origin: str, state: dict[str, Any]) -> NDArray:
     Raises:
         ValueError: its form is not read here, or its parts do not fit together.
     """
+    from scipy import sparse  # slow to import
+
     form = origin.rpartition(".")[2].partition("_")[0]  # csc of "scipy.sparse._csc.csc_matrix"
     shape = state.get("_shape", state.get("shape"))
     if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):

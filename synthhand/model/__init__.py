@@ -1,1 +1,3 @@
 """The hand itself: its anatomy, rig, poses and proportions."""
+
+VIEWPOINTS = ("sphere", "frontal")  # of `pose.sample_orientation`; here, since the command line needs no more

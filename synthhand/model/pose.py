@@ -10,6 +10,7 @@ straight fingers, slightly spread. The constants below name the columns.
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from synthhand.model import VIEWPOINTS
 from synthhand.model.contact import overlap_mm
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.rig import FOREARM, KNUCKLES, LEVELS, PHALANGES, SEGMENTS, Rig, axis_rotation
@@ -88,7 +89,6 @@ GESTURES: dict[str, tuple] = {
 GESTURE_NAMES = tuple(GESTURES)
 
 _FOLLOW = np.array([1.0, 0.1, -0.75, -1.25])  # how index, middle, ring, little take part in a spread
-VIEWPOINTS = ("sphere", "frontal")
 _DIP_PER_PIP = 2 / 3  # one tendon bends both (Rijpkema and Girard, 1991, doi:10.1145/127719.122754)
 # Degrees that index, middle, ring and little MCP can stay straighter than the straighter of their neighbours:
 # the extensor tendons are joined over the back of the hand. That neighbours bound each other was measured by
