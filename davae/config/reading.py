@@ -4,8 +4,6 @@ import dataclasses
 import json
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
-
 from davae.config.schema import ADDED, RENAMED, Saved
 
 Kind = TypeVar("Kind", bound=Saved)
@@ -48,6 +46,8 @@ def check_value(kind: type, field: str, value: Any, name: str) -> Any:
     Raises:
         ValueError: it is not one for this field; the message calls the field `name`.
     """
+    from pydantic import Field, TypeAdapter, ValidationError  # slow to import
+
     hint, least = get_type_hints(kind)[field], int(field in AT_LEAST_ONE)
     whole = Annotated[int, Field(ge=least)]
     (example,) = (f.default for f in dataclasses.fields(kind) if f.name == field)
