@@ -27,7 +27,7 @@ from davae.figures import latent_strip
 from davae.latent import disentanglement as d
 from davae.latent.blend import Frame, render_frame, render_path
 from davae.latent.codes import encode, lerp
-from davae.losses import Prediction
+from davae.networks import Decoded
 from davae.training.runs import load_model, weights_digest
 from synthhand.dataset.writer import Factors, sample_factors
 from synthhand.formats.record import BadSample
@@ -36,7 +36,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHAPE_BOUND = 1.5  # the outline's change with shape over that of the truth
 
 
-def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple[Prediction, list[Frame]]]:
+def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple[Decoded, list[Frame]]]:
     """The ways of a pair, block -> what is decoded in `SHARES` steps, and the rendered truth of each.
 
     Raises:
