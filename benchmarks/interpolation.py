@@ -29,7 +29,7 @@ from davae.latent.blend import Frame, render_frame, render_path
 from davae.latent.codes import encode, lerp
 from davae.networks import Decoded
 from davae.training.runs import load_model, weights_digest
-from synthhand.dataset.writer import Factors, sample_factors
+from synthhand.dataset.factors import Factors, sample_factors
 from synthhand.formats.record import BadSample
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import freihand_fixture
 import numpy as np
@@ -21,7 +20,7 @@ from davae.data import doctor, layout
 from davae.data.doctor import files, labels
 from davae.data.doctor.findings import Check, Finding, format_checks, judge_share
 from davae.data.prepared import PreparedSplit, prepare
-from davae.data.readers import DATASETS
+from davae.data.readers import DATASETS, READERS
 from davae.figures import check_sheet
 from davae.pipeline import cli
 from synthhand.dataset.forms import FORMS
@@ -660,4 +659,4 @@ def test_a_set_rendered_as_another_is_published_is_called_that(tmp_path, trees):
 
 
 def test_every_list_of_datasets_names_the_same():
-    assert list(DATASETS) == list(doctor.OPEN) == list(get_args(cli.Dataset)) == list(FORMS)
+    assert list(DATASETS) == list(READERS) == list(doctor.OPEN) == list(FORMS)
