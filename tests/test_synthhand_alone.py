@@ -20,7 +20,7 @@ names = [module.name for module in pkgutil.walk_packages(synthhand.__path__, "sy
 for name in names:
     importlib.import_module(name)
 
-from synthhand.dataset.scene import hand_body
+from synthhand.dataset.scene import build_hand
 from synthhand.dataset.writer import render, sample_factors
 from synthhand.model.kinematics import fit_mesh
 from synthhand.model.procedural import procedural_rig
@@ -32,7 +32,7 @@ for factors in samples:
     assert len(np.unique(found.part_mask)) > 5  # several parts of a hand
 rig = procedural_rig()
 right = [dataclasses.replace(f, scene=dataclasses.replace(f.scene, left=0, size=1.0)) for f in samples]
-joints = np.stack([hand_body(factors).joints_mm for factors in right])
+joints = np.stack([build_hand(factors).joints_mm for factors in right])
 vertices, posed = fit_mesh(rig, joints, rig.reference_bone_mm)
 assert vertices.shape == (10, len(rig.vertices_mm), 3) and np.isfinite(vertices).all()
 print(len(names), np.linalg.norm(posed - joints, axis=2).mean())
