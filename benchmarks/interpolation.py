@@ -28,7 +28,7 @@ from davae.figures import latent_strip
 from davae.latent import disentanglement as d
 from davae.latent.blend import Frame, render_frame, render_path
 from davae.latent.codes import encode, lerp
-from davae.losses import Prediction
+from davae.networks import Decoded
 from davae.training.runs import load_model, weights_digest
 from synthhand.dataset.writer import Factors, sample_factors
 from synthhand.formats.record import BadSample
@@ -37,7 +37,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHAPE_BOUND = 1.5  # largest accepted change of the outline with shape, relative to the rendered truth
 
 
-def decode_and_render(model, codes, pair, factors, config) -> dict[str, tuple[Prediction, list[Frame]]]:
+def decode_and_render(model, codes, pair, factors, config) -> dict[str, tuple[Decoded, list[Frame]]]:
     """Return, for a pair, block -> decoded frames at `SHARES` of the path, and their rendered truth.
 
     Raises:
