@@ -1,4 +1,4 @@
-"""The figure of docs/architecture.md: the rooms of both packages, and one picture's way through them.
+"""Draw the figure of docs/architecture.md: the rooms of both packages, and a picture's path through them.
 
 python benchmarks/architecture_figure.py --out docs/figures/architecture.png
 """
@@ -10,7 +10,7 @@ from davae.figures.diagram import rooms_diagram
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Draw the figure."""
+    """Draw the figure and save it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     rooms_diagram().savefig(parser.parse_args(arguments).out, dpi=150)

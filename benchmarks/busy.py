@@ -1,9 +1,10 @@
-"""What other programs on the same cores cost davae: a photo, a training, the app's first photo.
+"""Measure how other programs on the same cores slow davae: a photo, a training, the app's first photo.
 
     python benchmarks/suite.py --only busy
 
-Each is timed in fresh processes: on a machine left alone, beside programs that keep one and two cores busy,
-and beside a training by plain torch on all cores. On two cores a fair share beside one busy program is half.
+Each task is timed in fresh processes: on an idle machine, beside one and two programs that each keep one core
+busy, and beside a plain torch training on all cores. On two cores, a fair share beside one busy program is at
+most twice the time.
 """
 
 import subprocess
@@ -15,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from timing import Row, in_fresh_process
+from timing import Row, run_in_fresh_process
 from workbench import Workbench
 
-PHOTOS = 9  # looked at by one predictor; the median counts
+PHOTOS = 9  # photos per predictor, of which the median is taken
 SPIN = "while True: pass"
 TRAIN = (
     "import torch\n"
@@ -33,27 +34,27 @@ BESIDE = {
     "beside a training on all cores": [TRAIN],
 }
 FAIR = {"beside one busy program": "ratio <= 2"}
-IMPORTED_S = 4  # until a competitor's own imports are over
+STARTUP_S = 4  # time that another program needs to finish its imports
 
 
-def rows(bench: Workbench) -> Iterator[Row]:
-    """Seconds of each work alone and beside each kind of other programs, median over the rounds."""
+def measure_rows(bench: Workbench) -> Iterator[Row]:
+    """Yield the median seconds of each task, alone and beside each set of other programs."""
     from davae.config import preset
 
-    photo = min((bench.rendered() / "evaluation" / "color").glob("*.png"))
-    data = bench.prepared(preset("smoke").data)
+    photo = min((bench.render() / "evaluation" / "color").glob("*.png"))
+    data = bench.prepare(preset("smoke").data)
     works = {
-        "one photo, predictor loaded": ("seconds_of_a_photo", str(photo)),
-        "training at smoke": ("seconds_of_training", str(data)),
-        "the app's first photo": ("seconds_of_first_photo", str(photo)),
+        "one photo, predictor loaded": ("time_photo", str(photo)),
+        "training at smoke": ("time_training", str(data)),
+        "the app's first photo": ("time_first_photo", str(photo)),
     }
     for name, (function, argument) in works.items():
         seconds: dict[str, list[float]] = {beside: [] for beside in BESIDE}
         for turn in range(min(3, bench.rounds)):
             for beside, programs in BESIDE.items():
                 print(f"{name}, {beside}, turn {turn + 1}", flush=True)
-                with others(programs):
-                    seconds[beside].append(in_fresh_process("busy", function, argument))
+                with run_beside(programs):
+                    seconds[beside].append(run_in_fresh_process("busy", function, argument))
         alone = median(seconds["alone"])
         for beside, times in seconds.items():
             baseline = f"alone: {alone:.3g}" if beside != "alone" else ""
@@ -62,20 +63,20 @@ def rows(bench: Workbench) -> Iterator[Row]:
 
 
 @contextmanager
-def others(programs: list[str]) -> Iterator[None]:
-    """Let these programs run meanwhile."""
+def run_beside(programs: list[str]) -> Iterator[None]:
+    """Run these Python programs during the context, then kill them."""
     with ExitStack() as running:
         for program in programs:
             process = subprocess.Popen([sys.executable, "-c", program])
             running.callback(process.wait)
             running.callback(process.kill)
         if programs:
-            time.sleep(IMPORTED_S)
+            time.sleep(STARTUP_S)
         yield
 
 
-def seconds_of_a_photo(photo: str) -> float:
-    """Median of `HandPredictor.predict`, the first call apart."""
+def time_photo(photo: str) -> float:
+    """Return the median seconds of `HandPredictor.predict`, without the first call."""
     from davae.photo.predict import HandPredictor
 
     predictor = HandPredictor.load()
@@ -87,8 +88,8 @@ def seconds_of_a_photo(photo: str) -> float:
     return median(times[1:])
 
 
-def seconds_of_training(data: str) -> float:
-    """A whole training at preset smoke."""
+def time_training(data: str) -> float:
+    """Return the seconds of a whole training at preset smoke."""
     from davae.config import preset
     from davae.training.davae_task import train
 
@@ -98,8 +99,8 @@ def seconds_of_training(data: str) -> float:
         return time.perf_counter() - began
 
 
-def seconds_of_first_photo(photo: str) -> float:
-    """What a page's kernel does until the first hand stands there: imports, weights, photo, mesh, files."""
+def time_first_photo(photo: str) -> float:
+    """Return the seconds that a page needs to show its first hand: imports, weights, photo, mesh, files."""
     began = time.perf_counter()
     from davae.photo.app.pages import Pages
 

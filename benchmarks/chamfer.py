@@ -1,4 +1,4 @@
-"""Chamfer distance at the paper's size: davae's against what one would write, or take, instead."""
+"""Measure davae's Chamfer distance at the paper's size against plain PyTorch, SciPy and Open3D."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from reference import plain_cloud_loss
 from scipy.spatial import cKDTree
-from timing import Row, alternate, in_fresh_process, peak_growth_mib
+from timing import Row, alternate, measure_peak_growth_mib, run_in_fresh_process
 from torch import Tensor
 from workbench import Workbench
 
@@ -18,15 +18,15 @@ PREDICTED, TRUE, BATCH = 2025, 2048, 32
 FASTER, SMALLER = "ratio >= 4", "ratio <= 0.1"
 
 
-def cdist_by_default(predicted: Tensor, true: Tensor) -> Tensor:
-    """The loss through `torch.cdist` as it is called by default: by a matrix product, which rounds."""
+def cdist_loss(predicted: Tensor, true: Tensor) -> Tensor:
+    """Return the loss (b,) by `torch.cdist` with its defaults: a matrix product, which rounds."""
     distances = torch.cdist(predicted, true)
     forward, backward = distances.min(dim=2).values, distances.min(dim=1).values
     return CLOUD_ELEMENTS * torch.maximum(forward.square().mean(dim=1), backward.square().mean(dim=1))
 
 
-def trees(predicted: Tensor, true: Tensor) -> Tensor:
-    """The loss with neighbours from SciPy's k-d trees, and distances from torch."""
+def tree_loss(predicted: Tensor, true: Tensor) -> Tensor:
+    """Return the loss (b,) with neighbours from SciPy's k-d trees and distances from torch."""
 
     def squared(points: Tensor, others: Tensor) -> Tensor:
         found = [
@@ -41,9 +41,8 @@ def trees(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def open3d_distance(predicted: Tensor, true: Tensor) -> Tensor:
-    """FoldingNet's distance by Open3D, which has no gradient."""
-    o3d = load_open3d()  # takes seconds; the others are measured without it
-
+    """Return FoldingNet's distance (b,) by Open3D, without a gradient."""
+    o3d = load_open3d()  # imported here: it takes seconds and memory that the other methods do not need
     means = []
     for pair in zip(predicted.detach().numpy(), true.numpy(), strict=True):
         a, b = (o3d.geometry.PointCloud(o3d.utility.Vector3dVector(cloud.astype(float))) for cloud in pair)
@@ -55,13 +54,13 @@ def open3d_distance(predicted: Tensor, true: Tensor) -> Tensor:
 
 Method = Callable[[Tensor, Tensor], Tensor]
 OURS: dict[str, Method] = {"cloud_loss": cloud_loss, "chamfer_distance": chamfer_distance}
-PLAIN: dict[str, Method] = {"torch.cdist": cdist_by_default, "torch.cdist, exact": plain_cloud_loss}
-OTHERS: dict[str, Method] = {"SciPy's cKDTree and gather": trees, "Open3D, forward only": open3d_distance}
+PLAIN: dict[str, Method] = {"torch.cdist": cdist_loss, "torch.cdist, exact": plain_cloud_loss}
+OTHERS: dict[str, Method] = {"SciPy's cKDTree and gather": tree_loss, "Open3D, forward only": open3d_distance}
 METHODS = OURS | PLAIN | OTHERS
 
 
-def clouds(quick: bool) -> tuple[Tensor, Tensor]:
-    """Two batches of clouds, points near a surface as trained ones are; gradients are wanted of the first."""
+def make_clouds(quick: bool) -> tuple[Tensor, Tensor]:
+    """Return a predicted batch, which requires gradients, and a true batch; points lie near a sphere."""
     b, p, q = (2, 90, 100) if quick else (BATCH, PREDICTED, TRUE)
     generator = torch.Generator().manual_seed(0)
     points = torch.nn.functional.normalize(torch.randn(b, p + q, 3, generator=generator), dim=-1)
@@ -69,30 +68,30 @@ def clouds(quick: bool) -> tuple[Tensor, Tensor]:
     return points[:, :p].clone().requires_grad_(), points[:, p:].clone()
 
 
-def forward_and_backward(name: str, predicted: Tensor, true: Tensor) -> None:
-    """Apply a method, and its backward pass where it has one."""
+def run_both_passes(name: str, predicted: Tensor, true: Tensor) -> None:
+    """Run a method, and its backward pass if it has one."""
     distance = METHODS[name](predicted, true)
     if distance.requires_grad:
         torch.autograd.grad(distance.sum(), predicted)
 
 
-def memory_mib(name: str, quick: bool) -> float:
-    """Peak memory growth of this fresh process over one call."""
-    predicted, true = clouds(quick)
-    torch.autograd.grad(
-        (predicted.square() @ torch.ones(3)).sum(), predicted
-    )  # starts what threads there are
-    forward_and_backward(name, *clouds(quick=True))  # imports and starts what the method needs
-    return peak_growth_mib(lambda: forward_and_backward(name, predicted, true))
+def measure_memory_mib(name: str, quick: bool) -> float:
+    """Return the peak memory growth, MiB, of this fresh process during one call."""
+    predicted, true = make_clouds(quick)
+    torch.autograd.grad((predicted.square() @ torch.ones(3)).sum(), predicted)  # starts torch's threads
+    run_both_passes(name, *make_clouds(quick=True))  # imports what the method needs
+    return measure_peak_growth_mib(lambda: run_both_passes(name, predicted, true))
 
 
-def rows(bench: Workbench) -> Iterator[Row]:
-    """Time and memory of davae's functions against each of the others."""
-    predicted, true = clouds(bench.quick)
-    works = {name: partial(forward_and_backward, name, predicted, true) for name in METHODS}
+def measure_rows(bench: Workbench) -> Iterator[Row]:
+    """Yield time and memory of davae's functions against each of the others."""
+    predicted, true = make_clouds(bench.quick)
+    works = {name: partial(run_both_passes, name, predicted, true) for name in METHODS}
     works |= {f"{name}, forward": partial(OURS[name], predicted.detach(), true) for name in OURS}
     milliseconds = {name: 1000 * s for name, s in alternate(works, bench.rounds, title="Chamfer").items()}
-    memory = {name: in_fresh_process("chamfer", "memory_mib", name, bench.quick) for name in METHODS}
+    memory = {
+        name: run_in_fresh_process("chamfer", "measure_memory_mib", name, bench.quick) for name in METHODS
+    }
     size = f"{len(predicted)} x ({predicted.shape[1]} and {true.shape[1]} points)"
     yield Row(f"cloud_loss, {size}, forward and backward", milliseconds["cloud_loss"], "ms")
     for ours in OURS:

@@ -1,4 +1,4 @@
-"""Whole commands: how long davae takes to start, what grows with the data, what a second process brings."""
+"""Measure whole commands: start-up time, growth with the amount of data, gain of a second process."""
 
 import csv
 import os
@@ -14,26 +14,26 @@ from statistics import median
 
 from full_size import link_tree
 from private_memory import watch
-from timing import Row, alternate, run
+from timing import Row, alternate, run_command
 from workbench import Workbench
 
 from davae.config import preset
 
 DAVAE = [sys.executable, "-m", "davae"]
-TIMES = (1, 4, 16)  # as much data
+TIMES = (1, 4, 16)  # multiples of the smallest amount of data
 FLAT = "ratio <= 1.1"
-FIRST_STEP, LAST_STEP = 10, 30  # between which a run's images a second are counted
+FIRST_STEP, LAST_STEP = 10, 30  # the speed of a run is measured between these steps
 PATIENCE_S = 300
 
 
-def start_rows(bench: Workbench) -> Iterator[Row]:
-    """Seconds of whole processes that do nothing but start."""
+def measure_start(bench: Workbench) -> Iterator[Row]:
+    """Yield the seconds of processes that start and exit."""
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "import davae": [sys.executable, "-c", "import davae"],
         "python -m davae --help": [*DAVAE, "--help"],
     }
-    works = {name: partial(run, command) for name, command in commands.items()}
+    works = {name: partial(run_command, command) for name, command in commands.items()}
     seconds = alternate(works, bench.rounds, title="start")
     own, *others = seconds
     yield Row(own, seconds[own], "s")
@@ -42,19 +42,19 @@ def start_rows(bench: Workbench) -> Iterator[Row]:
         yield Row(name, seconds[name], "s", baseline, seconds[name] / seconds[own], f"value <= {limit}")
 
 
-def growth_rows(bench: Workbench) -> Iterator[Row]:
-    """Time and private memory of prepare, train and evaluate at 1, 4 and 16 times the data, one run each.
+def measure_growth(bench: Workbench) -> Iterator[Row]:
+    """Yield time and private memory of prepare, train and evaluate, one run each, at 1, 4, 16 times the data.
 
-    Memory is what every process of a command holds for itself; see `private_memory`.
+    Private memory is summed over all processes of a command; see `private_memory`.
     """
-    # As many to validate and to test as go through a network at a time: fewer would need less memory.
+    # Validation and test fill an evaluation batch, so that the smallest run needs the memory of one.
     counts = {"train": 15, "val": 5, "test": 5} if bench.quick else {"train": 300, "val": 100, "test": 100}
     samples = sum(counts.values())
     found = {}
-    with tempfile.TemporaryDirectory(dir=bench.scratch()) as folder:
+    with tempfile.TemporaryDirectory(dir=bench.make_scratch()) as folder:
         for times in TIMES[:2] if bench.quick else TIMES:
             tree, prepared, trained = (Path(folder) / name for name in ("tree", "prepared", "run"))
-            link_tree(bench.rendered(), tree, {split: times * count for split, count in counts.items()})
+            link_tree(bench.render(), tree, {split: times * count for split, count in counts.items()})
             stages = {
                 "prepare": [
                     "--dataset",
@@ -77,9 +77,8 @@ def growth_rows(bench: Workbench) -> Iterator[Row]:
                 with log.open("w", encoding="utf-8") as file:
                     done = watch([*DAVAE, stage, *map(str, options)], stdout=file, stderr=file)
                 if done.status:
-                    raise RuntimeError(
-                        f"davae {stage} ended with {done.status}: {log.read_text('utf-8', 'replace')[-2000:]}"
-                    )
+                    said = log.read_text("utf-8", "replace")[-2000:]
+                    raise RuntimeError(f"davae {stage} exited with status {done.status}: {said}")
                 found[stage, times] = done
             for path in (tree, prepared, trained):
                 shutil.rmtree(path)
@@ -97,23 +96,23 @@ def growth_rows(bench: Workbench) -> Iterator[Row]:
             yield Row(f"{name}, 64 px, 2 workers: rate", times * samples / done.seconds, "images/s")
 
 
-def rank_rows(bench: Workbench) -> Iterator[Row]:
-    """Images a second of two processes of torchrun, one thread each, and of one process with two threads."""
+def measure_ranks(bench: Workbench) -> Iterator[Row]:
+    """Yield images per second of two torchrun processes with one thread each, beside one process with two."""
     name = "smoke" if bench.quick else "sweep"
-    data = bench.prepared(preset(name).data)
+    data = bench.prepare(preset(name).data)
     train = ["davae", "train", "--preset", name, "--mask", "truth", "--data", str(data), "--run"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     kinds = {
         "one process, two threads": (["-m", *train], "2"),
-        # torchrun would take --run for a short form of an option of its own, but for the dashes.
+        # Without the dashes torchrun would read --run as an abbreviation of one of its own options.
         "two processes, one thread each": ([*launch, "-m", "--", *train], "1"),
     }
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     for turn in range(min(3, bench.rounds)):
         for kind, (options, threads) in kinds.items():
             print(f"{kind}, turn {turn + 1}", flush=True)
-            with tempfile.TemporaryDirectory(dir=bench.scratch()) as folder:
-                pace = steps_per_second([sys.executable, *options], Path(folder) / "run", threads)
+            with tempfile.TemporaryDirectory(dir=bench.make_scratch()) as folder:
+                pace = measure_steps_per_second([sys.executable, *options], Path(folder) / "run", threads)
             rates[kind].append(pace * preset(name).train.batch_size)
     one, two = (median(values) for values in rates.values())
     yield Row(
@@ -121,29 +120,32 @@ def rank_rows(bench: Workbench) -> Iterator[Row]:
     )
 
 
-def steps_per_second(command: list[str], folder: Path, threads: str) -> float:
-    """Train into `folder` until step `LAST_STEP` is in its metrics.csv, end the training, return its pace."""
+def measure_steps_per_second(command: list[str], folder: Path, threads: str) -> float:
+    """Train into `folder` until its metrics.csv has step `LAST_STEP`, stop, and return steps per second.
+
+    Raises:
+        RuntimeError: the training ended, or took longer than `PATIENCE_S`, before that step.
+    """
     log = folder.parent / "log"
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [*command, str(folder)], stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": threads}
         )
         began = time.perf_counter()
-        while (at := seconds_at(folder / "metrics.csv")).keys().isdisjoint({LAST_STEP}):
+        while (at := read_seconds(folder / "metrics.csv")).keys().isdisjoint({LAST_STEP}):
             if process.poll() is not None or time.perf_counter() - began > PATIENCE_S:
                 process.terminate()
                 process.wait()
-                raise RuntimeError(
-                    f"{' '.join(command)}: no step {LAST_STEP}: {log.read_text('utf-8', 'replace')[-2000:]}"
-                )
+                said = log.read_text("utf-8", "replace")[-2000:]
+                raise RuntimeError(f"{' '.join(command)}: step {LAST_STEP} was not reached: {said}")
             time.sleep(0.2)
         process.terminate()
         process.wait()
     return (LAST_STEP - FIRST_STEP) / (at[LAST_STEP] - at[FIRST_STEP])
 
 
-def seconds_at(metrics: Path) -> dict[int, float]:
-    """Seconds of training at each step in metrics.csv, but for a last row that is only half written."""
+def read_seconds(metrics: Path) -> dict[int, float]:
+    """Return step -> seconds of training from metrics.csv; an unfinished last line is ignored."""
     if not metrics.exists():
         return {}
     with metrics.open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""To batches: rendering, preparing, loading and augmenting, beside PNG decoding and training."""
+"""Measure the data path (render, prepare, load and augment) beside PNG decoding and training."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from limits import decoding
+from limits import make_decoding
 from timing import Row, alternate
-from training import STEPS, Batches, Training, beside_reference
+from training import STEPS, Batches, Training, shrink_batch
 from workbench import Workbench
 
 from davae.config import DataConfig
@@ -16,18 +16,18 @@ from davae.data.prepared import prepare
 from synthhand.dataset.writer import write_dataset
 
 
-def rows(bench: Workbench) -> Iterator[Row]:
-    """Measure all three."""
-    yield from render_rows(bench)
-    yield from prepare_rows(bench)
+def measure_rows(bench: Workbench) -> Iterator[Row]:
+    """Yield the rows of all three stages."""
+    yield from measure_render(bench)
+    yield from measure_prepare(bench)
     for name in ("smoke",) if bench.quick else ("laptop", "paper"):
-        yield from batch_rows(bench, name)
+        yield from measure_batches(bench, name)
 
 
-def render_rows(bench: Workbench) -> Iterator[Row]:
-    """Images a second of the renderer, start of its processes included."""
+def measure_render(bench: Workbench) -> Iterator[Row]:
+    """Yield images per second of the renderer, including the start of its processes."""
     images, size = (2, 64) if bench.quick else (200, 320)
-    with tempfile.TemporaryDirectory(dir=bench.scratch()) as folder:
+    with tempfile.TemporaryDirectory(dir=bench.make_scratch()) as folder:
         numbers = count()
 
         def render(workers: int) -> None:
@@ -35,7 +35,7 @@ def render_rows(bench: Workbench) -> Iterator[Row]:
             write_dataset(out, images, 0, 0, seed=5, size=size, workers=workers, progress=False)
 
         works = {workers: partial(render, workers) for workers in (1, 2)}
-        decode = decoding(bench.rendered(), images)
+        decode = make_decoding(bench.render(), images)
         seconds = alternate(works | {"decode": decode.run}, min(2, bench.rounds), title="render")
     rates = {workers: images / seconds[workers] for workers in works}
     decoded = decode.amount / seconds["decode"]
@@ -46,12 +46,12 @@ def render_rows(bench: Workbench) -> Iterator[Row]:
     )
 
 
-def prepare_rows(bench: Workbench) -> Iterator[Row]:
-    """Images a second of prepare, against decoding their colour images alone (of three that a sample has)."""
-    root = bench.rendered()
+def measure_prepare(bench: Workbench) -> Iterator[Row]:
+    """Yield images per second of prepare beside decoding the colour images, one of three per sample."""
+    root = bench.render()
     images = len(list(root.glob("*/color/*.png")))
     settings = ((64, 1),) if bench.quick else ((64, 1), (64, 2), (256, 2))
-    with tempfile.TemporaryDirectory(dir=bench.scratch()) as folder:
+    with tempfile.TemporaryDirectory(dir=bench.make_scratch()) as folder:
         numbers = count()
 
         def run(px: int, workers: int) -> None:
@@ -59,7 +59,7 @@ def prepare_rows(bench: Workbench) -> Iterator[Row]:
             prepare("synthhand", root, out, DataConfig(image_px=px), workers=workers, progress=False)
 
         works = {setting: partial(run, *setting) for setting in settings}
-        decode = decoding(root, images)
+        decode = make_decoding(root, images)
         seconds = alternate(works | {"decode": decode.run}, min(3, bench.rounds), title="prepare")
     decoded = decode.amount / seconds["decode"]
     for px, workers in settings:
@@ -68,10 +68,10 @@ def prepare_rows(bench: Workbench) -> Iterator[Row]:
         yield Row(name, rate, "images/s", f"PNG decoding, 1 core: {decoded:.4g}", rate / decoded)
 
 
-def batch_rows(bench: Workbench, name: str) -> Iterator[Row]:
-    """Augmented images a second, against what training consumes."""
-    config, steps = beside_reference(bench, name), 1 if bench.quick else STEPS[name]
-    split, validation = bench.split(config.data), bench.split(config.data, "val")
+def measure_batches(bench: Workbench, name: str) -> Iterator[Row]:
+    """Yield augmented images per second, beside the rate at which training consumes them."""
+    config, steps = shrink_batch(bench, name), 1 if bench.quick else STEPS[name]
+    split, validation = bench.open_split(config.data), bench.open_split(config.data, "val")
     batches = Batches(config, split)
     with tempfile.TemporaryDirectory() as run:
         davae = Training(config, split, validation, Path(run))

@@ -1,11 +1,12 @@
-"""From a move of one of the explorer's sliders to its three views refreshed, in a notebook's kernel.
+"""Measure the time from a move of an explorer's slider to three refreshed views, in a notebook kernel.
 
     python benchmarks/explorer_latency.py --preset laptop     # random weights: time does not depend on them
     python benchmarks/explorer_latency.py --run RUN
 
-A kernel is started and runs `measure`: sliders of every block, and the one that turns the hand, take turns;
-a move counts from the new value to the pictures handed to the channel to the browser, all messages included;
-what the browser then takes to show them does not. Medians are printed. Threads are the caller's choice.
+A new kernel runs `measure`. One slider of each block and the slider that turns the hand are moved in turns.
+The time runs from the new value until all messages, with the pictures, are handed to the channel to the
+browser; the time that the browser needs to show them is not included. Medians are printed. Choose the number
+of threads by `OMP_NUM_THREADS`.
 """
 
 import itertools
@@ -32,8 +33,8 @@ GOAL_MS, MOVES = 150.0, 30
 TURN = "viewpoint"
 
 
-def explorer_of(name: str, run: str | None) -> LatentExplorer:
-    """An explorer of a run, or of preset `name` with random weights, at codes drawn from the prior."""
+def make_explorer(name: str, run: str | None) -> LatentExplorer:
+    """Return an explorer of a run, or of preset `name` with random weights; codes follow the prior."""
     torch.manual_seed(0)
     model = DaVAE(preset(name).model).eval() if run is None else load_model(run)[0]
     codes = {block: torch.randn(64, size) for block, size in model.config.latent_sizes.items()}
@@ -42,8 +43,8 @@ def explorer_of(name: str, run: str | None) -> LatentExplorer:
 
 
 def measure(name: str, run: str | None, moves: int) -> dict[str, float]:
-    """What is moved -> median ms of a move; `moves` of each, in turns."""
-    explorer = explorer_of(name, run)
+    """Return slider -> median ms of a move; each slider makes `moves` moves, in turns."""
+    explorer = make_explorer(name, run)
     sliders = {block: explorer.sliders[block][0] for block in BLOCKS} | {TURN: explorer.controls["turn_deg"]}
     values = {what: itertools.cycle((-60.0, -20.0, 35.0) if what == TURN else (-2.0, 0.5, 1.5))
               for what in sliders}  # fmt: skip
@@ -51,13 +52,13 @@ def measure(name: str, run: str | None, moves: int) -> dict[str, float]:
     for turn, (what, slider) in itertools.product(range(moves + 1), sliders.items()):
         began = time.perf_counter()
         slider.value = next(values[what])
-        if turn:  # the first warms up
+        if turn:  # the first turn is a warm-up
             spent[what].append(1000 * (time.perf_counter() - began))
     return {what: statistics.median(times) for what, times in spent.items()}
 
 
 def measure_in_kernel(name: str, run: str | None, moves: int) -> dict[str, float]:
-    """As `measure`, in a kernel of its own, where every changed widget sends its message."""
+    """Run `measure` in a new kernel, where every changed widget sends its messages."""
     source = f"""
 import json, sys
 sys.path.insert(0, {str(FOLDER)!r})
@@ -70,8 +71,8 @@ print(json.dumps(explorer_latency.measure({name!r}, {run!r}, {moves})))
     return json.loads(said.splitlines()[-1])
 
 
-def rows(bench: Workbench) -> Iterator[Row]:
-    """The suite's rows: the bar is for `laptop`, `paper` stands beside it."""
+def measure_rows(bench: Workbench) -> Iterator[Row]:
+    """Yield the suite's rows; the bar applies to `laptop` only."""
     for name in ("smoke",) if bench.quick else ("laptop", "paper"):
         for what, ms in measure_in_kernel(name, None, 2 if bench.quick else MOVES).items():
             bar = f"value <= {GOAL_MS:g}" if name == "laptop" else ""
@@ -82,9 +83,9 @@ def main(preset: str = "laptop", run: Path | None = None, moves: int = MOVES) ->
     """Print the medians.
 
     Args:
-        preset: Sizes of a model with random weights, where no run is given.
+        preset: Sizes of a model with random weights; used if no run is given.
         run: Finished run of da-VAE or na-VAE.
-        moves: Of each slider.
+        moves: Number of moves of each slider.
     """
     found = measure_in_kernel(preset, None if run is None else str(run.resolve()), moves)
     print(

@@ -1,8 +1,9 @@
-"""The README's first picture: photo, joints and mask, mesh, and a walk through the pose block.
+"""Draw the README's first picture: photo, joints and mask, mesh, and a path through the pose block.
 
     python benchmarks/first_picture.py --out docs/figures/first_picture.png
 
-The two photos are renderings that no training has seen: no photograph may be passed on with the project.
+The two photos are renderings that were not used in training; no photograph may be distributed with the
+project.
 """
 
 import argparse
@@ -23,10 +24,10 @@ STEPS, GAP_PX, TITLE_PX = 6, 6, 24
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Render two hands, find them, and draw the sheet."""
+    """Render two hands, predict them, and draw the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=7, help="of the renderings")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the renderings")
     parser.add_argument("--hands", type=int, nargs=2, default=(22, 18), help="test images: first and last")
     options = parser.parse_args(arguments)
     photos = [render(sample_factors(options.seed, "test", n, "frontal")).image for n in options.hands]

@@ -1,12 +1,12 @@
-"""`prepare` and the training data path on a tree of RHD's size: speed, private memory, a kill in the middle.
+"""Measure `prepare` and the training data path on a tree of RHD's size: speed, memory, resuming after a kill.
 
     python benchmarks/full_size.py --root RENDERED --out FOLDER [--train 41258] [--test 2728] [--size 256]
 
-The tree is made of links to the pictures of a rendered folder, some hundred of which are enough, numbered on
-until there are as many as RHD has. `prepare` runs in a process of its own, is killed (SIGKILL) once a third
-of the training images are done, and is started again; images a second are over both processes, their starts
-included. Then one epoch of batches is loaded and augmented. At the size of the paper the arrays take 38 GB;
-nothing is left of them unless --keep is given.
+The tree consists of hard links to the pictures of a rendered folder, repeated until there are as many samples
+as in RHD; a few hundred pictures are enough. `prepare` runs in its own process, is killed (SIGKILL) after a
+third of the training images, and is started again. Images per second refer to both processes together,
+including their start. Then one epoch of batches is loaded and augmented. At the paper's size the arrays take
+38 GB; they are deleted at the end unless --keep is given.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from private_memory import private_mib
+from private_memory import read_private_mib
 from tqdm import tqdm
 
 from davae.config import DataConfig
@@ -35,7 +35,7 @@ BATCH = 32
 
 
 def link_tree(source: Path, tree: Path, counts: dict[str, int]) -> None:
-    """Make a tree with `counts` samples in each split out of links to those of `source`'s training split."""
+    """Build a tree with `counts` samples per split from hard links to `source`'s training split."""
     have = source / FOLDERS["train"]
     labels = load_annotations(have / f"anno_{FOLDERS['train']}.pickle")
     for split, count in counts.items():
@@ -49,7 +49,7 @@ def link_tree(source: Path, tree: Path, counts: dict[str, int]) -> None:
 
 
 class Preparation:
-    """A `prepare` process, watched."""
+    """A running `prepare` process and its peak private memory."""
 
     def __init__(self, tree: Path, out: Path, size: int, workers: int):
         command = ["prepare", "--dataset", "rhd", "--root", tree, "--out", out, "--size", size]
@@ -60,32 +60,32 @@ class Preparation:
             stderr=self.log.open("w", encoding="utf-8"),
         )
 
-    def finished_chunks(self) -> int:
-        """How many chunks of the training split are noted as done."""
+    def count_chunks(self) -> int:
+        """Return how many chunks of the training split are recorded as done."""
         return len(list(self.notes.glob("[0-9]*.json"))) if self.notes.exists() else 0
 
     def watch(self, until_chunks: float = np.inf) -> float:
-        """Wait for the end, or for so many chunks; return the seconds since the start."""
-        while self.process.poll() is None and self.finished_chunks() < until_chunks:
-            self.peak_mib = max(self.peak_mib, private_mib(self.process.pid))
+        """Wait until the process ends or has done `until_chunks`; return the seconds since its start."""
+        while self.process.poll() is None and self.count_chunks() < until_chunks:
+            self.peak_mib = max(self.peak_mib, read_private_mib(self.process.pid))
             time.sleep(0.25)
         return time.perf_counter() - self.began
 
 
 def measure_prepare(tree: Path, out: Path, size: int, workers: int, images: int) -> dict:
-    """Prepare, kill, resume; return what was seen."""
+    """Prepare, kill, resume; return counts, seconds, rate and peak private memory."""
     first = Preparation(tree, out, size, workers)
     seconds = first.watch(images // CHUNK // 3)
-    first.process.kill()  # nothing happens where it has ended already
+    first.process.kill()  # has no effect if the process has already ended
     first.process.wait()
-    done = first.finished_chunks() * CHUNK
+    done = first.count_chunks() * CHUNK
     print(f"killed after {done} of {images} images, {seconds:.0f} s; resuming", flush=True)
-    time.sleep(2)  # until its workers have noticed
+    time.sleep(2)  # its workers notice the kill and exit
     second = Preparation(tree, out, size, workers)
     again = second.watch()
     if second.process.returncode:
         said = second.log.read_text("utf-8", "replace")[-500:]
-        sys.exit(f"prepare ended with status {second.process.returncode}: {said}")
+        sys.exit(f"prepare exited with status {second.process.returncode}: {said}")
     total = sum(
         split["count"]
         for split in json.loads((out / "manifest.json").read_text(encoding="utf-8"))["splits"].values()
@@ -95,12 +95,12 @@ def measure_prepare(tree: Path, out: Path, size: int, workers: int, images: int)
         "taken_over": done,
         "seconds": seconds + again,
         "images_per_s": total / (seconds + again),
-        "private_mib": max(first.peak_mib, second.peak_mib),
+        "read_private_mib": max(first.peak_mib, second.peak_mib),
     }
 
 
 def measure_data_path(prepared: Path, size: int) -> dict:
-    """One epoch of augmented batches; images a second."""
+    """Load and augment one epoch of batches; return images per second and the number of threads."""
     train, config = PreparedSplit.open(prepared, "train"), DataConfig(image_px=size)
     generator = torch.Generator().manual_seed(0)
     steps = len(train) // BATCH
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args(argv)
     if args.out.exists():
-        parser.error(f"{args.out} exists; name a new folder, since it is deleted in the end")
+        parser.error(f"{args.out} exists; name a new folder, since the folder is deleted at the end")
     tree, out = args.out / "tree", args.out / "prepared"
     try:
         link_tree(args.root, tree, {"train": args.train, "test": args.test})
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         print(
             f"prepare, {args.size} px, {args.workers} workers: {found['images']} images in "
             f"{found['seconds']:.0f} s = {found['images_per_s']:.0f} images/s, {found['taken_over']} of them "
-            f"before a kill; peak private memory {found['private_mib']:.0f} MiB"
+            f"before a kill; peak private memory {found['read_private_mib']:.0f} MiB"
         )
         path = measure_data_path(out, args.size)
         print(f"data path, {args.size} px: {path['images_per_s']:.0f} images/s, {path['threads']} threads")

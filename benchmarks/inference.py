@@ -1,13 +1,14 @@
-"""Latency from a crop to joints, beside a bare ResNet-34 at the same resolution.
+"""Measure the latency from a crop to joints, beside a bare ResNet-34 at the same resolution.
 
     python benchmarks/inference.py --preset paper            # random weights: time does not depend on them
     python benchmarks/inference.py --run RUN --mask-run RUN
 
-Two paths are timed, the masked crop to joints (trunk, pose head, pose decoder) and the crop to joints through
-the mask network, each in plain torch, with BatchNorm folded, in bf16 where the processor has it, in ONNX
-Runtime and there in int8. All take turns within one process, so that other work on the machine falls on all
-alike. Medians are printed, and their ratios to the ResNet-34: in plain torch, to which the goals refer, and
-run alike. Threads are the caller's choice: `OMP_NUM_THREADS=1`, say; ONNX Runtime takes as many as torch.
+Two paths are timed: from the masked crop to joints (trunk, pose head, pose decoder), and from the crop to
+joints including the mask network. Each runs in plain torch, with folded BatchNorm, in bf16 if the processor
+supports it, in ONNX Runtime, and in ONNX Runtime with int8. All run in turns within one process, so that
+other work on the machine slows them equally. Printed are medians, their ratios to the ResNet-34 in plain
+torch (the goals refer to these), and their ratios to the ResNet-34 run in the same way. Choose the number of
+threads by `OMP_NUM_THREADS`; ONNX Runtime uses as many as torch.
 """
 
 import functools
@@ -38,7 +39,7 @@ LEAST_ROUNDS = 3
 
 
 class ResNet34(nn.Module):
-    """ResNet-34 as published, to 1,000 classes."""
+    """ResNet-34 with 1,000 classes, as published (arXiv:1512.03385)."""
 
     def __init__(self):
         super().__init__()
@@ -49,8 +50,11 @@ class ResNet34(nn.Module):
         return self.fc(self.layers(image)[-1].mean(dim=(2, 3)))
 
 
-def networks(name: str, run: Path | None, mask_run: Path | None) -> tuple[dict[str, nn.Module], int]:
-    """The three networks, in evaluation mode, and the side of their images: of runs, or of preset `name`."""
+def load_networks(name: str, run: Path | None, mask_run: Path | None) -> tuple[dict[str, nn.Module], int]:
+    """Return the three networks in evaluation mode, and the side of their images, px.
+
+    Weights come from the runs; without a run, sizes come from preset `name` and weights are random.
+    """
     torch.manual_seed(0)
     model = DaVAE(preset(name).model) if run is None else load_model(run)[0]
     mask_network = HandMaskNet(mask_preset(name)) if mask_run is None else load_mask_network(mask_run)[0]
@@ -58,8 +62,8 @@ def networks(name: str, run: Path | None, mask_run: Path | None) -> tuple[dict[s
     return {what: network.eval() for what, network in found.items()}, model.config.image_px
 
 
-def engines(network: nn.Module, px: int) -> dict[str, Callable[[Tensor], Any]]:
-    """Every way to run `network` -> a function of images (b, 3, px, px)."""
+def build_engines(network: nn.Module, px: int) -> dict[str, Callable[[Tensor], Any]]:
+    """Return way to run `network` -> function of images (b, 3, px, px)."""
     folded = fold_batchnorm(network)
     graph = trace(network, px, ("output",))
     random = (torch.rand(4, 3, px, px).numpy() for _ in range(2))
@@ -87,21 +91,22 @@ def measure(
     """Time every network in every way.
 
     Args:
-        name: preset whose sizes and random weights are taken where no run is given.
+        name: preset that gives the sizes if no run is given; weights are then random.
         run: finished run of da-VAE or na-VAE.
         mask_run: finished run of the mask network.
-        batches: images at a time.
-        seconds: how long to repeat each batch size; three rounds are made in any case.
+        batches: batch sizes.
+        seconds: time spent on each batch size; at least three rounds are made.
         progress: show a progress bar.
 
     Returns:
-        `px`, `threads`, `goals` (network -> ratio), and `batches`: images at a time -> network -> way to run
-        -> `ms` (median of a call), `ratio` (to the ResNet-34 in plain torch), `ratio_alike` (run alike).
+        `px`, `threads`, `goals` (network -> ratio), and `batches`: batch size -> network -> way to run ->
+        `ms` (median of a call), `ratio` (to the ResNet-34 in plain torch), `ratio_alike` (to the ResNet-34
+        run in the same way).
     """
-    found, px = networks(name, run, mask_run)
+    found, px = load_networks(name, run, mask_run)
     calls = {}
     for what, network in tqdm(found.items(), desc="trace", disable=not progress):
-        calls |= {(what, way): function for way, function in engines(network, px).items()}
+        calls |= {(what, way): function for way, function in build_engines(network, px).items()}
     tables = {}
     for count in batches:
         medians = time_in_turn(calls, torch.rand(count, 3, px, px), seconds, progress)
@@ -123,7 +128,7 @@ def measure(
 def time_in_turn(
     calls: dict[Any, Callable[[Tensor], Any]], images: Tensor, seconds: float, progress: bool
 ) -> dict[Any, float]:
-    """Median ms of each call, which take turns; the first round, which allocates, does not count."""
+    """Run all calls in turns; return the median ms of each. The first round, which allocates, is left out."""
     spent: dict[Any, list[float]] = {key: [] for key in calls}
     with (
         torch.inference_mode(),
@@ -141,8 +146,8 @@ def time_in_turn(
                 return {key: statistics.median(times[1:]) for key, times in spent.items()}
 
 
-def format_measured(measured: dict[str, Any]) -> str:
-    """Tables of what `measure` returns."""
+def format_tables(measured: dict[str, Any]) -> str:
+    """Return the result of `measure` as text tables."""
     lines = [f"{measured['px']} px, {measured['threads']} thread(s)"]
     for count, table in measured["batches"].items():
         ways = list(table[BARE])
@@ -152,7 +157,7 @@ def format_measured(measured: dict[str, Any]) -> str:
             lines.append(f"{what:<32}" + "".join(f"{row[way]['ms']:>15.2f}" for way in ways))
             if what == BARE:
                 continue
-            for label, key in (("/ ResNet-34 in torch", "ratio"), ("/ ResNet-34 run alike", "ratio_alike")):
+            for label, key in (("/ ResNet-34 in torch", "ratio"), ("/ ResNet-34, same way", "ratio_alike")):
                 lines.append(f"  {label:<30}" + "".join(f"{row[way][key]:>15.2f}" for way in ways))
     for what, goal in measured["goals"].items():
         for way, cell in measured["batches"].get(1, {}).get(what, {}).items():
@@ -171,13 +176,13 @@ def main(
     """Print the tables.
 
     Args:
-        preset: Sizes of networks with random weights, where no run is given.
+        preset: Sizes of networks with random weights; used if no run is given.
         run: Finished run of da-VAE or na-VAE.
         mask_run: Finished run of the mask network.
-        batches: Images at a time.
-        seconds: How long to repeat each batch size.
+        batches: Batch sizes.
+        seconds: Time spent on each batch size.
     """
-    print(format_measured(measure(preset, run=run, mask_run=mask_run, batches=batches, seconds=seconds)))
+    print(format_tables(measure(preset, run=run, mask_run=mask_run, batches=batches, seconds=seconds)))
 
 
 if __name__ == "__main__":

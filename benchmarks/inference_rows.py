@@ -1,4 +1,4 @@
-"""The suite's rows of inference, from `benchmarks/inference.py`."""
+"""Turn the results of `benchmarks/inference.py` into rows of the suite."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,14 @@ import inference
 from timing import Row
 from workbench import Workbench
 
-SECONDS = 15.0  # of a preset and a number of images; three rounds are made in any case
+SECONDS = 15.0  # per preset and batch size; at least three rounds are made
 
 
-def rows(bench: Workbench) -> Iterator[Row]:
-    """Milliseconds of each network in each way to run it, beside a bare ResNet-34 in plain torch.
+def measure_rows(bench: Workbench) -> Iterator[Row]:
+    """Yield the milliseconds of each network in each way to run it, beside a bare ResNet-34 in plain torch.
 
-    Goals are for one image at a time, and for the quickest way to run a network as it was trained: eight
-    bits are another model, with errors of its own.
+    Goals apply to one image at a time and to the fastest way that keeps the trained model; int8 does not
+    count, since it changes the model's output.
     """
     plan = {"smoke": (1,)} if bench.quick else {"laptop": (1, 32), "paper": (1,)}
     for name, counts in plan.items():

@@ -1,11 +1,12 @@
-"""Does moving one block of the code change one thing, over many pairs and beside the rendered truth?
+"""Measure whether moving one latent block changes one property only, beside the rendered truth.
 
     python benchmarks/interpolation.py --run RUN --data PREPARED
 
-Between the codes of two SynthHand test images each block is moved from end to end while the others are held.
-Printed are the claims of "without significant impact" (`davae.latent.disentanglement.measure_leaks`), the
-change of the outline with shape beside that of the rendered truth, and how near each decoded frame comes to
-the truth of the same factors, beside the floor: the two images themselves, encoded and decoded.
+For many pairs of SynthHand test images, each block moves from the code of one image to that of the other
+while the other blocks stay fixed. Printed are the paper's claims of "without significant impact"
+(`davae.latent.disentanglement.measure_leaks`), the change of the outline with shape relative to the rendered
+truth, and the agreement of each decoded frame with the rendering of the same factors. The floor of that
+agreement is the reconstruction of the two images themselves.
 """
 
 import json
@@ -33,14 +34,14 @@ from synthhand.dataset.factors import Factors, sample_factors
 from synthhand.formats.record import BadSample
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-SHAPE_BOUND = 1.5  # the outline's change with shape over that of the truth
+SHAPE_BOUND = 1.5  # largest accepted change of the outline with shape, relative to the rendered truth
 
 
-def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple[Decoded, list[Frame]]]:
-    """The ways of a pair, block -> what is decoded in `SHARES` steps, and the rendered truth of each.
+def decode_and_render(model, codes, pair, factors, config) -> dict[str, tuple[Decoded, list[Frame]]]:
+    """Return, for a pair, block -> decoded frames at `SHARES` of the path, and their rendered truth.
 
     Raises:
-        synthhand.formats.record.BadSample: a hand on the way cannot be cropped.
+        synthhand.formats.record.BadSample: a hand on the path cannot be cropped.
     """
     start, end = ({block: codes[block][n : n + 1] for block in BLOCKS} for n in pair)
     found = {}
@@ -52,15 +53,17 @@ def decoded_and_rendered(model, codes, pair, factors, config) -> dict[str, tuple
     return found
 
 
-def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list], float]:
-    """Agreement of a pair's decoded frames with the truth, block -> one a frame, "floor" -> its two ends.
+def measure_pair(model, codes, pair, factors, config) -> tuple[dict[str, list], float]:
+    """Return the agreement of a pair's decoded frames with the truth, and the true change of the outline.
 
-    With it how much of the outline shape changes in the truth.
+    The agreement is a mapping: block -> one entry per frame, "floor" -> one entry for each of the two images.
+        The
+    change of the outline is that of the rendered truth from one shape to the other.
 
     Raises:
-        synthhand.formats.record.BadSample: a hand on the way cannot be cropped.
+        synthhand.formats.record.BadSample: a hand on the path cannot be cropped.
     """
-    ways = decoded_and_rendered(model, codes, pair, factors, config)
+    ways = decode_and_render(model, codes, pair, factors, config)
     frames = {
         block: [
             d.measure_agreement(*frame) for frame in zip(decoded.image, decoded.cloud, truth, strict=True)
@@ -74,34 +77,38 @@ def frames_of_pair(model, codes, pair, factors, config) -> tuple[dict[str, list]
     return frames, d.silhouette_change(first.image[None], last.image[None]).item()
 
 
-def ways_figure(model, codes, images: Tensor, pair, factors, config) -> Figure:
-    """Decoded over rendered frames of a pair's three ways, between the two images (3, h, w) themselves."""
+def draw_paths(model, codes, images: Tensor, pair, factors, config) -> Figure:
+    """Draw the three paths of a pair, decoded above rendered, between its two input images (3, h, w)."""
     strips = {}
-    for block, (decoded, truth) in decoded_and_rendered(model, codes, pair, factors, config).items():
-        strips[f"{block}\ndecoded"] = pictures(decoded.image)
-        strips[f"{block}\nrendered"] = pictures([frame.image for frame in truth])
-    start, end = pictures(images[pair])
+    for block, (decoded, truth) in decode_and_render(model, codes, pair, factors, config).items():
+        strips[f"{block}\ndecoded"] = to_arrays(decoded.image)
+        strips[f"{block}\nrendered"] = to_arrays([frame.image for frame in truth])
+    start, end = to_arrays(images[pair])
     return latent_strip(strips, [f"{share:.2f}" for share in SHARES], [""] * len(SHARES), start, end)
 
 
-def pictures(images) -> list[NDArray]:
-    """Images (3, h, w) as arrays (h, w, 3)."""
+def to_arrays(images) -> list[NDArray]:
+    """Return images (3, h, w) as arrays (h, w, 3) in 0..1."""
     return [image.permute(1, 2, 0).clamp(0, 1).numpy() for image in images]
 
 
 def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
-    """Raise ValueError unless a test image shows the hand that `seed` draws, whose truth is rendered here."""
+    """Check that the stored factors of a test image are those that `seed` draws.
+
+    Raises:
+        ValueError: factors are missing or differ, so the truth cannot be rendered.
+    """
     number = int(test.ids[row])
     for name, drawn in sample_factors(seed, "test", number).flat().items():
         if name not in test.factors:
             raise ValueError(
-                f"--data: no {name} is stored with these images, so what they show cannot be rendered; give "
-                "SynthHand, which `davae render` draws with its factors"
+                f"--data: no {name} is stored with these images, so their truth cannot be rendered; give "
+                "SynthHand data from `davae render`, which stores its factors"
             )
         if not np.array_equal(test.factors[name][row], drawn):
             raise ValueError(
                 f"--data: {name} of test image {number} is not what seed {seed} of the run's preset draws; "
-                "give data that were rendered with that seed"
+                "give data rendered with that seed"
             )
 
 
@@ -109,9 +116,13 @@ def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
 def measure(
     run: Path, data: Path, pairs: int = 100, seed: int = 0, figure: Path | None = None
 ) -> dict[str, Any]:
-    """Claims and agreement over random pairs of test images.
+    """Return claims, effects and agreement over random pairs of test images.
 
-    `figure` shows the pair between which appearance changes the decoded colour most.
+    If `figure` is given, the paths of the pair with the largest change of colour by appearance are drawn
+    there.
+
+    Raises:
+        ValueError: the data were not rendered with the seed of the run's preset, or no pair can be rendered.
     """
     model, config = load_model(run)
     test = PreparedSplit.open(data, "test").seen_through(config.data.mask)
@@ -133,7 +144,7 @@ def measure(
     for number, pair in enumerate(tqdm(rows, unit="pair", disable=None)):
         factors = factors_of(pair)
         try:
-            frames, truly = frames_of_pair(model, codes, pair, factors, config)
+            frames, truly = measure_pair(model, codes, pair, factors, config)
         except BadSample:
             left_out.append(number)
             continue
@@ -141,12 +152,12 @@ def measure(
             agreements.setdefault(name, []).extend(found)
         outline.append((effects["shape"].silhouette[number], truly))
     if not outline:
-        raise ValueError(f"none of the {pairs} pairs could be rendered; give more")
+        raise ValueError(f"none of the {pairs} pairs could be rendered; give a larger --pairs")
     if figure is not None:
         colour = np.nan_to_num(effects["appearance"].colour)
         colour[left_out] = -1
         pair = rows[colour.argmax()]
-        ways_figure(model, codes, images, pair, factors_of(pair), config).savefig(figure, dpi=150)
+        draw_paths(model, codes, images, pair, factors_of(pair), config).savefig(figure, dpi=150)
     moved, truly = np.median(np.array(outline), axis=0).tolist()
     ratio = moved / truly if truly else float("nan")
     verdicts = [
@@ -158,15 +169,15 @@ def measure(
         "pairs": pairs,
         "left out": len(left_out),
         "claims": {
-            v.claim: {"ratio": median([v.ratio]), "bound": v.bound, "holds": v.holds} for v in verdicts
+            v.claim: {"ratio": finite_median([v.ratio]), "bound": v.bound, "holds": v.holds} for v in verdicts
         },
         "effects": {
-            block: {name: median(values) for name, values in zip(e._fields, e, strict=True)}
+            block: {name: finite_median(values) for name, values in zip(e._fields, e, strict=True)}
             for block, e in effects.items()
         },
         "agreement": {
             name: {
-                field: median(values)
+                field: finite_median(values)
                 for field, values in zip(d.Agreement._fields, np.array(found, float).T, strict=True)
             }
             for name, found in agreements.items()
@@ -174,8 +185,8 @@ def measure(
     }
 
 
-def median(values) -> float | None:
-    """Of what is a number; None where nothing is, such as the colour of pictures without a hand."""
+def finite_median(values) -> float | None:
+    """Return the median of the finite values, or None without any (colour of pictures without a hand)."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     return float(np.median(known)) if known.size else None
@@ -188,10 +199,11 @@ def main(
 
     Args:
         run: Folder of a finished run.
-        data: Its prepared SynthHand.
-        pairs: How many.
-        out: JSON to write besides.
-        figure: PNG to draw besides: the ways of the pair between which appearance changes the colour most.
+        data: SynthHand, prepared for that run.
+        pairs: Number of pairs.
+        out: JSON file to write in addition.
+        figure: PNG file to draw in addition: the paths of the pair with the largest change of colour by
+            appearance.
     """
     result = measure(run, data, pairs, figure=figure)
     print(json.dumps(result, indent=2))

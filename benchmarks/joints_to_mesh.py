@@ -1,10 +1,10 @@
-"""Distance of a posed hand from given joints, and hands per second.
+"""Measure the distance of fitted hands from given joints, and hands per second.
 
     python benchmarks/joints_to_mesh.py
     python benchmarks/joints_to_mesh.py --run RUN        # joints as a run predicted them on its test split
 
-The joints are SynthHand's own, exact and with noise, or a run's estimates; all are solved in one batch. The
-speed is compared with SciPy's bounded least squares, which solves hand after hand on the same residuals.
+The joints are SynthHand's, exact and with noise, or a run's estimates. All hands are solved in one batch. The
+speed is compared with SciPy's bounded least squares, which solves one hand at a time with the same residuals.
 """
 
 import time
@@ -25,7 +25,7 @@ from synthhand.model.rig import resize_joints, segment_motion
 NOISE_MM = 8.0
 
 
-def synthhand_joints(count: int) -> np.ndarray:
+def sample_joints(count: int) -> np.ndarray:
     """Return joints (count, 21, 3), mm, of SynthHand's poses and proportions."""
     rig, found = procedural_rig(), []
     for index in range(count):
@@ -36,41 +36,41 @@ def synthhand_joints(count: int) -> np.ndarray:
     return np.stack(found)
 
 
-def solve_by_scipy(solver: Solver, target: np.ndarray) -> np.ndarray:
+def solve_with_scipy(solver: Solver, target: np.ndarray) -> np.ndarray:
     """Return joints (1, 21, 3) of the best pose for one hand (1, 21, 3), by a trust-region solver."""
     guess = solver.first_guess(target)
 
-    def posed(x: np.ndarray):
+    def pose_hand(x: np.ndarray):
         values, turn, wrist = np.split(x[None], [VALUES, VALUES + 3], axis=1)
         return solver.pose(values, Rotation.from_rotvec(turn).as_matrix() @ guess.orientation, wrist)
 
     def residuals(x: np.ndarray) -> np.ndarray:
-        pose = posed(x)
+        pose = pose_hand(x)
         return np.concatenate([(pose.joints_mm - target).ravel(), solver.priors(pose).ravel()])
 
     inside = solver.values(guess)[0].clip(solver.low + 1e-6, solver.high - 1e-6)
     start = np.concatenate([inside, np.zeros(3), guess.wrist_mm[0]])
     free = np.full(6, np.inf)
     bounds = np.concatenate([solver.low, -free]), np.concatenate([solver.high, free])
-    return posed(least_squares(residuals, start, bounds=bounds).x).joints_mm
+    return pose_hand(least_squares(residuals, start, bounds=bounds).x).joints_mm
 
 
 def main(count: int = 1000, oracle: int = 5, run: Path | None = None) -> None:
     """Print distances and rates.
 
     Args:
-        count: Hands of SynthHand.
-        oracle: Number of them that SciPy solves too; each takes it about a second.
-        run: Finished and evaluated run; its estimates replace SynthHand's joints.
+        count: Number of SynthHand hands.
+        oracle: Number of hands that SciPy solves as well, in about a second each.
+        run: Evaluated run; its estimates replace SynthHand's joints.
     """
     rig = procedural_rig()
     if run is None:
-        exact = synthhand_joints(count)
+        exact = sample_joints(count)
         noise = np.random.default_rng(0).normal(size=exact.shape)
         sets = {"SynthHand": exact, f"SynthHand and noise of {NOISE_MM:g} mm": exact + NOISE_MM * noise}
     else:
         sets = {run.name: load_predictions(run / "predictions.npz").pose_mm}
-    solve(rig, next(iter(sets.values()))[:1])  # makes rig and solver
+    solve(rig, next(iter(sets.values()))[:1])  # builds and caches rig and solver
     for name, joints in sets.items():
         began = time.perf_counter()
         pose = solve(rig, joints)
@@ -80,7 +80,7 @@ def main(count: int = 1000, oracle: int = 5, run: Path | None = None) -> None:
         apart = np.linalg.norm(pose.joints_mm - joints, axis=2).mean(1)
         few = joints[:oracle]
         began = time.perf_counter()
-        theirs = np.concatenate([solve_by_scipy(Solver.of(rig), hand[None]) for hand in few])
+        theirs = np.concatenate([solve_with_scipy(Solver.of(rig), hand[None]) for hand in few])
         rate = len(few) / (time.perf_counter() - began)
         best = np.linalg.norm(theirs - few, axis=2).mean()
         ours = len(joints) / solving

@@ -1,4 +1,4 @@
-"""What the machine can do at most: arithmetic, copying, PNG decoding. Others are given as shares of it."""
+"""Measure the machine's limits: arithmetic, copying, PNG decoding. Other groups report shares of them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,19 +20,19 @@ NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 class Work(NamedTuple):
-    """Something to time, and how much is done by one call."""
+    """A function to time, and the amount of work of one call."""
 
     run: Callable[[], object]
     amount: float  # GFLOP, GB or images
 
 
-def arithmetic(device: torch.device = CPU) -> list[torch.dtype]:
-    """The number types to measure, the one that training there uses last."""
+def choose_dtypes(device: torch.device = CPU) -> list[torch.dtype]:
+    """Return the number types to measure; the last is the one that training on `device` uses."""
     return [torch.float32] + [torch.bfloat16] * has_bf16(device)
 
 
-def convolution(dtype: torch.dtype, batch: int = BATCH, device: torch.device = CPU) -> Work:
-    """A 3x3 convolution, 256 to 256 channels, channels-last, forward and backward; the amount is in GFLOP."""
+def make_convolution(dtype: torch.dtype, batch: int = BATCH, device: torch.device = CPU) -> Work:
+    """Return a 3x3 convolution of 256 channels, channels-last, forward and backward; amount in GFLOP."""
     x = torch.randn(batch, CHANNELS, MAP, MAP).to(device, dtype, memory_format=torch.channels_last)
     weight = torch.randn(CHANNELS, CHANNELS, 3, 3).to(device, dtype, memory_format=torch.channels_last) / 48
     x.requires_grad_()
@@ -42,35 +42,35 @@ def convolution(dtype: torch.dtype, batch: int = BATCH, device: torch.device = C
     def run() -> None:
         torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), slope)
 
-    # Once forward; backward once for the input's gradient and once for the weight's.
+    # Three passes: forward, gradient of the input, gradient of the weight.
     return Work(run, 3 * 2 * batch * MAP**2 * CHANNELS**2 * 9 / 1e9)
 
 
-def product(dtype: torch.dtype, size: int = MATRIX, device: torch.device = CPU) -> Work:
-    """A product of two square matrices; the amount is in GFLOP."""
+def make_product(dtype: torch.dtype, size: int = MATRIX, device: torch.device = CPU) -> Work:
+    """Return a product of two square matrices; amount in GFLOP."""
     a, b = torch.randn(2, size, size).to(device, dtype)
     return Work(lambda: a @ b, 2 * size**3 / 1e9)
 
 
-def copy(numbers: int = COPIED) -> Work:
-    """A copy from memory to memory; the amount is GB read and written."""
+def make_copy(numbers: int = COPIED) -> Work:
+    """Return a copy from memory to memory; amount in GB read and written."""
     source, target = torch.randn(numbers), torch.zeros(numbers)
     return Work(lambda: target.copy_(source), 2 * source.nbytes / 1e9)
 
 
-def decoding(rendered: Path, images: int) -> Work:
-    """Decode colour images of a rendered dataset's training split on one core; the amount is images."""
+def make_decoding(rendered: Path, images: int) -> Work:
+    """Return the decoding, on one core, of colour images of a rendered training split; amount in images."""
     paths = sorted((rendered / "training" / "color").glob("*.png"))[:images]
     return Work(lambda: [read_picture(path, "RGB") for path in paths], len(paths))
 
 
-def rows(bench: Workbench) -> Iterator[Row]:
-    """Measure all of them."""
+def measure_rows(bench: Workbench) -> Iterator[Row]:
+    """Yield one row per limit."""
     batch, size, numbers, images = (2, 64, 2**16, 4) if bench.quick else (BATCH, MATRIX, COPIED, 50)
-    works = {"copy": copy(numbers), "PNG decoding": decoding(bench.rendered(), images)}
-    for dtype in arithmetic():
-        works[f"matrix product, {NAMES[dtype]}"] = product(dtype, size)
-        works[f"3x3 convolution, {NAMES[dtype]}"] = convolution(dtype, batch)
+    works = {"copy": make_copy(numbers), "PNG decoding": make_decoding(bench.render(), images)}
+    for dtype in choose_dtypes():
+        works[f"matrix product, {NAMES[dtype]}"] = make_product(dtype, size)
+        works[f"3x3 convolution, {NAMES[dtype]}"] = make_convolution(dtype, batch)
     functions = {name: work.run for name, work in works.items()}
     seconds = alternate(functions, 4 * bench.rounds, title="limits")
     rates = {name: work.amount / seconds[name] for name, work in works.items()}

@@ -1,4 +1,4 @@
-r"""The tables of the model card of the weights that come with davae, from what was measured.
+r"""Write the tables in the model card of the shipped weights from the measured reports.
 
     python -m davae render --out FRAMES --train 500 --val 1 --test 2000 --seed 7 --workers 2
     python -m davae prepare --dataset synthhand --root FRAMES --out UNSEEN --size 128 --workers 2
@@ -12,8 +12,8 @@ r"""The tables of the model card of the weights that come with davae, from what 
         --out docs/results/photo_interpolation.json --figure docs/figures/photo_interpolation.png
     python benchmarks/model_card.py
 
-DIR, and how the runs are trained and packed, are in docs/photos.md. The last command writes the tables into
-davae/photo/weights/README.md, between its markers; its words are written by hand.
+docs/photos.md explains DIR and how the runs are trained and packed. The last command replaces the tables
+between the markers in davae/photo/weights/README.md; the rest of that file is written by hand.
 """
 
 import itertools
@@ -29,67 +29,76 @@ from synthhand.storage import write_atomically
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results"
 CARD = WEIGHTS.with_name("README.md")
-LEAST_CONSTANTS = 500  # training hands whose mean is the constant answer
+LEAST_CONSTANTS = 500  # least number of training hands in the mean that serves as constant answer
 BEGIN, END = "<!-- measured -->\n", "<!-- end -->"
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+def format_table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def number(value: float | None, digits: int = 1) -> str:
-    """A number as it stands in a cell, a dash where there is none."""
+def format_number(value: float | None, digits: int = 1) -> str:
+    """Return a number as text, or a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def interval(value: float | None, bounds: list[float] | None) -> str:
-    """A number with its 95 % interval."""
+def format_interval(value: float | None, bounds: list[float] | None) -> str:
+    """Return a number with its 95 % interval as text, or a dash for None."""
     return "-" if value is None or bounds is None else f"{value:.1f} ({bounds[0]:.1f} to {bounds[1]:.1f})"
 
 
-def errors(reports: list[dict[str, Any]]) -> str:
-    """P1 and P5 beside constant answers, as `predict` does it and by one view of each crop."""
+def format_errors(reports: list[dict[str, Any]]) -> str:
+    """Return the table of P1 and P5 errors beside constant answers, one row per number of views."""
     rows = []
     kinds = (("P1", "mean_pose", "P1_to_mean_pose"), ("P5", "mean_hand", "P5_to_mean_hand"))
     for (name, baseline, ratio), report in itertools.product(kinds, reports):
         found = report["protocols"][name]
         rows.append([
-            name, str(report["views"]), interval(found["epe_mm"], found["epe_interval_mm"]),
-            number(found["median_mm"]), number(found["auc_20_50"], 3),
-            number(report[baseline][name]["epe_mm"]), number(report["ratios"][ratio], 3),
+            name, str(report["views"]), format_interval(found["epe_mm"], found["epe_interval_mm"]),
+            format_number(found["median_mm"]), format_number(found["auc_20_50"], 3),
+            format_number(report[baseline][name]["epe_mm"]), format_number(report["ratios"][ratio], 3),
         ])  # fmt: skip
     head = [
         "protocol", "views", "EPE mm (95 % interval)", "median mm", "AUC 20-50 mm", "constant answer, mm",
         "ratio",
     ]  # fmt: skip
-    return table(head, rows)
+    return format_table(head, rows)
 
 
-def joints(report: dict[str, Any]) -> str:
-    """Errors of each joint."""
+def format_joints(report: dict[str, Any]) -> str:
+    """Return the table of errors by joint."""
     p1, p5 = (report["protocols"][name]["per_joint_mm"] for name in ("P1", "P5"))
-    rows = [[name, number(a), number(b)] for name, a, b in zip(JOINT_NAMES, p1, p5, strict=True)]
-    return table(["joint", "P1 mm", "P5 mm"], rows)
-
-
-def skin_tones(report: dict[str, Any]) -> str:
-    """Errors of hands by how light they look."""
     rows = [
-        [name, str(c["n"]), interval(c["epe_mm"], c["epe_mm_interval"]), number(c["share_of_grey"], 2)]
+        [name, format_number(a), format_number(b)] for name, a, b in zip(JOINT_NAMES, p1, p5, strict=True)
+    ]
+    return format_table(["joint", "P1 mm", "P5 mm"], rows)
+
+
+def format_skin_tones(report: dict[str, Any]) -> str:
+    """Return the table of errors by skin tone."""
+    rows = [
+        [
+            name,
+            str(c["n"]),
+            format_interval(c["epe_mm"], c["epe_mm_interval"]),
+            format_number(c["share_of_grey"], 2),
+        ]
         for name, c in report["skin_tone"]["classes"].items()
     ]
-    return table(["skin tone", "hands", "P1 mm (95 % interval)", "share of grey's picture error"], rows)
+    return format_table(
+        ["skin tone", "hands", "P1 mm (95 % interval)", "share of grey's picture error"], rows
+    )
 
 
-def frames(found: dict[str, Any]) -> str:
-    """Whole photos: with the true crop and with the one that was found."""
+def format_frames(found: dict[str, Any]) -> str:
+    """Return the table of errors on whole photos, with the true crop and with the detected one."""
     rows = [
         [
             way,
-            number(cell["P1 mm, mean"]),
-            number(cell["P1 mm, median"]),
+            format_number(cell["P1 mm, mean"]),
+            format_number(cell["P1 mm, median"]),
             f"{100 * cell['joints on the photo, median of sides']:.1f} %",
         ]
         for way, cell in found.items()
@@ -98,23 +107,23 @@ def frames(found: dict[str, Any]) -> str:
     head = ["crop, side", "P1 mm, mean", "P1 mm, median", "joints on the photo, of the crop's side"]
     names = ("boxes of IoU 0.5 or more", "sides guessed", "sides guessed, of those")
     boxes, sides, there = (100 * found[name] for name in names)
-    return table(head, rows) + (
+    return format_table(head, rows) + (
         f"\nOf the boxes found, {boxes:.0f} % overlap the true one by half or more (IoU). Of all sides "
         f"guessed {sides:.0f} % are right, in those boxes {there:.0f} %.\n"
     )
 
 
-def moves(found: dict[str, Any]) -> str:
-    """What moves that should not, over random pairs of codes."""
+def format_moves(found: dict[str, Any]) -> str:
+    """Return the table of leaks between blocks, over random pairs of codes."""
     rows = [
-        [claim, number(cell["ratio"], 2), f"{cell['bound']:g}", "yes" if cell["holds"] else "no"]
+        [claim, format_number(cell["ratio"], 2), f"{cell['bound']:g}", "yes" if cell["holds"] else "no"]
         for claim, cell in found["claims"].items()
     ]
-    return table(["moved end to end", "ratio", "bound", "holds"], rows)
+    return format_table(["moved end to end", "ratio", "bound", "holds"], rows)
 
 
-def usage(report: dict[str, Any]) -> str:
-    """How many dimensions of each block say anything, and how much."""
+def format_usage(report: dict[str, Any]) -> str:
+    """Return a sentence with the active dimensions and the KL divergence of each block."""
     said = [
         f"{block} {cell['active_units']} of {len(cell['kl_per_dim'])} dimensions ({cell['kl']:.1f} nats)"
         for block, cell in report["latent"].items()
@@ -122,24 +131,25 @@ def usage(report: dict[str, Any]) -> str:
     return f"In use on the {report['n']:,} crops above: {', '.join(said)}.\n"
 
 
-def likeness(found: dict[str, Any]) -> str:
-    """How near decoded frames of those moves come to the rendered truth, beside plain reconstruction."""
+def format_likeness(found: dict[str, Any]) -> str:
+    """Return the table of agreement with the rendered truth: decoded paths, and plain reconstruction."""
     names = {"floor": "both ends, reconstructed"}
     rows = [
         [
             names.get(name, f"way of {name}"),
-            *(number(cell[f], digits) for f, digits in zip(Agreement._fields, (2, 1, 1), strict=True)),
+            *(format_number(cell[f], digits) for f, digits in zip(Agreement._fields, (2, 1, 1), strict=True)),
         ]
         for name, cell in found["agreement"].items()
     ]
-    return table(["frames, medians", "outline IoU", "colour error, of 255", "cloud, Chamfer mm"], rows)
+    return format_table(["frames, medians", "outline IoU", "colour error, of 255", "cloud, Chamfer mm"], rows)
 
 
-def tables(folder: Path = RESULTS) -> str:
-    """Everything measured, as Markdown.
+def format_tables(folder: Path = RESULTS) -> str:
+    """Return all tables as Markdown.
 
     Raises:
-        ValueError: the reports are of different weights, or the constant answers are of too few hands.
+        ValueError: the reports belong to different weights, or the constant answers are means of too few
+            hands.
     """
     report, one_view, photos, walks = (
         json.loads((folder / f"photo_{name}.json").read_text(encoding="utf-8"))
@@ -147,7 +157,7 @@ def tables(folder: Path = RESULTS) -> str:
     )
     if len({found["weights"] for found in (report, one_view, photos, walks)}) > 1:
         raise ValueError(
-            f"{folder}: the reports photo_*.json are of different weights; make all of them anew"
+            f"{folder}: the reports photo_*.json belong to different weights; make all of them again"
         )
     if report["constants_of"] < LEAST_CONSTANTS:
         raise ValueError(
@@ -155,25 +165,25 @@ def tables(folder: Path = RESULTS) -> str:
             f"hands; render the frames with --train {LEAST_CONSTANTS} or more"
         )
     parts = {
-        f"{report['n']:,} crops, cut as the truth says, masks predicted": errors([report, one_view]),
-        f"{photos['frames']:,} of the same as whole photos, as `predict` takes them": frames(photos),
-        "By skin tone": skin_tones(report),
-        "By joint": joints(report),
-        f"Blocks of the code, moved between {walks['pairs']} pairs of other test images": moves(walks)
+        f"{report['n']:,} crops, cut as the truth says, masks predicted": format_errors([report, one_view]),
+        f"{photos['frames']:,} of the same as whole photos, as `predict` takes them": format_frames(photos),
+        "By skin tone": format_skin_tones(report),
+        "By joint": format_joints(report),
+        f"Blocks of the code, moved between {walks['pairs']} pairs of other test images": format_moves(walks)
         + "\n"
-        + usage(report)
+        + format_usage(report)
         + "\n"
-        + likeness(walks),
+        + format_likeness(walks),
     }
     return "\n".join(f"### {title}\n\n{text}" for title, text in parts.items())
 
 
-def filled(card: str, text: str) -> str:
-    """The card with its measured part renewed."""
+def fill_card(card: str, text: str) -> str:
+    """Return the card with its measured part replaced by `text`."""
     head, rest = card.split(BEGIN)
     return head + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
-    renewed = filled(CARD.read_text(encoding="utf-8"), tables())
+    renewed = fill_card(CARD.read_text(encoding="utf-8"), format_tables())
     write_atomically(CARD, lambda path: path.write_text(renewed, encoding="utf-8"))

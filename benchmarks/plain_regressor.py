@@ -1,13 +1,14 @@
-"""The honest yardstick: a plain ResNet regressor with the data, augmentation and wall time of a da-VAE run.
+"""Train the baseline: a plain ResNet regressor with the data, augmentation and wall time of a da-VAE run.
 
-No latent code, no decoders of cloud or image, no attention: image -> ResNet -> 63 numbers, squared error. Run
+It maps an image to 63 numbers by a ResNet and minimises squared error: no latent code, no decoders of cloud
+or image, no attention. Run
 
     python benchmarks/plain_regressor.py --data DIR --like RUN --out FILE.json
 
-It trains for the seconds that RUN took (or `--seconds`), on the same number of threads, and reports the same
-protocols on the same test split, beside the run's own (evaluate the run first). `--recipe plain` is what one
-would first write: AdamW (3e-3, batches of 32), with the last weights tested. `--recipe run` also takes over
-what is no part of da-VAE: the run's optimiser, batch, weight average and arithmetic.
+It trains for as many seconds as RUN did (or `--seconds`), on the same number of threads, and reports the same
+protocols on the same test split beside those of the run; evaluate the run first. `--recipe plain` uses AdamW
+(3e-3, batches of 32) and tests the last weights. `--recipe run` uses the run's optimiser, batch size, weight
+average and arithmetic, which are not specific to da-VAE.
 """
 
 import csv
@@ -39,7 +40,7 @@ from davae.training.schedule import batch_indices
 
 
 class Regressor(nn.Module):
-    """ResNet of the run's width, all layers plain, one linear layer to joints (b, 21, 3)."""
+    """ResNet (arXiv:1512.03385) of the run's width: plain blocks, linear layer to joints (b, 21, 3)."""
 
     def __init__(self, config: Config, depths: tuple[int, int, int, int]):
         super().__init__()
@@ -68,15 +69,15 @@ def main(
     recipe: Literal["plain", "run"] = "plain",
     seed: int = 0,
 ) -> None:
-    """Train for a wall time and report.
+    """Train for a given wall time and write the report.
 
     Args:
         data: Prepared data.
-        like: Run whose config, and whose training time, are taken.
+        like: Run that gives the config and the training time.
         out: JSON file to write.
-        seconds: Training time, instead of the run's.
-        depth: Blocks per layer: the run's, or ResNet-34's 3, 4, 6, 3.
-        recipe: Plain training, or with the run's optimiser, average and arithmetic.
+        seconds: Training time; the default is the run's.
+        depth: Blocks per layer: "same" as the run, or ResNet-34's 3, 4, 6, 3.
+        recipe: "plain" training, or the "run"'s optimiser, average and arithmetic.
         seed: Seed of weights, order and augmentation.
     """
     config = config_of(like, Config)
@@ -98,7 +99,7 @@ def main(
     bar = tqdm(total=round(seconds), unit="s", desc="plain regressor")
     while (elapsed := time.perf_counter() - began) < seconds:
         bar.update(round(elapsed) - bar.n)
-        # The schedule follows the clock: the same cosine whatever the machine does in the time.
+        # The cosine schedule follows the clock, not the step, so it is complete on any machine.
         rate = peak * 0.5 * (1 + math.cos(math.pi * elapsed / seconds)) * min(1, (step + 1) / 100)
         indices = batch_indices(len(train), settings.batch_size, seed, step)
         batch = augment(load_batch(train, indices), config.data, torch.Generator().manual_seed(step))
@@ -133,7 +134,7 @@ def main(
 
 @torch.inference_mode()
 def predict(model: Regressor, split: PreparedSplit, config: Config) -> np.ndarray:
-    """Normalised joints (n, 21, 3) of a split's test crops."""
+    """Predict normalised joints (n, 21, 3) of a split's centred crops."""
     return np.concatenate(
         [
             model(

@@ -1,10 +1,10 @@
-"""Peak private memory of a command and the processes it starts (Linux).
+"""Measure the peak private memory of a command and the processes it starts (Linux).
 
     python benchmarks/private_memory.py COMMAND [ARGUMENT ...]
 
-Private means anonymous memory (RssAnon of /proc): what the program holds for itself. Pages of mapped files,
-which the kernel can drop at any time, do not count; that is the point of mapping the prepared arrays. The
-peak is that of the sum over all processes of the tree, sampled twenty times a second.
+Private memory is anonymous memory (RssAnon in /proc). Pages of mapped files do not count, because the kernel
+can drop them at any time; the prepared arrays are mapped for that reason. The sum over all processes of the
+tree is sampled twenty times a second; the peak is its maximum.
 """
 
 import subprocess
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-def private_mib(pid: int) -> float:
-    """RssAnon of a process and all its descendants, MiB; a process that has just ended counts as nothing."""
+def read_private_mib(pid: int) -> float:
+    """Return RssAnon of a process and all its descendants, MiB; a process that has ended counts as 0."""
     total, waiting = 0.0, [pid]
     while waiting:
         process = Path("/proc") / str(waiting.pop())
@@ -32,7 +32,7 @@ def private_mib(pid: int) -> float:
 
 
 class Watched(NamedTuple):
-    """How a command went."""
+    """Exit status, peak private memory and duration of a command."""
 
     status: int
     peak_mib: float
@@ -40,17 +40,17 @@ class Watched(NamedTuple):
 
 
 def watch(command: list[str], **options: Any) -> Watched:
-    """Run a command to its end; `options` are those of `subprocess.Popen`."""
+    """Run a command and measure it; `options` are passed to `subprocess.Popen`."""
     began, peak = time.perf_counter(), 0.0
     child = subprocess.Popen(command, **options)
     while child.poll() is None:
-        peak = max(peak, private_mib(child.pid))
+        peak = max(peak, read_private_mib(child.pid))
         time.sleep(0.05)
     return Watched(child.returncode, peak, time.perf_counter() - began)
 
 
 def main(command: list[str]) -> int:
-    """Run the command, print its peak, return its exit status."""
+    """Run the command, print its peak memory, and return its exit status."""
     if not command:
         sys.exit(__doc__)
     found = watch(command)

@@ -1,11 +1,10 @@
-"""da-VAE written plainly from the paper: what davae's speed and memory are compared with.
+"""Plain implementation of da-VAE: the baseline for davae's speed and memory.
 
-This is what a careful user of PyTorch would write first: fp32 in the default memory format; a DataLoader
-whose workers decode PNG files, crop and turn each sample anew in every epoch; the code tiled to every point
-of the folded sheet; a Chamfer distance through the full matrix of distances, kept for the backward pass;
-three heads one after the other; AdamW. Networks, loss and augmentation are davae's own in what they compute,
-which `tests/test_reference.py` proves; only how they compute it differs. What davae computes plainly too,
-such as its encoder, is imported.
+It is what a careful user of PyTorch would write first: fp32 in the default memory format; DataLoader workers
+that decode PNG files, crop and rotate each sample in every epoch; a latent code repeated for every point of
+the folded sheet; a Chamfer distance from the full matrix of distances, kept for the backward pass; three
+heads, one after the other; AdamW. Networks, loss and augmentation compute the same values as davae's, as
+`tests/test_reference.py` checks. Parts that davae also computes plainly, such as the encoder, are imported.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +28,7 @@ from davae.networks.decoders import GRID_HALF_WIDTH, ImageDecoder, PoseDecoder
 from davae.networks.encoder import Encoder
 from davae.networks.handmask import MID_GREY
 
-LEARNING_RATE = 1e-3  # the paper's first
+LEARNING_RATE = 1e-3  # initial rate of the paper
 CloudLoss = Callable[[Tensor, Tensor], Tensor]  # clouds (b, p, 3) and (b, q, 3) -> (b,)
 
 
@@ -37,10 +36,10 @@ CloudLoss = Callable[[Tensor, Tensor], Tensor]  # clouds (b, p, 3) and (b, q, 3)
 
 
 class RenderedSamples(Dataset):
-    """Samples of a dataset in RHD's form, read, cropped and augmented whenever they are asked for.
+    """Samples of a dataset in RHD's form; each access reads, crops and augments.
 
-    Where the config wants the hand masked, by whatever mask, the true one is taken: predicting masks is no
-    part of a training step.
+    If the config asks for masked hands, true or predicted, the true mask is used, since predicting masks is
+    not part of a training step.
     """
 
     def __init__(self, root: Path, split: str, config: DataConfig, dataset: str = "synthhand"):
@@ -50,7 +49,7 @@ class RenderedSamples(Dataset):
         return len(self.reader)
 
     def __getitem__(self, index: int) -> Batch:
-        """Decode and augment sample `index`; a `Batch` without the batch axis."""
+        """Decode and augment sample `index`; return a `Batch` without the batch axis."""
         config = self.config
         row = make_row(self.reader.record(index), config)
         angle = config.rotation * (2 * torch.rand(()).item() - 1)
@@ -60,7 +59,7 @@ class RenderedSamples(Dataset):
 
 
 def turn_and_zoom(row: Mapping[str, NDArray], config: DataConfig, angle: float, scale: float) -> Batch:
-    """Turn a row of `make_row` by `angle` radians and scale its picture's hand by `scale`, with Pillow."""
+    """Rotate a row of `make_row` by `angle` radians and scale its picture by `scale`, with Pillow."""
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
     to_stored = turn[:2, :2].T / scale
@@ -88,7 +87,7 @@ def turn_and_zoom(row: Mapping[str, NDArray], config: DataConfig, angle: float, 
         torch.from_numpy(row["has_cloud"]),
         torch.from_numpy(row["has_mask"]),
         torch.from_numpy(row["scale_mm"]),
-        root=torch.zeros(2),  # the crop turns about it
+        root=torch.zeros(2),  # the crop is rotated about the root
         zoom=torch.tensor(scale, dtype=torch.float32),
     )
 
@@ -97,7 +96,7 @@ def turn_and_zoom(row: Mapping[str, NDArray], config: DataConfig, angle: float, 
 
 
 class Fold(nn.Module):
-    """FoldingNet's fold: the code is repeated for every point, joined to it, and goes through a network."""
+    """FoldingNet's fold (arXiv:1712.07262): a network maps each point, concatenated with the code, to 3D."""
 
     def __init__(self, code: int, point: int, hidden: int):
         super().__init__()
@@ -112,7 +111,7 @@ class Fold(nn.Module):
 
 
 class CloudDecoder(nn.Module):
-    """Two folds of a square sheet."""
+    """FoldingNet decoder: two folds of a square sheet."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -129,14 +128,14 @@ class CloudDecoder(nn.Module):
 
 
 class PlainImageDecoder(ImageDecoder):
-    """davae's image decoder, in the default memory format."""
+    """davae's image decoder in the default memory format."""
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.out(self.stages(self.start(z))))
 
 
 class Reference(nn.Module):
-    """da-VAE (paper 3.2); a drop-in for `davae.networks.DaVAE` in training."""
+    """da-VAE (paper 3.2); it can replace `davae.networks.DaVAE` in training."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -147,7 +146,7 @@ class Reference(nn.Module):
         self.image_decoder = PlainImageDecoder(config)
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> DaVAEOutput:
-        """Encode, sample and decode; `noise` (b, z) is drawn where it is not given."""
+        """Encode, sample and decode; `noise` (b, z) is drawn if it is not given."""
         means, logvars = self.encoder(image)
         if noise is None:
             noise = torch.randn(len(image), sum(self.config.latent_sizes.values()))
@@ -165,11 +164,11 @@ class Reference(nn.Module):
         )
 
 
-def reference_weights(of_davae: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name davae's weights, or their gradients, as `Reference` does: of a fold, join what davae keeps apart.
+def rename_weights(of_davae: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename davae's weights or gradients as in `Reference`, and join the two parts of a fold's first layer.
 
     Args:
-        of_davae: by davae's names, such as `DaVAE.state_dict()`.
+        of_davae: mapping with davae's names, such as `DaVAE.state_dict()`.
     """
     renamed = {}
     for name, value in of_davae.items():
@@ -187,10 +186,10 @@ def reference_weights(of_davae: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plain_cloud_loss(predicted: Tensor, true: Tensor) -> Tensor:
-    """L_cloud of Eq. 3, (b,), by the matrix of all distances; autograd keeps the matrix.
+    """Return L_cloud of Eq. 3, (b,), from the matrix of all distances, which autograd keeps.
 
-    Exact distances: PyTorch's default for many points, by way of a matrix product, rounds small ones, and
-    with the backward pass it is slower.
+    Distances are exact. For many points `torch.cdist` uses a matrix product by default, which rounds small
+    distances and is slower with the backward pass.
     """
     distances = torch.cdist(predicted, true, compute_mode="donot_use_mm_for_euclid_dist")
     forward = distances.min(dim=2).values.square().mean(dim=1)
@@ -201,7 +200,7 @@ def plain_cloud_loss(predicted: Tensor, true: Tensor) -> Tensor:
 def plain_loss(
     predicted: DaVAEOutput, true: Truth, weights: LossConfig, cloud_loss: CloudLoss = plain_cloud_loss
 ) -> Tensor:
-    """Eq. 3, scalar, under davae's reductions."""
+    """Return the loss of Eq. 3, a scalar, with davae's reductions."""
     pose = (predicted.pose - true.joints).square().sum(dim=(1, 2)).mean()
     cloud = (cloud_loss(predicted.cloud, true.cloud) * true.has_cloud).mean()
     image = IMAGE_ELEMENTS * (predicted.image - true.target).square().mean(dim=(1, 2, 3)).mean()
@@ -214,10 +213,7 @@ def plain_loss(
 
 
 class ReferenceTraining:
-    """The reference on its way: with `epoch` from its own data, with `step` from batches that it is given.
-
-    Those are to be on its device.
-    """
+    """Training of the reference: `epoch` uses its own data, `step` a given batch on the training's device."""
 
     def __init__(self, config: Config, device: torch.device | str = "cpu"):
         self.config = config
@@ -227,7 +223,7 @@ class ReferenceTraining:
         )
 
     def step(self, batch: Batch, cloud_loss: CloudLoss = plain_cloud_loss) -> Tensor:
-        """Take one step; return the loss."""
+        """Take one optimiser step and return the loss."""
         loss = plain_loss(self.model(batch.image), batch, self.config.loss, cloud_loss)
         self.optimiser.zero_grad()
         loss.backward()
@@ -235,10 +231,9 @@ class ReferenceTraining:
         return loss.detach()
 
     def epoch(self, samples: RenderedSamples, steps: int, workers: int) -> None:
-        """Take so many steps, each with its own batch of samples drawn at random.
+        """Take `steps` steps, each on a batch of random samples.
 
-        Workers are started here and have nothing left to do when this returns, so that its time is all its
-        cost.
+        Workers start here and have finished when this returns, so its duration is the whole cost.
         """
         batch = self.config.train.batch_size
         sampler = RandomSampler(samples, replacement=True, num_samples=steps * batch)

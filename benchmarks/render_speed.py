@@ -1,10 +1,10 @@
-"""CPU time of SynthHand's renderer, by stage, and images a second of the whole.
+"""Measure the CPU time of SynthHand's renderer by stage, and images per second of the whole.
 
     python benchmarks/render_speed.py [--images 60] [--size 320] [--workers 2] [--total 400]
 
-Times are CPU time of this process, the best of three rounds per image, so that other work on the machine
-matters little; yet processors differ, and one that is shared runs slower: every time is also given relative
-to a fixed piece of work that is measured along with it, the PNG coding of its three pictures by Pillow.
+Times are CPU times of this process, best of three rounds per image, so other programs have little influence.
+Processors differ and a shared one is slower, so each time is also given relative to a task measured with it:
+coding the sample's three pictures as PNG with Pillow.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from synthhand.formats.pictures import encode_png
 from synthhand.formats.rhd import encode_depth
 
 ROUNDS = 3
-# What is timed on its own: owner, its function, and the stage's name. An indented stage is part of another.
+# Timed functions: owner, attribute, name of the stage. An indented stage is part of a stage above it.
 STAGES = (
     (view, "_build", "bodies"),
     (view, "paint_backdrop", "backdrop"),
@@ -39,25 +39,25 @@ STAGES = (
 )
 
 
-def pictures(rendering: view.Rendering) -> list[np.ndarray]:
+def list_pictures(rendering: view.Rendering) -> list[np.ndarray]:
     return [rendering.image, encode_depth(rendering.depth_mm), rendering.part_mask]
 
 
-def code(rendering: view.Rendering) -> None:
-    for pixels in pictures(rendering):
+def encode(rendering: view.Rendering) -> None:
+    for pixels in list_pictures(rendering):
         encode_png(pixels)
 
 
-def by_stage(images: int, size: int) -> dict[str, float]:
-    """Mean over images of the best of `ROUNDS` times, ms, of every stage."""
+def time_stages(images: int, size: int) -> dict[str, float]:
+    """Return stage -> ms: best of `ROUNDS` times per image, mean over images."""
     watch = Stopwatch()
     for owner, name, stage in STAGES:
-        replaced = watch.timed(stage, getattr(owner, name))
+        replaced = watch.wrap(stage, getattr(owner, name))
         setattr(owner, name, replaced)
-    draw = watch.timed("factors", sample_factors)
-    see = watch.timed("render", view.render)
-    write = watch.timed("PNG", code)
-    view.render(sample_factors(0, "train", 0), size)  # builds what is built once
+    draw = watch.wrap("factors", sample_factors)
+    see = watch.wrap("render", view.render)
+    write = watch.wrap("PNG", encode)
+    view.render(sample_factors(0, "train", 0), size)  # fills the caches
     total: dict[str, float] = {}
     for index in range(images):
         best: dict[str, float] = {}
@@ -74,12 +74,12 @@ def by_stage(images: int, size: int) -> dict[str, float]:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=int, default=60, help="images of the table by stage")
+    parser.add_argument("--images", type=int, default=60, help="images for the table by stage")
     parser.add_argument("--size", type=int, default=320, help="side of the pictures, px")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the whole")
-    parser.add_argument("--total", type=int, default=400, help="images of the whole; 0 leaves it out")
+    parser.add_argument("--workers", type=int, default=2, help="processes for the whole")
+    parser.add_argument("--total", type=int, default=400, help="images for the whole; 0 skips it")
     arguments = parser.parse_args()
-    # First the whole: its workers import the modules anew, untouched by the stopwatch.
+    # The whole comes first, before stages are wrapped by the stopwatch.
     if arguments.total:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
@@ -89,7 +89,7 @@ def main() -> None:
             )  # fmt: skip
             rate = arguments.total / (time.perf_counter() - start)
         print(f"{arguments.total} images by {arguments.workers} workers, start included: {rate:.1f} images/s")
-    spent = by_stage(arguments.images, arguments.size)
+    spent = time_stages(arguments.images, arguments.size)
     plain = spent["PNG"]
     print(f"{'CPU time of an image':<36}{'ms':>7}{'/ PNG':>12}")
     for stage in ["factors", "render", *(name for _, _, name in STAGES), "PNG"]:

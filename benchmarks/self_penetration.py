@@ -1,15 +1,15 @@
-"""How deep sampled hands cut into themselves, and how much flesh a bent finger loses, on the posed mesh.
+"""Measure the self-penetration of sampled hands, and the volume that bent fingers lose, on the posed mesh.
 
     python benchmarks/self_penetration.py --poses 1000 [--picture worst.png]
 
-Penetration. The mesh is cut into six parts, the five fingers and the palm, each closed by a fan over its cut.
-A vertex of one part penetrates another if it lies inside that closed part (the signed crossings of a ray say
-so), and its depth is the distance to the skin of that part, fan excluded. Left out is what is joined by
-anatomy: vertices less than 12 mm along the skin from the other part (the folds of webs and finger roots), and
-the thumb's metacarpal against the palm (one muscle spans both).
+Penetration: the mesh is cut into six parts, the five fingers and the palm; each is closed by a fan of
+triangles over its cut. A vertex of one part penetrates another part if it lies inside it, as the signed
+crossings of a ray tell. Its depth is the distance to the skin of that part, without the fan. Excluded are
+parts joined by anatomy: vertices less than 12 mm along the skin from the other part (folds of webs and finger
+roots), and the thumb's metacarpal against the palm (one muscle spans both).
 
-Volume. The flesh of a finger is every triangle that the finger's three bones move, closed by a fan over its
-border, which none of them moves; compared are its volumes with one joint bent by 90 degrees, and straight.
+Volume: the flesh of a finger is every triangle that the finger's three bones move, closed by a fan over its
+fixed border. Its volume with one joint bent by 90 degrees is compared with that of the straight finger.
 """
 
 import argparse
@@ -30,11 +30,11 @@ o3d = load_open3d()
 PALM = 5  # group of the palm; 0..4 are the fingers
 JOINED_MM = 12.0
 LIMIT_MM = 3.0
-_RAY = np.array([0.36, 0.48, -0.8], np.float32)  # any direction; slanted, so as to miss edges
+_RAY = np.array([0.36, 0.48, -0.8], np.float32)  # arbitrary direction, slanted to avoid hitting edges
 
 
-def fan(faces: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Close an open piece of mesh: triangles (k, 3) from its border to the border's centre, and that (3,).
+def close_mesh(faces: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return triangles (k, 3) that close an open mesh, and their common vertex (3,), the border's centre.
 
     The new vertex has the index `len(vertices)`.
     """
@@ -46,12 +46,12 @@ def fan(faces: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 class Parts:
-    """The six parts of a rig's mesh, and which vertices may not enter which."""
+    """The six parts of a rig's mesh, and for each part the vertices that must stay outside it."""
 
     def __init__(self, rig: Rig):
         groups = np.minimum(rig.parts // 3, PALM)
         self.faces = [rig.faces[np.sort(groups[rig.faces], axis=1)[:, 1] == g] for g in range(PALM + 1)]
-        self.fans = [fan(faces, rig.vertices_mm)[0] for faces in self.faces]
+        self.fans = [close_mesh(faces, rig.vertices_mm)[0] for faces in self.faces]
         edges = rig.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
         lengths = np.linalg.norm(rig.vertices_mm[edges[:, 0]] - rig.vertices_mm[edges[:, 1]], axis=1)
         v = len(rig.vertices_mm)
@@ -67,13 +67,13 @@ class Parts:
 
 
 @cache
-def parts_of(rig: Rig) -> Parts:
+def find_parts(rig: Rig) -> Parts:
     return Parts(rig)
 
 
-def penetration_mm(rig: Rig, vertices: np.ndarray) -> np.ndarray:
-    """Depth (v,) of each posed vertex (v, 3), mm, in another part of the hand; 0 where it is outside."""
-    parts = parts_of(rig)
+def measure_penetration_mm(rig: Rig, vertices: np.ndarray) -> np.ndarray:
+    """Return the depth (v,), mm, of each posed vertex (v, 3) in another part of the hand; 0 if outside."""
+    parts = find_parts(rig)
     depth = np.zeros(len(vertices))
     for faces, cap, candidates in zip(parts.faces, parts.fans, parts.candidates, strict=True):
         corners = vertices[np.unique(faces)]
@@ -83,79 +83,81 @@ def penetration_mm(rig: Rig, vertices: np.ndarray) -> np.ndarray:
             continue
         apex = vertices[cap[:, 0]].mean(0)
         solid = np.concatenate([vertices, [apex]]), np.concatenate([faces, cap])
-        inside = near[winding(*solid, vertices[near]) > 0]
+        inside = near[count_winding(*solid, vertices[near]) > 0]
         if len(inside):
-            skin = scene(vertices, faces)
+            skin = make_scene(vertices, faces)
             found = skin.compute_distance(o3d.core.Tensor(vertices[inside].astype(np.float32)), nthreads=1)
             depth[inside] = np.maximum(depth[inside], found.numpy())
     return depth
 
 
-def scene(vertices: np.ndarray, faces: np.ndarray) -> o3d.t.geometry.RaycastingScene:
-    """A mesh to ask questions of, on one thread."""
+def make_scene(vertices: np.ndarray, faces: np.ndarray) -> o3d.t.geometry.RaycastingScene:
+    """Return a single-threaded scene of the mesh for ray and distance queries."""
     mesh = o3d.t.geometry.RaycastingScene(nthreads=1)
     mesh.add_triangles(vertices.astype(np.float32), faces.astype(np.uint32))
     return mesh
 
 
-def winding(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """How often (n,) a closed mesh winds around points (n, 3): signed crossings of a ray with its faces."""
+def count_winding(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the winding number (n,) of a closed mesh at points (n, 3), from signed ray crossings."""
     rays = np.concatenate([points, np.broadcast_to(_RAY, points.shape)], axis=1).astype(np.float32)
-    found = scene(vertices, faces).list_intersections(o3d.core.Tensor(rays), nthreads=1)
+    found = make_scene(vertices, faces).list_intersections(o3d.core.Tensor(rays), nthreads=1)
     a, b, c = vertices[faces[found["primitive_ids"].numpy().astype(int)]].swapaxes(0, 1)
     signs = np.sign(np.cross(b - a, c - a) @ _RAY)
     return np.bincount(found["ray_ids"].numpy().astype(int), signs, len(points)).round().astype(int)
 
 
-def posed(rig: Rig, angles: np.ndarray, shape=None, palm=None, bones=None) -> np.ndarray:
-    """Vertices (v, 3) of an articulation, palm upright."""
+def pose_hand(rig: Rig, angles: np.ndarray, shape=None, palm=None, bones=None) -> np.ndarray:
+    """Return the vertices (v, 3), mm, of an articulation in the rest orientation."""
     return pose_vertices(rig, segment_rotations(rig, angles, np.eye(3)), shape, palm, bones)[0]
 
 
-def bend_volumes(rig: Rig) -> dict[tuple[str, str], float]:
-    """Relative change of the flesh's volume per finger and joint bent by 90 degrees, alone."""
+def measure_bend_volumes(rig: Rig) -> dict[tuple[str, str], float]:
+    """Return (finger, joint) -> relative change of the finger's volume if that joint bends by 90 degrees."""
     changes = {}
-    straight = posed(rig, np.zeros(ANGLES))
+    straight = pose_hand(rig, np.zeros(ANGLES))
     for finger, name in enumerate(FINGERS):
         bones = PHALANGES[3 * finger : 3 * finger + 3]
         moved = rig.weights[:, bones].sum(1) > 0
         flesh = rig.faces[moved[rig.faces].any(1)]
-        cap, apex = fan(flesh, straight)
+        cap, apex = close_mesh(flesh, straight)
         columns = [16, 19, 20] if finger == 0 else [4 * finger - 4 + k for k in (0, 2, 3)]
         for joint, column in zip(("first", "second", "third"), columns, strict=True):
             if finger == 0 and joint == "first":
                 continue  # the thumb's saddle joint bends 60 degrees at most
             angles = np.zeros(ANGLES)
             angles[column] = np.pi / 2
-            bent = volume_mm3(np.concatenate([posed(rig, angles), [apex]]), np.concatenate([flesh, cap]))
-            rest = volume_mm3(np.concatenate([straight, [apex]]), np.concatenate([flesh, cap]))
+            bent = measure_volume_mm3(
+                np.concatenate([pose_hand(rig, angles), [apex]]), np.concatenate([flesh, cap])
+            )
+            rest = measure_volume_mm3(np.concatenate([straight, [apex]]), np.concatenate([flesh, cap]))
             changes[name, joint] = bent / rest - 1
     return changes
 
 
-def volume_mm3(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Volume of a closed mesh."""
+def measure_volume_mm3(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """Return the volume of a closed mesh, mm^3."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     return float(np.einsum("fi,fi->", a, np.cross(b, c)) / 6)
 
 
 def main() -> None:
-    """Print the tables, and draw the worst poses if asked to."""
+    """Print the tables, and draw the worst poses if --picture is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--poses", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", help="where to draw the six worst poses (PNG)")
+    parser.add_argument("--picture", help="PNG file for a picture of the six worst poses")
     options = parser.parse_args()
     rig = procedural_rig()
     print("volume change at 90 degrees")
-    for (finger, joint), change in bend_volumes(rig).items():
+    for (finger, joint), change in measure_bend_volumes(rig).items():
         print(f"  {finger:7s}{joint:7s}{100 * change:+6.1f} %")
     depths, gestures, meshes = [], [], []
     for index in range(options.poses):
         pose = sample_group("pose", options.seed, "test", index)
         shape = sample_group("shape", options.seed, "test", index).coefficients
-        vertices = posed(rig, pose.articulation, shape, pose.palm_scale, pose.bone_scale)
-        at = penetration_mm(rig, vertices)
+        vertices = pose_hand(rig, pose.articulation, shape, pose.palm_scale, pose.bone_scale)
+        at = measure_penetration_mm(rig, vertices)
         depths.append(at.max())
         gestures.append(pose.gesture)
         if options.picture:
@@ -173,7 +175,7 @@ def main() -> None:
 
 
 def draw(rig: Rig, meshes: list, seed: int, path: str) -> None:
-    """Draw posed meshes from palm and thumb side, penetrating vertices red."""
+    """Draw posed meshes from the palm and from the thumb side, with penetrating vertices in red."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(meshes), 6.4), layout="constrained")

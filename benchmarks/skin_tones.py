@@ -1,8 +1,8 @@
-"""Range of skin tones that SynthHand shows: the typology angle of hands' mean colour in the picture.
+"""Measure the range of skin tones in SynthHand: the typology angle of each hand's mean colour.
 
     python benchmarks/skin_tones.py [--samples 1000] [--size 160] [--seed 0]
 
-The colour is that of the finished picture, light and camera included, averaged over the hand's pixels.
+The colour is averaged over the hand's pixels in the finished picture, including light and camera.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How the suite measures: runs that take turns, medians, rows with bars, memory of fresh processes."""
+"""Tools of the suite: runs in turns, medians, rows with bars, memory of fresh processes."""
 
 import dataclasses
 import functools
@@ -26,14 +26,23 @@ RELATIONS = {">=": operator.ge, "<=": operator.le}
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. What it is compared with was measured in turns with it."""
+    """One measured value, its baseline and the bar that it should meet.
+
+    Attributes:
+        name: what was measured.
+        value: the result, in `unit`.
+        unit: unit of `value`.
+        baseline: name and value of what `ratio` divides by; it was measured in turns with `value`.
+        ratio: comparison with the baseline, or None.
+        bar: requirement, such as "ratio >= 3" or "value <= 0.3"; empty if there is none.
+    """
 
     name: str
     value: float
     unit: str
-    baseline: str = ""  # what `ratio` has below its line, with its own value
+    baseline: str = ""
     ratio: float | None = None
-    bar: str = ""  # such as "ratio >= 3" or "value <= 0.3"; empty where nothing is asked
+    bar: str = ""
 
     def __post_init__(self):
         if self.bar:
@@ -44,25 +53,25 @@ class Row:
                 or getattr(self, quantity) is None
             ):
                 raise ValueError(
-                    f"{self.name}: bar {self.bar!r} is not 'ratio|value >=|<= NUMBER' of a known one"
+                    f"{self.name}: bar {self.bar!r} is not 'ratio|value >=|<= NUMBER', or there is no ratio"
                 )
             float(limit)
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is met, or None where there is none. What is not a number meets nothing."""
+        """Whether the bar is met; None without a bar. NaN never meets a bar."""
         if not self.bar:
             return None
         quantity, relation, limit = self.bar.split()
         return RELATIONS[relation](getattr(self, quantity), float(limit))
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as JSON holds it."""
+        """Return the row as a JSON object, with `met`."""
         return dataclasses.asdict(self) | {"met": self.met}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Row":
-        """The inverse of `to_dict`; whether the bar is met is judged anew."""
+        """Return the row of `to_dict`; `met` is computed again."""
         return cls(**{name: value for name, value in values.items() if name != "met"})
 
 
@@ -74,17 +83,17 @@ def alternate(
     title: str = "",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Run functions in turns (A, B, A, B, ...), so that what else the machine does meets all of them alike.
+    """Run functions in turns (A, B, A, B, ...), so that other load on the machine slows all of them equally.
 
     Args:
-        functions: what to run, by name.
-        rounds: how often each runs.
-        warm_up: rounds before that, which do not count.
-        title: of the progress bar; none is shown where it is empty.
-        clock: seconds.
+        functions: name -> function to run.
+        rounds: number of measured runs of each function.
+        warm_up: number of runs before them that are not measured.
+        title: title of the progress bar; an empty title shows no bar.
+        clock: returns the time in seconds.
 
     Returns:
-        The median of each one's seconds.
+        Name -> median seconds of a run.
     """
     spent: dict[str, list[float]] = {name: [] for name in functions}
     with tqdm(total=(warm_up + rounds) * len(functions), desc=title, leave=False, disable=not title) as bar:
@@ -98,8 +107,8 @@ def alternate(
     return {name: statistics.median(times) for name, times in spent.items()}
 
 
-def clock_of(device: torch.device) -> Callable[[], float]:
-    """A clock in seconds that first waits until the device has done all it was asked for."""
+def make_clock(device: torch.device) -> Callable[[], float]:
+    """Return a clock, in seconds, that waits for the device to finish its work before it is read."""
 
     def clock() -> float:
         torch.cuda.synchronize(device)
@@ -109,13 +118,13 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 
 
 class Stopwatch:
-    """Milliseconds by stage: CPU time of this process, or of another clock."""
+    """Milliseconds by stage, `spent`, of CPU time of this process by default, or of another clock."""
 
     def __init__(self, clock: Callable[[], float] = time.process_time):
         self.clock, self.spent = clock, {}
 
-    def timed(self, stage: str, work: Callable):
-        """`work`, such that the time of its calls is added to `stage`."""
+    def wrap(self, stage: str, work: Callable):
+        """Return a wrapper of `work` that adds the duration of each call to `stage`."""
 
         @functools.wraps(work, updated=())
         def run(*args, **kwargs):
@@ -128,47 +137,51 @@ class Stopwatch:
         return run
 
 
-def in_fresh_process(module: str, function: str, *arguments: Any) -> Any:
-    """Call a function of a module of this folder in a process of its own; arguments and result pass as JSON.
+def run_in_fresh_process(module: str, function: str, *arguments: Any) -> Any:
+    """Call a function of a module of this folder in a new process; arguments and result pass as JSON.
 
     Raises:
-        RuntimeError: it failed; the message holds the end of what it said.
+        RuntimeError: the process failed; the message contains the end of its error output.
     """
     code = f"import sys, json; sys.path.insert(0, sys.argv[1]); import {module}; "
     code += f"print(json.dumps({module}.{function}(*json.loads(sys.argv[2]))))"
-    return json.loads(run([sys.executable, "-c", code, str(FOLDER), json.dumps(arguments)]).splitlines()[-1])
+    return json.loads(
+        run_command([sys.executable, "-c", code, str(FOLDER), json.dumps(arguments)]).splitlines()[-1]
+    )
 
 
-def run(command: list[str], **environment: str) -> str:
-    """Run a command and return what it prints.
+def run_command(command: list[str], **environment: str) -> str:
+    """Run a command, with additional environment variables, and return what it prints.
 
     Raises:
-        RuntimeError: it failed; the message holds the end of what it said.
+        RuntimeError: the command failed; the message contains the end of its error output.
     """
     environ = os.environ | environment
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environ)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: ended with status {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)}: exited with status {done.returncode}: {done.stderr[-2000:]}"
+        )
     return done.stdout
 
 
-def peak_growth_mib(work: Callable[[], object]) -> float:
-    """How far this process's resident memory rises, at most, above what it is now while `work` runs, MiB.
+def measure_peak_growth_mib(work: Callable[[], object]) -> float:
+    """Return the peak growth, MiB, of this process's resident memory while `work` runs.
 
-    Of use in a fresh process alone: elsewhere `work` may find memory that was given back before.
+    Use it in a fresh process only: elsewhere `work` may reuse memory that was freed before.
     """
     gc.collect()
     before = psutil.Process().memory_info().rss / 2**20
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
-        clear.write_bytes(b"5")  # forget the peak so far, that of the imports; Linux alone can
+        clear.write_bytes(b"5")  # reset the peak, which the imports may have set; Linux only
     work()
     return _peak_mib() - before
 
 
 def _peak_mib() -> float:
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss of a process just started may be its parent's there
+    if status.exists():  # on Linux, ru_maxrss of a new process may be that of its parent
         lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return int(lines["VmHWM"].split()[0]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

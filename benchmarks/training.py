@@ -1,6 +1,6 @@
-"""A training step of each preset: images a second, where the time goes, memory, against the reference.
+"""Measure a training step of each preset: images per second, time by part, memory, beside the reference.
 
-Both keep the memory that they free, as davae's training does and the reference alone would not.
+In both, the allocator keeps freed memory. davae's training always does so; the reference would not by itself.
 """
 
 import tempfile
@@ -12,11 +12,11 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from limits import CPU, NAMES, arithmetic, convolution
+from limits import CPU, NAMES, choose_dtypes, make_convolution
 from reference import ReferenceTraining, RenderedSamples
-from timing import Row, Stopwatch, alternate, clock_of, in_fresh_process, peak_growth_mib
+from timing import Row, Stopwatch, alternate, make_clock, measure_peak_growth_mib, run_in_fresh_process
 from torch.utils.flop_counter import FlopCounterMode
-from workbench import Workbench, with_batch
+from workbench import Workbench, replace_batch
 
 from davae import losses
 from davae.config import Config
@@ -28,17 +28,17 @@ from davae.training import davae_task, trainer
 from davae.training.heap import keep_freed_memory
 from davae.training.schedule import batch_indices
 
-STEPS = {"smoke": 20, "laptop": 8, "paper": 1}  # of a turn; sweep's step is laptop's
-BARS = {  # by preset: of training against the reference, and of the share of the convolution rate
+STEPS = {"smoke": 20, "laptop": 8, "paper": 1}  # steps per turn; a step of sweep equals one of laptop
+BARS = {  # per preset: speed relative to the reference, share of the convolution rate
     "laptop": {"reference": "ratio >= 3", "share": "ratio >= 0.4"},
     "paper": {"share": "ratio >= 0.7"},
 }
-REFERENCE_BATCH = 8  # of paper, for the reference
+REFERENCE_BATCH = 8  # batch size of paper when it is compared with the reference
 OTHER = "the rest"
 
 
 class Training:
-    """davae's own trainer, step by step, on the suite's data."""
+    """davae's trainer, run step by step on the suite's data."""
 
     def __init__(
         self,
@@ -51,53 +51,53 @@ class Training:
         self.trainer = trainer.Trainer(davae_task.DaVAETask(config), split, validation, run, device)
 
     def steps(self, count: int) -> None:
-        """Take so many steps."""
+        """Take `count` steps."""
         for _ in range(count):
             self.trainer.train_step()
             self.trainer.step += 1
 
 
 class Batches:
-    """Augmented batches as davae's trainer makes them, one after the other."""
+    """Successive augmented batches, made as davae's trainer makes them."""
 
     def __init__(self, config: Config, split: PreparedSplit, device: torch.device = CPU):
         self.config, self.split, self.step, self.device = config, split, 0, device
 
     def next(self) -> Batch:
-        """The batch of the next step."""
+        """Return the batch of the next step."""
         indices = batch_indices(len(self.split), self.config.train.batch_size, 0, self.step)
         self.step += 1
         raw = load_batch(self.split, indices, self.device)
         return augment(raw, self.config.data, torch.Generator().manual_seed(0))
 
 
-def rows(bench: Workbench) -> Iterator[Row]:
-    """Measure the presets."""
+def measure_rows(bench: Workbench) -> Iterator[Row]:
+    """Yield the rows of all presets."""
     for name in ("smoke",) if bench.quick else STEPS:
-        yield from preset_rows(bench, name)
+        yield from measure_preset(bench, name)
 
 
-def preset_rows(bench: Workbench, name: str) -> Iterator[Row]:
-    """All rows of one preset."""
+def measure_preset(bench: Workbench, name: str) -> Iterator[Row]:
+    """Yield the rows of one preset."""
     title = {"laptop": "laptop and sweep"}.get(name, name)
-    yield from reference_rows(bench, name, title)
-    yield from share_rows(bench, name, title)
-    yield from memory_rows(bench, name, title)
+    yield from measure_against_reference(bench, name, title)
+    yield from measure_share(bench, name, title)
+    yield from measure_memory(bench, name, title)
 
 
-def how_often(bench: Workbench, name: str) -> tuple[int, int]:
-    """Steps of a turn, and turns."""
+def choose_counts(bench: Workbench, name: str) -> tuple[int, int]:
+    """Return the number of steps per turn and of turns."""
     return (1, 1) if bench.quick else (STEPS[name], 3 if name == "paper" else bench.rounds)
 
 
-def reference_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
-    """Images a second beside the reference's."""
-    config = beside_reference(bench, name)
-    split, validation = bench.split(config.data), bench.split(config.data, "val")
-    steps, rounds = how_often(bench, name)
+def measure_against_reference(bench: Workbench, name: str, title: str) -> Iterator[Row]:
+    """Yield images per second beside those of the reference."""
+    config = shrink_batch(bench, name)
+    split, validation = bench.open_split(config.data), bench.open_split(config.data, "val")
+    steps, rounds = choose_counts(bench, name)
     images = steps * config.train.batch_size
     batches, plain = Batches(config, split), ReferenceTraining(config)
-    samples = RenderedSamples(bench.rendered(), "train", config.data)
+    samples = RenderedSamples(bench.render(), "train", config.data)
     workers = 0 if bench.quick else torch.get_num_threads()
     with tempfile.TemporaryDirectory() as run, keep_freed_memory():
         works = {
@@ -118,27 +118,30 @@ def reference_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
         )
 
 
-def beside_reference(bench: Workbench, name: str) -> Config:
-    """The preset, of `paper` with a smaller batch: the reference holds it in fp32, and would take minutes."""
-    config = bench.config(name)
-    return with_batch(config, min(REFERENCE_BATCH, config.train.batch_size)) if name == "paper" else config
+def shrink_batch(bench: Workbench, name: str) -> Config:
+    """Return the preset; `paper` gets a smaller batch, since the fp32 reference would take minutes."""
+    config = bench.load_config(name)
+    return replace_batch(config, min(REFERENCE_BATCH, config.train.batch_size)) if name == "paper" else config
 
 
-def share_rows(
+def measure_share(
     bench: Workbench, name: str, title: str, device: torch.device = CPU, batch: int | None = None
 ) -> Iterator[Row]:
-    """How much of the device's convolution rate a step at the preset's own batch uses, and for what."""
-    config = bench.config(name) if batch is None else with_batch(bench.config(name), batch)
-    split, validation = bench.split(config.data), bench.split(config.data, "val")
-    steps, rounds = how_often(bench, name)
+    """Yield the share of the device's convolution rate that a training step reaches, and the time by part.
+
+    The batch size is that of the preset unless `batch` is given.
+    """
+    config = bench.load_config(name) if batch is None else replace_batch(bench.load_config(name), batch)
+    split, validation = bench.open_split(config.data), bench.open_split(config.data, "val")
+    steps, rounds = choose_counts(bench, name)
     steps *= 20 if device.type == "cuda" else 1
-    size, number = config.train.batch_size, arithmetic(device)[-1]
-    limit = convolution(number, device=device)
+    size, number = config.train.batch_size, choose_dtypes(device)[-1]
+    limit = make_convolution(number, device=device)
     with tempfile.TemporaryDirectory() as run, keep_freed_memory():
         davae = Training(config, split, validation, Path(run), device)
         works = {"convolution": limit.run, "davae": partial(davae.steps, steps)}
-        seconds = alternate(works, rounds, title=title, clock=clock_of(device))
-        gflop = flops_per_image(config) / 1e9
+        seconds = alternate(works, rounds, title=title, clock=make_clock(device))
+        gflop = count_flops(config) / 1e9
         yield Row(f"{title}: convolutions and matrix products, forward and backward", gflop, "GFLOP/image")
         rate, most = steps * size / seconds["davae"], limit.amount / seconds["convolution"]
         yield Row(
@@ -149,15 +152,16 @@ def share_rows(
             gflop * rate / most,
             BARS.get(name, {}).get("share", ""),
         )
-        yield from part_rows(title, parts(davae.trainer, 4 * steps, clock_of(device)))
+        yield from list_parts(title, time_parts(davae.trainer, 4 * steps, make_clock(device)))
 
 
-def flops_per_image(config: Config) -> int:
-    """FLOPs of the networks' convolutions and matrix products, forward and backward; a multiply-add is two.
+def count_flops(config: Config) -> int:
+    """Return the FLOPs per image of the networks' convolutions and matrix products, forward and backward.
 
-    The optimiser's own products, Chamfer's distances and everything elementwise are not counted.
+    A multiply-add counts as two. The optimiser, the Chamfer distance and elementwise operations are not
+    counted.
     """
-    px, points, b = config.data.image_px, config.data.cloud_points, 2  # BatchNorm needs two
+    px, points, b = config.data.image_px, config.data.cloud_points, 2  # BatchNorm needs two images
     model = DaVAE(config.model).train()
     has = torch.ones(b, dtype=torch.bool)
     image = torch.rand(b, 3, px, px)
@@ -169,17 +173,19 @@ def flops_per_image(config: Config) -> int:
     return counter.get_total_flops() // b
 
 
-def part_rows(title: str, spent: dict[str, float]) -> Iterator[Row]:
-    """What `parts` found, as shares of the step."""
+def list_parts(title: str, spent: dict[str, float]) -> Iterator[Row]:
+    """Yield the times of the parts of a step, with their shares of the step."""
     whole = sum(spent.values())
     for part, part_ms in spent.items():
         yield Row(f"{title}: {part}", part_ms, "ms/step", f"step: {whole:.4g}", part_ms / whole)
 
 
-def memory_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
-    """Peak memory of two steps, model and optimiser included, each measured in a process of its own."""
+def measure_memory(bench: Workbench, name: str, title: str) -> Iterator[Row]:
+    """Yield the peak memory of two steps, including model and optimiser, each measured in a new process."""
     grown = {
-        who: in_fresh_process("training", "step_memory_mib", who, name, str(bench.out), bench.quick)
+        who: run_in_fresh_process(
+            "training", "measure_step_memory_mib", who, name, str(bench.out), bench.quick
+        )
         for who in ("davae", "reference")
     }
     baseline = f"reference with davae's data: {grown['reference']:.4g}"
@@ -187,11 +193,11 @@ def memory_rows(bench: Workbench, name: str, title: str) -> Iterator[Row]:
     yield Row(f"{title}: memory of training, peak growth", grown["davae"], "MiB", baseline, ratio)
 
 
-def step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
-    """Peak memory growth of this fresh process over two steps of davae or of the reference."""
+def measure_step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
+    """Return the peak memory growth, MiB, of this fresh process over two steps of davae or the reference."""
     bench = Workbench(Path(out), quick)
-    config = beside_reference(bench, name)
-    split, validation = bench.split(config.data), bench.split(config.data, "val")
+    config = shrink_batch(bench, name)
+    split, validation = bench.open_split(config.data), bench.open_split(config.data, "val")
 
     def davae() -> None:
         with tempfile.TemporaryDirectory() as run, keep_freed_memory():
@@ -202,13 +208,13 @@ def step_memory_mib(who: str, name: str, out: str, quick: bool) -> float:
         for _ in range(2):
             training.step(batches.next())
 
-    return peak_growth_mib(davae if who == "davae" else plain)
+    return measure_peak_growth_mib(davae if who == "davae" else plain)
 
 
-def parts(
+def time_parts(
     subject: trainer.Trainer, steps: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Milliseconds a step of each part of a training step; what belongs to none is `OTHER`."""
+    """Return part -> milliseconds per training step; `OTHER` is the remaining time."""
     watch, model = Stopwatch(clock), subject.model
     decoders = {kind: getattr(model, f"{kind}_decoder") for kind in ("pose", "cloud", "image")}
     stages: list[tuple[object, str, str]] = [
@@ -233,15 +239,15 @@ def parts(
 
     with ExitStack() as replaced:
         for owner, name, stage in stages:
-            timed: Callable = watch.timed(stage, getattr(owner, name))
+            timed: Callable = watch.wrap(stage, getattr(owner, name))
             replaced.enter_context(mock.patch.object(owner, name, timed))
         step()
         watch.spent.clear()
-        whole = watch.timed("whole", step)
+        whole = watch.wrap("whole", step)
         for _ in range(steps):
             whole()
     spent = {stage: milliseconds / steps for stage, milliseconds in watch.spent.items()}
-    # Heads that the encoder does not call one by one show as what the trunk leaves of it.
+    # The encoder may not call its heads one by one; their time then counts as the rest of the encoder.
     inside = sum(value for stage, value in spent.items() if stage == "trunk" or stage.startswith("head "))
     spent["rest of the encoder"] = spent.pop("encoder") - inside
     spent["KL and other losses"] = spent.pop("objective") - spent["Chamfer"]

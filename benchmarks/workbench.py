@@ -1,4 +1,4 @@
-"""What the suite works on: a small rendered dataset, prepared at the sizes of the presets."""
+"""The data of the suite: a small rendered dataset, prepared at the sizes of the presets."""
 
 import dataclasses
 import os
@@ -11,11 +11,11 @@ from synthhand.dataset.writer import write_dataset
 
 @dataclasses.dataclass(frozen=True)
 class Workbench:
-    """Where the suite writes, and how much it measures.
+    """Output folder, data and extent of a run of the suite.
 
     Attributes:
-        out: folder of results, and of the data that they are measured on.
-        quick: everything once and tiny, to see that it runs; its figures mean nothing.
+        out: folder for results and data.
+        quick: run everything once at a tiny size, as a check; the figures are not measurements.
     """
 
     out: Path
@@ -23,38 +23,38 @@ class Workbench:
 
     @property
     def rounds(self) -> int:
-        """How often each of two things that take turns runs."""
+        """Number of measured runs of each function."""
         return 1 if self.quick else 5
 
-    def scratch(self) -> Path:
-        """Folder of what is made to be timed and thrown away; the next start empties it after a kill."""
+    def make_scratch(self) -> Path:
+        """Create and return the folder for temporary files; the next start of the suite empties it."""
         folder = self.out / "scratch"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def rendered(self) -> Path:
-        """A rendered dataset, made where it is not there yet."""
+    def render(self) -> Path:
+        """Return the folder of the rendered dataset; render it if it does not exist."""
         counts, size = ((10, 4, 4), 64) if self.quick else ((300, 40, 60), 320)
         folder = self.out / "data" / f"rendered-{'-'.join(map(str, counts))}"
         return write_dataset(folder, *counts, seed=0, size=size, workers=os.cpu_count() or 1)
 
-    def prepared(self, config: DataConfig) -> Path:
-        """That dataset prepared for a config."""
-        source = self.rendered()
+    def prepare(self, config: DataConfig) -> Path:
+        """Return the folder of the dataset prepared for a config; prepare it if it does not exist."""
+        source = self.render()
         folder = self.out / "data" / f"{source.name}-prepared-{config.image_px}px"
         return prepare("synthhand", source, folder, config, workers=os.cpu_count() or 1)
 
-    def split(self, config: DataConfig, name: str = "train") -> PreparedSplit:
-        """A prepared split, whose true masks stand in for predicted ones: they are as much work."""
-        split = PreparedSplit.open(self.prepared(config), name)
+    def open_split(self, config: DataConfig, name: str = "train") -> PreparedSplit:
+        """Return a prepared split; true masks replace predicted ones, which cost the same to load."""
+        split = PreparedSplit.open(self.prepare(config), name)
         return dataclasses.replace(split, predicted_masks=split.masks)
 
-    def config(self, name: str) -> Config:
-        """The preset of that name; quickly, with small batches."""
+    def load_config(self, name: str) -> Config:
+        """Return the config of a preset; in a quick run, with batches of 4."""
         config = preset(name)
-        return with_batch(config, 4) if self.quick else config
+        return replace_batch(config, 4) if self.quick else config
 
 
-def with_batch(config: Config, size: int) -> Config:
-    """That config with batches of another size."""
+def replace_batch(config: Config, size: int) -> Config:
+    """Return the config with another batch size."""
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=size))

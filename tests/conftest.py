@@ -1,4 +1,4 @@
-"""What every test shares: one thread, fixed seeds, no windows, a tiny config, and a rule about skipping."""
+"""Shared test set-up: one thread, fixed seeds, no windows, a tiny config, and the rule for skipping."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Write tiny datasets in FreiHAND's form by hand: flat pictures whose colour tells their number."""
+"""Write tiny datasets in FreiHAND's form: flat pictures whose colour encodes their number."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Hand models in the forms of MANO and glTF, made from the built-in hand: nobody's mesh is copied."""
+"""Hand models in MANO's and glTF's forms, built from the built-in hand; no third-party mesh is included."""
 
 import base64
 import json

@@ -1,6 +1,6 @@
-"""Several processes as torchrun starts them, without torchrun: `start`, and what each of them does here.
+"""Start several processes as torchrun does, without torchrun: `start`, and the jobs of each process.
 
-A process runs JOBS[name](data, folder) and leaves what that returns in folder/NAME-RANK.pt.
+Each process calls JOBS[name](data, folder) and saves the result as folder/NAME-RANK.pt.
 """
 
 import contextlib

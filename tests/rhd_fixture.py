@@ -1,4 +1,4 @@
-"""Draw tiny datasets in RHD's form: spheres along the bones of one or two hands, with true depth and ids."""
+"""Write tiny datasets in RHD's form: spheres along the bones of one or two hands, with true depth and ids."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

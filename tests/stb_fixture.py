@@ -1,4 +1,4 @@
-"""Draw tiny datasets in STB's form: grey pictures, a rectangle for a hand's depth, and labels by SciPy."""
+"""Write tiny datasets in STB's form: grey pictures, a rectangle as the hand's depth, labels by SciPy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Plausible toy hands for the tests of figures: joints, clouds and pictures made from nothing."""
+"""Toy hands for the tests of figures: generated joints, clouds and pictures."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation

@@ -1,4 +1,4 @@
-"""The app: its pages without a browser, then served by Voila and used by a real one."""
+"""The app: its pages without a browser, then served by Voila in a real browser."""
 
 import base64
 import dataclasses

@@ -1,4 +1,4 @@
-"""Skin: its range of tones, and that what is drawn or worn on it lies where it should."""
+"""Skin: range of tones, and the places of nails, creases, bands and rings."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""davae.data.augment: image, joints and cloud turn together, and the padding is never seen."""
+"""davae.data.augment: image, joints and cloud rotate together, and no padding becomes visible."""
 
 import dataclasses
 import math

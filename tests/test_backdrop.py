@@ -1,4 +1,4 @@
-"""Backgrounds: many kinds, fixed by their seed, from scikit-image's own pictures or a folder of one's own."""
+"""Backgrounds: variety, reproduction by seed, scikit-image's pictures, and a user's folder."""
 
 import dataclasses
 import socket

@@ -1,4 +1,4 @@
-"""Benchmarks: each runs end to end on something small, and its report says what it claims to."""
+"""Benchmarks: each runs end to end at a small size, and its report is correct."""
 
 import importlib.machinery
 import importlib.util
@@ -68,7 +68,7 @@ def test_inference_is_timed_beside_a_resnet(require):
             for way, cell in row.items():
                 assert cell["ratio"] == pytest.approx(cell["ms"] / table[bench.BARE]["torch"]["ms"])
                 assert cell["ratio_alike"] == pytest.approx(cell["ms"] / table[bench.BARE][way]["ms"])
-    text = bench.format_measured(measured)
+    text = bench.format_tables(measured)
     assert "2 at a time, ms" in text and text.count("goal: ") == 2 * len(table[bench.BARE])
 
 
@@ -79,7 +79,7 @@ def test_inference_times_the_networks_that_it_names(tiny_config, tmp_path):
     for run, made, settings in ((tmp_path / "run", model, config), (tmp_path / "mask", network, mask_config)):
         open_run(run, settings, Identity.of("digest"))
         save_model(run, made)
-    found, px = bench.networks("paper", tmp_path / "run", tmp_path / "mask")
+    found, px = bench.load_networks("paper", tmp_path / "run", tmp_path / "mask")
     assert px == 64 and not any(network.training for network in found.values())
     assert sum(p.numel() for p in found[bench.BARE].parameters()) == 21_797_672  # as published
     image = torch.rand(2, 3, 64, 64)
@@ -137,12 +137,12 @@ def test_volume_and_winding_of_a_closed_mesh():
     bench = load("self_penetration")
     corners = np.array([[0, 0, 0], [2, 0, 0], [0, 3, 0], [0, 0, 4]], float)
     faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
-    assert bench.volume_mm3(corners, faces) == pytest.approx(2 * 3 * 4 / 6)
+    assert bench.measure_volume_mm3(corners, faces) == pytest.approx(2 * 3 * 4 / 6)
     inside_and_out = np.array([[0.3, 0.3, 0.3], [2.0, 2.0, 2.0], [0.3, 0.3, -1.0]])
-    assert bench.winding(corners, faces, inside_and_out).tolist() == [1, 0, 0]
-    cap, apex = bench.fan(faces[:3], corners)  # one side taken away, and closed again
+    assert bench.count_winding(corners, faces, inside_and_out).tolist() == [1, 0, 0]
+    cap, apex = bench.close_mesh(faces[:3], corners)  # one side taken away, and closed again
     closed = np.concatenate([corners, [apex]]), np.concatenate([faces[:3], cap])
-    assert bench.volume_mm3(*closed) == pytest.approx(4.0)
+    assert bench.measure_volume_mm3(*closed) == pytest.approx(4.0)
 
 
 def test_penetration_is_found_where_there_is_some_and_nowhere_else():
@@ -151,7 +151,7 @@ def test_penetration_is_found_where_there_is_some_and_nowhere_else():
     for sideways in (-0.5, 0.0, 0.5):  # the index finger leant into its neighbour, straight, and away from it
         angles = np.zeros(ANGLES)
         angles[1] = sideways
-        deepest.append(bench.penetration_mm(rig, bench.posed(rig, angles)).max())
+        deepest.append(bench.measure_penetration_mm(rig, bench.pose_hand(rig, angles)).max())
     assert deepest[0] > bench.LIMIT_MM and deepest[1:] == [0, 0]
 
 
@@ -173,7 +173,7 @@ def test_moves_of_the_explorers_sliders_are_timed(suite, tmp_path, monkeypatch, 
     module = suite("explorer_latency")
     if where == "here":
         monkeypatch.setattr(module, "measure_in_kernel", module.measure)
-    found = list(module.rows(suite("workbench").Workbench(tmp_path, quick=True)))
+    found = list(module.measure_rows(suite("workbench").Workbench(tmp_path, quick=True)))
     assert [row.name.split()[2] for row in found] == [*BLOCKS, "viewpoint"]
     assert all(row.unit == "ms" and row.value > 0 for row in found)
 
@@ -212,7 +212,7 @@ def test_a_bar_is_met_or_missed(suite, bar, met):
     row = timing.Row("speed", 0.25, "s", "other: 0.5", 2.0, bar)
     assert row.met is met and row.to_dict()["met"] is met
     assert timing.Row.from_dict(row.to_dict() | {"met": True}) == row
-    said = suite("suite").line(row.to_dict())
+    said = suite("suite").format_line(row.to_dict())
     assert ("MISSED" in said, "met" in said) == (met is False, met is True)
 
 
@@ -270,31 +270,31 @@ def test_cheap_groups_measure_what_they_name(tmp_path):
 @pytest.mark.slow
 def test_what_a_gpu_is_asked_runs_on_a_processor_too(suite, tmp_path, monkeypatch, capsys):
     bench = suite("workbench").Workbench(tmp_path, quick=True)
-    found = {row.name: row for row in suite("card").rows_on(bench, torch.device("cpu"))}
+    found = {row.name: row for row in suite("card").measure_device(bench, torch.device("cpu"))}
     trained = found["GPU, smoke, batches of 4: training"]
     assert trained.ratio == pytest.approx(trained.value / float(trained.baseline.split(": ")[1]), rel=1e-3)
     share = next(row for name, row in found.items() if "arithmetic of a step" in name)
     assert share.value > 0 and 0 < share.ratio < 1
     assert found["GPU: matrix product, fp32"].value > 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert list(suite("card").rows(bench)) == [] and "no GPU" in capsys.readouterr().out
+    assert list(suite("card").measure_rows(bench)) == [] and "no GPU" in capsys.readouterr().out
 
 
 def test_work_is_counted_by_hand(suite, tiny_config):
     limits, training = suite("limits"), suite("training")
-    assert limits.convolution(torch.float32, 2).amount * 1e9 == 3 * 2 * 2 * 16 * 16 * 256 * 256 * 9
+    assert limits.make_convolution(torch.float32, 2).amount * 1e9 == 3 * 2 * 2 * 16 * 16 * 256 * 256 * 9
     with FlopCounterMode(display=False) as counter:
-        limits.convolution(torch.float32, 2).run()
+        limits.make_convolution(torch.float32, 2).run()
     assert counter.get_total_flops() == 3 * 2 * 2 * 16 * 16 * 256 * 256 * 9
     forward = summarise(tiny_config.model)[-1].flops
     # Backward is twice the forward, but for gradients of what has none: the image, the sheet.
-    assert 2.7 * forward < training.flops_per_image(tiny_config) < 3 * forward
+    assert 2.7 * forward < training.count_flops(tiny_config) < 3 * forward
 
 
 def test_every_chamfer_of_the_suite_is_the_same(suite):
     chamfer = suite("chamfer")
-    predicted, true = chamfer.clouds(quick=True)
-    methods = chamfer.METHODS | {"torch.cdist, default": chamfer.cdist_by_default}
+    predicted, true = chamfer.make_clouds(quick=True)
+    methods = chamfer.METHODS | {"torch.cdist, default": chamfer.cdist_loss}
     unsquared = ("chamfer_distance", "Open3D, forward only")
     found = {name: method(predicted, true).detach() for name, method in methods.items()}
     for name, values in found.items():
@@ -309,18 +309,18 @@ def test_every_chamfer_of_the_suite_is_the_same(suite):
 
 def test_memory_of_a_fresh_process_is_what_it_takes(suite):
     timing = suite("timing")
-    grown = timing.in_fresh_process("chamfer", "memory_mib", "torch.cdist, exact", False)
+    grown = timing.run_in_fresh_process("chamfer", "measure_memory_mib", "torch.cdist, exact", False)
     matrix = 32 * 2025 * 2048 * 4 / 2**20  # the distances, which autograd keeps; their gradients come later
     assert matrix < grown < 6 * matrix
     with pytest.raises(RuntimeError, match="no_such_function"):
-        timing.in_fresh_process("timing", "no_such_function")
+        timing.run_in_fresh_process("timing", "no_such_function")
 
 
 def test_steps_of_a_running_training_are_read(suite, tmp_path):
     path = tmp_path / "metrics.csv"
-    assert suite("commands").seconds_at(path) == {}
+    assert suite("commands").read_seconds(path) == {}
     path.write_text("step,seconds\n1,0.5\n10,2.25\n20,4.")
-    assert suite("commands").seconds_at(path) == {1: 0.5, 10: 2.25}
+    assert suite("commands").read_seconds(path) == {1: 0.5, 10: 2.25}
 
 
 def test_inference_is_judged_by_its_quickest_way_but_not_in_eight_bits(suite, monkeypatch):
@@ -333,7 +333,7 @@ def test_inference_is_judged_by_its_quickest_way_but_not_in_eight_bits(suite, mo
     fake = types.ModuleType("inference")
     fake.measure, fake.BARE = measure, "ResNet-34"
     monkeypatch.setitem(sys.modules, "inference", fake)
-    rows = list(suite("inference_rows").rows(suite("workbench").Workbench(Path("nowhere"))))
+    rows = list(suite("inference_rows").measure_rows(suite("workbench").Workbench(Path("nowhere"))))
     judged = {row.name: row.met for row in rows if row.bar}
     assert judged == {f"{name}: crop to joints, folded, 1 at a time": True for name in ("laptop", "paper")}
     assert len(rows) == 12 and rows[1].baseline == "ResNet-34 in torch: 2"
@@ -349,10 +349,10 @@ def photos():
 
 def test_squares_overlap_by_hand(photos):
     a = photos.Box((10.0, 10.0), 10.0)
-    assert photos.overlap(a, a) == 1
-    assert photos.overlap(a, photos.Box((20.0, 10.0), 10.0)) == pytest.approx(200 / 600)
-    assert photos.overlap(a, photos.Box((10.0, 10.0), 5.0)) == pytest.approx(0.25)
-    assert photos.overlap(a, photos.Box((50.0, 10.0), 10.0)) == 0
+    assert photos.measure_overlap(a, a) == 1
+    assert photos.measure_overlap(a, photos.Box((20.0, 10.0), 10.0)) == pytest.approx(200 / 600)
+    assert photos.measure_overlap(a, photos.Box((10.0, 10.0), 5.0)) == pytest.approx(0.25)
+    assert photos.measure_overlap(a, photos.Box((50.0, 10.0), 10.0)) == 0
 
 
 def test_distances_are_over_the_true_one(photos, prepared):
@@ -365,7 +365,7 @@ def test_distances_are_over_the_true_one(photos, prepared):
         placed = np.zeros((21, 3))
         placed[9, 2] = 45.0 / (seen * focal * bone / root)
         hand = types.SimpleNamespace(joints_mm=placed, bone_mm=45.0)
-        assert photos.distance(hand, record) == pytest.approx(1 / seen)
+        assert photos.measure_distance(hand, record) == pytest.approx(1 / seen)
 
 
 def test_a_hand_that_is_right_has_no_error_on_the_photo(photos, prepared, tmp_path):
@@ -378,9 +378,9 @@ def test_a_hand_that_is_right_has_no_error_on_the_photo(photos, prepared, tmp_pa
     for number in range(len(split)):
         record = split.record(number)
         hand = types.SimpleNamespace(joints=mirror(rows.joints[number].astype(float), record.side))
-        assert photos.p1_mm(hand, record) < 0.01
+        assert photos.measure_p1_mm(hand, record) < 0.01
         hand.joints[:, 0] += 1.0  # one reference bone to the side, of every joint
-        assert photos.p1_mm(hand, record) == pytest.approx(float(rows.scale_mm[number]), rel=1e-3)
+        assert photos.measure_p1_mm(hand, record) == pytest.approx(float(rows.scale_mm[number]), rel=1e-3)
         sides.add(record.side)
     assert sides == {"left", "right"}
 

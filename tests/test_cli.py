@@ -1,4 +1,4 @@
-"""What the command line says: unknown choices, terminals that lack a letter, missing libraries."""
+"""Messages of the command line: unknown choices, limited terminal encodings, missing libraries."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""Comparing models over seeds and images: the interval covers the truth, and a claim needs enough of both."""
+"""Comparison of models over seeds and images: interval coverage, and minimum numbers for a claim."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Contact by capsules: the distance of segments against brute force, and the mesh's own word."""
+"""Contact between capsules: segment distances against brute force, and agreement with the mesh."""
 
 import numpy as np
 import pytest

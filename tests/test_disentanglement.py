@@ -1,4 +1,4 @@
-"""What a move changes: against pictures drawn by hand and a model that is disentangled by construction."""
+"""Effects of moving a block: hand-drawn pictures, and a model that is disentangled by construction."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Two processes that train one model: one's gradients, equal weights, no race and no hang."""
+"""Training in two processes: gradients as in one process, equal weights, no race, no deadlock."""
 
 import csv
 import os

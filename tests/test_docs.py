@@ -1,4 +1,4 @@
-"""The pages: every command line in them is understood, and every Python snippet runs."""
+"""Documentation: every command line parses, and every Python snippet runs."""
 
 import functools
 import re

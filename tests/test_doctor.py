@@ -1,4 +1,4 @@
-"""davae.data.doctor: each kind of damage is found and named, and a healthy set is left alone."""
+"""davae.data.doctor: each kind of damage is reported by name; a healthy dataset passes unchanged."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Predictions to report, without a model; and a model over a split, with both in miniature."""
+"""Evaluation: reports from given predictions, and a small model over a small split."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The explorer without a browser: what its sliders do to codes and views, and what is computed for it."""
+"""The explorer without a browser: effects of sliders on codes and views, and what is recomputed."""
 
 import base64
 import dataclasses

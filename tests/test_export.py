@@ -1,4 +1,4 @@
-"""ONNX models of finished runs, the folded networks that they are made of, and joints alone from an image."""
+"""ONNX export of finished runs, folded networks, and the export from image to joints."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""Hands from MANO's form and from glTF come back as they were; bad files are named, and never run."""
+"""Hand models from MANO files and glTF: round trip, errors that name the file, no code execution."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Figures: drawn from toy hands, whole, in their own style, and showing the numbers they were given."""
+"""Figures from toy hands: they are complete, keep their style, and show the given numbers."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Verdicts from the runs of record: on records that are made up, so that the right answer is known."""
+"""Verdicts from runs of record, on made-up records with a known answer."""
 
 import shutil
 from pathlib import Path

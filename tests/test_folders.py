@@ -1,4 +1,4 @@
-"""synthhand.storage: killed writers, orphaned workers, full disks. What is left must be whole or absent."""
+"""synthhand.storage: after a killed writer, orphaned workers or a full disk, files are complete or absent."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""FreiHAND: how images, versions, labels and masks belong together, and bad files."""
+"""FreiHAND: matching of images, versions, labels and masks, and bad files."""
 
 import json
 from pathlib import Path

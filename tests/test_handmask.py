@@ -1,4 +1,4 @@
-"""The hand mask network: shape, training, the masks it leaves beside prepared data, and its report."""
+"""The hand mask network: shapes, training, masks stored beside prepared data, report."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Memory that training keeps between steps."""
+"""davae.training.heap: freed memory is kept between training steps."""
 
 import platform
 import resource

@@ -1,4 +1,4 @@
-"""Joints to a posed hand: there and back, against SciPy's bounded least squares, and on odd input."""
+"""Joints to a posed hand: round trip, SciPy's bounded least squares, and unusual input."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Codes: principal directions against other ways to find them, ways between codes, what a block alters."""
+"""Latent codes: principal directions against other methods, interpolation, effects of a block."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Posed hands as PLY and GLB, read back by Open3D and by davae's own reader of skinned glTF."""
+"""Posed hands as PLY and GLB, read back by Open3D and by this project's reader of skinned glTF."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""EPE, PCK, AUC, Procrustes, the protocols and the baselines, held against SciPy and closed forms."""
+"""EPE, PCK, AUC, Procrustes, protocols and baselines against SciPy and closed forms."""
 
 import numpy as np
 import pytest

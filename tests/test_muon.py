@@ -1,4 +1,4 @@
-"""Muon: against the singular value decomposition, against PyTorch's own, and on convolutions."""
+"""Muon against the singular value decomposition and PyTorch's implementation, and on convolutions."""
 
 import pytest
 import torch

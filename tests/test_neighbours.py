@@ -1,4 +1,4 @@
-"""Nearest neighbours, from all pairs and by k-d tree, against all pairs in double precision."""
+"""Nearest neighbours by all pairs and by k-d tree, against all pairs in double precision."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Networks: counts against published figures, gradients, selective kernel by hand, weights that load."""
+"""Networks: published parameter counts, gradients, selective kernels by hand, loading of weights."""
 
 import dataclasses
 

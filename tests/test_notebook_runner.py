@@ -1,4 +1,4 @@
-"""How notebooks are run: by which Python, with which parameters, and what is said of one that stops."""
+"""The notebook runner: choice of Python, parameters, and reports of failed notebooks."""
 
 import ast
 import subprocess

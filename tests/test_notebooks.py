@@ -1,4 +1,4 @@
-"""The notebooks on every dataset, by their parameters alone: sets rendered in exactly the published forms."""
+"""The notebooks on every dataset, selected by parameters alone; sets have the published forms."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Photos in every form people have them in, and two hundred that are none."""
+"""Reading photos: every usual form of input, and two hundred inputs that are not photos."""
 
 import concurrent.futures
 import io

@@ -1,4 +1,4 @@
-"""synthhand.formats.pictures: what is written as PNG is read back, and damage is noticed."""
+"""synthhand.formats.pictures: PNG round trip, and detection of damage."""
 
 import io
 

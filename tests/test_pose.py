@@ -1,4 +1,4 @@
-"""Articulation: gestures, limits and couplings, orientations, wrists, and no flesh within flesh."""
+"""Articulation: gestures, limits, couplings, orientations, wrists, and no self-penetration."""
 
 import importlib.util
 from itertools import pairwise
@@ -55,7 +55,7 @@ def test_gestures_are_possible(gesture):
     flexion = np.setdiff1d(np.arange(ANGLES), range(1, 16, 4))  # abduction shrinks as a finger bends
     np.testing.assert_allclose(limit(angles)[flexion], angles[flexion], atol=1e-9)
     assert flesh_overlap_mm(RIG, RIG.joints_mm, flesh_radii(), limit(angles)) <= TOLERANCE_MM
-    assert MESH.penetration_mm(RIG, MESH.posed(RIG, limit(angles))).max() < MESH.LIMIT_MM
+    assert MESH.measure_penetration_mm(RIG, MESH.pose_hand(RIG, limit(angles))).max() < MESH.LIMIT_MM
 
 
 def test_there_are_many_gestures_and_no_two_alike():
@@ -88,17 +88,17 @@ def test_sampled_meshes_seldom_cut_into_themselves():
     for index in range(150):
         pose = sample_group("pose", 1, "val", index)
         shape = sample_group("shape", 1, "val", index).coefficients
-        vertices = MESH.posed(RIG, pose.articulation, shape, pose.palm_scale, pose.bone_scale)
-        depths.append(MESH.penetration_mm(RIG, vertices).max())
+        vertices = MESH.pose_hand(RIG, pose.articulation, shape, pose.palm_scale, pose.bone_scale)
+        depths.append(MESH.measure_penetration_mm(RIG, vertices).max())
     # 2 % are allowed over 1,000 poses; of 150, 9 (6 %) would be met in fewer than one of 200 draws then.
     assert np.sum(np.array(depths) > MESH.LIMIT_MM) < 9
 
 
 def test_penetration_is_seen_on_the_mesh():
     angles = gesture_angles("open")
-    assert MESH.penetration_mm(RIG, MESH.posed(RIG, angles)).max() == 0
+    assert MESH.measure_penetration_mm(RIG, MESH.pose_hand(RIG, angles)).max() == 0
     angles[1], angles[5] = np.radians(-14), np.radians(14)  # index and middle finger pressed into each other
-    depth = MESH.penetration_mm(RIG, MESH.posed(RIG, angles))
+    depth = MESH.measure_penetration_mm(RIG, MESH.pose_hand(RIG, angles))
     assert 3 < depth.max() < 16
     assert set(RIG.parts[depth > 1] // 3) == {1, 2}
 
@@ -107,17 +107,17 @@ def test_a_ray_tells_how_often_a_mesh_winds_around_a_point():
     cube = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     faces = np.array([t for a, b, c, d in quads for t in ((a, b, c), (a, c, d))])
-    assert MESH.volume_mm3(cube, faces) == pytest.approx(1)
+    assert MESH.measure_volume_mm3(cube, faces) == pytest.approx(1)
     points = np.random.default_rng(0).uniform(-0.5, 1.5, size=(300, 3))
     inside = np.all((points > 0) & (points < 1), axis=1)
-    np.testing.assert_array_equal(MESH.winding(cube, faces, points), inside)
+    np.testing.assert_array_equal(MESH.count_winding(cube, faces, points), inside)
     both = np.concatenate([cube, cube + 0.3]), np.concatenate([faces, faces + 8])
     also = np.all((points > 0.3) & (points < 1.3), axis=1)
-    np.testing.assert_array_equal(MESH.winding(*both, points), inside.astype(int) + also)
+    np.testing.assert_array_equal(MESH.count_winding(*both, points), inside.astype(int) + also)
 
 
 def test_a_bent_finger_keeps_its_flesh():
-    changes = MESH.bend_volumes(RIG)
+    changes = MESH.measure_bend_volumes(RIG)
     assert len(changes) == 14
     assert max(map(abs, changes.values())) < 0.08
 
@@ -126,15 +126,17 @@ def test_a_bent_finger_keeps_its_flesh():
 @pytest.mark.parametrize("name", SHAPE_NAMES)
 def test_the_thinnest_and_stoutest_flesh_stays_whole(name, sign):
     shape = sign * 2.5 * (np.array(SHAPE_NAMES) == name)
-    rest, vertices = MESH.posed(RIG, np.zeros(ANGLES)), MESH.posed(RIG, np.zeros(ANGLES), shape)
-    assert MESH.penetration_mm(RIG, vertices).max() < 1.0
+    rest, vertices = MESH.pose_hand(RIG, np.zeros(ANGLES)), MESH.pose_hand(RIG, np.zeros(ANGLES), shape)
+    assert MESH.measure_penetration_mm(RIG, vertices).max() < 1.0
     before, after = vertex_normals(rest, RIG.faces), vertex_normals(vertices, RIG.faces)
     assert np.sum(before * after, axis=1).min() > 0.5  # nothing folded over
 
 
 def test_flesh_spans_thin_to_stout():
-    thin, stout = (MESH.posed(RIG, np.zeros(ANGLES), s * np.eye(len(SHAPE_NAMES))[0]) for s in (-2.5, 2.5))
-    assert MESH.volume_mm3(stout, RIG.faces) > 1.2 * MESH.volume_mm3(thin, RIG.faces)
+    thin, stout = (
+        MESH.pose_hand(RIG, np.zeros(ANGLES), s * np.eye(len(SHAPE_NAMES))[0]) for s in (-2.5, 2.5)
+    )
+    assert MESH.measure_volume_mm3(stout, RIG.faces) > 1.2 * MESH.measure_volume_mm3(thin, RIG.faces)
 
 
 def test_overlap_is_measured_in_mm():

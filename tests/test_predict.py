@@ -1,4 +1,4 @@
-"""Photo in, hand out: a packed release of tiny networks, on every kind of photo, and the command line."""
+"""From photo to hand: a packed release of tiny networks, all kinds of photos, and the command line."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""davae.data.sample and davae.data.prepared: what a row holds, and what the folder promises."""
+"""davae.data.sample and davae.data.prepared: contents of a row, and guarantees of the folder."""
 
 import dataclasses
 import json

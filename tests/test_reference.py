@@ -1,4 +1,4 @@
-"""The reference of the benchmarks computes what davae does: outputs, loss, gradients, augmentation."""
+"""The reference of the benchmarks computes the same as davae: outputs, loss, gradients, augmentation."""
 
 import dataclasses
 import sys
@@ -33,7 +33,7 @@ def twins(request, tiny_config, prepared):
     torch.manual_seed(3)
     config = dataclasses.replace(tiny_config.model, **VARIANTS[request.param])
     model, plain = DaVAE(config).train(), reference.Reference(config).train()
-    plain.load_state_dict(reference.reference_weights(model.state_dict()))
+    plain.load_state_dict(reference.rename_weights(model.state_dict()))
     raw = augment.load_batch(PreparedSplit.open(prepared, "train"), np.arange(6))
     raw = raw._replace(has_cloud=torch.tensor([True] * 5 + [False]))
     batch = augment.augment(raw, tiny_config.data, torch.Generator().manual_seed(1))
@@ -60,7 +60,7 @@ def test_outputs_loss_and_gradients_are_those_of_davae(twins, chamfer):
     torch.testing.assert_close(loss, total, rtol=1e-5, atol=0)
     loss.backward()
     total.backward()
-    gradients = reference.reference_weights({name: p.grad for name, p in model.named_parameters()})
+    gradients = reference.rename_weights({name: p.grad for name, p in model.named_parameters()})
     assert gradients.keys() == dict(plain.named_parameters()).keys()
     for name, parameter in plain.named_parameters():
         scale = gradients[name].abs().max().item()

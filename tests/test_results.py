@@ -1,4 +1,4 @@
-"""The paper's tables, cell for cell, and the file of our runs of record."""
+"""The paper's tables, compared cell by cell, and the file of the runs of record."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""synthhand.formats.rhd: codings, order and side of joints, unpickling that runs nothing, bad files."""
+"""synthhand.formats.rhd: codings, joint order and side, unpickling without code execution, bad files."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""The hand's rig: a sound mesh, exact kinematics, skinning that keeps its volume, plausible poses."""
+"""The hand's rig: a closed mesh, exact kinematics, skinning that preserves volume, plausible poses."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Shapes and types of what the core's public functions return, for sizes that hypothesis draws."""
+"""Shapes and types of results of the core's public functions, for sizes drawn by hypothesis."""
 
 import dataclasses
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""synthhand.formats.stb: records in the right frame, clouds, splits, prepared arrays, and bad files."""
+"""synthhand.formats.stb: frame of the records, clouds, splits, prepared arrays, and bad files."""
 
 import dataclasses
 import json

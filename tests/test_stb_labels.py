@@ -1,4 +1,4 @@
-"""STB's published numbers, the coding of its depth, the order of its labels, and its palms and wrists."""
+"""STB: published numbers, depth coding, label order, palm and wrist."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The paper's experiments: what they vary at each preset, and that records find their place."""
+"""The paper's experiments: what varies at each preset, and assignment of records to studies."""
 
 import dataclasses
 

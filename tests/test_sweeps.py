@@ -1,4 +1,4 @@
-"""Sweeps: what they vary, nothing run twice or lost, the same bits wherever a point runs."""
+"""Sweeps: grids, no run repeated or lost, and equal bits on every executor."""
 
 import dataclasses
 import json

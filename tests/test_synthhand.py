@@ -1,4 +1,4 @@
-"""SynthHand: independent factors, the same bytes however it is made, resuming, refusing."""
+"""SynthHand: independent factors, equal bytes for any way of writing, resuming, refusals."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""synthhand without torch and davae: every module imports, hands are rendered, and joints get a mesh."""
+"""synthhand without torch and davae: imports, rendering, and meshes from joints."""
 
 import subprocess
 import sys

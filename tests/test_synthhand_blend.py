@@ -1,4 +1,4 @@
-"""Hands between two hands: the ends are the hands themselves, and other groups stay as they were."""
+"""Interpolation between two hands: the ends are exact, and other groups stay constant."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The forms SynthHand is written in: RHD as it was published, what a form leaves to choose, the commands."""
+"""Output forms of SynthHand: RHD as published, options that a form leaves open, commands."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SynthHand in FreiHAND's form: what is rendered is what the labels say, and the same however it is made."""
+"""SynthHand in FreiHAND's form: pictures agree with labels, and output is reproducible."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Contact sheets: each shows what it says, and nothing else changes from tile to tile."""
+"""Contact sheets: only the named factor changes from tile to tile."""
 
 import dataclasses
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""SynthHand in STB's form: four cameras that see one hand, labels that hit it, the same bytes every time."""
+"""SynthHand in STB's form: four cameras see one hand, labels match it, output is reproducible."""
 
 import dataclasses
 import json

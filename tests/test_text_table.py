@@ -1,4 +1,4 @@
-"""Text tables: every cell whole and as given, wherever they are printed."""
+"""Text tables: every cell is printed complete and unchanged."""
 
 import rich.console
 

@@ -1,4 +1,4 @@
-"""How many threads torch computes with: chosen by the clock, one for inference, and requested ones kept."""
+"""Number of torch threads: chosen by timing, one for inference, and explicit requests are kept."""
 
 import threading
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Training: learning, exact resumption after a kill, refusals, and the run folder."""
+"""Training: learning, exact resuming after a kill, refusals, and the run folder."""
 
 import csv
 import dataclasses

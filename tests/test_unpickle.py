@@ -1,4 +1,4 @@
-"""synthhand.formats.unpickle reads every array that NumPy writes, and hand models' scipy.sparse."""
+"""synthhand.formats.unpickle reads all arrays that NumPy writes, and hand models' scipy.sparse."""
 
 import collections
 import pickle

@@ -1,4 +1,4 @@
-"""The quick pictures: against the depth of every pixel, and on bodies whose outline is known."""
+"""Fast pictures of hands: depth of every pixel, and bodies with known outlines."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The weights that come with davae: small, reading hands, their card saying what was measured."""
+"""The shipped weights: file size, accuracy, and agreement of the model card with the reports."""
 
 import importlib.util
 import json
@@ -46,9 +46,11 @@ def test_they_are_small():
 def test_they_read_rendered_hands_that_they_never_saw(predictor, records):
     """In the true crop: far nearer to the truth than the best constant answer, on the photo as well."""
     photos = benchmark("photos")
-    boxes = [photos.true_box(record) for record in records]
-    hands = photos.one_by_side(predictor, records, [record.image for record in records], boxes)
-    errors = np.array([photos.p1_mm(hand, record) for hand, record in zip(hands, records, strict=True)])
+    boxes = [photos.cut_true_box(record) for record in records]
+    hands = photos.predict_by_side(predictor, records, [record.image for record in records], boxes)
+    errors = np.array(
+        [photos.measure_p1_mm(hand, record) for hand, record in zip(hands, records, strict=True)]
+    )
     truth = []
     for record in records:
         joints = record.joints_mm.astype(float)
@@ -69,7 +71,8 @@ def test_they_find_hands_and_their_sides_better_than_chance(predictor, records):
     photos = benchmark("photos")
     hands = predictor.predict_all([record.image for record in records])
     overlaps = [
-        photos.overlap(hand.box, photos.true_box(record)) for hand, record in zip(hands, records, strict=True)
+        photos.measure_overlap(hand.box, photos.cut_true_box(record))
+        for hand, record in zip(hands, records, strict=True)
     ]
     right = [hand.side == record.side for hand, record in zip(hands, records, strict=True)]
     assert np.mean(np.array(overlaps) > 0.3) > 0.5
@@ -80,7 +83,7 @@ def test_the_card_says_what_was_measured():
     """Its tables are those of the committed reports, which are of these weights."""
     card = (WEIGHTS.with_name("README.md")).read_text(encoding="utf-8")
     model_card = benchmark("model_card")
-    assert model_card.filled(card, model_card.tables()) == card
+    assert model_card.fill_card(card, model_card.format_tables()) == card
     assert not {"DESCRIPTION", "LIMITS", "MINUTES"} & set(card.split())
     about = unpack(WEIGHTS).about
     report = json.loads((model_card.RESULTS / "photo_evaluation.json").read_text())

@@ -1,4 +1,4 @@
-"""From the command line and from notebooks: every stage end to end at preset smoke, and errors in words."""
+"""Command line and notebooks: every stage end to end at preset smoke, and readable errors."""
 
 import dataclasses
 import json

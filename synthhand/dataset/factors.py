@@ -1,13 +1,15 @@
-"""What varies in SynthHand: four groups of factors, drawn independently of each other.
+"""The factors that vary in SynthHand: four groups, drawn independently of each other.
 
-    pose        articulation, orientation, bone proportions: all that fixes the 21 normalised joints. (The
-                paper calls bone length "shape" but decodes all joints from the pose block: here it is pose.)
-    shape       flesh, given the skeleton
-    appearance  skin, nails, sleeve
-    scene       which hand, where, camera, light, background, image quality, a second hand, overall size
+    pose        articulation, orientation, bone proportions: everything that fixes the 21 normalised joints.
+                (The paper counts bone length as "shape" but decodes all joints from the pose block, so here
+                bone proportions belong to pose.)
+    shape       flesh around the skeleton
+    appearance  skin, nails, sleeve, bracelet or watch, ring
+    scene       hand side and position, camera, light, background, image quality, second hand, overall size
 
-Each group of each sample has its own random stream, keyed by (seed, split, index, group). Any subset, order
-or number of workers gives the same factors, and one group can be drawn again without changing the others.
+Each group of each sample has its own random stream, keyed by (seed, split, index, group). Factors therefore
+do not depend on the subset, the order or the number of workers, and one group can be redrawn without
+changing the others.
 """
 
 import dataclasses
@@ -22,20 +24,21 @@ from synthhand.render.appearance import BANDS, Skin
 
 SPLITS = ("train", "val", "test")
 GROUPS = ("pose", "shape", "appearance", "scene")
-FRAME_PX = 320  # the frame size that pixel factors are given for
+FRAME_PX = 320  # factors in pixels refer to a frame of this side
+REACH_MM = 105.0  # farthest point of an average adult hand from its middle MCP
 
 
 @dataclass(frozen=True)
 class PoseFactors:
-    """All that the normalised joints depend on, as of a right hand.
+    """Everything that the normalised joints depend on; a left hand is described by its mirror image.
 
     Attributes:
         articulation: (22,) joint angles, radians (see `synthhand.model.pose`).
         orientation: (3, 3) from the rest frame to the camera frame.
-        palm_scale: (2,) width and length of the palm over those of the mean hand.
-        bone_scale: (15,) the same for the phalanges.
-        wrist: (2,) flexion and deviation of the arm, radians; it moves no joint.
-        gesture: index of the gesture the articulation started from (`synthhand.model.pose.GESTURE_NAMES`).
+        palm_scale: (2,) width and length of the palm, relative to the mean hand.
+        bone_scale: (15,) lengths of the phalanges, relative to the mean hand.
+        wrist: (2,) flexion and deviation of the arm, radians; they move no joint.
+        gesture: index into `synthhand.model.pose.GESTURE_NAMES`: the gesture that the articulation varies.
     """
 
     articulation: np.ndarray
@@ -48,32 +51,35 @@ class PoseFactors:
 
 @dataclass(frozen=True)
 class ShapeFactors:
-    """Flesh: `coefficients` (10,) of the rig's shape fields (`synthhand.model.procedural.SHAPE_NAMES`)."""
+    """Flesh: `coefficients` (10,) of the shape fields that `synthhand.model.procedural.SHAPE_NAMES` names."""
 
     coefficients: np.ndarray
 
 
 @dataclass(frozen=True)
 class SceneFactors:
-    """Hand side, place, camera, light, background, picture quality, a second hand, overall size.
+    """Hand side and position, camera, light, background, image quality, second hand, overall size.
 
     Attributes:
         left: 1 for a left hand.
-        focal_px: focal length at a frame of 320 px.
-        root_uv: (2,) pixel of the middle MCP in a frame of 320 px; a left hand is mirrored there.
+        focal_px: focal length for a frame of `FRAME_PX`.
+        root_uv: (2,) pixel of the middle MCP in a frame of `FRAME_PX`; a left hand is mirrored about it.
         root_mm: depth of the middle MCP.
         size: overall size of the hand, 1 = average adult.
         arm_angle: direction in which an arm seen end-on leaves the frame, radians.
         key_direction, key_colour, key_width, sky_colour, ground_colour, fill_direction, fill_colour: see
             `synthhand.render.light.Light`.
-        wall_seed, wall_mm, wall_slope: background picture, its depth and slant.
-        exposure, white_balance: brightness factor of the camera, and its factors (3,) of red, green, blue.
-        vignette: share of light that is lost in the corners of the frame.
-        blur_px, motion_px, noise, jpeg_quality, noise_seed: image quality at 320 px: blur of the lens, shift
-            (2,) of the picture while it is taken, noise; quality 100 means no JPEG.
-        second_shown: 1 if a second hand, of the other side and farther away, was placed in the frame.
-        second_uv, second_mm, second_articulation, second_orientation, second_wrist, second_arm_angle: as
-            above, for the second hand.
+        wall_seed: seed of the background picture.
+        wall_mm, wall_slope: depth of the background, and its slant (2,).
+        exposure, white_balance: the camera's brightness factor, and its factors (3,) for red, green, blue.
+        vignette: share of light lost in the corners of the frame.
+        blur_px, motion_px: lens blur, and shift (2,) of the picture during the exposure, in a frame of
+            `FRAME_PX`.
+        noise, noise_seed: strength of the sensor noise, and its seed.
+        jpeg_quality: 55 to 100; 100 means no JPEG compression.
+        second_shown: 1 if a second hand, of the other side and farther away, is in the frame.
+        second_uv, second_mm, second_articulation, second_orientation, second_wrist, second_arm_angle: the
+            second hand's `root_uv`, `root_mm`, `articulation`, `orientation`, `wrist` and `arm_angle`.
     """
 
     left: int
@@ -111,7 +117,7 @@ class SceneFactors:
 
 @dataclass(frozen=True)
 class Factors:
-    """All factors of one sample; `dataclasses.replace` swaps a group."""
+    """All factors of one sample; use `dataclasses.replace` to exchange a group."""
 
     pose: PoseFactors
     shape: ShapeFactors
@@ -119,7 +125,7 @@ class Factors:
     scene: SceneFactors
 
     def flat(self) -> dict[str, np.ndarray]:
-        """Return every factor as a named array, `group/name`."""
+        """Return all factors as a mapping from `group/name` to array."""
         return {
             f"{group}/{field.name}": np.asarray(getattr(part, field.name))
             for group, part in ((group, getattr(self, group)) for group in GROUPS)
@@ -131,13 +137,14 @@ def sample_factors(seed: int, split: str, index: int, viewpoint: str = "sphere")
     """Sample the factors of sample `index` of a split; they depend on the arguments alone.
 
     Args:
-        seed: 0 or more, of the dataset.
+        seed: seed of the dataset, 0 or more.
         split: one of `SPLITS`.
-        index: 0 or more, of the sample.
-        viewpoint: from where the hand is seen, see `synthhand.model.pose.sample_orientation`.
+        index: number of the sample within its split, 0 or more.
+        viewpoint: range of directions from which the hand is seen, see
+            `synthhand.model.pose.sample_orientation`.
 
     Raises:
-        ValueError: unknown split or viewpoint, or a negative seed or index.
+        ValueError: the split or the viewpoint is unknown, or the seed or the index is negative.
     """
     return Factors(*(sample_group(group, seed, split, index, viewpoint) for group in GROUPS))
 
@@ -155,13 +162,13 @@ def sample_group(group: str, seed: int, split: str, index: int, viewpoint: str =
 
 
 def random_stream(seed: int, *key: int) -> np.random.Generator:
-    """Return the random stream of a key, independent of the streams of all other keys and seeds."""
+    """Return a random generator for a key, independent of those for other keys and seeds."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def _sample_pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
-    # Proportions without overall size, which is a factor of the scene. Phalanges vary between adults by 7 to
-    # 16 % (deviation over mean, overall size included): Buryanov and Kotiuk, "Proportions of Hand Segments",
+    # Proportions only; overall size belongs to the scene. Phalanx lengths of adults have a standard deviation
+    # of 7 to 16 % of their mean, overall size included: Buryanov and Kotiuk, "Proportions of Hand Segments",
     # doi:10.4067/S0717-95022010000300015.
     palm = np.exp(rng.normal(size=2) * [0.045, 0.04])
     fingers = np.exp(0.04 * rng.normal() + 0.028 * rng.normal(size=5))
@@ -207,7 +214,7 @@ def _sample_appearance(rng: np.random.Generator) -> Skin:
 
 
 def _sample_cloth_colour(rng: np.random.Generator) -> np.ndarray:
-    """Sample linear RGB (3,), mostly muted, as clothes are."""
+    """Sample the linear RGB (3,) of cloth; most colours are muted."""
     return (rng.uniform(0.1, 0.95) ** 2.2 * np.exp(rng.uniform(0.05, 0.6) * rng.normal(size=3))).clip(
         0.01, 0.9
     )
@@ -216,21 +223,20 @@ def _sample_cloth_colour(rng: np.random.Generator) -> np.ndarray:
 def _sample_scene(rng: np.random.Generator) -> SceneFactors:
     focal = float(rng.uniform(260, 310))
     size = _sample_size(rng)
-    # Smaller hands are nearer to the camera, so that they cover as many pixels.
+    # Distance is proportional to size, so that small and large hands cover equally many pixels.
     distance = float(size * np.exp(rng.uniform(np.log(310), np.log(720))))
-    extent = 105 * size * focal / distance  # how far the hand reaches from its middle MCP, px
-    room = max(18.0, 152 - 0.85 * extent)
+    reach_px = REACH_MM * size * focal / distance
+    room_px = max(18.0, FRAME_PX / 2 - 8 - 0.85 * reach_px)  # largest offset of the root from the centre
     key = rng.normal(size=3) + np.array([0.0, -0.9, -1.0])
     warm = rng.normal() * 0.12
     key_level = float(np.exp(rng.uniform(np.log(0.35), np.log(1.3))))
     ambient = float(np.exp(rng.uniform(np.log(0.18), np.log(0.8))))
     sky = ambient * np.exp(rng.normal(size=3) * 0.08 + warm * np.array([-0.6, 0, 0.6]))
-    fill = rng.normal(size=3) + np.array(
-        [0.0, 0.0, 0.5]
-    )  # more often beside or behind the hand than before it
+    # Fill light comes more often from beside or behind the hand than from the camera's side.
+    fill = rng.normal(size=3) + np.array([0.0, 0.0, 0.5])
     fill_level = key_level * rng.uniform(0.05, 0.6) * float(rng.random() < 0.6)
     motion, heading = max(0.0, rng.uniform(-9.0, 4.5)), rng.uniform(0, 2 * np.pi)
-    # Cameras meter the light: exposure makes up for half of its variation, in stops.
+    # Automatic exposure compensates for half of the variation of the light, in stops.
     metered = (0.7 / (0.6 * key_level + 0.7 * ambient + 0.3 * fill_level)) ** 0.5
     balance = np.exp(0.06 * rng.normal() * np.array([1.0, 0.0, -1.0]) + 0.02 * rng.normal(size=3))
     joints = procedural_rig().joints_mm
@@ -239,13 +245,14 @@ def _sample_scene(rng: np.random.Generator) -> SceneFactors:
     second_shown = rng.random() < 0.35
     second_distance = distance * rng.uniform(1.35, 2.2)
     if second_shown:
-        second_uv = rng.uniform(20, 300, size=2)
-    else:  # out of the frame
-        second_uv = np.array([-160.0 - rng.uniform(0, 200) * 300 / second_distance, rng.uniform(0, 320)])
+        second_uv = rng.uniform(20, FRAME_PX - 20, size=2)
+    else:  # outside the frame
+        left_px = -FRAME_PX / 2 - rng.uniform(0, 200) * 300 / second_distance
+        second_uv = np.array([left_px, rng.uniform(0, FRAME_PX)])
     return SceneFactors(
         left=int(rng.random() < 0.5),
         focal_px=focal,
-        root_uv=160 + room * rng.uniform(-1, 1, size=2),
+        root_uv=FRAME_PX / 2 + room_px * rng.uniform(-1, 1, size=2),
         root_mm=distance,
         size=size,
         arm_angle=float(rng.uniform(0, 2 * np.pi)),
@@ -278,7 +285,7 @@ def _sample_scene(rng: np.random.Generator) -> SceneFactors:
 
 
 def _sample_size(rng: np.random.Generator) -> float:
-    """Sample a size, 1 = average adult: 70 % are adults, the others children from about five years on."""
+    """Sample an overall size, 1 = average adult: 70 % adults, 30 % children of about five years or more."""
     if rng.random() < 0.7:
         return float(np.exp(0.07 * rng.normal()).clip(0.82, 1.2))
     return float(rng.uniform(0.65, 0.95))

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from synthhand.dataset.factors import FRAME_PX, GROUPS, SPLITS, Factors, random_stream, sample_factors
+from synthhand.dataset.factors import (
+    FRAME_PX,
+    GROUPS,
+    REACH_MM,
+    SPLITS,
+    Factors,
+    random_stream,
+    sample_factors,
+)
 from synthhand.dataset.jobs import Form, check_request, write_file, write_form
 from synthhand.dataset.scene import build_hand, camera_matrix, hand_pixels, render
 from synthhand.formats.freihand import FOLDERS, SIZE_PX, VERSIONS
@@ -25,7 +33,6 @@ from synthhand.skeleton import REFERENCE_BONE
 EDITION = 1  # raised whenever the same seed would give other pictures though SynthHand's would not change
 FOCAL_PX = (380.0, 530.0)  # range of published cameras; their principal point is the middle, (112, 112)
 REACH_PX = (60.0, 95.0)  # distance that an open hand reaches from its middle MCP
-_REACH_MM = 105.0  # the same distance of an average adult
 _QUALITY = 95  # of JPEG; published pictures have the quantisation tables of this quality
 LABELS = ("scale", "K", "xyz")
 
@@ -66,7 +73,7 @@ def sample_frame(seed: int, split: str, index: int) -> Factors:
         left=0,
         second_shown=0,
         focal_px=focal_px * to_frame,
-        root_mm=_REACH_MM * factors.scene.size * focal_px / reach_px,
+        root_mm=REACH_MM * factors.scene.size * focal_px / reach_px,
         root_uv=np.full(2, FRAME_PX / 2),
         motion_px=np.zeros(2),
         jpeg_quality=100,

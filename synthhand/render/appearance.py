@@ -1,6 +1,6 @@
-"""What skin looks like: tone by pigment, palms, nails, creases, veins, redness; and what is worn on it.
+"""Colour and gloss of the hand: skin tone, palms, nails, creases, veins, sleeve, bracelet, watch, ring.
 
-A surface point is given by its position on the *rest* hand, so the pattern sticks to the skin in every pose.
+Patterns are functions of the position on the *rest* hand, so they stay fixed to the skin in every pose.
 Colours are linear RGB reflectances.
 """
 
@@ -14,20 +14,22 @@ from skimage.color import rgb2lab
 from synthhand.model.rig import FOREARM_PART, PALM_PART, PHALANGES, Rig, segment_parts
 from synthhand.skeleton import PARENTS
 
-# Absorption of melanin and of blood in the red, green and blue band, fitted by eye so that the range of
-# `melanin` 0..3.7 runs from very fair to very dark skin with the yellow-brown arc of measured skins.
+# Absorption of melanin and of blood in the red, green and blue band, and the colour of skin without either.
+# Fitted by eye: `melanin` from 0 to 3.7 gives very fair to very dark skin, and the hues between follow the
+# yellow-brown curve of measured skin colours.
 _MELANIN = (0.66, 0.97, 1.25)
 _BLOOD = (0.05, 0.62, 0.50)
 _PALE = (0.92, 0.79, 0.68)
+_SCATTER = 0.016  # light that leaves the skin without meeting a pigment
 
-# Flexion lines of the palm in the rest frame (x, y) mm: heart, head and life line.
+# Flexion lines of the palm: heart, head and life line. Corners (x, y), mm, in the rest frame.
 _PALM_LINES = (
     ((-40, -60), (-24, -68), (-4, -72), (12, -82)),
     ((30, -66), (12, -62), (-10, -52), (-30, -44)),
     ((30, -68), (14, -56), (4, -38), (3, -16)),
 )
 
-# Veins on the back of hand and forearm, (x, y) mm in the rest frame.
+# Veins on the back of hand and forearm. Corners (x, y), mm, in the rest frame.
 _VEINS = (
     ((14, -80), (12, -58), (-2, -40), (-6, -12), (-12, 30), (-6, 74), (-14, 140)),
     ((-6, -78), (-4, -60), (-2, -40)),
@@ -35,9 +37,14 @@ _VEINS = (
     ((-20, -50), (-4, -60)),
     ((24, -48), (20, -20), (14, 8), (18, 46), (12, 100), (20, 150)),
 )
-_BAKED_MM = (-70.0, -130.0, 70.0, 200.0)  # left, top, right, bottom
-_BAKED_STEP_MM = 0.25
+_BAKED_MM = (-70.0, -130.0, 70.0, 200.0)  # area of the line pictures: left, top, right, bottom
+_BAKED_STEP_MM = 0.25  # their pixel size
 BANDS = ("none", "bracelet", "watch")
+_BRACELET_MM = 7.0  # width along the arm
+_STRAP_MM = 17.0
+_DIAL_MM = 15.0  # radius of a watch, case included
+_RING_HALF_MM = 2.2  # half the width of a ring
+_RING_AT = 0.42  # its place, as a share of the phalanx's length
 
 
 @dataclass(frozen=True)
@@ -45,24 +52,24 @@ class Skin:
     """The appearance of one person's hand.
 
     Attributes:
-        melanin: 0 (none) to about 3.7.
+        melanin: amount of melanin, 0 (none) to about 3.7.
         blood: amount of haemoglobin, about 0.1 to 0.6.
         mottling: relative strength of blotches.
-        blotches: (8, 4) wave vectors (rad/mm) and phases of the blotches.
+        blotches: (8, 4) wave vectors (rad/mm) and phases (rad) of the blotches.
         redness: extra blood over knuckles, finger tips and palm.
         creases: depth of flexion lines, 0 to 1.
-        veins: visibility of veins on the back of the hand, 0 to 1; dark skin hides them.
+        veins: visibility of veins on the back of the hand, 0 to 1, before melanin hides them.
         gloss: strength of highlights.
         nail_colour: (3,) linear RGB.
-        nail_polish: 0 natural (the skin shines through), 1 painted.
+        nail_polish: 0 for natural nails (the skin shows through), 1 for painted nails.
         sleeved: 1 if the arm wears a sleeve, else 0.
-        sleeve_colour, sleeve_colour_2: (3,) linear RGB of cloth and of its stripes.
+        sleeve_colour, sleeve_colour_2: (3,) linear RGB of the cloth and of its stripes.
         sleeve_stripe_mm: period of the stripes along the arm.
         cuff_mm: position along the forearm at which the sleeve begins.
-        band: index into `BANDS`, worn around the wrist where no sleeve covers it.
+        band: index into `BANDS`; a sleeve hides a band that it covers.
         band_mm: position along the forearm at which the band begins.
         band_colour: (3,) linear RGB of bracelet or strap.
-        ring: finger that wears a ring, 1 (index) to 4 (little); 0 for none.
+        ring: finger that wears a ring, 1 (index) to 4 (little); 0 means no ring.
         ring_colour: (3,) linear RGB.
     """
 
@@ -89,19 +96,22 @@ class Skin:
 
 
 def skin_colour(melanin, blood, axis: int = -1) -> np.ndarray:
-    """Return the linear RGB of skin with the given pigments: Beer-Lambert over a pale base, plus scatter.
+    """Return the linear RGB of skin: Beer-Lambert absorption over a pale base, plus scattered light.
 
-    The colours lie along `axis` of the result: (..., 3), or (3, ...) for axis 0.
+    Args:
+        melanin: amount, any shape.
+        blood: amount, same shape.
+        axis: position of the colour axis in the result: -1 gives (..., 3), 0 gives (3, ...).
     """
     bands = zip(_PALE, _MELANIN, _BLOOD, strict=True)
-    return np.stack([p * np.exp(-(melanin * m + blood * b)) + 0.016 for p, m, b in bands], axis=axis)
+    return np.stack([p * np.exp(-(melanin * m + blood * b)) + _SCATTER for p, m, b in bands], axis=axis)
 
 
 def ita_degrees(display_rgb: np.ndarray) -> np.ndarray:
     """Return the individual typology angle (...) of display colours (..., 3) in 0..1.
 
-    It is atan2(L* - 50, b*) in CIELAB (sRGB, D65), in degrees, dermatology's measure of skin tone: about +60
-    for very fair skin, -50 for very dark skin.
+    Dermatology measures skin tone by this angle: atan2(L* - 50, b*) in CIELAB (sRGB, D65), about +60 degrees
+    for very fair skin and -50 for very dark skin.
     """
     lightness, _, b = np.moveaxis(rgb2lab(np.asarray(display_rgb, np.float64)), -1, 0)
     return np.degrees(np.arctan2(lightness - 50, b))
@@ -109,7 +119,13 @@ def ita_degrees(display_rgb: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Surface:
-    """Attributes of n surface points: rest position (3, n) mm, part id (n,), palmar share (n,) -1..1."""
+    """Attributes of n surface points.
+
+    Attributes:
+        rest_mm: (3, n) position on the rest hand.
+        parts: (n,) part id.
+        palmar: (n,) 1 on skin that faces the palm's side, -1 on the back.
+    """
 
     rest_mm: np.ndarray
     parts: np.ndarray
@@ -121,7 +137,7 @@ class Surface:
 
 
 def shade_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
-    """Return reflectance (3, n), linear RGB, and gloss (n,) of surface points."""
+    """Return the reflectance (3, n), linear RGB, and the gloss (n,) of surface points."""
     cloth = (at.parts == FOREARM_PART) & (at.rest_mm[1] > skin.cuff_mm) & (skin.sleeved > 0)
     colour = np.empty((3, len(cloth)), np.float32)
     gloss = np.full(len(cloth), 0.15 * skin.gloss, np.float32)
@@ -130,7 +146,7 @@ def shade_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarra
     colour[:, bare], gloss[bare] = _shade_bare(skin, rig, at.take(bare))
     if skin.band:
         y = at.rest_mm[1]
-        width = 7.0 if BANDS[skin.band] == "bracelet" else 17.0
+        width = _BRACELET_MM if BANDS[skin.band] == "bracelet" else _STRAP_MM
         worn = np.flatnonzero(
             ~cloth & (y > skin.band_mm) & (y < skin.band_mm + width + 18) & (at.parts >= PALM_PART)
         )
@@ -139,7 +155,7 @@ def shade_skin(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarra
 
 
 def _put_band(skin: Skin, at: Surface, width: float, colour: np.ndarray, gloss: np.ndarray):
-    """Put bracelet or watch over the colour (3, n) and gloss (n,) of points around the wrist."""
+    """Return colour (3, n) and gloss (n,) of points around the wrist, with a bracelet or watch put on."""
     x, y, z = at.rest_mm
     along = y - skin.band_mm
     share = _step(along, 0.0, 1.0) * (1 - _step(along, width - 1.0, width))
@@ -151,14 +167,14 @@ def _put_band(skin: Skin, at: Surface, width: float, colour: np.ndarray, gloss: 
         dial = np.float32(0.75) - np.float32(0.7) * (skin.band_colour.mean() > 0.3)
         hands = np.exp(-(((x + 0.6 * (along - width / 2)) / 0.9) ** 2)) * (r < 10)
         face = np.where(r > 12.5, np.float32(0.45), dial * (1 - hands) + 0.35 * hands)
-        on = 1 - _step(r, 14.5, 15.5)
+        on = 1 - _step(r, _DIAL_MM - 0.5, _DIAL_MM + 0.5)
         worn, share = worn * (1 - on) + face * on, np.maximum(share, on)
     return colour * (1 - share) + worn * share, gloss * (1 - share) + 0.22 * share
 
 
 def _shade_bare(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
     x, y, z = at.rest_mm
-    # 1 on the palmar skin, 0 on the back of the hand and, past the wrist, on the arm
+    # 1 on palmar skin; 0 on the back of the hand and on the whole arm beyond the wrist
     inner = _step(at.palmar, -0.15, 0.55) * (1 - _step(y, -14.0, 8.0))
     blotch = np.zeros_like(x)
     for kx, ky, kz, phase in skin.blotches.tolist():
@@ -168,7 +184,6 @@ def _shade_bare(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarr
         0.5 * np.sin(1.7 * x + 1.1 * z + 2 * np.sin(0.9 * y)) * np.sin(1.9 * y - 0.8 * z + 0.7 * x)
     )  # fine
 
-    # Finger features are computed for points on fingers only.
     fingers = np.flatnonzero(at.parts < PALM_PART)
     on_finger, inner_there = at.take(fingers), inner[fingers]
     axial, across, above, bone, distal = _along_phalanx(rig, on_finger)
@@ -184,7 +199,7 @@ def _shade_bare(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarr
     blood = skin.blood * (1 + skin.mottling * 1.2 * blotch) + skin.redness * (
         0.35 * tip + 0.5 * knuckle + 0.12 * inner
     )
-    # Palms carry little melanin, knuckles a little more.
+    # Palms have about half of the melanin, knuckles slightly more.
     melanin = skin.melanin * (1 - 0.45 * inner + 0.12 * knuckle)
     melanin = melanin * (1 + 0.35 * skin.mottling * blotch)
     colour = skin_colour(melanin.clip(0), blood.clip(0), axis=0)
@@ -195,7 +210,9 @@ def _shade_bare(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarr
     if shown > 0.05:
         back = np.flatnonzero((at.parts >= PALM_PART) & (at.palmar < -0.1))
         depth = shown * _step(-at.palmar[back], 0.1, 0.5) * _draw_lines(at.rest_mm[:, back], _VEINS, 1.7)
-        for channel, taken in zip(colour, (0.30, 0.14, 0.04), strict=True):  # most in red: they look blue
+        for channel, taken in zip(
+            colour, (0.30, 0.14, 0.04), strict=True
+        ):  # red is absorbed most, so veins look blue
             channel[back] *= 1 - taken * depth
 
     nailed = np.flatnonzero((distal > 0) & (above > 1.0))
@@ -203,8 +220,8 @@ def _shade_bare(skin: Skin, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarr
     colour[:, there], nail = _paint_nails(skin, colour[:, there], axial[nailed], across[nailed], bone[nailed])
     gloss[there] = gloss[there] * (1 - nail) + nail * (skin.gloss + 0.10 + 0.25 * skin.nail_polish)
     if skin.ring:
-        from_ring = axial - 0.42 * bone
-        ringed = np.flatnonzero((on_finger.parts == 3 * skin.ring + 2) & (np.abs(from_ring) < 2.2))
+        from_ring = axial - _RING_AT * bone
+        ringed = np.flatnonzero((on_finger.parts == 3 * skin.ring + 2) & (np.abs(from_ring) < _RING_HALF_MM))
         there = fingers[ringed]
         rounded = 1 - 0.12 * from_ring[ringed] ** 2
         colour[:, there] = skin.ring_colour.astype(np.float32)[:, None] * rounded
@@ -227,7 +244,7 @@ def _shade_cloth(skin: Skin, rest_mm: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _phalanx_frames(rig: Rig) -> np.ndarray:
-    """Return per finger part (15, 13) rotation and shift from rest hand to phalanx, and its length, mm."""
+    """Return (15, 13): per finger part, rotation (9), shift (3, mm) into its phalanx frame, length (mm)."""
     table = np.empty((PALM_PART, 13))
     for c in PHALANGES:
         origin, frame = rig.joints_mm[PARENTS[c]], rig.frames[c].T
@@ -237,7 +254,10 @@ def _phalanx_frames(rig: Rig) -> np.ndarray:
 
 
 def _along_phalanx(rig: Rig, at: Surface):
-    """Return coordinates along, across and above a point's phalanx, its length (all mm), and 1 if distal."""
+    """Return coordinates along, across and above the phalanx of each point, its length, and 1 if distal.
+
+    Each is (n,); lengths are in mm.
+    """
     t = np.ascontiguousarray(_phalanx_frames(rig)[at.parts].T)
     x, y, z = at.rest_mm
     across, pad, axial = (t[3 * k] * x + t[3 * k + 1] * y + t[3 * k + 2] * z + t[9 + k] for k in range(3))
@@ -245,7 +265,7 @@ def _along_phalanx(rig: Rig, at: Surface):
 
 
 def _paint_nails(skin: Skin, colour, axial, across, bone):
-    """Put nail plates, and the folds around them, on finger tips; return colour and the nail's share (n,)."""
+    """Return the colour (3, n) of finger tips with nails and nail folds, and the share (n,) of the nail."""
     width = 0.30 * bone.clip(18, 24) - 0.4
     length = 0.27 * bone + 3.0
     centre = bone - 0.27 * bone + 0.6
@@ -267,6 +287,7 @@ def _paint_nails(skin: Skin, colour, axial, across, bone):
 
 
 def _wobble(rest_mm: np.ndarray) -> np.ndarray:
+    """Return an offset (n,), mm, that makes straight lines wavy."""
     return 0.5 * np.sin(0.45 * rest_mm[0] + 0.2 * rest_mm[2])
 
 
@@ -287,7 +308,7 @@ def _draw_finger_creases(at: Surface, axial, bone, distal, inner):
 
 
 def _draw_lines(rest_mm: np.ndarray, lines: tuple, width_mm: float) -> np.ndarray:
-    """Return the darkness (n,) of wobbly lines through corners (x, y) mm; it fades over `width_mm`."""
+    """Return the darkness (n,) of wavy lines through corners (x, y), mm; it fades over `width_mm`."""
     baked = _bake_lines(lines, width_mm)
     wobble = 0.8 * _wobble(rest_mm)
     column = ((rest_mm[0] + (wobble - _BAKED_MM[0])) * (1 / _BAKED_STEP_MM)).astype(np.intp)
@@ -297,7 +318,7 @@ def _draw_lines(rest_mm: np.ndarray, lines: tuple, width_mm: float) -> np.ndarra
 
 @lru_cache
 def _bake_lines(lines: tuple, width_mm: float) -> np.ndarray:
-    """Draw the lines as a picture of the area `_BAKED_MM` of the rest hand's plane z = 0."""
+    """Return a picture of the lines over the area `_BAKED_MM` of the rest frame's x-y plane."""
     left, top, right, bottom = _BAKED_MM
     x, y = np.meshgrid(np.arange(left, right, _BAKED_STEP_MM), np.arange(top, bottom, _BAKED_STEP_MM))
     nearest = np.full(x.shape, 99.0**2)
@@ -315,6 +336,6 @@ def _darken(distance, width):
 
 
 def _step(x, low, high):
-    """Rise smoothly from 0 at `low` to 1 at `high`."""
+    """Return a smooth step of `x`: 0 up to `low`, 1 from `high`."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

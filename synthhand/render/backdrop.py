@@ -1,4 +1,4 @@
-"""What lies behind the hand: photographs, rooms, gardens, surfaces, blurred lights, noise, and objects."""
+"""Backgrounds: photographs, rooms, gardens, surfaces, out-of-focus lights or noise, with objects in front."""
 
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from synthhand.render.photos import crop_photo
 from synthhand.render.textures import MATERIALS, SIDE, material_colours, shrink_texture
 
 KINDS = ("photo", "room", "garden", "surface", "bokeh", "noise")
-_WEIGHTS = np.cumsum((0.36, 0.22, 0.15, 0.16, 0.05, 0.06))
+_CUMULATIVE = np.cumsum((0.36, 0.22, 0.15, 0.16, 0.05, 0.06))  # of the shares of `KINDS`
 _FLOORS = ("planks", "wood", "tiles", "carpet", "marble", "plaster")
 _WALLS = ("plaster", "plaster", "clouds", "bricks", "wood", "folds", "tiles", "shelf")
 _GROUNDS = ("grass", "gravel", "leaves", "plaster", "carpet")
 _OBJECTS = ("plaster", "wood", "cloth", "folds", "print", "shelf", "tiles", "marble")
-_THIRD = [v // 3 for v in range(256)]  # opacity of an object -> of its shadow
+_SHADOW_OPACITY = [v // 3 for v in range(256)]  # by the opacity of the object that casts the shadow
+_UNIT_PX = 160  # pattern sizes are given for a picture of this side
 
 
 def to_linear(srgb: np.ndarray) -> np.ndarray:
@@ -24,7 +25,7 @@ def to_linear(srgb: np.ndarray) -> np.ndarray:
 
 
 def to_display(linear: np.ndarray) -> np.ndarray:
-    """Encode linear light to display values 0..1 (sRGB), clipping what is too bright."""
+    """Encode linear light as display values 0..1 (sRGB); light outside 0..1 is clipped."""
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
@@ -38,10 +39,11 @@ def paint_backdrop(
     """Paint a background.
 
     Args:
-        seed: the same seed gives the same picture.
+        seed: the picture depends on it and on the other arguments alone.
         size: side in pixels.
-        backgrounds: a folder of pictures; the background is cut from one of them (see `crop_photo`).
-        kind: one of `KINDS`; the default, None, lets the seed choose.
+        backgrounds: a folder of pictures to cut the background from (see `crop_photo`); the default, None,
+            uses scikit-image's photographs and painted pictures.
+        kind: one of `KINDS`; the default, None, lets the seed choose. Ignored if `backgrounds` is given.
 
     Returns:
         (size, size, 3) float32 linear reflectance.
@@ -51,9 +53,9 @@ def paint_backdrop(
         ValueError: a picture in the folder cannot be read; the message names it.
     """
     rng = np.random.default_rng(seed)
-    drawn = KINDS[min(int(np.searchsorted(_WEIGHTS, rng.random())), len(KINDS) - 1)]
+    drawn = KINDS[min(int(np.searchsorted(_CUMULATIVE, rng.random())), len(KINDS) - 1)]
     kind = "photo" if backgrounds is not None else kind or drawn
-    # A picture that is painted small and enlarged looks out of focus.
+    # Painting small and enlarging makes the background look out of focus.
     focus = float(rng.choice([1.0, 0.5, 0.3], p=[0.55, 0.3, 0.15] if kind == "photo" else [0.0, 0.7, 0.3]))
     side = max(16, round(size * focus))
     if kind == "photo":
@@ -69,7 +71,7 @@ def paint_backdrop(
         if kind in ("room", "garden") and rng.random() < 0.3:
             _paste_person(rng, canvas)
     if kind not in ("photo", "noise"):
-        canvas = canvas.filter(ImageFilter.BoxBlur(0.55))  # no lens draws a staircase
+        canvas = canvas.filter(ImageFilter.BoxBlur(0.55))  # smooths jagged edges, which no lens produces
     if side != size:
         canvas = canvas.resize((size, size), Image.Resampling.BILINEAR)
     return _LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
@@ -78,23 +80,23 @@ def paint_backdrop(
 def _paint_plane(
     rng, name: str, width: int, height: int, near: float = 1.0, tilt: float = 0.0
 ) -> Image.Image:
-    """Paint a flat surface.
+    """Return a picture of a flat surface.
 
     Args:
-        rng: chooses the place on the pattern, its angle and its colours.
+        rng: chooses offset, angle and colours of the pattern.
         name: the material, one of `MATERIALS`.
-        width: of the picture, px.
-        height: of the picture, px.
-        near: repeats of the pattern across 160 px.
-        tilt: 0 for a surface that faces the camera, to about 0.9 for one that recedes fast at the top.
+        width: width of the picture, px.
+        height: height of the picture, px.
+        near: repeats of the pattern across `_UNIT_PX`.
+        tilt: 0 for a surface that faces the camera, up to about 0.9 for one that recedes fast at the top.
     """
-    x = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(width / 160)
+    x = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(width / _UNIT_PX)
     y = np.linspace(0.5, -0.5, height, dtype=np.float32)
     depth = (1 / (1 - tilt * (0.5 + y)))[:, None].astype(np.float32)  # farther at the top
-    across, up = x * depth, (y[:, None] + np.float32(0.5)) * depth * np.float32(height / 160)
+    across, up = x * depth, (y[:, None] + np.float32(0.5)) * depth * np.float32(height / _UNIT_PX)
     angle = rng.normal(0, 0.1) if rng.random() < 0.7 else rng.uniform(-1.6, 1.6)
     c, s = np.float32(near * SIDE * np.cos(angle)), np.float32(near * SIDE * np.sin(angle))
-    level = int(np.clip(np.log2(max(near * SIDE / 160 * (1 + 2 * tilt), 1)), 0, 3))
+    level = int(np.clip(np.log2(max(near * SIDE / _UNIT_PX * (1 + 2 * tilt), 1)), 0, 3))
     pattern = shrink_texture(name, level)
     n, scale = SIDE >> level, np.float32(0.5**level)
     u = ((c * across - s * up) * scale + np.float32(rng.uniform(0, n))).astype(np.int32) & (n - 1)
@@ -104,7 +106,7 @@ def _paint_plane(
 
 
 def _paint_surface(rng, side: int) -> Image.Image:
-    """Paint one material over the whole frame: a table top, a wall, a cloth."""
+    """Paint one material over the whole frame, such as a table top, a wall or a cloth."""
     name = list(MATERIALS)[int(rng.integers(len(MATERIALS)))]
     return _paint_plane(rng, name, side, side, float(np.exp(rng.uniform(-0.9, 0.6))), rng.uniform(0, 0.75))
 
@@ -113,7 +115,7 @@ def _paint_room(rng, side: int) -> Image.Image:
     """Paint one or two walls and a floor, with windows, pictures and doors."""
     canvas = _paint_plane(rng, str(rng.choice(_WALLS)), side, side, rng.uniform(0.4, 1.6))
     draw = ImageDraw.Draw(canvas)
-    if rng.random() < 0.5:  # another wall beyond a corner of the room
+    if rng.random() < 0.5:  # a second, darker wall on the left of a room corner
         edge, gain = int(side * rng.uniform(0.15, 0.85)), rng.uniform(0.6, 0.9)
         part = canvas.crop((0, 0, edge, side)).point([int(v * gain) for v in range(256)] * 3)
         canvas.paste(part, (0, 0))
@@ -162,7 +164,7 @@ def _paint_garden(rng, side: int) -> Image.Image:
     )
     canvas.paste(ground, (0, horizon))
     leaves = _paint_plane(rng, "leaves", side, side, rng.uniform(0.4, 1.4))
-    # Trees: wherever a noise of low frequency lies above a threshold that rises with height.
+    # Leaves appear where a low-frequency noise exceeds a threshold; the threshold rises with height.
     rough = shrink_texture("clouds" if rng.random() < 0.5 else "leaves", 3)
     at = rng.integers(0, 32, 2)
     field = np.roll(rough, at, (0, 1))[:24, :24]
@@ -184,7 +186,7 @@ def _paint_garden(rng, side: int) -> Image.Image:
 
 
 def _paint_bokeh(rng, side: int) -> Image.Image:
-    """Paint small lights, out of focus, before a dark background."""
+    """Paint small out-of-focus lights in front of a dark background."""
     canvas = _paint_plane(rng, "clouds", side, side, 0.4).point([v // 4 for v in range(256)] * 3)
     draw = ImageDraw.Draw(canvas, "RGBA")
     radius = side * rng.uniform(0.02, 0.09)
@@ -202,7 +204,7 @@ def _paint_clouds(rng, side: int) -> Image.Image:
     picture = light + contrast * rng.normal(size=(2, 2, 1)) + 0.06 * rng.normal(size=(2, 2, 3))
     roughness, strength = rng.uniform(0.4, 0.9), rng.uniform(0.0, 0.14)
     tint = np.array([1.0, 1.0, 1.0]) + 0.2 * rng.normal(size=3)
-    for octave in range(6):  # each finer grid adds its own, weaker noise
+    for octave in range(6):  # each finer grid adds weaker noise
         cells = 2 ** (octave + 1) + 1
         picture = _enlarge(picture, cells)
         grey, hue = rng.normal(size=(cells, cells, 1)), rng.normal(size=(cells, cells, 3))
@@ -218,7 +220,7 @@ def _enlarge(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def _shade(rng, canvas: Image.Image) -> Image.Image:
-    """Light a picture unevenly."""
+    """Return the picture under uneven light."""
     cells = int(rng.integers(2, 5))
     field = (0.8 + rng.uniform(0.05, 0.3) * rng.normal(size=(cells, cells))).clip(0.15, 1.25) * 200
     field = Image.fromarray(field.astype(np.uint8)).resize(canvas.size, Image.Resampling.BICUBIC)
@@ -228,7 +230,7 @@ def _shade(rng, canvas: Image.Image) -> Image.Image:
 
 
 def _paste_object(rng, canvas: Image.Image) -> None:
-    """Paste an object of some material or of skin, often with a shadow."""
+    """Paste an object of a random material or of skin; half of them cast a shadow."""
     size = canvas.width
     side = int(2 * size * np.exp(rng.uniform(np.log(0.04), np.log(0.3)))) + 3
     mask, angle = _draw_outline(rng, side)
@@ -239,14 +241,14 @@ def _paste_object(rng, canvas: Image.Image) -> None:
         pixels = np.asarray(
             _paint_plane(rng, str(rng.choice(_OBJECTS)), side, side, rng.uniform(0.5, 1.5)), np.float32
         )
-    # Lit from one side, across its long axis.
+    # Brightness changes linearly across the long axis, as under light from one side.
     x = np.linspace(-1, 1, side, dtype=np.float32)
     ramp = np.float32(np.cos(angle)) * x[:, None] - np.float32(np.sin(angle)) * x
     pixels = pixels * (0.85 + np.float32(rng.uniform(-0.5, 0.5)) * ramp).clip(0.2, 1.3)[:, :, None]
     left, top = (int(v) - side // 2 for v in rng.uniform(-0.1, 1.1, 2) * size)
     down, across = (int(v) for v in rng.normal(0, 0.03, 2) * side)
     if rng.random() < 0.5:
-        canvas.paste((0, 0, 0), (left + across, top + down), mask.point(_THIRD))
+        canvas.paste((0, 0, 0), (left + across, top + down), mask.point(_SHADOW_OPACITY))
     canvas.paste(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), (left, top), mask)
 
 
@@ -272,8 +274,11 @@ def _paste_person(rng, canvas: Image.Image) -> None:
 
 
 def _draw_outline(rng, side: int) -> tuple[Image.Image, float]:
-    """Draw the mask (side, side) of a ball, box, scrap, limb or rods; return it and its long axis' angle."""
-    mask, half = Image.new("L", (2 * side, 2 * side)), float(side)  # twice as large, to smooth its border
+    """Return the mask (side, side) of a ball, box, scrap, limb or rods, and the angle of its long axis."""
+    mask, half = (
+        Image.new("L", (2 * side, 2 * side)),
+        float(side),
+    )  # drawn at twice the size, then reduced: smooth borders
     draw, kind, angle = ImageDraw.Draw(mask), int(rng.integers(5)), rng.uniform(0, 2 * np.pi)
     along = half * np.array([np.cos(angle), np.sin(angle)])
     aside = np.array([-along[1], along[0]])
@@ -291,13 +296,13 @@ def _draw_outline(rng, side: int) -> tuple[Image.Image, float]:
         draw.polygon(
             [(half + r * np.cos(t), half + r * np.sin(t)) for r, t in zip(far, turns, strict=True)], fill=255
         )
-    elif kind == 3:  # an arm, a leg, a table's
+    elif kind == 3:  # a limb, such as an arm or a table leg
         width = max(1, int(2 * side * rng.uniform(0.08, 0.3)))
         ends = middle - 0.8 * along, middle + 0.8 * along
         draw.line([*ends[0], *ends[1]], fill=255, width=width)
         for x, y in ends:
             draw.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
-    else:  # parallel rods, like fingers, which a network must not take for a hand
+    else:  # parallel rods resemble fingers: negative examples for the network
         width, rods = max(1, int(2 * side * rng.uniform(0.06, 0.13))), int(rng.integers(2, 6))
         for k in range(rods):
             start = middle - 0.7 * along + aside * (1.5 * width / half) * (k - rods / 2)

@@ -1,16 +1,17 @@
-"""Grey patterns of common materials, made once: wood, cloth, bricks, leaves and others, without seams.
+"""Seamless grey patterns of common materials: wood, cloth, bricks, leaves and others.
 
-A pattern is a grey level per pixel; `material_colours` gives the levels their colours.
+Each pattern is computed once and cached. It holds a grey level per pixel; `material_colours` maps levels to
+colours.
 """
 
 from functools import lru_cache
 
 import numpy as np
 
-SIDE = 256  # pixels of each pattern, after which it repeats
+SIDE = 256  # period of every pattern, px; a power of two
 Rgb = tuple[float, float, float]
 
-# Pairs of display colours, of a material's dark and light parts.
+# Pairs of display colours: the dark and the light parts of a material.
 _WOOD = (((70, 40, 22), (150, 98, 58)), ((110, 74, 44), (200, 156, 108)), ((50, 34, 26), (98, 70, 52)),
          ((140, 116, 92), (214, 194, 166)), ((96, 84, 74), (160, 148, 136)))  # fmt: skip
 _LEAF = (((18, 30, 12), (98, 128, 54)), ((30, 44, 20), (140, 152, 82)), ((40, 38, 18), (168, 140, 70)),
@@ -48,7 +49,7 @@ MATERIALS = {
 
 @lru_cache
 def make_texture(name: str) -> np.ndarray:
-    """Return a pattern (SIDE, SIDE) uint8, dark to light, that continues across its borders.
+    """Return the pattern (SIDE, SIDE) uint8, dark to light; its opposite borders match.
 
     Args:
         name: a key of `MATERIALS`.
@@ -61,7 +62,7 @@ def make_texture(name: str) -> np.ndarray:
 
 @lru_cache
 def shrink_texture(name: str, level: int) -> np.ndarray:
-    """Return the pattern at 1 / 2^level of its resolution, from which far surfaces are sampled."""
+    """Return the pattern reduced by 2^level, for surfaces that are far away."""
     if level == 0:
         return make_texture(name)
     fine = shrink_texture(name, level - 1).astype(np.uint16)
@@ -69,12 +70,12 @@ def shrink_texture(name: str, level: int) -> np.ndarray:
 
 
 def material_colours(rng: np.random.Generator, name: str) -> np.ndarray:
-    """Draw colours (256, 3) uint8 for a pattern's levels: the material's, or now and then any."""
+    """Draw colours (256, 3) uint8 for the levels of a pattern: the material's own, or (12 %) any colours."""
     choices = MATERIALS[name]
     dark, light = np.array(choices[int(rng.integers(len(choices)))], float)
     if rng.random() < 0.12:
         dark, light = rng.uniform(10, 240, (2, 3)) * 0.4 + 0.6 * rng.uniform(10, 240, (2, 1))
-    fade = rng.uniform(0, 0.6)  # some are nearly plain
+    fade = rng.uniform(0, 0.6)  # lowers the contrast, to 40 % at least
     middle = (dark + light) / 2
     dark, light = dark + fade * (middle - dark), light + fade * (middle - light)
     gain = np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.05, 3))
@@ -83,9 +84,13 @@ def material_colours(rng: np.random.Generator, name: str) -> np.ndarray:
 
 
 def _noise(rng, slope: float, stretch: float = 1.0, least: float = 0.0) -> np.ndarray:
-    """Return noise whose amplitude falls as frequency to the power `-slope`; `stretch` draws it out along x.
+    """Return noise (SIDE, SIDE) of unit deviation; its amplitude is frequency to the power `-slope`.
 
-    Frequencies below `least` (cycles a side) are left out.
+    Args:
+        rng: source of the noise.
+        slope: exponent; a larger one gives smoother noise.
+        stretch: how many times longer structures are along x than along y.
+        least: frequencies below this, in cycles per side, are left out.
     """
     frequency = np.fft.fftfreq(SIDE) * SIDE
     radius = np.hypot(frequency[:, None], stretch * frequency)
@@ -95,6 +100,7 @@ def _noise(rng, slope: float, stretch: float = 1.0, least: float = 0.0) -> np.nd
 
 
 def _grid():
+    """Return the columns x and rows y (SIDE, SIDE) of all pixels."""
     return np.meshgrid(np.arange(SIDE), np.arange(SIDE))
 
 
@@ -124,7 +130,10 @@ def _folds(rng):
 
 
 def _blocks(rng, high: int, wide: int, shift: int, joint: float):
-    """Bricks or tiles: a random level for each, and the level `joint` between them."""
+    """Draw bricks or tiles of `high` x `wide` px: each has a random level, the joints the level `joint`.
+
+    Odd rows are shifted by `shift` px.
+    """
     x, y = _grid()
     row = y // high
     x = x + shift * (row % 2)
@@ -154,7 +163,7 @@ def _marble(rng):
 
 
 def _shelf(rng):
-    """Upright things side by side, in rows: books, bottles, boxes."""
+    """Draw four rows of upright objects, such as books, bottles and boxes."""
     rows = []
     for _ in range(4):
         ends = np.sort(rng.choice(np.arange(2, SIDE // 4), 17, replace=False)) * 4
@@ -168,7 +177,7 @@ def _shelf(rng):
 
 
 def _print(rng):
-    """Lines of dashes, as of a page seen from far."""
+    """Draw lines of dashes that look like a printed page seen from afar."""
     x, y = _grid()
     ink = np.repeat(rng.random((SIDE // 8, SIDE // 4)) < 0.72, 4, axis=1).repeat(8, axis=0)
     written = ink & (y % 8 >= 3) & (y % 8 < 6) & (x > 20) & (x < 236)
