@@ -232,3 +232,12 @@ def test_another_fault_of_open3d_is_passed_on(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "open3d", raising=False)
     with pytest.raises(ImportError, match="built for another Python"):
         load_open3d()
+
+
+def test_a_closed_stdout_hides_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(
+        sys, "argv", ["davae", "render", "--out", f"{tmp_path / 'set'}", "--train", "-1", "--test", "1"]
+    )
+    with pytest.raises(SystemExit, match="davae: train is -1, expected 0 or more"):
+        cli.main()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import pytest
@@ -175,8 +176,10 @@ def test_tables_of_fields_name_fields_that_there_are():
             -1,
             "config.train.warmup_steps = -1: expected a whole number of at least 0",
         ),
-        ("train", "learning_rate", "fast", "config.train.learning_rate = 'fast': expected a number"),
-        ("train", "learning_rate", True, "config.train.learning_rate = True: expected a number"),
+        ("train", "learning_rate", "fast", "config.train.learning_rate = 'fast': expected a finite number"),
+        ("train", "learning_rate", True, "config.train.learning_rate = True: expected a finite number"),
+        ("train", "learning_rate", math.nan, "config.train.learning_rate = nan: expected a finite number"),
+        ("loss", "alpha_pose", -math.inf, "config.loss.alpha_pose = -inf: expected a finite number"),
         (
             "model",
             "depths",
@@ -204,7 +207,14 @@ def test_a_whole_number_is_a_number_too():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("[]", "config = []"), ('{"data": 3}', "missing field"), ("{", "JSON|Expecting")]
+    ("text", "words"),
+    [
+        ("[]", "config = []"),
+        ('{"data": 3}', "missing field"),
+        ("{", "JSON|Expecting"),
+        ('{"train": {"steps": 1, "seed": 0, "steps": 2}}', r"config: field\(s\) \['steps'\] given twice"),
+        ("[" * 100_000, "config: nested too deeply"),
+    ],
 )
 def test_what_is_no_config_is_refused(text, words):
     with pytest.raises(ValueError, match=words.replace("[]", r"\[\]")):

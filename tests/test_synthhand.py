@@ -1,6 +1,7 @@
 """SynthHand: independent factors, equal bytes for any way of writing, resuming, refusals."""
 
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -331,6 +332,31 @@ def test_an_interrupted_rendering_is_finished_to_the_same_bytes(dataset, tmp_pat
     monkeypatch.setattr(writer, "render", render)
     write(tmp_path / "set")
     assert finished.stat().st_mtime_ns == before
+    assert contents(tmp_path / "set") == contents(dataset)
+
+
+def drop_a_row(cache: bytes) -> bytes:
+    with np.load(io.BytesIO(cache)) as rows:
+        shorter = {name: values[1:] for name, values in rows.items()}
+    np.savez(file := io.BytesIO(), allow_pickle=False, **shorter)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"", lambda cache: cache[: len(cache) // 2], lambda cache: bytes(len(cache)), drop_a_row],
+    ids=["empty", "truncated", "zeros", "a row short"],
+)
+def test_damaged_caches_of_labels_are_made_anew(damage, dataset, tmp_path, monkeypatch):
+    gather = jobs._gather_rows
+    monkeypatch.setattr(jobs, "CHUNK", 2)
+    monkeypatch.setattr(jobs, "_gather_rows", lambda *_: {}["interrupted"])
+    with pytest.raises(KeyError, match="interrupted"):
+        write(tmp_path / "set")
+    monkeypatch.setattr(jobs, "_gather_rows", gather)
+    cache = tmp_path / "set" / ".partial" / "train" / "00002.npz"
+    cache.write_bytes(damage(cache.read_bytes()))
+    write(tmp_path / "set")
     assert contents(tmp_path / "set") == contents(dataset)
 
 

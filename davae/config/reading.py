@@ -18,9 +18,14 @@ def read_config(kind: type[Kind], text: str) -> Kind:
     """Return the config of class `kind` that `to_json` wrote, in this version or an older one.
 
     Raises:
-        ValueError: the text is not JSON, a field is unknown or missing, or a value is not one for its field.
+        ValueError: the text is not JSON, a field is unknown, missing or given twice, or a value is not one
+            for its field.
     """
-    return cast(Kind, _build(kind, json.loads(text), "config"))
+    try:
+        values = json.loads(text, object_pairs_hook=_to_dict)
+    except RecursionError as error:
+        raise ValueError("config: nested too deeply; a config has fields within parts, no deeper") from error
+    return cast(Kind, _build(kind, values, "config"))
 
 
 def to_oldest_json(config: Saved) -> str:
@@ -59,8 +64,10 @@ def check_value(kind: type, field: str, value: Any, name: str) -> Any:
         expected = f"{count} whole numbers, each at least {least}, such as {format_value(example)}"
     elif hint is int:
         hint, expected = whole, f"a whole number of at least {least}, such as {example}"
+    elif hint is float:  # JSON itself has no NaN and no infinity, but Python reads and writes them
+        hint, expected = Annotated[float, Field(allow_inf_nan=False)], f"a finite number, such as {example}"
     else:
-        expected = {float: f"a number, such as {example}", bool: "true or false", str: "a text"}[hint]
+        expected = {bool: "true or false", str: "a text"}[hint]
     try:
         return TypeAdapter(hint).validate_python(
             tuple(value) if isinstance(value, list) else value, strict=True
@@ -72,6 +79,16 @@ def check_value(kind: type, field: str, value: Any, name: str) -> Any:
 def format_value(value: Any) -> str:
     """Return a value as text, several as the command line takes them: "3,4,6,3"."""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
+
+
+def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a JSON object, each of which may be given once."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"config: field(s) {twice} given twice in one object; keep one of each")
+    return values
 
 
 def _build(kind: type, values: Any, where: str) -> Any:

@@ -31,7 +31,8 @@ def main() -> None:
         try:
             _run(sys.argv[1:])
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it is None if the caller closed it
+                sys.stdout.flush()
     except (ValueError, OSError, FloatingPointError, NotebookError) as error:
         if isinstance(error, BrokenPipeError) and discard_unread_output():
             sys.exit(1)

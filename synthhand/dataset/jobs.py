@@ -15,6 +15,7 @@ from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -160,8 +161,7 @@ def _run(jobs: list[tuple[Form, str, range]], workers: int, lock: Lock) -> Itera
 
 def _make_chunk(form: Form, part: str, indices: range) -> int:
     """Make the missing pictures of some samples and cache their labels; return the number of samples."""
-    cache = _cache_path(form, part, indices.start)
-    have_rows = cache.exists() or _has_labels(form, part)
+    have_rows = _has_labels(form, part) or _has_rows(form, part, indices)
     rows = []
     for index in indices:
         missing = {path for path in form.picture_paths(part, index) if not is_whole(path)}
@@ -171,12 +171,13 @@ def _make_chunk(form: Form, part: str, indices: range) -> int:
             for path in sorted(missing):
                 write_file(path, files[path])
     if not have_rows:
+        cache = _cache_path(form, part, indices.start)
         write_npz(cache, {name: np.stack([row[name] for row in rows]) for name in rows[0]})
     return len(indices)
 
 
 def _is_done(form: Form, part: str, indices: range) -> bool:
-    if not (_has_labels(form, part) or _cache_path(form, part, indices.start).exists()):
+    if not (_has_labels(form, part) or _has_rows(form, part, indices)):
         return False
     return all(is_whole(path) for index in indices for path in form.picture_paths(part, index))
 
@@ -186,11 +187,35 @@ def _has_labels(form: Form, part: str) -> bool:
 
 
 def _gather_rows(form: Form, part: str, count: int) -> dict[str, np.ndarray]:
-    chunks = []
-    for start in range(0, count, CHUNK):
-        with np.load(_cache_path(form, part, start)) as chunk:
-            chunks.append(dict(chunk))
+    starts = range(0, count, CHUNK)
+    chunks = [_read_rows(form, part, range(start, min(start + CHUNK, count))) for start in starts]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
+
+
+def _has_rows(form: Form, part: str, indices: range) -> bool:
+    try:
+        _read_rows(form, part, indices)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _read_rows(form: Form, part: str, indices: range) -> dict[str, np.ndarray]:
+    """Return the cached labels of some samples.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the file is damaged, as a crash of the machine can leave it.
+    """
+    path = _cache_path(form, part, indices.start)
+    try:
+        with np.load(path) as chunk:
+            rows = dict(chunk)
+    except (EOFError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path}: damaged; repeat the command, which makes it anew") from error
+    if not rows or any(values.shape[:1] != (len(indices),) for values in rows.values()):
+        raise ValueError(f"{path}: not the labels of {len(indices)} samples; repeat the command")
+    return rows
 
 
 def _cache_path(form: Form, part: str, start: int) -> Path:
