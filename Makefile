@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make reproduce` and `make test`.
+# Three commands do everything on a fresh machine: `make app`, `make reproduce` and `make test`.
 # The first call of either makes an environment in $(VENV), from requirements.lock.
 
 PRESET  ?= laptop
@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT)), WORKERS of tests (now $(WORKERS)), WEIGHTS of app"
+	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT)), WORKERS of tests (now $(WORKERS)), WEIGHTS and PORT of app"
 
 install: $(installed) ## make the environment (the other commands do so by themselves)
 
@@ -69,7 +69,7 @@ $(installed): requirements.lock pyproject.toml
 		echo "Install one (Debian and Ubuntu: python3.12-venv), or name it: make $(MAKECMDGOALS) PYTHONS=/path/to/python" >&2; \
 		exit 1; \
 	fi; \
-	echo "Installing about 170 packages into $(VENV), with $$("$$base" --version): once, about 2 minutes ..."; \
+	echo "Installing about 190 packages into $(VENV), with $$("$$base" --version): once, one or two minutes ..."; \
 	"$$base" -m venv $(VENV)
 	@$(python) -m pip install --quiet --no-compile -r requirements.lock
 	@$(python) -m pip install --quiet --no-deps --no-build-isolation -e .

@@ -502,7 +502,7 @@ def test_text_uploaded_yields_a_sentence_and_no_traceback(tab):
     choose(tab, "notes.jpg", b"no photo at all")
     alert = tab.get_by_role("alert")
     alert.wait_for()
-    assert alert.inner_text().startswith("notes.jpg: is no picture (text); expected a photo of a hand")
+    assert alert.inner_text().startswith("notes.jpg: is not a picture (text); expected a photo of a hand")
     assert "Traceback" not in tab.content()
     choose(tab, "hand.png", photo_file(400, 300))  # and the page goes on
     tab.locator("canvas.davae-photo[data-joints='21']").wait_for()

@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+import davae
 from davae.data.readers import READERS
 from davae.pipeline import cli, options
 from synthhand.dataset.forms import FORMS
@@ -241,3 +242,8 @@ def test_a_closed_stdout_hides_no_error(tmp_path, monkeypatch):
     )
     with pytest.raises(SystemExit, match="davae: train is -1, expected 0 or more"):
         cli.main()
+
+
+def test_version_names_what_a_report_needs():
+    answer = python("-m", "davae", "--version").stdout.decode()
+    assert answer.startswith(f"davae {davae.__version__}, Python 3.")

@@ -379,12 +379,12 @@ def test_a_photo_that_cannot_be_used_costs_no_other_its_result(predictor):
     photos = [photo(), b"no photo", photo(20, 30), np.zeros((3, 3, 3), np.uint8), photo(seed=1)]
     found = predictor.predict_all(photos)
     assert [isinstance(one, PhotoError) for one in found] == [False, True, False, True, False]
-    assert str(found[1]).startswith("photo 2: is no picture")
+    assert str(found[1]).startswith("photo 2: is not a picture")
     alone = predictor.predict(photo(seed=1))
     np.testing.assert_allclose(found[4].joints, alone.joints, atol=1e-4)
     many = predictor.predict_all([b"no photo"] * 40)  # more than go at once
     assert [str(one).split(":")[0] for one in many] == [f"photo {number}" for number in range(1, 41)]
-    with pytest.raises(PhotoError, match="is no picture"):
+    with pytest.raises(PhotoError, match="is not a picture"):
         predictor.predict(b"no photo")
 
 
@@ -681,7 +681,7 @@ def test_ten_photos_of_which_three_are_odd_give_seven_results_and_three_sentence
     )
     assert found.failed == 3 and found.lines == told and len(told) == 10
     assert [line.startswith("failed: ") for line in told] == [number in (2, 5, 8) for number in range(10)]
-    for number, what in ((2, "is no picture (text)"), (5, "(RuntimeError: no pen); please report it"),
+    for number, what in ((2, "is not a picture (text)"), (5, "(RuntimeError: no pen); please report it"),
                          (8, "(error: required argument is not an integer); please")):  # fmt: skip
         assert told[number].startswith(f"failed: {files[number]}: ") and what in told[number]
     assert all("left hand" in line for n, line in enumerate(told) if n not in (2, 5, 8))
@@ -706,7 +706,7 @@ def test_names_that_are_long_or_no_text_cost_nothing(release, tmp_path):
 def test_a_box_beside_the_photo_is_told(predictor):
     beside, within = Box((5000.0, 60.0), 50.0), Box((60.0, 60.0), 50.0)
     one, other = predictor.predict_all([photo(), photo()], boxes=[beside, within])
-    assert "the box from 4950, 10 to 5050, 110 lies beside it" in str(one)
+    assert "the box from 4950, 10 to 5050, 110 lies outside it" in str(one)
     check(other)
     assert Box((-49.0, 60.0), 50.0).overlaps(160, 120) and not Box((-50.0, 60.0), 50.0).overlaps(160, 120)
     assert Box((208.9, 60.0), 50.0).overlaps(160, 120) and not Box((209.0, 60.0), 50.0).overlaps(160, 120)
@@ -782,7 +782,7 @@ def test_command_line(release, tmp_path):
     files = [tmp_path / name for name in ("good.png", "bad.jpg", "also.png")]
     answer = davae(*files, "--side", "left", "--bone-mm", "45")
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
-    assert f"failed: {tmp_path / 'bad.jpg'}: is no picture (text)" in answer.stdout
+    assert f"failed: {tmp_path / 'bad.jpg'}: is not a picture (text)" in answer.stdout
     assert "left hand" in answer.stdout and "reference bone assumed to be 45.0 mm" in answer.stdout
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {f"{stem}{end}" for stem in ("good", "also") for end in ENDINGS}

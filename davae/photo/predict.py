@@ -143,7 +143,7 @@ class HandPredictor:
             photos: files, their contents, arrays or Pillow images.
             names: of the photos in results and errors; the default is the file's name or a number.
             boxes: the square that holds the hand, or None, for each photo; the default is to look for the
-                hand. A box that lies beside its photo makes the photo unusable.
+                hand. A box that lies outside its photo makes the photo unusable.
             side: "left" or "right", of all hands; the default is to guess it for each hand.
             bone_mm: length of the middle MCP-PIP bone; the default is the built-in hand's.
             intrinsics: fx, fy, cx, cy of the camera, pixels; given, joints in mm are in the camera's frame.
@@ -245,7 +245,7 @@ def _load(photo: Photo, name: str, box: Box | None) -> NDArray[np.uint8] | Photo
             (u, v), half = box.centre, box.half
             raise PhotoError(
                 f"{name}: is {width} x {height} pixels, and the box from {u - half:.0f}, {v - half:.0f} to "
-                f"{u + half:.0f}, {v + half:.0f} lies beside it; draw it around the hand, or leave it out"
+                f"{u + half:.0f}, {v + half:.0f} lies outside it; draw it around the hand, or leave it out"
             )
         return pixels
     except Exception as error:

@@ -178,7 +178,7 @@ def _open(photo: str | os.PathLike | bytes, name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large(name, error) from error
     except UnidentifiedImageError:
-        raise PhotoError(f"{name}: is no picture ({_describe(content)}); {ADVICE}") from None
+        raise PhotoError(f"{name}: is not a picture ({_describe(content)}); {ADVICE}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise PhotoError(f"{name}: is damaged ({_first_line(error)}); {ADVICE}") from error
     except Exception as error:

@@ -1,10 +1,12 @@
 """The command line: find the command, let tyro read its options, report errors. `python -m davae --help`."""
 
 import os
+import platform
 import sys
 
 import tyro
 
+from davae import __version__
 from davae.pipeline.commands import data, photos, reports, training
 from davae.pipeline.notebooks import NotebookError
 from davae.pipeline.options import REGISTRY, choose
@@ -54,6 +56,9 @@ def main() -> None:
 def _run(arguments: list[str]) -> None:
     """Run the command that the first argument names, or print the list of commands."""
     arguments = arguments or ["--help"]
+    if arguments == ["--version"]:
+        print(f"davae {__version__}, Python {platform.python_version()}, {platform.platform()}")
+        return
     name = arguments[0].replace("_", "-")
     if name.startswith("-"):
         tyro.extras.subcommand_cli_from_dict(

@@ -146,9 +146,10 @@ class Trainer:
                 row = self._log(loss, validate)
                 bar.set_postfix({name: f"{row[name]:.3g}" for name in self.task.shown}, refresh=False)
             if progress and self.step == first + 20:
-                minutes = (time.perf_counter() - began) / 20 * (settings.steps - first) / 60
+                minutes = round((time.perf_counter() - began) / 20 * (settings.steps - first) / 60)
+                left = f"about {minutes} min" if minutes else "less than a minute"
                 used = f"{choice.threads} thread{'s' * (choice.threads > 1)}"
-                bar.write(f"{ARITHMETIC[has_bf16(self.device)]}, {used}; about {minutes:.0f} min to go")
+                bar.write(f"{ARITHMETIC[has_bf16(self.device)]}, {used}; {left} to go")
             if not last and self.step % settings.checkpoint_every == 0:
                 distributed.run_on_first_rank(lambda: runs.save_resume_point(self.run, self.state()))
         bar.close()

@@ -20,7 +20,9 @@ def pack(run: Path, mask_run: Path, camera_run: Path, finder_run: Path, out: Pat
     from davae.photo.release import pack as write
 
     about = write(run, mask_run, camera_run, finder_run, out)
-    print(f"packed: {out}, {out.stat().st_size / 1e6:.1f} MB, {about}")
+    error_mm = about["P1_epe_mm"]
+    measured = "not evaluated" if error_mm is None else f"P1 {error_mm:.1f} mm, from one view of each crop"
+    print(f"packed: {out}, {out.stat().st_size / 1e6:.1f} MB; {measured}")
 
 
 def predict(
@@ -64,7 +66,7 @@ def app(
         weights: File of `pack`; the default is the model that comes with davae.
         port: Port on 127.0.0.1.
         browser: Open the app in your browser.
-        keep_s: Seconds to keep the memory of a page that was closed or lost its connection.
+        keep_s: Seconds that a page which lost its connection has to return; then its memory is freed.
     """
     from davae.photo.app.server import serve
 
