@@ -238,7 +238,9 @@ def test_another_fault_of_open3d_is_passed_on(tmp_path, monkeypatch):
 def test_a_closed_stdout_hides_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(
-        sys, "argv", ["davae", "render", "--out", f"{tmp_path / 'set'}", "--train", "-1", "--test", "1"]
+        sys,
+        "argv",
+        ["davae", "render", "--out", f"{tmp_path / 'set'}", "--train", "-1", "--val", "0", "--test", "1"],
     )
     with pytest.raises(SystemExit, match="davae: train is -1, expected 0 or more"):
         cli.main()
