@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast, get_args
 
 from davae.config.presets import mask_preset, preset
 from davae.config.reading import check_value, format_value
-from davae.config.schema import BLOCKS, VARIANTS, Config, InputMask, MaskConfig, ModelConfig, Saved
+from davae.config.schema import BLOCKS, RENAMED, VARIANTS, Config, InputMask, MaskConfig, ModelConfig, Saved
 
 Kind = TypeVar("Kind", bound=Saved)
 Value = float | int | str | bool | tuple[float | int | str | bool, ...]
@@ -106,6 +106,9 @@ def _suggest(config: Any, name: str) -> str:
     parts = [f.name for f in dataclasses.fields(config)]
     known = [f"{part}.{field}" for part in parts for field in _fields(getattr(config, part))]
     known += [*VARIABLES, *_fields(config)]
+    group, dot, field = name.rpartition(".")
+    if (renamed := f"{group}{dot}{RENAMED.get(field, field)}") != name and renamed in known:
+        return f"it is called {renamed} now"
     if near := difflib.get_close_matches(name, sorted(known), n=3):
         return f"did you mean {' or '.join(near)}?"
     return (

@@ -209,7 +209,7 @@ def _read_rows(form: Form, part: str, indices: range) -> dict[str, np.ndarray]:
     """
     path = _cache_path(form, part, indices.start)
     try:
-        with np.load(path) as chunk:
+        with path.open("rb") as file, np.load(file) as chunk:  # a damaged file is closed, too
             rows = dict(chunk)
     except (EOFError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path}: damaged; repeat the command, which makes it anew") from error
