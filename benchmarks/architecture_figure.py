@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Draw the figure and save it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    rooms_diagram().savefig(parser.parse_args(arguments).out, dpi=150)
+    rooms_diagram().savefig(parser.parse_args(arguments).out, dpi=200, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":
