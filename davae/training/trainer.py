@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from davae.config import DataConfig
 from davae.data.augment import RawBatch, augment, centre, hold_on_gpu, load_batch
 from davae.data.prepared import PreparedSplit
+from davae.networks.fused import fuse
 from davae.training import distributed, runs
 from davae.training.device import has_bf16, move_to, pick_device
 from davae.training.heap import keep_freed_memory
@@ -107,6 +108,7 @@ class Trainer:
             move_to(network, device).eval()
         torch.manual_seed(settings.seed)
         self.model = move_to(task.build(), device)
+        self.no_kernels = fuse(self.model) if device.type == "cpu" else "they are for CPUs"
         self.optimisers = build_optimisers(self.model, settings)
         self.average = build_average(self.model, settings.average_decay)
         self.step, self.seconds = 0, 0.0

@@ -1,0 +1,133 @@
+/* Parts of a training step on a CPU that would otherwise pass over memory several times (davae.networks.fused).
+
+   Compiled on the machine that runs it, by davae.networks.native. Vectors are GCC's and Clang's, which become
+   AVX-512, AVX2 or NEON, whatever the processor has. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define TILE 64    /* rows summed in registers before they are added to a sum in memory */
+#define PIECES 32  /* at most so many pieces of a map are summed apart */
+#define API __attribute__((visibility("default")))
+
+typedef float vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+typedef uint32_t naturals __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
+
+#ifdef _OPENMP
+#include <omp.h>
+static inline int64_t thread_number(void) { return omp_get_thread_num(); }
+#else
+static inline int64_t thread_number(void) { return 0; }
+#endif
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline vector read_float(const float *p) {
+    vector v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline void write_float(float *p, vector v) { memcpy(p, &v, sizeof v); }
+
+static inline vector read_bfloat(const uint16_t *p) {
+    halves h;
+    memcpy(&h, p, sizeof h);
+    return (vector)(__builtin_convertvector(h, naturals) << 16);
+}
+
+/* Round to the nearest bfloat16, ties to even; what is not a number stays none. */
+static inline vector round_bfloat(vector v) {
+    const naturals bits = (naturals)v, odd = v != v;
+    const naturals rounded = ((bits + 0x7fff + ((bits >> 16) & 1)) & ~odd) | ((bits | 0x400000) & odd);
+    return (vector)(rounded & 0xffff0000);
+}
+
+static inline void write_bfloat(uint16_t *p, vector v) {
+    const halves h = __builtin_convertvector((naturals)round_bfloat(v) >> 16, halves);
+    memcpy(p, &h, sizeof h);
+}
+
+static inline vector round_float(vector v) { return v; }
+
+/* By way of 16 bits: GCC 12 converts 8 bits to 32 lane by lane. */
+static inline integers read_bytes(const uint8_t *p) {
+    bytes b;
+    memcpy(&b, p, sizeof b);
+    return (integers)__builtin_convertvector(__builtin_convertvector(b, halves), naturals);
+}
+
+static inline void write_bytes(uint8_t *p, integers v) {
+    const bytes b = __builtin_convertvector(__builtin_convertvector((naturals)v, halves), bytes);
+    memcpy(p, &b, sizeof b);
+}
+
+/* Zero where `chosen` is 0; a comparison of vectors gives all bits or none. */
+static inline vector keep(vector v, integers chosen) { return (vector)((integers)v & chosen); }
+
+/* As torch's ReLU: what is not a number stays none. */
+static inline vector rectify(vector v) { return keep(v, ~(v <= 0)); }
+
+/* exp(x) to a few units in the last place, for |x| <= 87 (beyond, that of 87): 2^n times a polynomial. */
+static inline vector raise_e(vector x) {
+    x = (vector)(((integers)x & (x < 87)) | ((integers)(x * 0 + 87) & ~(x < 87)));
+    x = (vector)(((integers)x & (x > -87)) | ((integers)(x * 0 - 87) & ~(x > -87)));
+    const vector scaled = x * 1.44269504f, shifted = scaled + 12582912.0f; /* rounds to an integer, 1.5 x 2^23 */
+    const vector n = shifted - 12582912.0f, r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vector sum = r * 1.98756915e-4f + 1.39819995e-3f;
+    sum = sum * r + 8.33345190e-3f;
+    sum = sum * r + 4.16657960e-2f;
+    sum = sum * r + 1.66666655e-1f;
+    sum = sum * r + 5.00000012e-1f;
+    sum = sum * r * r + r + 1;
+    return (vector)((integers)sum + (__builtin_convertvector(n, integers) << 23));
+}
+
+/* The logistic sigmoid; what is not a number stays none. */
+static inline vector squash(vector x) {
+    const vector y = 1 / (1 + raise_e(-x));
+    const integers odd = x != x;
+    return (vector)(((integers)y & ~odd) | ((integers)x & odd));
+}
+
+/* How many rows of a map are joined to one, so that it has a multiple of LANES columns. */
+static inline int64_t joined_rows(int64_t channels) {
+    int64_t rows = 1;
+    while (channels * rows % LANES) rows++;
+    return rows;
+}
+
+static inline int64_t count_pieces(int64_t rows) {
+    const int64_t pieces = rows / (2 * TILE);
+    return pieces < 1 ? 1 : least(pieces, PIECES);
+}
+
+#define JOIN(a, b) a##_##b
+#define EXPAND(a, b) JOIN(a, b)
+#define NAME(function) EXPAND(function, TYPE_NAME)
+
+#define TYPE float
+#define TYPE_NAME float32
+#define load read_float
+#define store write_float
+#define round_to round_float
+#include "maps.h"
+#undef TYPE
+#undef TYPE_NAME
+#undef load
+#undef store
+#undef round_to
+
+#define TYPE uint16_t
+#define TYPE_NAME bfloat16
+#define load read_bfloat
+#define store write_bfloat
+#define round_to round_bfloat
+#include "maps.h"
+
+#include "pictures.h"

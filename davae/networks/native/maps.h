@@ -1,0 +1,313 @@
+/* Passes over maps (rows, channels) of one element type, as channels-last memory holds them: rows are b h w.
+
+   Included by kernels.c once per element type, with TYPE, NAME(function), load() and store() defined for it.
+
+   Where the channels are no multiple of LANES, several rows are joined to one; the number of rows must allow it.
+   Sums are made over fixed pieces of the rows and added in a fixed order, so that they do not depend on the
+   number of threads. */
+
+/* Sums over rows [begin, end) of x - first and of its square: (2, columns). */
+static void NAME(sum_values)(const TYPE *x, const float *first, float *sums, int64_t columns, int64_t begin,
+                             int64_t end) {
+    memset(sums, 0, 2 * columns * sizeof *sums);
+    for (int64_t tile = begin; tile < end; tile += TILE)
+        for (int64_t c = 0; c < columns; c += LANES) {
+            const vector shift = read_float(first + c);
+            vector sum = {0}, squares = {0};
+            for (int64_t r = tile; r < least(end, tile + TILE); r++) {
+                const vector v = load(x + r * columns + c) - shift;
+                sum += v;
+                squares += v * v;
+            }
+            write_float(sums + c, read_float(sums + c) + sum);
+            write_float(sums + columns + c, read_float(sums + columns + c) + squares);
+        }
+}
+
+/* Scale and offset, each (columns,), that normalise x by the statistics of the batch (arXiv:1502.03167).
+
+   saved: mean, 1 / std, scale, offset, each (channels,). The running statistics change as those of
+   torch.nn.BatchNorm2d. work: (2 PIECES + 3) columns; it begins with scale and offset.
+   All threads of a parallel region call this. */
+static void NAME(measure_batch)(const TYPE *x, const float *gamma, const float *beta, float *running_mean,
+                                float *running_var, float *saved, float *work, double momentum, double epsilon,
+                                int64_t rows, int64_t channels) {
+    const int64_t joined = joined_rows(channels), columns = joined * channels, count = rows / joined;
+    const int64_t pieces = count_pieces(count), piece = (count + pieces - 1) / pieces;
+    float *scale = work, *offset = work + columns, *first = work + 2 * columns, *sums = work + 3 * columns;
+#pragma omp single
+    for (int64_t k = 0; k < columns; k++) {
+        TYPE padded[LANES] = {x[k % channels]};
+        first[k] = load(padded)[0];
+    }
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < pieces; p++)
+        NAME(sum_values)(x, first, sums + 2 * p * columns, columns, least(count, p * piece),
+                         least(count, (p + 1) * piece));
+#pragma omp single
+    for (int64_t c = 0; c < channels; c++) {
+        double sum = 0, squares = 0;
+        for (int64_t p = 0; p < pieces; p++)
+            for (int64_t k = c; k < columns; k += channels) {
+                sum += sums[2 * p * columns + k];
+                squares += sums[(2 * p + 1) * columns + k];
+            }
+        const double shifted = sum / rows, variance = fmax(squares / rows - shifted * shifted, 0);
+        const double mean = shifted + first[c], inverse = 1 / sqrt(variance + epsilon);
+        running_mean[c] += (float)(momentum * (mean - running_mean[c]));
+        running_var[c] += (float)(momentum * (variance * rows / (rows - 1) - running_var[c]));
+        saved[c] = (float)mean;
+        saved[channels + c] = (float)inverse;
+        saved[2 * channels + c] = (float)(gamma[c] * inverse);
+        saved[3 * channels + c] = (float)(beta[c] - mean * gamma[c] * inverse);
+        for (int64_t k = c; k < columns; k += channels) {
+            scale[k] = saved[2 * channels + c];
+            offset[k] = saved[3 * channels + c];
+        }
+    }
+}
+
+/* y = act(scale x + offset + residual): BatchNorm, a sum that may be left out (NULL), and ReLU.
+
+   Arguments as of measure_batch. */
+API void NAME(bn_forward)(const TYPE *x, const TYPE *residual, TYPE *y, const float *gamma, const float *beta,
+                          float *running_mean, float *running_var, float *saved, float *work, double momentum,
+                          double epsilon, int64_t rows, int64_t channels, int64_t relu, int64_t threads) {
+    const int64_t columns = joined_rows(channels) * channels, size = rows * channels;
+    const int64_t block = columns * TILE, blocks = (size + block - 1) / block;
+    const float *scale = work, *offset = work + columns;
+#pragma omp parallel num_threads(threads)
+    {
+        NAME(measure_batch)(x, gamma, beta, running_mean, running_var, saved, work, momentum, epsilon, rows, channels);
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < blocks; n++)
+            for (int64_t r = n * block; r < least(size, (n + 1) * block); r += columns)
+                for (int64_t c = 0; c < columns; c += LANES) {
+                    vector v = load(x + r + c) * read_float(scale + c) + read_float(offset + c);
+                    if (residual) v = round_to(v) + load(residual + r + c); /* rounded as torch rounds */
+                    store(y + r + c, relu ? rectify(v) : v);
+                }
+    }
+}
+
+/* Gradients of gamma and beta, and a and b of the gradient of x: scale g + a x + b.
+
+   sums: (pieces, 2, columns), of g and of g (x - mean). All threads of a parallel region call this. */
+static void NAME(combine_gradients)(const float *sums, const float *saved, float *a, float *b, float *affine,
+                                    int64_t pieces, int64_t columns, int64_t rows, int64_t channels) {
+#pragma omp single
+    for (int64_t c = 0; c < channels; c++) {
+        double sum = 0, products = 0;
+        for (int64_t p = 0; p < pieces; p++)
+            for (int64_t k = c; k < columns; k += channels) {
+                sum += sums[2 * p * columns + k];
+                products += sums[(2 * p + 1) * columns + k];
+            }
+        const double inverse = saved[channels + c], factor = saved[2 * channels + c];
+        const double slope = -factor * products * inverse * inverse / rows;
+        affine[c] = (float)(products * inverse);
+        affine[channels + c] = (float)sum;
+        for (int64_t k = c; k < columns; k += channels) {
+            a[k] = (float)slope;
+            b[k] = (float)(-factor * sum / rows - slope * saved[c]);
+        }
+    }
+}
+
+/* The gradients of bn_forward.
+
+   gradient, other: of y; `other`, which may be NULL, is added, where two layers read y.
+   y: needed with relu and a residual, else NULL: then the sign is that of scale x + offset.
+   of_residual: gradient of the residual, written; NULL where it is not needed.
+   affine: gradients of gamma and of beta, (2, channels). work: (2 PIECES + 5) columns. */
+API void NAME(bn_backward)(const TYPE *gradient, const TYPE *other, const TYPE *x, const TYPE *y,
+                           const float *saved, TYPE *of_x, TYPE *of_residual, float *affine, float *work,
+                           int64_t rows, int64_t channels, int64_t relu, int64_t threads) {
+    const int64_t joined = joined_rows(channels), columns = joined * channels, count = rows / joined;
+    const int64_t pieces = count_pieces(count), piece = (count + pieces - 1) / pieces;
+    float *mean = work, *scale = mean + columns, *offset = scale + columns, *a = offset + columns,
+          *b = a + columns, *sums = b + columns;
+    for (int64_t k = 0; k < columns; k++) {
+        mean[k] = saved[k % channels];
+        scale[k] = saved[2 * channels + k % channels];
+        offset[k] = saved[3 * channels + k % channels];
+    }
+#define GRADIENT(k, c, v)                                                                  \
+    vector g = load(gradient + (k));                                                       \
+    if (other) g += load(other + (k));                                                     \
+    if (relu)                                                                              \
+        g = keep(g, y ? load(y + (k)) > 0 : v * read_float(scale + (c)) + read_float(offset + (c)) > 0);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < pieces; p++) {
+            float *own = sums + 2 * p * columns;
+            memset(own, 0, 2 * columns * sizeof *own);
+            const int64_t end = least(count, (p + 1) * piece);
+            for (int64_t tile = p * piece; tile < end; tile += TILE)
+                for (int64_t c = 0; c < columns; c += LANES) {
+                    const vector middle = read_float(mean + c);
+                    vector sum = {0}, products = {0};
+                    for (int64_t r = tile; r < least(end, tile + TILE); r++) {
+                        const int64_t k = r * columns + c;
+                        const vector v = load(x + k);
+                        GRADIENT(k, c, v)
+                        sum += g;
+                        products += g * (v - middle);
+                        if (of_residual) store(of_residual + k, g);
+                    }
+                    write_float(own + c, read_float(own + c) + sum);
+                    write_float(own + columns + c, read_float(own + columns + c) + products);
+                }
+        }
+        NAME(combine_gradients)(sums, saved, a, b, affine, pieces, columns, rows, channels);
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < pieces; p++)
+            for (int64_t r = p * piece; r < least(count, (p + 1) * piece); r++)
+                for (int64_t c = 0, k = r * columns; c < columns; c += LANES, k += LANES) {
+                    const vector v = load(x + k);
+                    GRADIENT(k, c, v)
+                    store(of_x + k, read_float(scale + c) * g + read_float(a + c) * v + read_float(b + c));
+                }
+    }
+#undef GRADIENT
+}
+
+/* The largest of 3 x 3 pixels at stride 2, of relu(scale x + offset): BatchNorm, ReLU and pooling of the stem.
+
+   x: (batch, height, width, channels), channels a multiple of LANES; y and chosen have half of the height and of
+   the width, rounded up. chosen: which pixel, 0 to 8, or 9 where all are 0 or less. Other arguments as of
+   measure_batch. */
+API void NAME(pool_forward)(const TYPE *x, TYPE *y, uint8_t *chosen, const float *gamma, const float *beta,
+                            float *running_mean, float *running_var, float *saved, float *work, double momentum,
+                            double epsilon, int64_t batch, int64_t height, int64_t width, int64_t channels,
+                            int64_t threads) {
+    const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2;
+    const float *scale = work, *offset = work + channels;
+#pragma omp parallel num_threads(threads)
+    {
+        NAME(measure_batch)(x, gamma, beta, running_mean, running_var, saved, work, momentum, epsilon,
+                            batch * height * width, channels);
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < batch * rows; row++) {
+            const int64_t n = row / rows, top = 2 * (row % rows) - 1;
+            for (int64_t column = 0; column < columns; column++) {
+                const int64_t left = 2 * column - 1, at = (row * columns + column) * channels;
+                for (int64_t c = 0; c < channels; c += LANES) {
+                    const vector s = read_float(scale + c), o = read_float(offset + c);
+                    vector best = {0};
+                    integers place = (integers){0} + 9;
+                    for (int64_t i = top < 0; i < 3 && top + i < height; i++)
+                        for (int64_t j = left < 0; j < 3 && left + j < width; j++) {
+                            const int64_t k = ((n * height + top + i) * width + left + j) * channels + c;
+                            const vector v = round_to(load(x + k) * s + o);
+                            const integers better = ~(v <= best); /* NaN wins, as in torch */
+                            best = keep(v, better) + keep(best, ~better);
+                            place = (((integers){0} + (int32_t)(3 * i + j)) & better) | (place & ~better);
+                        }
+                    store(y + at + c, best);
+                    write_bytes(chosen + at + c, place);
+                }
+            }
+        }
+    }
+}
+
+/* The gradient that the pixel of the output at `at` gives to its window's place, if that was chosen. */
+static inline vector NAME(give)(const TYPE *gradient, const uint8_t *chosen, int64_t at, int32_t place) {
+    return keep(load(gradient + at), read_bytes(chosen + at) == place);
+}
+
+/* The gradient of pool_forward's input after ReLU at one pixel, from the one, two or four pixels of the output
+   whose windows hold it: pixel 2 r - 1 + i is place i of window r. */
+static inline vector NAME(collect)(const TYPE *gradient, const uint8_t *chosen, int64_t row, int64_t column,
+                                   int64_t rows, int64_t columns, int64_t channels) {
+    const int64_t r = row / 2, c = column / 2, at = (r * columns + c) * channels;
+    const int64_t down = row % 2 && r + 1 < rows, right = column % 2 && c + 1 < columns;
+    const int32_t place = (int32_t)(3 * (1 + row % 2) + 1 + column % 2);
+    vector sum = NAME(give)(gradient, chosen, at, place);
+    if (right) sum += NAME(give)(gradient, chosen, at + channels, place - 2);
+    if (down) sum += NAME(give)(gradient, chosen, at + columns * channels, place - 6);
+    if (down && right) sum += NAME(give)(gradient, chosen, at + (columns + 1) * channels, place - 8);
+    return sum;
+}
+
+/* The gradients of pool_forward; arguments as of it and of bn_backward. */
+API void NAME(pool_backward)(const TYPE *gradient, const uint8_t *chosen, const TYPE *x, const float *saved,
+                             TYPE *of_x, float *affine, float *work, int64_t batch, int64_t height, int64_t width,
+                             int64_t channels, int64_t threads) {
+    const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2, all = batch * height;
+    const int64_t pieces = least(all, PIECES), piece = (all + pieces - 1) / pieces;
+    float *a = work, *b = a + channels, *sums = b + channels;
+    const float *mean = saved, *scale = saved + 2 * channels;
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < pieces; p++) {
+            float *own = sums + 2 * p * channels;
+            memset(own, 0, 2 * channels * sizeof *own);
+            for (int64_t line = p * piece; line < least(all, (p + 1) * piece); line++)
+                for (int64_t c = 0; c < channels; c += LANES) {
+                    const int64_t from = line / height * rows * columns * channels + c;
+                    const vector middle = read_float(mean + c);
+                    vector sum = {0}, products = {0};
+                    for (int64_t column = 0; column < width; column++) {
+                        const int64_t at = (line * width + column) * channels + c;
+                        const vector g = NAME(collect)(gradient + from, chosen + from, line % height, column, rows,
+                                                       columns, channels);
+                        sum += g;
+                        products += g * (load(x + at) - middle);
+                        store(of_x + at, g);
+                    }
+                    write_float(own + c, read_float(own + c) + sum);
+                    write_float(own + channels + c, read_float(own + channels + c) + products);
+                }
+        }
+        NAME(combine_gradients)(sums, saved, a, b, affine, pieces, channels, all * width, channels);
+#pragma omp for schedule(static)
+        for (int64_t line = 0; line < all; line++)
+            for (int64_t k = line * width * channels; k < (line + 1) * width * channels; k += channels)
+                for (int64_t c = 0; c < channels; c += LANES)
+                    store(of_x + k + c, read_float(scale + c) * load(of_x + k + c) +
+                                            read_float(a + c) * load(x + k + c) + read_float(b + c));
+    }
+}
+
+#define STRIDE 4 /* of the image decoder's last layer in sub-pixel form */
+#define SAMPLES (3 * STRIDE * STRIDE)
+
+/* Pictures (batch, STRIDE h, STRIDE w, 3) of the sigmoids of (batch, h, w, 3 STRIDE STRIDE) (arXiv:1609.05158). */
+API void NAME(subpixel_forward)(const TYPE *x, float *y, int64_t batch, int64_t height, int64_t width,
+                                int64_t threads) {
+    const int64_t line = 3 * STRIDE * width; /* numbers in a row of the picture */
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * height; row++)
+        for (int64_t column = 0; column < width; column++) {
+            float values[SAMPLES];
+            for (int64_t k = 0; k < SAMPLES; k += LANES)
+                write_float(values + k, squash(load(x + (row * width + column) * SAMPLES + k)));
+            for (int64_t dy = 0; dy < STRIDE; dy++)
+                for (int64_t dx = 0; dx < STRIDE; dx++)
+                    for (int64_t c = 0; c < 3; c++)
+                        y[(row * STRIDE + dy) * line + 3 * (column * STRIDE + dx) + c] =
+                            values[(c * STRIDE + dy) * STRIDE + dx];
+        }
+}
+
+API void NAME(subpixel_backward)(const float *gradient, const float *y, TYPE *of_x, int64_t batch, int64_t height,
+                                 int64_t width, int64_t threads) {
+    const int64_t line = 3 * STRIDE * width;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * height; row++)
+        for (int64_t column = 0; column < width; column++) {
+            float values[SAMPLES];
+            for (int64_t dy = 0; dy < STRIDE; dy++)
+                for (int64_t dx = 0; dx < STRIDE; dx++)
+                    for (int64_t c = 0; c < 3; c++) {
+                        const int64_t k = (row * STRIDE + dy) * line + 3 * (column * STRIDE + dx) + c;
+                        values[(c * STRIDE + dy) * STRIDE + dx] = gradient[k] * y[k] * (1 - y[k]);
+                    }
+            for (int64_t k = 0; k < SAMPLES; k += LANES)
+                store(of_x + (row * width + column) * SAMPLES + k, read_float(values + k));
+        }
+}
