@@ -7,6 +7,7 @@ is, a Gaussian log-likelihood up to its weight. All terms are computed in fp32.
 Derived by hand in `notebooks/02_training.ipynb`.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple, Protocol
 
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from davae.config import BLOCKS, TERMS, LossConfig
 from davae.networks import DaVAEOutput
 
+ImageLoss = Callable[[Tensor, Tensor], Tensor]  # as `image_loss`, which a faster equal may replace
 REDUCTIONS = {
     "pose": "squared error summed over 21 joints and 3 axes (normalised units: reference bone = 1)",
     "cloud": "2025 x the mean squared distance to the nearest point, the larger of the two directions",
@@ -135,7 +137,9 @@ def nearest_squared_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return _squared_distance(a, b, nearest_in_b), _squared_distance(b, a, nearest_in_a)
 
 
-def objective(predicted: DaVAEOutput, true: Truth, weights: LossConfig) -> Objective:
+def objective(
+    predicted: DaVAEOutput, true: Truth, weights: LossConfig, image_loss: ImageLoss = image_loss
+) -> Objective:
     """Eq. 3: sum_i alpha_i L_i + beta_i KL_i over pose, cloud/shape and image/appearance.
 
     A sample without a cloud adds 0 x prediction to that term, so that every parameter always has a gradient.

@@ -20,6 +20,7 @@ from davae.config import DataConfig
 from davae.data.prepared import PreparedSplit
 from davae.data.sample import PADDING, stored_px
 from davae.networks.handmask import composite_over_grey
+from davae.networks.native import call, explain_missing
 
 
 class RawBatch(NamedTuple):
@@ -73,22 +74,20 @@ def load_batch(
 ) -> RawBatch:
     """Read samples `indices` (b,) of a prepared split, in that order, onto `device`.
 
-    Samples that `hold_on_gpu` copied are taken from there. Otherwise rows are read from disk in ascending
-    order, and announced to the operating system, whose own read-ahead would read several times as much.
+    Samples that `hold_on_gpu` copied are taken from there. Otherwise rows are first announced to the operating
+    system, in ascending order: its own read-ahead would read several times as much.
     """
     indices = np.asarray(indices)
     if isinstance(split, RawBatch):
         chosen = torch.from_numpy(indices).to(split.images.device)
         return RawBatch._make(None if held is None else held[chosen].to(device) for held in split)
-    ascending = np.argsort(indices, kind="stable")
-    restore = np.argsort(ascending)
     for name in RawBatch._fields:
-        announce(getattr(split, name), indices[ascending])
+        announce(getattr(split, name), np.sort(indices))
 
     def rows(array: np.ndarray | None) -> Tensor | None:
         if array is None:
             return None
-        return torch.from_numpy(np.asarray(array)[indices[ascending]][restore]).to(device)
+        return torch.from_numpy(np.asarray(array)[indices]).to(device)
 
     return RawBatch._make(rows(getattr(split, name)) for name in RawBatch._fields)
 
@@ -175,12 +174,6 @@ def turn_and_zoom(
     device = raw.images.device
     _check_margin(stored, config)
     masks = _select_masks(raw, config)
-    # Reordering bytes and then casting is five times as fast as both at once.
-    layers = torch.empty(b, 3 + len(masks), stored, stored, dtype=torch.uint8, device=device)
-    layers[:, :3] = raw.images.permute(0, 3, 1, 2)
-    for channel, mask in enumerate(masks, start=3):
-        layers[:, channel] = mask
-    layers = layers.float()
     Rz = torch.zeros(b, 3, 3)
     Rz[:, 0, 0] = Rz[:, 1, 1] = torch.cos(angle)
     Rz[:, 1, 0] = torch.sin(angle)
@@ -190,14 +183,48 @@ def turn_and_zoom(
     # The output's offset d from the centre shows what lies at Rz(-angle) d / scale in the stored crop. With
     # align_corners=False, -1..1 runs from pixel border to pixel border, as the crops of synthhand.pinhole do.
     step = (config.image_px / stored) * Rz[:, :2, :2].transpose(1, 2)
-    pixels = _resample(layers, step / scale[:, None, None], config.image_px, shift)
-    shown = _resample(layers, step, config.image_px) if config.steady_target else pixels
-
+    zoomed = step / scale[:, None, None]
     turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T
-    root = torch.zeros(b, 2) if shift is None else shift
-    return _assemble(
-        raw, config, pixels, shown, raw.joints @ turn, raw.clouds @ turn, root.to(device), scale.to(device)
-    )
+    root = (torch.zeros(b, 2) if shift is None else shift).to(device)
+    joints, clouds, scale = raw.joints @ turn, raw.clouds @ turn, scale.to(device)
+    if device.type == "cpu" and explain_missing() is None:
+        pictures = _resample_by_kernel(raw, config, zoomed, step, shift)
+        return Batch(*pictures, joints, clouds, raw.has_cloud, raw.has_mask, raw.scale_mm, root, scale)
+    # Reordering bytes and then casting is five times as fast as both at once.
+    layers = torch.empty(b, 3 + len(masks), stored, stored, dtype=torch.uint8, device=device)
+    layers[:, :3] = raw.images.permute(0, 3, 1, 2)
+    for channel, mask in enumerate(masks, start=3):
+        layers[:, channel] = mask
+    layers = layers.float()
+    pixels = _resample(layers, zoomed, config.image_px, shift)
+    shown = _resample(layers, step, config.image_px) if config.steady_target else pixels
+    return _assemble(raw, config, pixels, shown, joints, clouds, root, scale)
+
+
+def _resample_by_kernel(
+    raw: RawBatch, config: DataConfig, zoomed: Tensor, step: Tensor, shift: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return input (b, 3, px, px), target (b, 3, px, px) and its mask (b, 1, px, px), as `_assemble` would.
+
+    Colours and masks are read, interpolated and put over grey in one pass (`davae.networks.native`).
+    """
+    (b, stored), px = raw.images.shape[:2], config.image_px
+    image, target, mask = torch.empty(b, px, px, 3), torch.empty(b, px, px, 3), torch.empty(b, px, px)
+    none = torch.zeros(b, 2)
+    shifted = none if shift is None else 2 * (zoomed @ shift[:, :, None])[:, :, 0]
+    masked = ("none", "truth", "network").index(config.mask)
+    predicted = raw.predicted_masks if config.mask == "network" else None
+
+    def resample(step: Tensor, shift: Tensor, image: Tensor | None, target: Tensor | None) -> None:
+        arrays = raw.images, raw.masks, predicted, raw.has_mask, step, shift, image, target, mask
+        call("resample", *(None if a is None else a.contiguous() for a in arrays), float(PADDING), b, stored, px, masked)
+
+    if config.steady_target:
+        resample(zoomed, shifted, image, None)
+        resample(step, none, None, target)
+    else:
+        resample(zoomed, shifted, image, target)
+    return image.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2), mask[:, None]
 
 
 def _resample(layers: Tensor, step: Tensor, px: int, shift: Tensor | None = None) -> Tensor:

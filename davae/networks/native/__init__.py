@@ -16,8 +16,10 @@ import subprocess
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-import torch  # noqa: F401  # brings the OpenMP library whose threads the kernels share
+import torch  # which also brings the OpenMP library whose threads the kernels share
+from torch import Tensor
 
 SOURCES = ("kernels.c", "maps.h", "pictures.h")
 # Without -ffast-math: NaN must stay NaN, since a diverged training is noticed by it.
@@ -57,6 +59,17 @@ def explain_missing() -> str | None:
     except NoKernelsError as error:
         return str(error)
     return None
+
+
+def call(name: str, *arguments: Tensor | float | None) -> None:
+    """Call a kernel: tensors become pointers, None a null pointer; the number of threads comes last."""
+    converted: list[Any] = []
+    for value in arguments:
+        if value is None or isinstance(value, Tensor):
+            converted.append(ctypes.c_void_p(None if value is None else value.data_ptr()))
+        else:
+            converted.append(ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value))
+    getattr(load_kernels(), name)(*converted, ctypes.c_int64(torch.get_num_threads()))
 
 
 def _find_cache() -> Path:

@@ -214,27 +214,30 @@ API void NAME(pool_forward)(const TYPE *x, TYPE *y, uint8_t *chosen, const float
 }
 
 /* The gradient that the pixel of the output at `at` gives to its window's place, if that was chosen. */
-static inline vector NAME(give)(const TYPE *gradient, const uint8_t *chosen, int64_t at, int32_t place) {
-    return keep(load(gradient + at), read_bytes(chosen + at) == place);
+static inline vector NAME(give)(const TYPE *gradient, const TYPE *other, const uint8_t *chosen, int64_t at,
+                                int32_t place) {
+    vector g = load(gradient + at);
+    if (other) g += load(other + at);
+    return keep(g, read_bytes(chosen + at) == place);
 }
 
 /* The gradient of pool_forward's input after ReLU at one pixel, from the one, two or four pixels of the output
    whose windows hold it: pixel 2 r - 1 + i is place i of window r. */
-static inline vector NAME(collect)(const TYPE *gradient, const uint8_t *chosen, int64_t row, int64_t column,
-                                   int64_t rows, int64_t columns, int64_t channels) {
+static inline vector NAME(collect)(const TYPE *gradient, const TYPE *other, const uint8_t *chosen, int64_t row,
+                                   int64_t column, int64_t rows, int64_t columns, int64_t channels) {
     const int64_t r = row / 2, c = column / 2, at = (r * columns + c) * channels;
     const int64_t down = row % 2 && r + 1 < rows, right = column % 2 && c + 1 < columns;
     const int32_t place = (int32_t)(3 * (1 + row % 2) + 1 + column % 2);
-    vector sum = NAME(give)(gradient, chosen, at, place);
-    if (right) sum += NAME(give)(gradient, chosen, at + channels, place - 2);
-    if (down) sum += NAME(give)(gradient, chosen, at + columns * channels, place - 6);
-    if (down && right) sum += NAME(give)(gradient, chosen, at + (columns + 1) * channels, place - 8);
+    vector sum = NAME(give)(gradient, other, chosen, at, place);
+    if (right) sum += NAME(give)(gradient, other, chosen, at + channels, place - 2);
+    if (down) sum += NAME(give)(gradient, other, chosen, at + columns * channels, place - 6);
+    if (down && right) sum += NAME(give)(gradient, other, chosen, at + (columns + 1) * channels, place - 8);
     return sum;
 }
 
 /* The gradients of pool_forward; arguments as of it and of bn_backward. */
-API void NAME(pool_backward)(const TYPE *gradient, const uint8_t *chosen, const TYPE *x, const float *saved,
-                             TYPE *of_x, float *affine, float *work, int64_t batch, int64_t height, int64_t width,
+API void NAME(pool_backward)(const TYPE *gradient, const TYPE *other, const uint8_t *chosen, const TYPE *x,
+                             const float *saved, TYPE *of_x, float *affine, float *work, int64_t batch, int64_t height, int64_t width,
                              int64_t channels, int64_t threads) {
     const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2, all = batch * height;
     const int64_t pieces = least(all, PIECES), piece = (all + pieces - 1) / pieces;
@@ -253,8 +256,8 @@ API void NAME(pool_backward)(const TYPE *gradient, const uint8_t *chosen, const 
                     vector sum = {0}, products = {0};
                     for (int64_t column = 0; column < width; column++) {
                         const int64_t at = (line * width + column) * channels + c;
-                        const vector g = NAME(collect)(gradient + from, chosen + from, line % height, column, rows,
-                                                       columns, channels);
+                        const vector g = NAME(collect)(gradient + from, other ? other + from : other, chosen + from,
+                                                       line % height, column, rows, columns, channels);
                         sum += g;
                         products += g * (load(x + at) - middle);
                         store(of_x + at, g);
@@ -276,7 +279,7 @@ API void NAME(pool_backward)(const TYPE *gradient, const uint8_t *chosen, const 
 #define STRIDE 4 /* of the image decoder's last layer in sub-pixel form */
 #define SAMPLES (3 * STRIDE * STRIDE)
 
-/* Pictures (batch, STRIDE h, STRIDE w, 3) of the sigmoids of (batch, h, w, 3 STRIDE STRIDE) (arXiv:1609.05158). */
+/* Pictures (batch, STRIDE h, STRIDE w, 3) of the sigmoids of (batch, h, w, STRIDE, STRIDE, 3) (arXiv:1609.05158). */
 API void NAME(subpixel_forward)(const TYPE *x, float *y, int64_t batch, int64_t height, int64_t width,
                                 int64_t threads) {
     const int64_t line = 3 * STRIDE * width; /* numbers in a row of the picture */
@@ -287,10 +290,8 @@ API void NAME(subpixel_forward)(const TYPE *x, float *y, int64_t batch, int64_t 
             for (int64_t k = 0; k < SAMPLES; k += LANES)
                 write_float(values + k, squash(load(x + (row * width + column) * SAMPLES + k)));
             for (int64_t dy = 0; dy < STRIDE; dy++)
-                for (int64_t dx = 0; dx < STRIDE; dx++)
-                    for (int64_t c = 0; c < 3; c++)
-                        y[(row * STRIDE + dy) * line + 3 * (column * STRIDE + dx) + c] =
-                            values[(c * STRIDE + dy) * STRIDE + dx];
+                memcpy(y + (row * STRIDE + dy) * line + 3 * column * STRIDE, values + 3 * STRIDE * dy,
+                       3 * STRIDE * sizeof *y);
         }
 }
 
@@ -302,12 +303,83 @@ API void NAME(subpixel_backward)(const float *gradient, const float *y, TYPE *of
         for (int64_t column = 0; column < width; column++) {
             float values[SAMPLES];
             for (int64_t dy = 0; dy < STRIDE; dy++)
-                for (int64_t dx = 0; dx < STRIDE; dx++)
-                    for (int64_t c = 0; c < 3; c++) {
-                        const int64_t k = (row * STRIDE + dy) * line + 3 * (column * STRIDE + dx) + c;
-                        values[(c * STRIDE + dy) * STRIDE + dx] = gradient[k] * y[k] * (1 - y[k]);
-                    }
+                for (int64_t k = 0; k < 3 * STRIDE; k++) {
+                    const int64_t at = (row * STRIDE + dy) * line + 3 * column * STRIDE + k;
+                    values[3 * STRIDE * dy + k] = gradient[at] * y[at] * (1 - y[at]);
+                }
             for (int64_t k = 0; k < SAMPLES; k += LANES)
                 store(of_x + (row * width + column) * SAMPLES + k, read_float(values + k));
         }
+}
+
+/* The patches that a convolution reads, (batch, rows, columns, size, size, channels); beyond the border 0. */
+API void NAME(unfold)(const TYPE *x, TYPE *out, int64_t batch, int64_t height, int64_t width, int64_t channels,
+                      int64_t rows, int64_t columns, int64_t size, int64_t stride, int64_t padding,
+                      int64_t dilation, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t line = 0; line < batch * rows; line++)
+        for (int64_t column = 0; column < columns; column++)
+            for (int64_t i = 0; i < size; i++)
+                for (int64_t j = 0; j < size; j++) {
+                    const int64_t y = line % rows * stride - padding + i * dilation,
+                                  u = column * stride - padding + j * dilation;
+                    TYPE *to = out + (((line * columns + column) * size + i) * size + j) * channels;
+                    if (y < 0 || u < 0 || y >= height || u >= width)
+                        memset(to, 0, channels * sizeof *to);
+                    else
+                        memcpy(to, x + ((line / rows * height + y) * width + u) * channels, channels * sizeof *to);
+                }
+}
+
+/* The mean over the places of the sum of two maps (batch, places, channels): (batch, channels). */
+API void NAME(mean_of_sum)(const TYPE *first, const TYPE *second, float *mean, int64_t batch, int64_t places,
+                           int64_t channels, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < batch; n++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vector sum = {0};
+            for (int64_t k = n * places * channels + c; k < (n + 1) * places * channels; k += channels)
+                sum += load(first + k) + load(second + k);
+            write_float(mean + n * channels + c, sum / (float)places);
+        }
+}
+
+/* The sum of two maps, weighted by (batch, 2, channels). */
+API void NAME(select_forward)(const TYPE *first, const TYPE *second, const float *weights, TYPE *y, int64_t batch,
+                              int64_t places, int64_t channels, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < batch; n++)
+        for (int64_t k = n * places * channels; k < (n + 1) * places * channels; k += channels)
+            for (int64_t c = 0; c < channels; c += LANES)
+                store(y + k + c, read_float(weights + 2 * n * channels + c) * load(first + k + c) +
+                                     read_float(weights + (2 * n + 1) * channels + c) * load(second + k + c));
+}
+
+/* The gradient of the weights of select_forward. */
+API void NAME(select_weights)(const TYPE *gradient, const TYPE *first, const TYPE *second, float *of_weights,
+                              int64_t batch, int64_t places, int64_t channels, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < batch; n++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vector one = {0}, two = {0};
+            for (int64_t k = n * places * channels + c; k < (n + 1) * places * channels; k += channels) {
+                one += load(gradient + k) * load(first + k);
+                two += load(gradient + k) * load(second + k);
+            }
+            write_float(of_weights + 2 * n * channels + c, one);
+            write_float(of_weights + (2 * n + 1) * channels + c, two);
+        }
+}
+
+/* The gradients of both maps of select_forward; `shared`, (batch, channels), is that of each place of both. */
+API void NAME(select_backward)(const TYPE *gradient, const float *weights, const float *shared, TYPE *of_first,
+                               TYPE *of_second, int64_t batch, int64_t places, int64_t channels, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < batch; n++)
+        for (int64_t k = n * places * channels; k < (n + 1) * places * channels; k += channels)
+            for (int64_t c = 0; c < channels; c += LANES) {
+                const vector g = load(gradient + k + c), both = read_float(shared + n * channels + c);
+                store(of_first + k + c, read_float(weights + 2 * n * channels + c) * g + both);
+                store(of_second + k + c, read_float(weights + (2 * n + 1) * channels + c) * g + both);
+            }
 }

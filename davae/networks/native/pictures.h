@@ -1,28 +1,53 @@
 /* Pictures: (rows, columns, 3) interleaved colours on [0, 1], and masks (rows, columns). */
 
-typedef float colour __attribute__((vector_size(16))); /* red, green, blue, and one unused */
-typedef uint8_t stored __attribute__((vector_size(4)));
+typedef float four __attribute__((vector_size(16))); /* the colours of a pixel and one unused, or four masks */
+typedef int32_t numbers __attribute__((vector_size(16)));
+typedef uint32_t words __attribute__((vector_size(16)));
 
 static const float GREY = 0.5f; /* behind the hand; MID_GREY of davae.networks.handmask */
 
-/* The pixel (x, y) of a stored picture (side, side, 3), on [0, 255]; `padding` beyond its border. */
-static inline colour read_pixel(const uint8_t *picture, int64_t side, int64_t x, int64_t y, float padding) {
-    stored bytes = {0};
-    if (x < 0 || y < 0 || x >= side || y >= side) return (colour){padding, padding, padding, 0};
-    memcpy(&bytes, picture + 3 * (y * side + x), 3);
-    return __builtin_convertvector(bytes, colour);
+/* The four bytes of a word. */
+static inline four spread(uint32_t word) {
+    const words bytes = (((words){0} + word) >> (words){0, 8, 16, 24}) & 255;
+    return __builtin_convertvector((numbers)bytes, four);
 }
 
-static inline float read_mask(const uint8_t *mask, int64_t side, int64_t x, int64_t y) {
-    return x < 0 || y < 0 || x >= side || y >= side ? 0 : mask[y * side + x];
+static inline four read_four(const uint8_t *p) {
+    uint32_t word;
+    memcpy(&word, p, sizeof word);
+    return spread(word);
 }
 
-static inline float mix(float a, float b, float c, float d, float right, float down) {
-    return (1 - down) * ((1 - right) * a + right * b) + down * ((1 - right) * c + right * d);
+/* Four neighbours of a mask: two at p, and two in the next row. */
+static inline four read_square(const uint8_t *p, int64_t side) {
+    uint16_t above, below;
+    memcpy(&above, p, sizeof above);
+    memcpy(&below, p + side, sizeof below);
+    return spread(above | (uint32_t)below << 16);
 }
 
-static inline void write_over_grey(float *pixel, colour value, float mask) {
-    for (int k = 0; k < 3; k++) pixel[k] = GREY + mask * (value[k] - GREY);
+static inline float sum_products(four a, four b) {
+    const four c = a * b;
+    return c[0] + c[1] + c[2] + c[3];
+}
+
+/* Put a colour over grey by a mask. */
+static inline void write_over_grey(float *pixel, four value, float mask) {
+    value = GREY + mask * (value - GREY);
+    memcpy(pixel, &value, 3 * sizeof *pixel);
+}
+
+/* As read_four and read_square, for pixels of which some lie beyond the picture's border. */
+static void read_border(const uint8_t *picture, const uint8_t *truth, const uint8_t *guess, int64_t side, int64_t x,
+                        int64_t y, float padding, four *corners, four *truths, four *guesses) {
+    for (int q = 0; q < 4; q++) {
+        const int64_t i = x + q % 2, j = y + q / 2, k = j * side + i;
+        const int inside = i >= 0 && j >= 0 && i < side && j < side;
+        for (int channel = 0; channel < 3; channel++)
+            corners[q][channel] = inside ? picture[3 * k + channel] : padding;
+        (*truths)[q] = inside ? truth[k] : 0;
+        (*guesses)[q] = inside ? guess[k] : 0;
+    }
 }
 
 /* Resample stored pictures (batch, side, side, 3) with bilinear interpolation, and put the hand over grey.
@@ -50,30 +75,24 @@ API void resample(const uint8_t *pictures, const uint8_t *masks, const uint8_t *
                             y = ((m[2] * u + m[3] * v - shift[2 * n + 1] + 1) * side - 1) / 2;
                 const float left = floorf(x), top = floorf(y), right = x - left, down = y - top;
                 const int64_t i = (int64_t)left, j = (int64_t)top, at = (n * px + row) * px + column;
-                colour corners[4];
-                float truth[4], guess[4];
+                const four weights = {(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down};
+                four corners[4] = {{0}}, truths = {0}, guesses = {0};
                 if (i >= 0 && j >= 0 && i + 2 < side && j + 1 < side) {
-                    const int64_t k = j * side + i;
-                    const int64_t places[4] = {k, k + 1, k + side, k + side + 1};
-                    for (int q = 0; q < 4; q++) {
-                        stored bytes; /* the fourth byte is the next pixel's, and not used */
-                        memcpy(&bytes, picture + 3 * places[q], 4);
-                        corners[q] = __builtin_convertvector(bytes, colour);
-                        truth[q] = own[places[q]];
-                        guess[q] = other[places[q]];
-                    }
-                } else {
-                    for (int q = 0; q < 4; q++) {
-                        corners[q] = read_pixel(picture, side, i + q % 2, j + q / 2, (float)padding);
-                        truth[q] = read_mask(own, side, i + q % 2, j + q / 2);
-                        guess[q] = read_mask(other, side, i + q % 2, j + q / 2);
-                    }
-                }
-                const colour value = ((1 - down) * ((1 - right) * corners[0] + right * corners[1]) +
-                                      down * ((1 - right) * corners[2] + right * corners[3])) / 255;
-                const float predicted_here = mix(guess[0], guess[1], guess[2], guess[3], right, down) / 255;
-                const float true_here = has_mask[n] ? mix(truth[0], truth[1], truth[2], truth[3], right, down) / 255
-                                                    : masked == 2 ? predicted_here : 1;
+                    const int64_t k = j * side + i; /* the fourth byte of a pixel is the next one's */
+                    corners[0] = read_four(picture + 3 * k);
+                    corners[1] = read_four(picture + 3 * (k + 1));
+                    corners[2] = read_four(picture + 3 * (k + side));
+                    corners[3] = read_four(picture + 3 * (k + side + 1));
+                    truths = read_square(own + k, side);
+                    guesses = read_square(other + k, side);
+                } else
+                    read_border(picture, own, other, side, i, j, (float)padding, corners, &truths, &guesses);
+                const four value = (weights[0] * corners[0] + weights[1] * corners[1] + weights[2] * corners[2] +
+                                    weights[3] * corners[3]) * (1.0f / 255);
+                const float predicted_here = sum_products(weights, guesses) * (1.0f / 255);
+                const float true_here = has_mask[n]   ? sum_products(weights, truths) * (1.0f / 255)
+                                        : masked == 2 ? predicted_here
+                                                      : 1;
                 if (image)
                     write_over_grey(image + 3 * at, value, masked == 0 ? 1 : masked == 1 ? true_here : predicted_here);
                 if (target) {
