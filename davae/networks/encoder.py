@@ -1,8 +1,8 @@
 """The encoder of da-VAE (paper 3.2): one shared trunk, three heads, a Gaussian posterior per block of z."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -95,8 +95,11 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Posterior:
         """Map images on [0, 1] (b, 3, h, w) to the posterior of each block."""
-        features = self.trunk(image)
-        codes = {block: head(features) for block, head in self.heads.items()}
+        return self.apply_heads([self.trunk(image)] * len(self.heads))
+
+    def apply_heads(self, features: Sequence[Any]) -> Posterior:
+        """Return the posterior of each block, from the features that its head reads."""
+        codes = {name: head(x) for (name, head), x in zip(self.heads.items(), features, strict=True)}
         return Posterior(
             {block: mean for block, (mean, _) in codes.items()},
             {block: logvar for block, (_, logvar) in codes.items()},

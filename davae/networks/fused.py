@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from davae.networks.blocks import BasicBlock, SelectiveKernel, SelectiveKernelBlock
 from davae.networks.decoders import ImageDecoder
-from davae.networks.encoder import Head, ResNetBase, Trunk
+from davae.networks.encoder import Encoder, Head, Posterior, ResNetBase, Trunk
 from davae.networks.handmask import ResNet
 from davae.networks.native import call, explain_missing
 
@@ -167,7 +167,8 @@ class _Convolve(torch.autograd.Function):
             )
         size = weight.shape[2]
         patches = unfold(x, size, *ctx.how, *gradient.shape[2:])
-        product = gradient.permute(0, 2, 3, 1).flatten(0, 2).T @ patches
+        # A copy of the transposed gradient costs less than a product that reads it across its rows.
+        product = gradient.permute(0, 2, 3, 1).flatten(0, 2).T.contiguous() @ patches
         of_weight = product.view(len(weight), size, size, -1).permute(0, 3, 1, 2).float()
         return of_x, of_weight, None, None, None
 
@@ -186,6 +187,23 @@ class FusedConvolution(nn.Conv2d):
         if not (self.training and few and x.dtype == bf16 and self.bias is None and is_supported(x)):
             return super().forward(x)
         return _Convolve.apply(x, self.weight, stride, padding, dilation)
+
+
+class _FanOut(torch.autograd.Function):
+    """One map for two to six readers, whose gradients are added in one pass."""
+
+    @staticmethod
+    def forward(ctx, x, readers):
+        return tuple(x.view_as(x) for _ in range(readers))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients):
+        gradients = [_order(gradient) for gradient in gradients]
+        total = torch.empty_like(gradients[0])
+        missing = [None] * (6 - len(gradients))
+        call(f"add_maps_{NAMES[total.dtype]}", *gradients, *missing, total, total.numel())
+        return total, None
 
 
 class _Select(torch.autograd.Function):
@@ -361,6 +379,18 @@ class FusedTrunk(_FusedStem, Trunk):
         return self.layer2(self.layer1(y))
 
 
+class FusedEncoder(Encoder):
+    """`Encoder` in which the gradients of the trunk's features, from all heads, are added in one pass."""
+
+    def forward(self, image: Tensor) -> Posterior:
+        """As `Encoder`."""
+        features = self.trunk(image)
+        if not (self.training and is_supported(features)):
+            return self.apply_heads([features] * len(self.heads))
+        readers = iter(_FanOut.apply(features, 2 * len(self.heads)))
+        return self.apply_heads(list(zip(readers, readers, strict=True)))
+
+
 class FusedResNet(_FusedStem, ResNet):
     """`ResNet` of the mask network whose stem is fused."""
 
@@ -384,6 +414,7 @@ FUSED: dict[type[nn.Module], type[nn.Module]] = {
     SelectiveKernel: FusedSelectiveKernel,
     BasicBlock: FusedBlock,
     SelectiveKernelBlock: FusedSelectiveBlock,
+    Encoder: FusedEncoder,
     Trunk: FusedTrunk,
     ResNet: FusedResNet,
     ImageDecoder: FusedImageDecoder,

@@ -67,6 +67,26 @@ static void NAME(measure_batch)(const TYPE *x, const float *gamma, const float *
     }
 }
 
+/* act(scale x + offset + residual) of numbers [begin, end), whole rows; a loop of its own for each case. */
+static void NAME(apply_rows)(const TYPE *x, const TYPE *residual, TYPE *y, const float *scale, const float *offset,
+                             int64_t columns, int64_t begin, int64_t end, int64_t relu) {
+#define ROWS(VALUE)                                                                                    \
+    for (int64_t r = begin; r < end; r += columns)                                                     \
+        for (int64_t c = 0; c < columns; c += LANES) {                                                 \
+            const vector v = load(x + r + c) * read_float(scale + c) + read_float(offset + c);         \
+            store(y + r + c, VALUE);                                                                   \
+        }
+    if (residual && relu) /* rounded before the sum, as torch rounds */
+        ROWS(rectify(round_to(v) + load(residual + r + c)))
+    else if (residual)
+        ROWS(round_to(v) + load(residual + r + c))
+    else if (relu)
+        ROWS(rectify(v))
+    else
+        ROWS(v)
+#undef ROWS
+}
+
 /* y = act(scale x + offset + residual): BatchNorm, a sum that may be left out (NULL), and ReLU.
 
    Arguments as of measure_batch. */
@@ -75,18 +95,13 @@ API void NAME(bn_forward)(const TYPE *x, const TYPE *residual, TYPE *y, const fl
                           double epsilon, int64_t rows, int64_t channels, int64_t relu, int64_t threads) {
     const int64_t columns = joined_rows(channels) * channels, size = rows * channels;
     const int64_t block = columns * TILE, blocks = (size + block - 1) / block;
-    const float *scale = work, *offset = work + columns;
 #pragma omp parallel num_threads(threads)
     {
         NAME(measure_batch)(x, gamma, beta, running_mean, running_var, saved, work, momentum, epsilon, rows, channels);
 #pragma omp for schedule(static)
         for (int64_t n = 0; n < blocks; n++)
-            for (int64_t r = n * block; r < least(size, (n + 1) * block); r += columns)
-                for (int64_t c = 0; c < columns; c += LANES) {
-                    vector v = load(x + r + c) * read_float(scale + c) + read_float(offset + c);
-                    if (residual) v = round_to(v) + load(residual + r + c); /* rounded as torch rounds */
-                    store(y + r + c, relu ? rectify(v) : v);
-                }
+            NAME(apply_rows)(x, residual, y, work, work + columns, columns, n * block, least(size, (n + 1) * block),
+                             relu);
     }
 }
 
@@ -114,6 +129,48 @@ static void NAME(combine_gradients)(const float *sums, const float *saved, float
     }
 }
 
+/* What bn_backward reads and writes, so that loops get it by value: what threads share is read again and again. */
+typedef struct {
+    const TYPE *gradient, *other, *x, *y;
+    TYPE *of_x, *of_residual;
+    const float *mean, *scale, *offset, *a, *b;
+    int64_t columns;
+} NAME(Gradients);
+
+/* The gradient of what is rectified, at number k in column c, where x is v. */
+static inline vector NAME(gradient_at)(NAME(Gradients) m, int64_t k, int64_t c, vector v, int64_t relu) {
+    vector g = load(m.gradient + k);
+    if (m.other) g += load(m.other + k);
+    if (!relu) return g;
+    return keep(g, m.y ? load(m.y + k) > 0 : v * read_float(m.scale + c) + read_float(m.offset + c) > 0);
+}
+
+/* Sums over rows [begin, end) of the gradient g and of g (x - mean): (2, columns). */
+static inline void NAME(sum_gradients)(NAME(Gradients) m, float *sums, int64_t begin, int64_t end, int64_t relu) {
+    memset(sums, 0, 2 * m.columns * sizeof *sums);
+    for (int64_t tile = begin; tile < end; tile += TILE)
+        for (int64_t c = 0; c < m.columns; c += LANES) {
+            const vector middle = read_float(m.mean + c);
+            vector sum = {0}, products = {0};
+            for (int64_t k = tile * m.columns + c; k < least(end, tile + TILE) * m.columns; k += m.columns) {
+                const vector v = load(m.x + k), g = NAME(gradient_at)(m, k, c, v, relu);
+                sum += g;
+                products += g * (v - middle);
+                if (m.of_residual) store(m.of_residual + k, g);
+            }
+            write_float(sums + c, read_float(sums + c) + sum);
+            write_float(sums + m.columns + c, read_float(sums + m.columns + c) + products);
+        }
+}
+
+static inline void NAME(apply_gradients)(NAME(Gradients) m, int64_t begin, int64_t end, int64_t relu) {
+    for (int64_t r = begin * m.columns; r < end * m.columns; r += m.columns)
+        for (int64_t c = 0; c < m.columns; c += LANES) {
+            const vector v = load(m.x + r + c), g = NAME(gradient_at)(m, r + c, c, v, relu);
+            store(m.of_x + r + c, read_float(m.scale + c) * g + read_float(m.a + c) * v + read_float(m.b + c));
+        }
+}
+
 /* The gradients of bn_forward.
 
    gradient, other: of y; `other`, which may be NULL, is added, where two layers read y.
@@ -132,45 +189,54 @@ API void NAME(bn_backward)(const TYPE *gradient, const TYPE *other, const TYPE *
         scale[k] = saved[2 * channels + k % channels];
         offset[k] = saved[3 * channels + k % channels];
     }
-#define GRADIENT(k, c, v)                                                                  \
-    vector g = load(gradient + (k));                                                       \
-    if (other) g += load(other + (k));                                                     \
-    if (relu)                                                                              \
-        g = keep(g, y ? load(y + (k)) > 0 : v * read_float(scale + (c)) + read_float(offset + (c)) > 0);
+    const NAME(Gradients) m = {gradient, other, x, y, of_x, of_residual, mean, scale, offset, a, b, columns};
+    /* Of the residual's gradient, which is stored already, the second pass reads one number instead of three. */
+    NAME(Gradients) second = m;
+    if (of_residual) second.gradient = of_residual, second.other = second.y = NULL;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < pieces; p++) {
+            const int64_t begin = p * piece, end = least(count, begin + piece);
             float *own = sums + 2 * p * columns;
-            memset(own, 0, 2 * columns * sizeof *own);
-            const int64_t end = least(count, (p + 1) * piece);
-            for (int64_t tile = p * piece; tile < end; tile += TILE)
-                for (int64_t c = 0; c < columns; c += LANES) {
-                    const vector middle = read_float(mean + c);
-                    vector sum = {0}, products = {0};
-                    for (int64_t r = tile; r < least(end, tile + TILE); r++) {
-                        const int64_t k = r * columns + c;
-                        const vector v = load(x + k);
-                        GRADIENT(k, c, v)
-                        sum += g;
-                        products += g * (v - middle);
-                        if (of_residual) store(of_residual + k, g);
-                    }
-                    write_float(own + c, read_float(own + c) + sum);
-                    write_float(own + columns + c, read_float(own + columns + c) + products);
-                }
+            if (relu)
+                NAME(sum_gradients)(m, own, begin, end, 1);
+            else
+                NAME(sum_gradients)(m, own, begin, end, 0);
         }
         NAME(combine_gradients)(sums, saved, a, b, affine, pieces, columns, rows, channels);
 #pragma omp for schedule(static)
-        for (int64_t p = 0; p < pieces; p++)
-            for (int64_t r = p * piece; r < least(count, (p + 1) * piece); r++)
-                for (int64_t c = 0, k = r * columns; c < columns; c += LANES, k += LANES) {
-                    const vector v = load(x + k);
-                    GRADIENT(k, c, v)
-                    store(of_x + k, read_float(scale + c) * g + read_float(a + c) * v + read_float(b + c));
-                }
+        for (int64_t p = 0; p < pieces; p++) {
+            const int64_t begin = p * piece, end = least(count, begin + piece);
+            if (relu && !of_residual)
+                NAME(apply_gradients)(second, begin, end, 1);
+            else
+                NAME(apply_gradients)(second, begin, end, 0);
+        }
     }
-#undef GRADIENT
+}
+
+/* The windows of one row of pool_forward; x begins at the picture, y and chosen at the row. */
+static void NAME(pool_row)(const TYPE *x, TYPE *y, uint8_t *chosen, const float *scale, const float *offset,
+                           int64_t row, int64_t height, int64_t width, int64_t channels) {
+    const int64_t top = 2 * row - 1;
+    for (int64_t column = 0; column < (width + 1) / 2; column++, y += channels, chosen += channels) {
+        const int64_t left = 2 * column - 1;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            const vector s = read_float(scale + c), o = read_float(offset + c);
+            vector best = {0};
+            integers place = (integers){0} + 9;
+            for (int64_t i = top < 0; i < 3 && top + i < height; i++)
+                for (int64_t j = left < 0; j < 3 && left + j < width; j++) {
+                    const vector v = round_to(load(x + ((top + i) * width + left + j) * channels + c) * s + o);
+                    const integers better = ~(v <= best); /* NaN wins, as in torch */
+                    best = keep(v, better) + keep(best, ~better);
+                    place = (((integers){0} + (int32_t)(3 * i + j)) & better) | (place & ~better);
+                }
+            store(y + c, best);
+            write_bytes(chosen + c, place);
+        }
+    }
 }
 
 /* The largest of 3 x 3 pixels at stride 2, of relu(scale x + offset): BatchNorm, ReLU and pooling of the stem.
@@ -182,34 +248,15 @@ API void NAME(pool_forward)(const TYPE *x, TYPE *y, uint8_t *chosen, const float
                             float *running_mean, float *running_var, float *saved, float *work, double momentum,
                             double epsilon, int64_t batch, int64_t height, int64_t width, int64_t channels,
                             int64_t threads) {
-    const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2;
-    const float *scale = work, *offset = work + channels;
+    const int64_t rows = (height + 1) / 2, line = (width + 1) / 2 * channels;
 #pragma omp parallel num_threads(threads)
     {
         NAME(measure_batch)(x, gamma, beta, running_mean, running_var, saved, work, momentum, epsilon,
                             batch * height * width, channels);
 #pragma omp for schedule(static)
-        for (int64_t row = 0; row < batch * rows; row++) {
-            const int64_t n = row / rows, top = 2 * (row % rows) - 1;
-            for (int64_t column = 0; column < columns; column++) {
-                const int64_t left = 2 * column - 1, at = (row * columns + column) * channels;
-                for (int64_t c = 0; c < channels; c += LANES) {
-                    const vector s = read_float(scale + c), o = read_float(offset + c);
-                    vector best = {0};
-                    integers place = (integers){0} + 9;
-                    for (int64_t i = top < 0; i < 3 && top + i < height; i++)
-                        for (int64_t j = left < 0; j < 3 && left + j < width; j++) {
-                            const int64_t k = ((n * height + top + i) * width + left + j) * channels + c;
-                            const vector v = round_to(load(x + k) * s + o);
-                            const integers better = ~(v <= best); /* NaN wins, as in torch */
-                            best = keep(v, better) + keep(best, ~better);
-                            place = (((integers){0} + (int32_t)(3 * i + j)) & better) | (place & ~better);
-                        }
-                    store(y + at + c, best);
-                    write_bytes(chosen + at + c, place);
-                }
-            }
-        }
+        for (int64_t r = 0; r < batch * rows; r++)
+            NAME(pool_row)(x + r / rows * height * width * channels, y + r * line, chosen + r * line, work,
+                           work + channels, r % rows, height, width, channels);
     }
 }
 
@@ -235,44 +282,52 @@ static inline vector NAME(collect)(const TYPE *gradient, const TYPE *other, cons
     return sum;
 }
 
+/* The first pass of pool_backward over one row: the gradient g after ReLU, and the sums of g and g (x - mean).
+
+   gradient, other, chosen, x and g begin at the picture; other may be NULL. */
+static void NAME(collect_row)(const TYPE *gradient, const TYPE *other, const uint8_t *chosen, const TYPE *x, TYPE *g,
+                              const float *mean, float *sums, int64_t row, int64_t height, int64_t width,
+                              int64_t channels) {
+    const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2, begin = row * width * channels;
+    for (int64_t c = 0; c < channels; c += LANES) {
+        const vector middle = read_float(mean + c);
+        vector sum = {0}, products = {0};
+        for (int64_t column = 0; column < width; column++) {
+            const int64_t at = begin + column * channels + c;
+            const vector v = NAME(collect)(gradient + c, other ? other + c : other, chosen + c, row, column, rows,
+                                           columns, channels);
+            sum += v;
+            products += v * (load(x + at) - middle);
+            store(g + at, v);
+        }
+        write_float(sums + c, read_float(sums + c) + sum);
+        write_float(sums + channels + c, read_float(sums + channels + c) + products);
+    }
+}
+
 /* The gradients of pool_forward; arguments as of it and of bn_backward. */
 API void NAME(pool_backward)(const TYPE *gradient, const TYPE *other, const uint8_t *chosen, const TYPE *x,
-                             const float *saved, TYPE *of_x, float *affine, float *work, int64_t batch, int64_t height, int64_t width,
-                             int64_t channels, int64_t threads) {
-    const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2, all = batch * height;
+                             const float *saved, TYPE *of_x, float *affine, float *work, int64_t batch,
+                             int64_t height, int64_t width, int64_t channels, int64_t threads) {
+    const int64_t all = batch * height, small = (height + 1) / 2 * ((width + 1) / 2) * channels;
     const int64_t pieces = least(all, PIECES), piece = (all + pieces - 1) / pieces;
     float *a = work, *b = a + channels, *sums = b + channels;
-    const float *mean = saved, *scale = saved + 2 * channels;
+    const NAME(Gradients) m = {of_x, NULL, x, NULL, of_x, NULL, saved, saved + 2 * channels, NULL, a, b, channels};
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < pieces; p++) {
             float *own = sums + 2 * p * channels;
             memset(own, 0, 2 * channels * sizeof *own);
-            for (int64_t line = p * piece; line < least(all, (p + 1) * piece); line++)
-                for (int64_t c = 0; c < channels; c += LANES) {
-                    const int64_t from = line / height * rows * columns * channels + c;
-                    const vector middle = read_float(mean + c);
-                    vector sum = {0}, products = {0};
-                    for (int64_t column = 0; column < width; column++) {
-                        const int64_t at = (line * width + column) * channels + c;
-                        const vector g = NAME(collect)(gradient + from, other ? other + from : other, chosen + from,
-                                                       line % height, column, rows, columns, channels);
-                        sum += g;
-                        products += g * (load(x + at) - middle);
-                        store(of_x + at, g);
-                    }
-                    write_float(own + c, read_float(own + c) + sum);
-                    write_float(own + channels + c, read_float(own + channels + c) + products);
-                }
+            for (int64_t r = p * piece; r < least(all, (p + 1) * piece); r++) {
+                const int64_t n = r / height, at = n * height * width * channels;
+                NAME(collect_row)(gradient + n * small, other ? other + n * small : other, chosen + n * small, x + at,
+                                  of_x + at, saved, own, r % height, height, width, channels);
+            }
         }
         NAME(combine_gradients)(sums, saved, a, b, affine, pieces, channels, all * width, channels);
 #pragma omp for schedule(static)
-        for (int64_t line = 0; line < all; line++)
-            for (int64_t k = line * width * channels; k < (line + 1) * width * channels; k += channels)
-                for (int64_t c = 0; c < channels; c += LANES)
-                    store(of_x + k + c, read_float(scale + c) * load(of_x + k + c) +
-                                            read_float(a + c) * load(x + k + c) + read_float(b + c));
+        for (int64_t r = 0; r < all; r++) NAME(apply_gradients)(m, r * width, (r + 1) * width, 0);
     }
 }
 
@@ -316,19 +371,38 @@ API void NAME(subpixel_backward)(const float *gradient, const float *y, TYPE *of
 API void NAME(unfold)(const TYPE *x, TYPE *out, int64_t batch, int64_t height, int64_t width, int64_t channels,
                       int64_t rows, int64_t columns, int64_t size, int64_t stride, int64_t padding,
                       int64_t dilation, int64_t threads) {
+    const int64_t bytes = channels * sizeof *x;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t line = 0; line < batch * rows; line++)
+    for (int64_t line = 0; line < batch * rows; line++) {
+        const TYPE *picture = x + line / rows * height * width * channels;
+        TYPE *to = out + line * columns * size * size * channels;
+        const int64_t top = line % rows * stride - padding;
         for (int64_t column = 0; column < columns; column++)
-            for (int64_t i = 0; i < size; i++)
-                for (int64_t j = 0; j < size; j++) {
-                    const int64_t y = line % rows * stride - padding + i * dilation,
-                                  u = column * stride - padding + j * dilation;
-                    TYPE *to = out + (((line * columns + column) * size + i) * size + j) * channels;
+            for (int64_t i = 0; i < size; i++) {
+                const int64_t y = top + i * dilation, left = column * stride - padding;
+                for (int64_t j = 0; j < size; j++, to += channels) {
+                    const int64_t u = left + j * dilation;
                     if (y < 0 || u < 0 || y >= height || u >= width)
-                        memset(to, 0, channels * sizeof *to);
+                        memset(to, 0, bytes);
                     else
-                        memcpy(to, x + ((line / rows * height + y) * width + u) * channels, channels * sizeof *to);
+                        memcpy(to, picture + (y * width + u) * channels, bytes);
                 }
+            }
+    }
+}
+
+/* The sum of two to six maps of `size` numbers; those left out are NULL. */
+API void NAME(add_maps)(const TYPE *a, const TYPE *b, const TYPE *c, const TYPE *d, const TYPE *e, const TYPE *f,
+                        TYPE *sum, int64_t size, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t k = 0; k < size; k += LANES) {
+        vector v = load(a + k) + load(b + k);
+        if (c) v += load(c + k);
+        if (d) v += load(d + k);
+        if (e) v += load(e + k);
+        if (f) v += load(f + k);
+        store(sum + k, v);
+    }
 }
 
 /* The mean over the places of the sum of two maps (batch, places, channels): (batch, channels). */
