@@ -179,7 +179,11 @@ class FusedConvolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """As `torch.nn.Conv2d`."""
         kind, bf16 = x.device.type, torch.bfloat16
-        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == bf16 and x.dtype == torch.float32:
+        if (
+            torch.is_autocast_enabled(kind)
+            and torch.get_autocast_dtype(kind) == bf16
+            and x.dtype == torch.float32
+        ):
             x = x.to(bf16)
         (stride, _), (padding, _), (dilation, _) = self.stride, self.padding, self.dilation
         places = len(x[0, 0].flatten()) // stride**2
@@ -223,7 +227,14 @@ class _Select(torch.autograd.Function):
             mean.requires_grad_()
             weights = attend(mean).float()
         y = torch.empty_like(first)
-        call(f"select_forward_{NAMES[first.dtype]}", first, second, weights.detach().contiguous(), y, *ctx.sizes)
+        call(
+            f"select_forward_{NAMES[first.dtype]}",
+            first,
+            second,
+            weights.detach().contiguous(),
+            y,
+            *ctx.sizes,
+        )
         ctx.save_for_backward(first, second)
         ctx.mean, ctx.weights, ctx.parameters = mean, weights, parameters
         return y
@@ -284,7 +295,11 @@ def normalise(
     norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None, *, relu: bool = True, twice: bool = False
 ) -> Any:
     """Return act(norm(x) + residual), (b, c, h, w); twice, as a `Pair`, if asked for."""
-    if norm.training and is_supported(x) and (residual is None or (residual.dtype == x.dtype and is_supported(residual))):
+    if (
+        norm.training
+        and is_supported(x)
+        and (residual is None or (residual.dtype == x.dtype and is_supported(residual)))
+    ):
         _count(norm)
         return _Normalise.apply(
             x, residual, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps,
@@ -404,7 +419,9 @@ class FusedImageDecoder(ImageDecoder):
             return super().forward(z)
         x = self.stages(self.start(z).contiguous(memory_format=torch.channels_last))
         # Channels in the order of pixels, (4, 4, 3) instead of (3, 4, 4), are put at their places in pieces.
-        weight, bias = (w.unflatten(0, (3, 16)).transpose(0, 1).flatten(0, 1) for w in self.out[0].parameters())
+        weight, bias = (
+            w.unflatten(0, (3, 16)).transpose(0, 1).flatten(0, 1) for w in self.out[0].parameters()
+        )
         return _Subpixel.apply(F.conv2d(x, weight, bias, padding=1))
 
 

@@ -99,7 +99,10 @@ def _compile(compiler: list[str], library: Path) -> None:
         made = Path(folder) / library.name
         source = Path(__file__).parent / SOURCES[0]
         ran = subprocess.run(
-            [*compiler, *FLAGS, str(source), "-o", str(made), "-lm"], capture_output=True, text=True, check=False
+            [*compiler, *FLAGS, str(source), "-o", str(made), "-lm"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if ran.returncode:
             raise NoKernelsError(f"{' '.join(compiler)} failed: {ran.stderr.strip()[-500:]}")
