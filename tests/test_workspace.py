@@ -211,6 +211,19 @@ def test_each_copy_of_a_dataset_has_its_own_folders(tmp_path, two_copies, tiny_c
     assert made == [one.prepared, two.prepared] and all((path / "manifest.json").exists() for path in made)
 
 
+def test_pictures_are_not_looked_for_once_their_arrays_are_there(
+    tmp_path, two_copies, tiny_config, monkeypatch
+):
+    space = dataclasses.replace(on_rhd(tmp_path, two_copies[0]), config=tiny_config)
+    asked = []
+    monkeypatch.setattr(Workspace, "ensure_rendered", lambda space, _: asked.append(space) or space.rendered)
+    assert [space.ensure_prepared(workers=1) for _ in range(3)] == [space.prepared] * 3
+    assert len(asked) == 1
+    gone = dataclasses.replace(space, root=str(tmp_path / "gone" / "RHD"))
+    monkeypatch.setattr(Workspace, "prepared", space.prepared)
+    assert gone.ensure_prepared(workers=1) == space.prepared and len(asked) == 2  # deleted: looked for again
+
+
 def test_the_usual_place_and_folders_of_older_versions_keep_their_short_names(
     tmp_path, two_copies, tiny_config
 ):

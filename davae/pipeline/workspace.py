@@ -114,12 +114,16 @@ class Workspace(Folders):
 
     def ensure_prepared(self, workers: int | None = None) -> Path:
         """Prepare the arrays; unusable samples are skipped and counted."""
+        from davae.data.manifest import FILE_NAME
         from davae.data.prepared import prepare
 
         workers = workers or os.cpu_count() or 1
+        # Every stage and notebook asks for the arrays, and to look for missing pictures takes seconds. Arrays
+        # are complete only after all pictures were read.
+        known = (self.prepared / FILE_NAME).exists() and self.rendered.is_dir()
         return prepare(
             self.dataset,
-            self.ensure_rendered(workers),
+            self.rendered if known else self.ensure_rendered(workers),
             self.prepared,
             self.config.data,
             options=self.options,

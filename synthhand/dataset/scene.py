@@ -179,8 +179,8 @@ def render(
         raster = draw_scene(factors, [first], [side], wall, K, size)
 
     image = develop(raster.colour, scene, size)
-    own = hand_pixels(raster.mask, side)
-    colour = image[own].mean(0) / 255 if own.any() else np.zeros(3)
+    own = image.reshape(-1, 3).take(np.flatnonzero(hand_pixels(raster.mask, side)), axis=0)
+    colour = np.ascontiguousarray(own.T).mean(1) / 255 if len(own) else np.zeros(3)
     hands = {side: (first.joints_mm, raster.visible[0])}
     if second is not None:
         hands[other] = (second.joints_mm, raster.visible[1])

@@ -13,7 +13,16 @@ from scipy.spatial.transform import Rotation
 from synthhand.model import VIEWPOINTS
 from synthhand.model.contact import overlap_mm
 from synthhand.model.procedural import procedural_rig
-from synthhand.model.rig import FOREARM, KNUCKLES, LEVELS, PHALANGES, SEGMENTS, Rig, axis_rotation
+from synthhand.model.rig import (
+    FOREARM,
+    KNUCKLES,
+    LEVELS,
+    PHALANGES,
+    SEGMENTS,
+    Rig,
+    axis_rotation,
+    turn_about,
+)
 
 ANGLES = 22
 FINGER_ANGLES = np.arange(16).reshape(4, 4)  # of index, middle, ring and little finger
@@ -195,9 +204,10 @@ def segment_rotations(
     if wrist is not None:
         amounts[..., :TWIST, FOREARM] = -wrist  # the arm turns against the hand
     bend, side, twist = np.moveaxis(amounts, -2, 0)
-    rotations = axis_rotation(rig.frames[:, :, 1], -side)
-    rotations = rotations @ axis_rotation(rig.frames[:, :, 0], bend)
-    rotations = rotations @ axis_rotation(rig.frames[:, :, 2], twist)
+    across, palmar, along = rig.turns
+    rotations = turn_about(palmar, -side)
+    rotations = rotations @ turn_about(across, bend)
+    rotations = rotations @ turn_about(along, twist)
     rotations[..., 0, :, :] = orientation
     return rotations
 

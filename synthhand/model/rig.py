@@ -35,6 +35,7 @@ LEVELS = (
     (slice(1, SEGMENTS, 4), slice(0, 1)),
     *((slice(k, JOINTS, 4), slice(k - 1, JOINTS - 1, 4)) for k in (2, 3, 4)),
 )
+_IDENTITY = np.eye(3)
 _PIVOTS = SEGMENT_PARENTS.clip(0)  # the joint (22,) about which each segment turns
 
 
@@ -102,6 +103,11 @@ class Rig:
         return float(np.linalg.norm(self.bones_mm[REFERENCE_BONE[1] - 1]))
 
     @cached_property
+    def turns(self) -> np.ndarray:
+        """For `turn_about`: (3, 2, 22, 3, 3) of the axes that are the columns of `frames`."""
+        return np.stack([prepare_turns(self.frames[:, :, k]) for k in range(3)])
+
+    @cached_property
     def single_precision(self) -> "Rig":
         """The same hand with its surface in float32, for meshes of many hands: faster, exact to a micron."""
         surface = (self.vertices_mm, self.weights, self.shape_fields)
@@ -132,9 +138,20 @@ def segment_frames(joints_mm: np.ndarray, palmar: np.ndarray) -> np.ndarray:
 
 def axis_rotation(axes: np.ndarray, angles_rad: np.ndarray) -> np.ndarray:
     """Return rotations (..., 3, 3) about unit axes (..., 3) by angles (...), right-handed (Rodrigues)."""
+    return turn_about(prepare_turns(axes), angles_rad)
+
+
+def prepare_turns(axes: np.ndarray) -> np.ndarray:
+    """Return the cross-product matrices of axes (..., 3), and their squares: (2, ..., 3, 3)."""
     cross = cross_matrix(axes)
+    return np.stack([cross, np.einsum("...ij,...jk->...ik", cross, cross)])
+
+
+def turn_about(turns: np.ndarray, angles_rad: np.ndarray) -> np.ndarray:
+    """Return rotations (..., 3, 3) by angles (...) about the axes that `turns` was prepared from."""
+    cross, square = turns
     sin, cos = np.sin(angles_rad)[..., None, None], np.cos(angles_rad)[..., None, None]
-    return np.eye(3) + sin * cross + (1 - cos) * np.einsum("...ij,...jk->...ik", cross, cross)
+    return _IDENTITY + sin * cross + (1 - cos) * square
 
 
 def cross_matrix(vectors: np.ndarray) -> np.ndarray:
@@ -168,10 +185,12 @@ def resize_joints(rig: Rig, palm_scale: np.ndarray, bone_scale: np.ndarray) -> t
 
 def _add_bones(wrist: np.ndarray, bones: np.ndarray) -> np.ndarray:
     """Return joints (..., 21, 3) of a wrist (..., 3) and the vectors (..., 20, 3) from joint to joint."""
+    joints = np.empty((*bones.shape[:-2], JOINTS, 3), bones.dtype)
+    joints[..., WRIST, :] = wrist
     fingers = bones.reshape(*bones.shape[:-2], len(KNUCKLES), 4, 3).copy()
     fingers[..., 0, :] += wrist[..., None, :]
-    wrist = np.broadcast_to(wrist[..., None, :], (*bones.shape[:-2], 1, 3))
-    return np.concatenate([wrist, np.cumsum(fingers, axis=-2).reshape(bones.shape)], axis=-2)
+    joints[..., 1:, :] = np.cumsum(fingers, axis=-2).reshape(bones.shape)
+    return joints
 
 
 def resize(
@@ -250,7 +269,7 @@ def quaternions(rotations: np.ndarray) -> np.ndarray:
         table[..., 0, i + 1] = table[..., i + 1, 0] = r[..., k, j] - r[..., j, k]
         table[..., j + 1, k + 1] = table[..., k + 1, j + 1] = r[..., k, j] + r[..., j, k]
     best = np.argmax(np.einsum("...ii->...i", table), axis=-1)
-    rows = np.take_along_axis(table, best[..., None, None], axis=-2)[..., 0, :]
+    rows = table.reshape(-1, 4, 4)[np.arange(best.size), best.ravel()].reshape(*best.shape, 4)
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
@@ -280,7 +299,7 @@ def skin(
     dual[..., 0] = -0.5 * np.einsum("...i,...i->...", shifts, real[..., 1:])
     dual[..., 1:] = 0.5 * (real[..., :1] * shifts + np.cross(shifts, real[..., 1:]))
     motion = np.concatenate([real, dual], axis=-1).astype(vertices_mm.dtype)
-    blended = _blend(sparse.csr_array(weights), motion)
+    blended = _blend(weights if sparse.issparse(weights) else sparse.csr_array(weights), motion)
     blended /= np.sqrt(np.einsum("...qv,...qv->...v", blended[..., :4, :], blended[..., :4, :]))[..., None, :]
     w, axis, dual_w, dual_axis = np.split(blended, [1, 4, 5], axis=-2)
     points = np.ascontiguousarray(vertices_mm.swapaxes(-1, -2))
@@ -291,8 +310,11 @@ def skin(
 
 def cross_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the cross products (..., 3, n) of the columns of a and b (..., 3, n)."""
-    (ax, ay, az), (bx, by, bz) = np.moveaxis(a, -2, 0), np.moveaxis(b, -2, 0)
-    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-2)
+    product = np.empty(np.broadcast_shapes(a.shape, b.shape), np.result_type(a, b))
+    for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
+        row = np.multiply(a[..., i, :], b[..., j, :], out=product[..., k, :])
+        row -= a[..., j, :] * b[..., i, :]
+    return product
 
 
 def pose_vertices(

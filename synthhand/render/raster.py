@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synthhand.model.body import Body
+from synthhand.model.body import Body, long_rows
 from synthhand.model.rig import FOREARM, FOREARM_PART, PALM_PART, SEGMENT_PARENTS, Rig, segment_parts
 from synthhand.render.appearance import Skin
 from synthhand.render.light import Light
@@ -68,23 +68,25 @@ def draw_bodies(
     """
     mesh = Mesh(bodies, light)
     ids = np.concatenate([rhd_ids(b.parts, side) for b, side in zip(bodies, sides, strict=True)])
-    v, u = np.nonzero(find_occupied(mesh, size, K))
+    pixels = np.flatnonzero(find_occupied(mesh, size, K))
+    v, u = np.divmod(pixels, size)
     rays = pixel_rays(u, v, K)
     to_joints = [(body.joints_mm / body.joints_mm[:, 2:]).astype(np.float32) for body in bodies]
     hits, *joint_hits = mesh.cast(rays, *to_joints)
     depth = wall_depth(wall, size, float(mesh.vertices[:, 2].max()) + WALL_GAP_MM)
     colour = light_wall(wall, light, depth, K, mesh.vertices, mesh.faces)
     parts = np.zeros((size, size), np.uint8)
-    met = v[hits.found], u[hits.found]
-    if len(met[0]):
-        parts[met] = ids[hits.nearest]
-        depth[met] = hits.distance[hits.found]
+    found = np.flatnonzero(hits.found)
+    met = pixels.take(found)
+    if len(met):
+        parts.reshape(-1)[met] = ids.take(hits.nearest)
+        depth.reshape(-1)[met] = hits.distance.take(found)
         received = gather_light(mesh, light, hits)
-        shaded = shade(mesh, rig, skin, light, received, rays[hits.found], hits).T
+        shaded = shade(mesh, rig, skin, light, received, rays.take(found, axis=0), hits).T
         paint_bodies(colour, met, shaded, depth, parts, mesh, K)
     visible = [
-        _find_visible(mesh, b, body.joints_mm, K, size, joint_radii_mm, found)
-        for b, (body, found) in enumerate(zip(bodies, joint_hits, strict=True))
+        _find_visible(mesh, b, body.joints_mm, K, size, joint_radii_mm, first)
+        for b, (body, first) in enumerate(zip(bodies, joint_hits, strict=True))
     ]
     return Raster(colour, depth, parts, visible)
 
@@ -135,29 +137,38 @@ def find_occupied(mesh: Mesh, size: int, K: np.ndarray) -> np.ndarray:
     x, y, z = mesh.vertices.T
     if z.min() < 1:  # behind the camera, where projection means nothing
         return np.ones((size, size), bool)
-    corners = np.ascontiguousarray(mesh.faces.T)
-    lows, highs = [], []
+    corners = long_rows(mesh.faces)
+    firsts, ends = [], []
     for along, focal, centre in ((y, K[1, 1], K[1, 2]), (x, K[0, 0], K[0, 2])):
-        a, b, c = (along / z * np.float32(focal) + np.float32(centre)).astype(np.float32)[corners]
+        a, b, c = (along / z * np.float32(focal) + np.float32(centre)).take(corners)
         # A hundredth of a pixel wider, for rounding; the end is the first pixel that is not in the box.
-        lows.append(np.minimum(np.minimum(a, b), c) - np.float32(0.01))
-        highs.append(np.maximum(np.maximum(a, b), c) + np.float32(1.01))
-    low, high = (np.clip(np.stack(bounds), 0, size) for bounds in (lows, highs))
-    first, end = np.ceil(low).astype(np.intp), np.floor(high).astype(np.intp)
-    (top, left), (bottom, right) = (box[:, np.all(first < end, axis=0)] for box in (first, end))
-    # Count boxes by what changes at their corners, summed up along rows and columns.
-    wide, bins = size + 1, (size + 1) ** 2
-    change = np.bincount(np.concatenate([top * wide + left, bottom * wide + right]), minlength=bins)
-    change -= np.bincount(np.concatenate([top * wide + right, bottom * wide + left]), minlength=bins)
-    counts = change.astype(np.int32).reshape(wide, wide)
+        low = np.minimum(np.minimum(a, b), c) - np.float32(0.01)
+        high = np.maximum(np.maximum(a, b), c) + np.float32(1.01)
+        firsts.append(np.ceil(low.clip(0, size)).astype(np.int32))
+        ends.append(high.clip(0, size).astype(np.int32))
+    within = np.flatnonzero((firsts[0] < ends[0]) & (firsts[1] < ends[1]))
+    occupied = np.zeros((size, size), bool)
+    if len(within) == 0:
+        return occupied
+    top, left, bottom, right = (side.take(within) for side in (*firsts, *ends))
+    # Count boxes, in the rectangle that holds them all, by what changes at their corners, summed up along
+    # rows and columns.
+    row, column = slice(top.min(), bottom.max()), slice(left.min(), right.max())
+    wide = column.stop - column.start + 1
+    bins = wide * (row.stop - row.start + 1)
+    top, bottom = ((side - row.start) * wide - column.start for side in (top, bottom))
+    change = np.bincount(np.concatenate([top + left, bottom + right]), minlength=bins)
+    change -= np.bincount(np.concatenate([top + right, bottom + left]), minlength=bins)
+    counts = change.astype(np.int32).reshape(-1, wide)
     for axis in (0, 1):
         counts = np.cumsum(counts, axis=axis, dtype=np.int32)
-    return counts[:size, :size] > 0
+    occupied[row, column] = counts[:-1, :-1] > 0
+    return occupied
 
 
 def paint_bodies(
     colour: np.ndarray,
-    met: tuple[np.ndarray, np.ndarray],
+    met: np.ndarray,
     shaded: np.ndarray,
     depth: np.ndarray,
     parts: np.ndarray,
@@ -171,7 +182,7 @@ def paint_bodies(
 
     Args:
         colour: (size, size, 3) the lit wall; changed in place.
-        met: rows (n,) and columns (n,) of the pixels that show a body.
+        met: numbers (n,) of the pixels that show a body, in ascending order, counted row by row.
         shaded: (n, 3) their colours.
         depth: (size, size) mm.
         parts: (size, size) part ids, 0 where there is no body.
@@ -180,18 +191,18 @@ def paint_bodies(
     """
     size = len(depth)
     v, u = _find_edges(met, depth, parts)
-    background = colour[v, u]
-    colour[met] = shaded
+    edges, colours = v * size + u, colour.reshape(-1, 3)
+    samples = np.tile(colours.take(edges, axis=0), (4, 1, 1))
+    colours[met] = shaded
     if len(v) == 0:
         return
     corners = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)])
-    across, down = (SUBPIXEL_PX * corners).T
-    hit = mesh.cast_depths(pixel_rays(u[:, None] + across, v[:, None] + down, K))
-    samples = background[:, None].repeat(4, axis=1)
-    pixel, corner = np.nonzero(np.isfinite(hit))
-    distance = hit[pixel, corner]
-    right, below = corners[corner].T
-    u_here, v_here = u[pixel], v[pixel]
+    across, down = (SUBPIXEL_PX * corners).T[:, :, None]
+    hit = mesh.cast_depths(pixel_rays(u + across, v + down, K))
+    corner, pixel = np.nonzero(np.isfinite(hit))
+    distance = hit[corner, pixel]
+    right, below = corners.T.take(corner, axis=1)
+    u_here, v_here = u.take(pixel), v.take(pixel)
     u_beside, v_beside = (u_here + right).clip(0, size - 1), (v_here + below).clip(0, size - 1)
     depths, bodies = depth.ravel(), parts.ravel()
     around = [
@@ -202,23 +213,22 @@ def paint_bodies(
     ]
     best, least = around[0], np.float32(1e9)
     for at in around:
-        gap = np.abs(depths[at] - distance) + NO_BODY_MM * (bodies[at] == 0)
+        gap = np.abs(depths.take(at) - distance) + NO_BODY_MM * (bodies.take(at) == 0)
         best, least = np.where(gap < least, at, best), np.minimum(gap, least)
-    samples[pixel, corner] = colour.reshape(-1, 3)[best]
-    colour[v, u] = samples.clip(0, BRIGHTEST).mean(1)
+    samples[corner, pixel] = colours.take(best, axis=0)
+    colours[edges] = samples.clip(0, BRIGHTEST).mean(0)
 
 
-def _find_edges(
-    met: tuple[np.ndarray, np.ndarray], depth: np.ndarray, parts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _find_edges(met: np.ndarray, depth: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (e,) and columns (e,) of the pixels where depth jumps or a body ends."""
     # Only the part of the frame where the bodies are needs a look, and two pixels around it.
-    row, column = (slice(max(i.min() - 2, 0), i.max() + 3) for i in met)
+    places = np.divmod(met, len(depth))
+    row, column = (slice(max(i.min() - 2, 0), i.max() + 3) for i in places)
     near = np.where(parts[row, column] > 0, depth[row, column], np.float32(NOTHING_MM))
     edge = np.zeros(near.shape, bool)
     for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
         jump = np.abs(near[first] - near[second]) > EDGE_MM
         edge[first] |= jump
         edge[second] |= jump
-    v, u = np.nonzero(edge)
+    v, u = np.divmod(np.flatnonzero(edge), near.shape[1])
     return v + row.start, u + column.start

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from synthhand.model.body import Body, face_normals, vertex_normals
+from synthhand.model.body import Body, face_corners, vertex_normals
+from synthhand.model.rig import cross_rows
 from synthhand.render.light import Light
 
 # System libraries that Open3D's wheel is linked against, and the Debian and Ubuntu packages that hold them.
@@ -50,7 +51,9 @@ class Hits:
     @cached_property
     def nearest(self) -> np.ndarray:
         """The closest of the three corners (n,)."""
-        return self.corners[np.arange(len(self.corners)), np.argmax(self.weights, axis=1)]
+        first, second, third = np.ascontiguousarray(self.weights.T)
+        which = np.where(third > np.maximum(first, second), 2, second > first)
+        return self.corners.ravel().take(3 * np.arange(len(which)) + which)
 
 
 class Mesh:
@@ -72,13 +75,15 @@ class Mesh:
         self.vertices = np.concatenate([b.vertices_mm for b in bodies])
         faces = np.concatenate([b.faces + s for b, s in zip(bodies, starts, strict=False)])
         self.body = np.concatenate([np.full(len(b.vertices_mm), k) for k, b in enumerate(bodies)])
-        across = face_normals(self.vertices, faces)
+        a, b, c = face_corners(self.vertices, faces)
+        across = cross_rows(b - a, c - a)
         self.normals = vertex_normals(self.vertices, faces, across)
-        inward = dot(across, np.ascontiguousarray(self.vertices[faces[:, 0]].T))
+        inward = dot(across, a)
         # A wide light also reaches triangles that are turned slightly away from its middle.
         towards = dot(across, light.key_direction.astype(np.float32)[:, None])
         area = np.sqrt(dot(across, across))
-        self.faces = faces[(inward < 0) | (towards > -light.key_width * area)]
+        kept = np.flatnonzero((inward < 0) | (towards > -light.key_width * area))
+        self.faces = faces.take(kept, axis=0)
         self.parts = np.concatenate([b.parts for b in bodies])
         self.rest = np.concatenate([b.rest_mm for b in bodies])
         self.palmar = np.concatenate([b.palmar for b in bodies])
@@ -97,8 +102,10 @@ class Mesh:
 
     def _hits(self, distance: np.ndarray, triangles: np.ndarray, uv: np.ndarray) -> Hits:
         found = np.isfinite(distance)
-        triangles, (second, third) = triangles[found], uv[found].T
-        weights = np.stack([1 - second - third, second, third], axis=1)
+        met = np.flatnonzero(found)
+        triangles, weights = triangles.take(met), np.empty((len(met), 3), np.float32)
+        weights[:, 1:] = uv.take(met, axis=0)
+        weights[:, 0] = 1 - weights[:, 1] - weights[:, 2]
         return Hits(found, distance, triangles, self.faces.take(triangles, axis=0), weights)
 
     def cast_depths(self, directions: np.ndarray) -> np.ndarray:

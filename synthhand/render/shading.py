@@ -36,7 +36,7 @@ def gather_light(mesh: Mesh, light: Light, hits: Hits) -> np.ndarray:
     """Return the shares (v, 2) of key light and of sky that reach the vertices of the triangles met."""
     seen, chosen_faces = np.zeros(len(mesh.vertices), bool), np.zeros(len(mesh.faces), bool)
     chosen_faces[hits.triangles] = True
-    faces = mesh.faces[chosen_faces]
+    faces = mesh.faces.take(np.flatnonzero(chosen_faces), axis=0)
     seen[faces] = True
     chosen = np.flatnonzero(seen)
     normals = mesh.normals[chosen]
@@ -73,13 +73,14 @@ def shade(
     carried = np.concatenate([mesh.normals, mesh.rest, mesh.palmar[:, None], received], axis=1)
     n = len(rays)
     between = sparse.csr_array(
-        (hits.weights.ravel(), hits.corners.ravel(), np.arange(0, 3 * n + 1, 3)), (n, len(carried))
+        (hits.weights.ravel(), hits.corners.ravel(), np.arange(0, 3 * n + 1, 3, dtype=hits.corners.dtype)),
+        (n, len(carried)),
     )
     # One long row per coordinate (9, n): NumPy is several times faster along those.
     values = np.ascontiguousarray((between @ carried).T)
     normal, (key, sky) = _normalise(values[:3]), values[7:]
     albedo, gloss = shade_skin(skin, rig, Surface(values[3:6], mesh.parts[hits.nearest], values[6]))
-    view = _normalise(-rays.T)
+    view = _normalise(-np.ascontiguousarray(rays.T))
     to_light = light.key_direction.astype(np.float32)[:, None]
     facing = dot(normal, to_light)
     shine = dot(normal, _normalise(view + to_light)).clip(0)

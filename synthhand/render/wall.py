@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from synthhand.model.body import long_rows
 from synthhand.render.light import Light
 
 FARTHEST_MM = 4990  # RHD's depth coding ends at 5 m
@@ -73,20 +74,21 @@ def light_wall(
         faces: (f, 3) their triangles.
     """
     size = len(depth)
+    picture = wall.picture.reshape(size, -1)  # long rows: NumPy is slow along an axis of three
     slant = -light.key_direction[2]
     key = light.key_colour * max(LEAST_SLANT, slant)
     level = (key + AMBIENT * (light.sky_colour + light.ground_colour)).astype(np.float32)
-    if slant < SHADOW_SLANT:
-        return wall.picture * level
-    coarse = _cast_shadow(light, depth, K, vertices, faces)
-    if not coarse.any():
-        return wall.picture * level
-    shadow = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
-    lit = np.empty((size, size, 3), np.float32)
-    for k in range(3):
-        taken = np.float32(SHADOW_DEPTH * key[k]) * shadow
-        np.multiply(wall.picture[..., k], level[k] - taken, out=lit[..., k])
-    return lit
+    levels = np.tile(level, size)
+    coarse = None if slant < SHADOW_SLANT else _cast_shadow(light, depth, K, vertices, faces)
+    if coarse is None or not coarse.any():
+        lit = picture * levels
+    else:
+        shadow = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+        lit = np.asarray(shadow).clip(0, 1).repeat(3, axis=1)
+        lit *= np.tile((SHADOW_DEPTH * key).astype(np.float32), size)
+        np.subtract(levels, lit, out=lit)
+        lit *= picture
+    return lit.reshape(wall.picture.shape)
 
 
 def _cast_shadow(
@@ -126,23 +128,27 @@ def _cast_shadow(
 
 def _mark(points: np.ndarray, faces: np.ndarray, side: int) -> np.ndarray:
     """Return a picture (side, side) uint8: 255 in cells that triangles with corners at (2, v) cover."""
-    corners = points[:, np.ascontiguousarray(faces.T)]
+    corners = points.take(long_rows(faces), axis=1)
     least, most = corners.min(1), corners.max(1)
-    extent = np.where(np.all((least < side) & (most > 0), axis=0), (most - least).max(0), 0)
+    (left, top), (right, bottom) = least, most
+    inside = (left < side) & (top < side) & (right > 0) & (bottom > 0)
+    extent = np.where(inside, np.maximum(right - left, bottom - top), 0)
     picture = Image.new("L", (side, side))
     draw = ImageDraw.Draw(picture)
-    for triangle in corners[:, :, extent > POLYGON_CELLS].T.tolist():  # a few, of the arm
-        draw.polygon([tuple(corner) for corner in triangle], fill=255)
-    marked, found = np.array(picture), [points]
+    large = np.flatnonzero(extent > POLYGON_CELLS)  # a few, of the arm
+    for triangle in corners.take(large, axis=2).T.reshape(-1, 6).tolist():
+        draw.polygon(triangle, fill=255)
+    found = [points]
     for parts, above, below in LATTICES:
-        a, b, c = corners[:, :, (extent > above) & (extent <= below)].swapaxes(0, 1)
+        few = np.flatnonzero((extent > above) & (extent <= below))
+        a, b, c = corners.take(few, axis=2).swapaxes(0, 1)
         u, v = _lattice(parts)
         inner = a[:, None] + u[:, None] * (b - a)[:, None] + v[:, None] * (c - a)[:, None]
         found.append(inner.reshape(2, -1))
     column, row = np.concatenate(found, axis=1).clip(-1, side).astype(np.intp)
-    inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
-    marked[row[inside], column[inside]] = 255
-    return marked
+    marked = np.pad(np.asarray(picture), 1)  # points outside fall on the border
+    marked.reshape(-1)[(row + 1) * (side + 2) + column + 1] = 255
+    return marked[1:-1, 1:-1]
 
 
 @lru_cache
