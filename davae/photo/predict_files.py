@@ -3,9 +3,7 @@
 import json
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,14 +14,14 @@ from tqdm.auto import tqdm
 from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
 from davae.photo.hand import Hand, Side
 from davae.photo.overlay import draw_overlay
-from davae.photo.predict import HandPredictor
+from davae.photo.predict import HandPredictor, Request
 from davae.photo.reading import PhotoError, wrap_unexpected
+from davae.photo.workers import map_in_order
 from synthhand.formats.pictures import encode_png
 from synthhand.skeleton import ROOT
 from synthhand.storage import write_atomically
 
 STEM_BYTES = 200  # of the 255 that file systems allow a name; the rest is for endings and numbers
-WRITERS = 2  # threads that write results while the next photos are predicted
 ENDINGS = (".json", ".ply", ".glb", "-mask.png", "-overlay.png")  # of the files of one hand
 
 
@@ -67,19 +65,27 @@ def predict_files(
         raise ValueError(f"{out}: is a file; --out is the folder for the results, so name another")
     _check_places(images, out, stems)
     sides: dict[str, Side] = {"left": "left", "right": "right"}
-    results = HandPredictor.load(weights).each(
+    predictor = HandPredictor.load(weights)
+    requests = predictor.request(
         images,
         boxes=[Box.of_rectangle(*rectangle) if rectangle else None] * len(images),
         side=side and sides.get(side.lower(), side),
         bone_mm=bone_mm,
         intrinsics=camera,
     )
+
+    def work(job: tuple[Request, Path, str]) -> tuple[str, bool]:
+        request, path, stem = job
+        return _write(*predictor.answer(request), out, path, stem)
+
+    jobs = list(zip(requests, images, stems, strict=True))
+    results = map_in_order(work, jobs, predictor.workers)
     bar = tqdm(
         results, desc="predict", unit="photo", total=len(images), disable=not progress or len(images) < 2
     )
     lines: list[str] = []
     failed = 0
-    for line, success in _write_all(bar, images, out, stems):
+    for line, success in bar:
         lines.append(line.encode(errors="backslashreplace").decode())  # names may be no UTF-8
         failed += not success
         report(lines[-1])
@@ -138,23 +144,6 @@ def name_results(images: Sequence[Path | str]) -> list[str]:
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
-
-
-def _write_all(
-    results: Iterator[tuple[Hand | PhotoError, NDArray[np.uint8] | None]],
-    images: Sequence[Path],
-    out: Path,
-    stems: list[str],
-) -> Iterator[tuple[str, bool]]:
-    """Write results in threads, and yield in order the line about each photo and whether it has a result."""
-    writing: deque[Future[tuple[str, bool]]] = deque()
-    with ThreadPoolExecutor(WRITERS) as writers:
-        for (hand, photo), path, stem in zip(results, images, stems, strict=True):
-            writing.append(writers.submit(_write, hand, photo, out, path, stem))
-            while writing and (len(writing) > WRITERS or writing[0].done()):  # each waiting one holds a photo
-                yield writing.popleft().result()
-        while writing:
-            yield writing.popleft().result()
 
 
 def _write(
