@@ -251,7 +251,7 @@ def test_a_group_that_fails_keeps_its_rows_and_stops_no_other(suite, monkeypatch
 
 @pytest.mark.slow
 def test_cheap_groups_measure_what_they_name(tmp_path):
-    run_main("suite", "--quick", "--only", "limits,training,data,startup", "--out", str(tmp_path))
+    run_main("suite", "--quick", "--only", "limits,training,data,startup,photos", "--out", str(tmp_path))
     found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in
              ("limits", "training", "data", "startup")}  # fmt: skip
     values = {row["name"]: row["value"] for group in found.values() for row in group["rows"]}
