@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,9 @@ from timing import Row, alternate, run_command
 from workbench import Workbench
 
 from davae.config import preset
+from davae.photo.packed import read_packed
+from davae.photo.predict import WEIGHTS
+from davae.photo.release import write_packed
 
 DAVAE = [sys.executable, "-m", "davae"]
 TIMES = (1, 4, 16)  # multiples of the smallest amount of data
@@ -40,6 +44,33 @@ def measure_start(bench: Workbench) -> Iterator[Row]:
     for name, limit in zip(others, (0.3, 1.0), strict=True):
         baseline = f"{own}: {seconds[own]:.3g}"
         yield Row(name, seconds[name], "s", baseline, seconds[name] / seconds[own], f"value <= {limit}")
+
+
+def measure_predict(bench: Workbench) -> Iterator[Row]:
+    """Yield how long `predict` takes with the shipped weights, beside the same weights run by torch.
+
+    One photo from the start of the process to its end, and the rate of the photos after the first.
+    """
+    photos = sorted(map(str, (bench.render() / "evaluation" / "color").glob("*.png")))
+    photos = photos[: 3 if bench.quick else 60]
+    with tempfile.TemporaryDirectory(dir=bench.make_scratch()) as folder:
+        without = Path(folder) / "without-graphs.safetensors"
+        write_packed(replace(read_packed(WEIGHTS), path=without, graphs={}, norms={}, inputs={}))
+        out = ["--out", f"{folder}/out", "--weights"]
+        works = {
+            (count, kind): partial(run_command, [*DAVAE, "predict", *photos[:count], *out, str(file)])
+            for count in (1, len(photos))
+            for kind, file in (("ONNX Runtime", WEIGHTS), ("torch", without))
+        }
+        seconds = alternate(works, bench.rounds, title="predict")
+    one, by_torch = seconds[1, "ONNX Runtime"], seconds[1, "torch"]
+    yield Row("predict, one photo", one, "s", f"torch: {by_torch:.3g}", one / by_torch, "value <= 2")
+    rate, by_torch = (
+        (len(photos) - 1) / (seconds[len(photos), kind] - seconds[1, kind])
+        for kind in ("ONNX Runtime", "torch")
+    )
+    name = f"predict, each of {len(photos) - 1} more photos"
+    yield Row(name, rate, "images/s", f"torch: {by_torch:.3g}", rate / by_torch, "value >= 45")
 
 
 def measure_growth(bench: Workbench) -> Iterator[Row]:

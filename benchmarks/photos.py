@@ -25,7 +25,7 @@ from tqdm import tqdm
 from davae.metrics import endpoint_error
 from davae.photo.finding import Box
 from davae.photo.hand import Hand
-from davae.photo.predict import AT_ONCE, HandPredictor
+from davae.photo.predict import HandPredictor
 from synthhand.formats.record import HandRecord
 from synthhand.formats.rhd import RHDSplit
 from synthhand.pinhole import hand_crop, pixel_ray, view_rotation
@@ -37,6 +37,7 @@ UNIT_CAMERA = (
     0.0,
     0.0,
 )  # distance is proportional to focal length, so each frame's own is applied later
+AT_ONCE = 32  # frames in one batch
 WAYS = ("true box, true side", "found box, true side", "found box, guessed side")
 
 

@@ -36,6 +36,7 @@ GROUPS = {
     "chamfer": ("chamfer", "measure_rows"),
     "explorer": ("explorer_latency", "measure_rows"),
     "startup": ("commands", "measure_start"),
+    "photos": ("commands", "measure_predict"),
     "busy": ("busy", "measure_rows"),
     "growth": ("commands", "measure_growth"),
     "ranks": ("commands", "measure_ranks"),

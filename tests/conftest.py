@@ -106,10 +106,10 @@ def trained(tmp_path_factory, tiny_config, prepared):
 
 @pytest.fixture(scope="session")
 def release(trained):
-    """The file that `davae pack` writes of them."""
+    """The file that `davae pack` writes of them, without graphs, whose tracing takes long."""
     from davae.photo.release import pack
 
-    pack(*(trained / part for part in ("run", "mask", "camera", "mask", "hand.safetensors")))
+    pack(*(trained / part for part in ("run", "mask", "camera", "mask", "hand.safetensors")), graphs=False)
     return trained / "hand.safetensors"
 
 

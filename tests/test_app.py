@@ -45,7 +45,7 @@ TABS = ("your photo", "latent space")
 
 @pytest.fixture(scope="module")
 def predictor(release):
-    return HandPredictor.load(release, bf16=False)
+    return HandPredictor.load(release)
 
 
 @pytest.fixture

@@ -251,9 +251,11 @@ def test_a_group_that_fails_keeps_its_rows_and_stops_no_other(suite, monkeypatch
 
 @pytest.mark.slow
 def test_cheap_groups_measure_what_they_name(tmp_path):
-    run_main("suite", "--quick", "--only", "limits,training,data,startup", "--out", str(tmp_path))
+    run_main("suite", "--quick", "--only", "limits,training,data,startup,photos", "--out", str(tmp_path))
     found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in
              ("limits", "training", "data", "startup")}  # fmt: skip
+    predicted = json.loads((tmp_path / "photos.json").read_text())  # its rate of two photos may be noise
+    assert predicted["error"] is None and predicted["rows"][0]["value"] > 0 and len(predicted["rows"]) == 2
     values = {row["name"]: row["value"] for group in found.values() for row in group["rows"]}
     assert all(value > 0 for name, value in values.items() if "rest" not in name)
     assert {"copy", "PNG decoding", "3x3 convolution, fp32", "import davae"} <= values.keys()

@@ -13,6 +13,7 @@ from davae import metrics
 from davae.config import BLOCKS, TERMS, preset
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
+from davae.data.views import ZOOM
 from davae.evaluation import (
     Predictions,
     evaluate,
@@ -24,7 +25,6 @@ from davae.evaluation import (
     save_predictions,
     skin_tone_report,
 )
-from davae.evaluation.tta import ZOOM
 from davae.losses import objective
 from davae.networks import DaVAE
 from davae.networks.handmask import MID_GREY

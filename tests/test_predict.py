@@ -24,9 +24,10 @@ from torch.testing import assert_close
 from davae.config import BLOCKS, PRESETS, CameraConfig, preset
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
-from davae.evaluation.tta import ZOOM, rotate_back, rotate_views
+from davae.data.views import ZOOM, rotate_back, rotate_views
 from davae.networks.camera import CameraHead, Placement, project_to_crop, trunk_shape
 from davae.networks.encoder import Trunk
+from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import composite_over_grey
 from davae.photo import predict as predict_module
 from davae.photo import predict_files as predict_files_module
@@ -34,10 +35,12 @@ from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand, reference_bone_mm
 from davae.photo.observer import VIEWS, Guess, Observer, estimate_confidence
 from davae.photo.overlay import draw_overlay
-from davae.photo.predict import HandPredictor, refine_box
+from davae.photo.packed import read_packed
+from davae.photo.predict import WEIGHTS, HandPredictor, open_networks, refine_box
 from davae.photo.predict_files import ENDINGS, name_results, predict_files, write_hand
 from davae.photo.reading import PhotoError, read_photo
-from davae.photo.release import pack, unpack
+from davae.photo.release import Estimator, build, pack, run_in_torch, unpack, write_packed
+from davae.photo.workers import AHEAD
 from davae.training import runs
 from davae.training.camera_task import bone_in_sides, placement_loss, train_camera
 from davae.training.davae_task import train
@@ -48,7 +51,7 @@ from synthhand.pinhole import apply_homography, project
 
 @pytest.fixture(scope="module")
 def predictor(release):
-    return HandPredictor.load(release, bf16=False)
+    return HandPredictor.load(release)
 
 
 def photo(width: int = 160, height: int = 120, seed: int = 0) -> np.ndarray:
@@ -205,6 +208,88 @@ def test_files_that_are_no_release_are_refused(trained, release, tmp_path):
         unpack(trained / "run" / "model.safetensors")
 
 
+# The networks in ONNX Runtime, and in torch
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return read_packed(WEIGHTS)
+
+
+def test_graphs_compute_what_torch_does(shipped):
+    """Of the shipped weights, on 5 crops and on one: outputs that decide nothing more than rounding does."""
+    graphs, expected = open_networks(shipped), run_in_torch(build(shipped))
+    generator = np.random.default_rng(0)
+    assert (graphs.px, graphs.mask.px, graphs.finder.px) == (
+        expected.px, expected.mask.px, expected.finder.px,
+    )  # fmt: skip
+    for count in (5, 1):
+        for one, other in ((graphs.mask, expected.mask), (graphs.finder, expected.finder)):
+            images = generator.random((count, 3, one.px, one.px), np.float32)
+            np.testing.assert_allclose(one.segment(images, 4), other.segment(images, 4), atol=1e-4)
+        images = generator.random((count, 3, graphs.px, graphs.px), np.float32)
+        found, wanted = graphs.estimate(images), expected.estimate(images)
+        for name in ("joints", "root", "bone", "right"):
+            np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), atol=1e-4, err_msg=name)
+        for block in BLOCKS:
+            np.testing.assert_allclose(found.means[block], wanted.means[block], atol=1e-4)
+            np.testing.assert_allclose(found.logvars[block], wanted.logvars[block], atol=1e-4)
+
+
+def test_a_file_without_graphs_is_read_by_torch_and_said_to_be(shipped, tmp_path, caplog):
+    bare = dataclasses.replace(shipped, path=tmp_path / "bare.safetensors", graphs={}, norms={}, inputs={})
+    write_packed(bare)
+    caplog.clear()
+    slow, quick = HandPredictor.load(bare.path), HandPredictor.load()
+    assert [record.message.split(": ")[0] for record in caplog.records] == [str(bare.path)]
+    assert slow.workers == 1 and "davae[export]" in caplog.text
+    for seed in range(2):
+        given = {"box": Box((80.0, 60.0), 50.0), "side": "right"}
+        one, other = (predictor.predict(photo(seed=seed), **given) for predictor in (slow, quick))
+        assert np.linalg.norm(one.joints_mm - other.joints_mm, axis=1).max() < 0.1
+        np.testing.assert_allclose(one.mask, other.mask, atol=1e-3)
+
+
+@pytest.mark.parametrize("damage", ["no graph", "half a graph", "another weight"])
+def test_a_graph_that_does_not_go_with_its_weights_is_told(shipped, damage):
+    name = "model.encoder.trunk.conv1.weight"
+    changed = {
+        "no graph": {"graphs": shipped.graphs | {"mask": b""}},
+        "half a graph": {"graphs": shipped.graphs | {"mask": shipped.graphs["mask"][:5000]}},
+        "another weight": {"tensors": {**shipped.tensors, name: shipped.tensors[name][:, :2]}},
+    }[damage]
+    with pytest.raises(ValueError, match=r"hand\.safetensors: its graph of \w+ does not go with its weights"):
+        open_networks(dataclasses.replace(shipped, **changed))
+
+
+def test_folded_weights_are_those_of_the_folded_networks(shipped):
+    folded = fold_batchnorm(Estimator(*(getattr(build(shipped), part) for part in ("model", "camera"))))
+    state = folded.state_dict()
+    for name, value in shipped.fold(shipped.inputs["estimate"]).items():
+        np.testing.assert_allclose(value, state[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_packed_release_holds_graphs_of_its_networks(trained, release, tmp_path):
+    """Which give the same hand; the file's weights are those of the file without graphs."""
+    out = tmp_path / "hand.safetensors"
+    pack(*(trained / part for part in ("run", "mask", "camera", "mask")), out)
+    with_graphs, without = read_packed(out), read_packed(release)
+    assert set(with_graphs.graphs) == {"estimate", "mask", "finder"} and not without.graphs
+    assert out.stat().st_size < release.stat().st_size + 500_000
+    for name, tensor in without.tensors.items():
+        np.testing.assert_array_equal(with_graphs.tensors[name], tensor)
+    given = {"box": Box((80.0, 60.0), 50.0), "side": "left"}
+    one, other = (HandPredictor.load(file).predict(photo(), **given) for file in (out, release))
+    np.testing.assert_allclose(one.joints, other.joints, atol=1e-4)
+
+
+def test_without_the_tracing_packages_a_release_holds_no_graphs(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("davae.photo.release.can_trace", lambda: False)
+    pack(*(trained / part for part in ("run", "mask", "camera", "mask")), tmp_path / "x.safetensors")
+    assert not read_packed(tmp_path / "x.safetensors").graphs
+
+
 # Predictions
 
 
@@ -236,16 +321,16 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     pixels, box = photo(), Box((80.0, 60.0), 50.0)
     hand = predictor.predict(pixels, box=box, side="right", bone_mm=40.0)
     opened = unpack(release)
-    crop = cut(pixels, [box], 64)
+    crop = torch.from_numpy(cut(pixels, [box], 64))
     mask = predict_probability(opened.mask, crop)
     with torch.inference_mode():
         image = composite_over_grey(crop, mask)
         output = opened.model(image)
-        seen = rotate_views(image, VIEWS)
-        joints = rotate_back([opened.model(view).pose for view in seen]).mean(0)
+        seen = torch.from_numpy(rotate_views(image.numpy(), VIEWS))
+        joints = torch.from_numpy(rotate_back([opened.model(view).pose for view in seen]).mean(0))
         placed = [opened.camera(opened.model.encoder.trunk(view)) for view in seen]
     placement = Placement(
-        rotate_back([one.root for one in placed]).mean(0) / ZOOM,
+        torch.from_numpy(rotate_back([one.root for one in placed]).mean(0)) / ZOOM,
         sum(one.bone for one in placed) / VIEWS / ZOOM,
         placed[0].right,
     )
@@ -258,16 +343,6 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
         np.linalg.inv(box.to_crop(64)), project_to_crop(joints, placement, 64)[0].double().numpy()
     )
     np.testing.assert_allclose(hand.joints_px, on_photo, atol=1e-2)
-
-
-def test_half_precision_gives_nearly_the_same_hand(predictor, release):
-    coarse = HandPredictor.load(release, bf16=True)
-    given = {"box": Box((80.0, 60.0), 50.0), "side": "right"}
-    hand, other = (one.predict(photo(), **given) for one in (predictor, coarse))
-    check(other)
-    assert 0 < np.abs(other.joints - hand.joints).max() < 0.05
-    np.testing.assert_allclose(other.joints_px, hand.joints_px, atol=1.0)
-    np.testing.assert_allclose(other.mask, hand.mask, atol=0.05)
 
 
 def test_a_turned_photo_gives_the_turned_hand(predictor):
@@ -283,16 +358,14 @@ def test_a_turned_photo_gives_the_turned_hand(predictor):
 
 def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
     found = Box((70.0, 60.0), 40.0, 0.7)
-    monkeypatch.setattr(
-        "davae.photo.predict.find_hands", lambda finder, mask_model, photos: [[found]] * len(photos)
-    )
+    monkeypatch.setattr("davae.photo.predict.find_hands", lambda finder, mask, photo: [found])
     monkeypatch.setattr("davae.photo.predict.estimate_confidence", lambda apart, sure: 0.7)
     monkeypatch.setattr("davae.photo.observer.VIEWS", 1)
     monkeypatch.setattr("davae.photo.observer.ZOOM", 1.0)
     first = predictor.predict(photo(), box=found, side="right")
     hand = predictor.predict(photo(), side="right")
     assert first.box == found and hand.box.confidence == 0.7
-    np.testing.assert_allclose(hand.box.centre, refine_box(first).centre, atol=0.5)  # found in bf16
+    np.testing.assert_allclose(hand.box.centre, refine_box(first).centre, atol=1e-3)
     near = dataclasses.replace(first, joints_px=first.joints_px * 0 + [75.0, 58.0])
     for reach, half in ((40.0, 52.0), (20.0, 40.0)):  # it grows with the hand, and does not shrink
         near.joints_px[20] = [75.0, 58.0 + reach]
@@ -305,16 +378,17 @@ def test_a_guess_tells_how_certain_the_mask_is_and_how_much_views_disagree(predi
     observer, crops = predictor.observer, cut(photo(), [Box((80.0, 60.0), 50.0)], 64)
     guess = observer.guess(crops, ["right"], 2)
     mask = observer.segment(crops, 1)
+    image = composite_over_grey(torch.from_numpy(crops), torch.from_numpy(mask)).numpy()
     with torch.inference_mode():
-        image = composite_over_grey(crops, mask)
-        joints = rotate_back([observer.model(view).pose for view in rotate_views(image, 2)])
+        views = torch.from_numpy(rotate_views(image, 2))
+        joints = rotate_back([predictor.model(view).pose for view in views])
     assert guess.sides == ["right"]
     assert guess.certainty.item() == pytest.approx(
         mask[mask > 0.5].mean().item() if (mask > 0.5).any() else 0
     )
     # Of two, each is half of their distance from the middle.
     assert guess.disagreement.item() == pytest.approx(
-        (joints[0] - joints[1]).norm(dim=2).mean().item() / 2, rel=1e-3
+        np.linalg.norm(joints[0] - joints[1], axis=2).mean() / 2, rel=1e-3
     )
 
 
@@ -326,17 +400,17 @@ def test_more_agreement_and_a_surer_mask_give_more_confidence(apart, sure, less)
 
 
 def test_of_the_squares_the_likeliest_is_read(predictor, monkeypatch):
-    offered = [[Box((50.0, 60.0), 30.0), Box((110.0, 60.0), 30.0)], [Box((60.0, 50.0), 35.0)]]
-    signs = Guess(["right", "left", "right"], torch.tensor([0.3, 0.1, 0.9]), torch.tensor([0.9, 0.9, 0.6]))
+    offered = [Box((50.0, 60.0), 30.0), Box((110.0, 60.0), 30.0)]
+    signs = Guess(["right", "left"], np.array([0.3, 0.1]), np.array([0.9, 0.9]))
     monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: offered)
-    monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: hand.box)
     monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: signs)
-    first, second = (predict_module._Request("x", photo(), None, None, 47.0, None) for _ in range(2))
-    located = predictor._locate([first, second])
-    (box, side), (other, other_side) = located[first], located[second]
-    assert (box.centre, side, other.centre, other_side) == ((110.0, 60.0), "left", (60.0, 50.0), "right")
+    (request,) = predictor.request([photo()])
+    box, side = predictor._locate(request, photo())
+    assert (box.centre, side) == ((110.0, 60.0), "left")
     assert box.confidence == pytest.approx(estimate_confidence(0.1, 0.9), rel=1e-5)
-    assert box.confidence > other.confidence
+    swapped = Guess(["right", "left"], np.array([0.1, 0.3]), np.array([0.9, 0.9]))
+    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: swapped)
+    assert predictor._locate(request, photo())[0].centre == (50.0, 60.0)
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor, monkeypatch):
@@ -353,7 +427,7 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor, monkeypatch):
     (v_left, f_left), (v_right, f_right) = left.mesh_mm(), right.mesh_mm()
     np.testing.assert_allclose(v_left, v_right * mirror, atol=0.05)
     np.testing.assert_array_equal(f_left, f_right[:, ::-1])
-    monkeypatch.setattr(Observer, "segment", lambda self, crops, views=1: torch.ones_like(crops[:, :1]))
+    monkeypatch.setattr(Observer, "segment", lambda self, crops, views=1: np.ones_like(crops[:, :1]))
     guessed = [  # from crops that mirror each other exactly; the mask's network is not quite as symmetric
         predictor.predict(pixels, box=box),
         predictor.predict(pixels[:, ::-1].copy(), box=mirrored),
@@ -395,7 +469,7 @@ def test_whatever_goes_wrong_with_one_photo_is_its_own_result(predictor, monkeyp
     real = getattr(predict_module, stage)
 
     def fails(*given, **options):
-        shown = given[2] if stage == "find_hands" else given[:1]
+        shown = given[2:] if stage == "find_hands" else given[:1]
         smaller = (
             stage == "apply_homography" and abs(given[0][0, 0] - 2 * 24 / 64) < 1e-9
         )  # the bad one's box
@@ -462,20 +536,22 @@ def test_joints_lie_on_the_photo_also_where_it_was_reduced(predictor, monkeypatc
     assert "is 320 x 240 pixels, and the box" in str(beside[0])
 
 
-def test_no_more_photos_are_held_than_must_be(predictor, monkeypatch):
-    """Results are the same, and the second photo is read only once the first ones have theirs."""
-    photos = [photo(seed=seed) for seed in range(5)]
-    boxes = [Box((60.0, 60.0), 50.0)] * 5
-    at_once = predictor.predict_all(photos, boxes=boxes)
-    monkeypatch.setattr("davae.photo.predict.PIXELS_AT_ONCE", 2 * 160 * 120)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_photos_are_held_than_must_be(predictor, monkeypatch, workers):
+    """Results are the same with any number of threads, which read ahead only so far."""
+    photos = [photo(seed=seed) for seed in range(9)]
+    boxes = [Box((60.0, 60.0), 50.0)] * 9
+    alone = [predictor.predict(one, box=box) for one, box in zip(photos, boxes, strict=True)]
+    monkeypatch.setattr(predictor, "workers", workers)
     read = []
     monkeypatch.setattr(
         "davae.photo.predict.read_photo", lambda p, name: read.append(name) or read_photo(p, name)
     )
+    ahead = 0 if workers == 1 else AHEAD * workers
     for number, (hand, pixels) in enumerate(predictor.each(photos, boxes=boxes)):
-        assert len(read) == min(5, 2 * (number // 2 + 1))
+        assert number < len(read) <= number + max(ahead, 1)
         assert pixels is photos[number] or np.array_equal(pixels, photos[number])
-        np.testing.assert_allclose(hand.joints, at_once[number].joints, atol=1e-4)
+        np.testing.assert_array_equal(hand.joints, alone[number].joints)
 
 
 def test_two_hundred_damaged_photos_give_hands_or_named_errors(predictor):
@@ -511,7 +587,8 @@ def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained
     stored, px = split.images.shape[1], config.data.image_px
     batch = centre(load_batch(split, np.array([2])), config.data)
     with torch.inference_mode():
-        expected = rotate_back([model(view).pose for view in rotate_views(batch.image, VIEWS)]).mean(0)[0]
+        views = torch.from_numpy(rotate_views(batch.image.numpy(), VIEWS))
+        expected = rotate_back([model(view).pose for view in views]).mean(0)[0]
     expected = expected - expected[9]
     box = Box(((stored - 1) / 2, (stored - 1) / 2), px / 2)
     hand = predictor.predict(np.ascontiguousarray(split.images[2]), box=box, side="right")
@@ -577,7 +654,6 @@ def test_a_result_that_cannot_be_written_ends_it_soon(release, tmp_path, monkeyp
         return write_hand(hand, photo, out, stem)
 
     monkeypatch.setattr("davae.photo.predict_files.write_hand", write)
-    monkeypatch.setattr("davae.photo.predict.AT_ONCE", 2)
     with pytest.raises(OSError, match="No space left on device"):
         predict_files(files, tmp_path / "out", progress=False, weights=release)
     assert len(looked_at) < 9
@@ -807,11 +883,25 @@ def test_names_of_results_are_such_as_the_file_system_takes():
 
 
 def test_public_names_are_imported_when_they_are_used():
-    """So that the app's server, which needs none of them, does without torch."""
+    """So that the app's server, which needs none of them, does without what they need."""
     code = (
-        "import sys, davae.photo; assert 'torch' not in sys.modules\n"
+        "import sys, davae.photo; assert 'onnxruntime' not in sys.modules and 'scipy' not in sys.modules\n"
         "from davae.photo import Box, Hand, HandPredictor, PhotoError\n"
-        "assert HandPredictor.__module__ == 'davae.photo.predict' and 'torch' in sys.modules\n"
+        "assert HandPredictor.__module__ == 'davae.photo.predict' and 'scipy' in sys.modules\n"
         "assert not hasattr(davae.photo, 'Foot')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_photo_is_read_without_torch(tmp_path):
+    """By the shipped weights, and written to all its files: importing torch takes longer than all of it."""
+    (tmp_path / "x.png").write_bytes(encoded(picture()))
+    code = (
+        "import sys, pathlib\n"
+        "sys.modules['torch'] = None  # importing it fails\n"
+        "from davae.photo.predict_files import predict_files\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "assert predict_files([folder / 'x.png'], folder / 'out').failed == 0"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert len(list((tmp_path / "out").iterdir())) == len(ENDINGS)

@@ -59,7 +59,7 @@ ONLY_IN = {
     "distributed": ("davae/studies/executors.py",),
     "submitit": ("davae/studies/executors.py",),
     "onnx": ("davae/photo/graph.py", "davae/photo/export.py"),
-    "onnxruntime": ("davae/photo/graph.py",),
+    "onnxruntime": ("davae/photo/graph.py", "davae/photo/engine.py"),
 }
 
 

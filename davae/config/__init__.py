@@ -4,6 +4,7 @@ from davae.config.camera import CameraConfig, camera_schedule
 from davae.config.presets import PRESETS, mask_preset, preset
 from davae.config.schema import (
     BLOCKS,
+    MID_GREY,
     TERMS,
     VARIANTS,
     Config,
@@ -17,7 +18,7 @@ from davae.config.schema import (
 )
 
 __all__ = [
-    "BLOCKS", "PRESETS", "TERMS", "VARIANTS", "CameraConfig", "Config", "DataConfig", "LossConfig",
-    "MaskConfig", "ModelConfig", "RenderConfig", "Saved", "TrainConfig", "camera_schedule", "mask_preset",
-    "preset",
+    "BLOCKS", "MID_GREY", "PRESETS", "TERMS", "VARIANTS", "CameraConfig", "Config", "DataConfig",
+    "LossConfig", "MaskConfig", "ModelConfig", "RenderConfig", "Saved", "TrainConfig", "camera_schedule",
+    "mask_preset", "preset",
 ]  # fmt: skip

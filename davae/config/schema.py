@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning
+MID_GREY = 0.5  # background of the image target; against black, dark skin has the least contrast
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
 Attention = Literal["sk", "none", "se"]  # in the heads: selective kernels, none, or squeeze-excitation
 # Name of a model -> its attention: da-VAE, na-VAE (paper 4.4), and a third variant of ours.

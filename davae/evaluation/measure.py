@@ -12,11 +12,11 @@ from davae.config import BLOCKS, Config, MaskConfig
 from davae.data.augment import Batch, centre, load_batch
 from davae.data.predicted import COMMAND
 from davae.data.prepared import PreparedSplit
+from davae.data.views import rotate_back, rotate_views
 from davae.evaluation.joints import JointNet
 from davae.evaluation.predictions import Predictions, save_predictions
 from davae.evaluation.report import report, report_json
 from davae.evaluation.skin_tone import COLOUR_FACTOR
-from davae.evaluation.tta import rotate_back, rotate_views
 from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
 from davae.networks.handmask import MID_GREY
@@ -167,9 +167,12 @@ def predict(
             noise = torch.randn(len(indices), model.latents, generator=generator).to(device)
             rows = _measure(model, output, batch, noise)
             if views > 1:
-                rows["pose"] = rotate_back(
-                    [joint_net(image) for image in rotate_views(batch.image, views)]
-                ).mean(0)
+                seen = (
+                    torch.from_numpy(view).to(device)
+                    for view in rotate_views(batch.image.cpu().numpy(), views)
+                )
+                poses = [joint_net(view).cpu().numpy() for view in seen]
+                rows["pose"] = torch.from_numpy(rotate_back(poses).mean(0))
             for name, value in rows.items():
                 array = value.cpu().numpy()
                 # Whole arrays are allocated once: small ones kept from every batch would lie between large

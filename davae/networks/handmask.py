@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from davae.config import MID_GREY as MID_GREY
 from davae.config import MaskConfig
 from davae.networks.blocks import BasicBlock, conv3x3, initialise, residual_layer, run_in_fp32
 from davae.networks.encoder import ResNetBase
@@ -54,9 +55,6 @@ class HandMaskNet(nn.Module):
         for skip in reversed(finer):
             x = skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
         return run_in_fp32(self.logit, self.smooth(x))
-
-
-MID_GREY = 0.5  # background of the image target; against black, dark skin has the least contrast
 
 
 def composite_over_grey(image: Tensor, mask: Tensor) -> Tensor:

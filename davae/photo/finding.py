@@ -8,18 +8,14 @@ that remain: by how certain the mask is, and by how well several views of the sq
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import label
-from torch import Tensor
 
 from davae.data.sample import cut_square, warp_image
-from davae.networks import HandMaskNet
-from davae.training.mask_inference import predict_probability
+from davae.photo.engine import MaskNetwork
 from synthhand.pinhole import Array, crop_camera
 
 # Share of a crop's side that the mask's longer side takes. The median over SynthHand's test crops is 0.7; a
@@ -72,52 +68,23 @@ class Box:
         return crop_camera(np.eye(3), self.centre, self.half, px)
 
 
-class MaskModel(NamedTuple):
-    """A mask network in evaluation mode and the crops that it takes."""
-
-    network: HandMaskNet
-    px: int  # side of the crops
-    bf16: bool = False  # compute in half precision
-
-    def segment(self, crops: Tensor, views: int = 1) -> Tensor:
-        """Return the hand's probability (b, 1, px, px) in crops (b, 3, px, px), a mean over quarter turns."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            return predict_probability(self.network, crops, views)
-
-
-class Candidate(NamedTuple):
-    """A square that may show a hand."""
-
-    photo: int  # index of the photo
-    box: Box
-
-
-def cut(photo: NDArray[np.uint8], boxes: Sequence[Box], px: int) -> Tensor:
+def cut(photo: NDArray[np.uint8], boxes: Sequence[Box], px: int) -> NDArray[np.float32]:
     """Return crops (b, 3, px, px) on [0, 1] of a photo (h, w, 3); beyond its borders they are grey."""
-    return _to_tensor([warp_image(photo, box.to_crop(px), px) for box in boxes])
+    return _to_planes([warp_image(photo, box.to_crop(px), px) for box in boxes])
 
 
-def find_hands(
-    finder: MaskModel, mask_model: MaskModel, photos: Sequence[NDArray[np.uint8]]
-) -> list[list[Box]]:
-    """Return 1 to `KEPT` squares of each photo (h, w, 3) that may be crops of a hand, the likeliest first."""
-    small, scales = zip(*map(_shrink, photos), strict=True)
-    candidates = [
-        Candidate(n, box)
-        for n, photo in enumerate(small)
-        for box in _lay_squares(photo.shape[1], photo.shape[0])
-    ]
-    candidates = _keep_best(_update(finder, small, candidates, _propose), KEPT)
+def find_hands(finder: MaskNetwork, mask: MaskNetwork, photo: NDArray[np.uint8]) -> list[Box]:
+    """Return 1 to `KEPT` squares of a photo (h, w, 3) that may be crops of a hand, the likeliest first."""
+    small, scale = _shrink(photo)
+    boxes = _update(finder, small, _lay_squares(small.shape[1], small.shape[0]), _propose)
+    boxes = sorted(boxes, key=lambda box: -(box.confidence or 0.0))[:KEPT]
     for _ in range(ROUNDS):
-        candidates = _update(finder, small, candidates, _close_in)
-    found: list[list[Box]] = [[] for _ in photos]
-    for n, box in _update(mask_model, small, candidates, _close_in):
-        found[n].append(box.scale(scales[n]))
-    return found
+        boxes = _update(finder, small, boxes, _close_in)
+    return [box.scale(scale) for box in _update(mask, small, boxes, _close_in)]
 
 
-def _to_tensor(crops: list[NDArray[np.uint8]]) -> Tensor:
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+def _to_planes(crops: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    return np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32, order="C") / np.float32(255)
 
 
 def _shrink(photo: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
@@ -146,28 +113,19 @@ def _lay_squares(width: int, height: int) -> list[Box]:
 
 
 def _update(
-    model: MaskModel,
-    photos: Sequence[NDArray[np.uint8]],
-    candidates: list[Candidate],
+    network: MaskNetwork,
+    photo: NDArray[np.uint8],
+    boxes: list[Box],
     move: Callable[[Box, NDArray], Box],
-) -> list[Candidate]:
-    """Segment each candidate's square, and return it as `move` changes it, given its mask (px, px)."""
+) -> list[Box]:
+    """Segment the square of each box, and return the box as `move` changes it, given its mask (px, px)."""
     updated = []
-    for begin in range(0, len(candidates), CROPS_AT_ONCE):
-        batch = candidates[begin : begin + CROPS_AT_ONCE]
-        to_photo = [np.asarray(np.linalg.inv(box.to_crop(model.px)), np.float64) for _, box in batch]
-        crops = [cut_square(photos[c.photo], H, model.px) for c, H in zip(batch, to_photo, strict=True)]
-        masks = model.segment(_to_tensor(crops))[:, 0].float().numpy()
-        updated += [Candidate(n, move(box, mask)) for (n, box), mask in zip(batch, masks, strict=True)]
+    for begin in range(0, len(boxes), CROPS_AT_ONCE):
+        batch = boxes[begin : begin + CROPS_AT_ONCE]
+        to_photo = [np.asarray(np.linalg.inv(box.to_crop(network.px)), np.float64) for box in batch]
+        crops = _to_planes([cut_square(photo, H, network.px) for H in to_photo])
+        updated += [move(box, mask[0]) for box, mask in zip(batch, network.segment(crops), strict=True)]
     return updated
-
-
-def _keep_best(candidates: list[Candidate], count: int) -> list[Candidate]:
-    """Return the `count` most confident candidates of each photo."""
-    kept: dict[int, list[Candidate]] = {}
-    for candidate in sorted(candidates, key=lambda candidate: -(candidate.box.confidence or 0.0)):
-        kept.setdefault(candidate.photo, []).append(candidate)
-    return [candidate for n in sorted(kept) for candidate in kept[n][:count]]
 
 
 def _propose(box: Box, mask: NDArray) -> Box:

@@ -6,7 +6,7 @@ Tracing needs onnx and onnxscript; running or reducing a graph needs onnxruntime
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,30 @@ def trace(network: nn.Module, px: int, outputs: tuple[str, ...]) -> "ModelProto"
     _remove_origin(model)
     onnx.checker.check_model(model)
     return model
+
+
+def strip_weights(
+    model: "ModelProto", layers: Sequence[str], rename: Callable[[str], str]
+) -> tuple[bytes, list[str]]:
+    """Return a model without the weights of its layers, and their names: they are to be given to a session.
+
+    Args:
+        model: of `trace`; it is changed.
+        layers: names of the modules whose weights are taken out.
+        rename: from the name of a weight to its new one.
+    """
+    import onnx
+
+    names = {}
+    for tensor in model.graph.initializer:
+        if tensor.name.rpartition(".")[0] in layers and "." in tensor.name:
+            names[tensor.name] = rename(tensor.name)
+            tensor.ClearField("raw_data")
+            tensor.name, tensor.data_location = names[tensor.name], onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value="weights")  # as the format wants; no such file
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    return model.SerializeToString(), list(names.values())
 
 
 def open_session(model: "ModelProto") -> "InferenceSession":

@@ -1,6 +1,7 @@
 """A hand found in a photo: box, joints, mask, latent code and mesh."""
 
 import json
+import threading
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -12,10 +13,14 @@ from davae.config import BLOCKS
 from davae.photo.finding import Box
 from davae.photo.reading import photo_px
 from synthhand.formats.mesh_files import encode_glb, encode_ply
+from synthhand.model.anatomy import rest_joints_mm
 from synthhand.model.kinematics import fit_mesh
 from synthhand.model.procedural import procedural_rig
+from synthhand.model.rig import Rig
+from synthhand.skeleton import REFERENCE_BONE
 
 Side = Literal["left", "right"]
+_MESHING = threading.Lock()
 UNITS = {  # as written into a file of results, for itself and the files beside it
     "assumed_bone_mm": "length of the middle MCP-PIP bone, joints 9 to 10: exact in posed_joints_mm, in the "
     "PLY and in the GLB; joints_mm are decoded one by one, and their bones are only near it",
@@ -81,7 +86,7 @@ class Hand:
 
     @cached_property
     def _posed(self) -> PosedHand:
-        rig = procedural_rig()
+        rig = built_in_rig()
         right = mirror(self.joints_mm, self.side)
         (vertices,), (joints,) = fit_mesh(rig, right[None], self.bone_mm)
         vertices, joints = mirror(vertices, self.side), mirror(joints, self.side)
@@ -110,7 +115,7 @@ class Hand:
         return {
             "json": (json.dumps(self.as_dict(), indent=2) + "\n").encode(),
             "ply": encode_ply(vertices, faces),
-            "glb": encode_glb(vertices, faces, joints, procedural_rig().weights),
+            "glb": encode_glb(vertices, faces, joints, built_in_rig().weights),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,7 +140,13 @@ class Hand:
 
 def reference_bone_mm() -> float:
     """Return the length of the built-in hand's middle MCP-PIP bone, that of an average adult."""
-    return procedural_rig().reference_bone_mm
+    return float(np.linalg.norm(np.subtract(*rest_joints_mm()[list(REFERENCE_BONE)])))
+
+
+def built_in_rig() -> Rig:
+    """Return the built-in hand; it is meshed once, also if several threads ask for it at the same time."""
+    with _MESHING:
+        return procedural_rig()
 
 
 def mirror(points: NDArray, side: Side) -> NDArray:

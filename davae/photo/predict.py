@@ -5,85 +5,96 @@ hand = HandPredictor.load().predict("photo.jpg")
 hand.joints_mm, hand.joints_px, hand.mesh_mm()
 """
 
+import logging
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from davae.photo.engine import Networks, open_graphs
 from davae.photo.finding import Box, cut, find_hands
 from davae.photo.hand import Hand, Side, reference_bone_mm
 from davae.photo.observer import Observer, Reading, estimate_confidence
+from davae.photo.packed import Packed, read_packed
 from davae.photo.reading import Photo, PhotoError, photo_px, read_photo, wrap_unexpected
-from davae.photo.release import Release, unpack
-from davae.training.threads import single_threaded
+from davae.photo.workers import map_in_order
 from synthhand.pinhole import apply_homography, backproject, hand_crop, view_rotation
 from synthhand.skeleton import ROOT
+
+if TYPE_CHECKING:
+    from davae.config import Config
+    from davae.networks import DaVAE
+    from davae.photo.release import Release
 
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # those that come with davae
 MOVED, RESIZED = 0.3, 1.7  # sides, and times: joints that move a square farther come from a wrong square
 LOCATE_VIEWS = 2  # rotations of each square that may show a hand, and as many of its mirror image
-AT_ONCE = 32  # photos in one batch
-PIXELS_AT_ONCE = 60_000_000  # of decoded photos that fill a batch early: 180 MB
+
+_log = logging.getLogger(__name__)
 
 Intrinsics = tuple[float, float, float, float]  # fx, fy, cx, cy, pixels
-_Result = tuple[Hand | PhotoError, NDArray[np.uint8] | None]  # a hand with its photo, or an error
+Result = tuple[Hand | PhotoError, NDArray[np.uint8] | None]  # a hand with its photo (h, w, 3), or an error
 
 
-@dataclass(frozen=True, eq=False)  # compared and hashed by identity
-class _Request:
-    """A photo in which a hand is to be found, and what the caller said of it; boxes in the photo's pixels."""
+@dataclass(frozen=True)
+class Request:
+    """A photo in which a hand is to be found, and what the caller says of it; boxes in the photo's pixels."""
 
+    photo: Photo
     name: str
-    photo: NDArray[np.uint8] | PhotoError  # pixels (h, w, 3), or why there are none
     box: Box | None
     side: Side | None
     bone_mm: float
     intrinsics: Intrinsics | None
 
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        if isinstance(self.photo, PhotoError):
-            raise self.photo
-        return self.photo
-
-
-_Places = dict[_Request, tuple[Box, Side | None]]  # where to read a hand, and which one if that is known
-
 
 class HandPredictor:
-    """The networks of a `Release`, ready for photos.
-
-    Args:
-        release: of `davae.photo.release.unpack`.
-        bf16: as for `davae.photo.observer.Observer`.
+    """The networks of a file of weights, ready for photos.
 
     Attributes:
         about: data, runs and error of the weights, as `davae.photo.release.pack` returns them.
-        config: of da-VAE.
-        model: da-VAE, in evaluation mode, with BatchNorm folded into its convolutions.
-        px: side of the crops that it takes.
+        observer: what applies the networks to crops.
+        workers: number of threads that read photos, one photo each.
+        px: side of the crops that da-VAE takes.
     """
 
-    def __init__(self, release: Release, bf16: bool | None = None):
-        self.about = release.about
-        self.config = release.configs["model"]
-        self.observer = Observer(release, bf16)
-        self.model, self.px = self.observer.model, self.observer.px
+    def __init__(self, packed: Packed):
+        self._packed, self.about = packed, packed.about
+        self.observer = Observer(open_networks(packed))
+        self.workers, self.px = self.observer.networks.workers, self.observer.px
 
     @classmethod
-    def load(cls, path: Path | str | None = None, bf16: bool | None = None) -> "HandPredictor":
+    def load(cls, path: Path | str | None = None) -> "HandPredictor":
         """Open a file of `python -m davae pack`; the default is the one that comes with davae.
 
         Raises:
             FileNotFoundError: it does not exist.
             ValueError: it is no such file.
         """
-        return cls(unpack(WEIGHTS if path is None else path), bf16)
+        return cls(read_packed(WEIGHTS if path is None else path))
+
+    @cached_property
+    def _release(self) -> "Release":
+        from davae.photo.release import build  # imports torch, which photos do not need
+
+        return build(self._packed)
+
+    @property
+    def config(self) -> "Config":
+        """Config of da-VAE."""
+        return self._release.configs["model"]
+
+    @cached_property
+    def model(self) -> "DaVAE":
+        """da-VAE in torch, in evaluation mode, with BatchNorm folded into its convolutions."""
+        from davae.networks.folding import fold_batchnorm
+
+        return fold_batchnorm(self._release.model)
 
     def predict(
         self, photo: Photo, *, name: str | None = None, box: Box | None = None, **options: Any
@@ -121,7 +132,25 @@ class HandPredictor:
         """
         return [hand for hand, _ in self.each(photos, **options)]
 
-    def each(
+    def each(self, photos: Sequence[Photo], **options: Any) -> Iterator[Result]:
+        """Yield what `predict_all` returns, one by one, and with each hand its photo's pixels (h, w, 3).
+
+        A failure with one photo, while reading it or later, becomes that photo's result. Photos of more than
+        100 million pixels are reduced while they are read. Boxes, joints and intrinsics still refer to the
+        photo's own pixels (`Hand.photo_px`); `Hand.scale_to` converts a hand to the pixels that are yielded.
+
+        Threads work on the next photos meanwhile. No more than two photos for each of them are held.
+
+        Args:
+            photos: files, their contents, arrays or Pillow images.
+            options: as in `request`.
+
+        Raises:
+            ValueError: an option makes no sense.
+        """
+        return map_in_order(self.answer, self.request(photos, **options), self.workers)
+
+    def request(
         self,
         photos: Sequence[Photo],
         *,
@@ -130,14 +159,8 @@ class HandPredictor:
         side: Side | None = None,
         bone_mm: float | None = None,
         intrinsics: Intrinsics | None = None,
-    ) -> Iterator[tuple[Hand | PhotoError, NDArray[np.uint8] | None]]:
-        """Yield what `predict_all` returns, batch by batch, and with each hand its photo's pixels (h, w, 3).
-
-        A failure with one photo, while reading it or later, becomes that photo's result. Photos of more than
-        100 million pixels are reduced while they are read. Boxes, joints and intrinsics still refer to the
-        photo's own pixels (`Hand.photo_px`); `Hand.scale_to` converts a hand to the pixels that are yielded.
-
-        No more than a few hundred MB of photos are held, however many and however large they are.
+    ) -> list[Request]:
+        """Return a request for each photo, for `answer`; no photo is read yet.
 
         Args:
             photos: files, their contents, arrays or Pillow images.
@@ -156,72 +179,71 @@ class HandPredictor:
         boxes = list(boxes) if boxes is not None else [None] * len(photos)
         _check_options(photos, names, boxes, side, bone_mm, intrinsics)
         bone_mm = bone_mm or reference_bone_mm()
-        batch: list[_Request] = []
-        for photo, name, box in zip(photos, names, boxes, strict=True):
-            batch.append(_Request(name, _load(photo, name, box), box, side, bone_mm, intrinsics))
-            held = sum(r.photo.size // 3 for r in batch if not isinstance(r.photo, PhotoError))
-            if len(batch) == AT_ONCE or held >= PIXELS_AT_ONCE:
-                yield from self._find(batch)
-                batch = []
-        yield from self._find(batch)
+        return [
+            Request(photo, name, box, side, bone_mm, intrinsics)
+            for photo, name, box in zip(photos, names, boxes, strict=True)
+        ]
 
-    def _find(self, requests: list[_Request]) -> list[_Result]:
-        """Answer requests together or, if that fails, one by one, so that only the cause is an error."""
+    def answer(self, request: Request) -> Result:
+        """Read a photo and find the hand in it; whatever goes wrong is the result."""
         try:
-            usable = [r for r in requests if not isinstance(r.photo, PhotoError)]
-            given: _Places = {r: (r.box, r.side) for r in usable if r.box is not None}
-            located = self._locate([r for r in usable if r.box is None])
-            # A crop around the joints that a coarse reading shows is more like those of training.
-            coarse = self._read(located, coarse=True)
-            refined: _Places = {r: (refine_box(hand), r.side) for r, hand in coarse.items()}
-            hands = self._read(given) | self._read(refined)
-            return [
-                (r.photo, None) if isinstance(r.photo, PhotoError) else (hands[r], r.photo) for r in requests
-            ]
+            photo = read_photo(request.photo, request.name)
+            _check_box(request, photo)
+            return self._find(request, photo), photo
         except Exception as error:
-            if len(requests) == 1:
-                return [(_to_photo_error(error, requests[0].name), None)]
-        return [result for request in requests for result in self._find([request])]
+            return _to_photo_error(error, request.name), None
 
-    @single_threaded()
-    def _locate(self, requests: list[_Request]) -> _Places:
-        """Return the square of each photo that looks most like a hand, and which hand that is."""
-        if not requests:
-            return {}
-        squares = find_hands(
-            self.observer.finder, self.observer.mask_model, [request.pixels for request in requests]
-        )
-        tried = [(r, box) for r, boxes in zip(requests, squares, strict=True) for box in boxes]
-        crops = torch.cat([cut(request.pixels, [box], self.px) for request, box in tried])
-        guess = self.observer.guess(crops, [request.side for request, _ in tried], LOCATE_VIEWS)
-        confidences = map(estimate_confidence, guess.disagreement.tolist(), guess.certainty.tolist())
-        best: dict[_Request, tuple[float, Box, Side]] = {}
-        for (request, box), side, confidence in zip(tried, guess.sides, confidences, strict=True):
-            if request not in best or confidence > best[request][0]:
-                best[request] = confidence, box, side
-        located: _Places = {}
-        for request, (confidence, box, side) in best.items():
-            box = box.scale(photo_px(request.pixels)[0] / request.pixels.shape[1])
-            located[request] = replace(box, confidence=confidence), side
-        return located
+    def _find(self, request: Request, photo: NDArray[np.uint8]) -> Hand:
+        if request.box is not None:
+            return self._read(request, photo, request.box, request.side)
+        box, side = self._locate(request, photo)
+        # A crop around the joints that a coarse reading shows is more like those of training.
+        coarse = self._read(request, photo, box, side, coarse=True)
+        return self._read(request, photo, refine_box(coarse), request.side)  # the side is guessed better now
 
-    @single_threaded()
-    def _read(self, places: _Places, coarse: bool = False) -> dict[_Request, Hand]:
-        """Read the hands in their boxes; coarsely from one view instead of several."""
-        if not places:
-            return {}
-        crops = torch.cat([
-            cut(r.pixels, [box.scale(r.pixels.shape[1] / photo_px(r.pixels)[0])], self.px)
-            for r, (box, _) in places.items()
-        ])  # fmt: skip
-        sides = [side for _, side in places.values() if side is not None]
-        if len(sides) < len(places):
-            sides = self.observer.guess(crops, [side for _, side in places.values()]).sides
-        readings = self.observer.read(crops, sides, coarse)
-        return {
-            request: _place_on_photo(request, box, reading, self.px)
-            for (request, (box, _)), reading in zip(places.items(), readings, strict=True)
-        }
+    def _locate(self, request: Request, photo: NDArray[np.uint8]) -> tuple[Box, Side]:
+        """Return the square of a photo that looks most like a hand, and which hand that is."""
+        networks = self.observer.networks
+        squares = find_hands(networks.finder, networks.mask, photo)
+        crops = cut(photo, squares, self.px)
+        guess = self.observer.guess(crops, [request.side] * len(squares), LOCATE_VIEWS)
+        confidences = list(map(estimate_confidence, guess.disagreement.tolist(), guess.certainty.tolist()))
+        best = int(np.argmax(confidences))
+        box = squares[best].scale(photo_px(photo)[0] / photo.shape[1])
+        return replace(box, confidence=confidences[best]), guess.sides[best]
+
+    def _read(
+        self,
+        request: Request,
+        photo: NDArray[np.uint8],
+        box: Box,
+        side: Side | None,
+        coarse: bool = False,
+    ) -> Hand:
+        """Read the hand in a box; coarsely from one view instead of several."""
+        crops = cut(photo, [box.scale(photo.shape[1] / photo_px(photo)[0])], self.px)
+        if side is None:
+            (side,) = self.observer.guess(crops, [side]).sides
+        (reading,) = self.observer.read(crops, [side], coarse)
+        return _place_on_photo(request, photo_px(photo), box, reading, self.px)
+
+
+def open_networks(packed: Packed) -> Networks:
+    """Return the networks of a file: its graphs or, if it has none, built in torch, which takes longer.
+
+    Raises:
+        ValueError: the file's graphs or weights are damaged.
+    """
+    if packed.graphs:
+        return open_graphs(packed)
+    _log.warning(
+        "%s: holds no graphs of its networks, so torch reads the photos, which takes longer; "
+        "`pip install 'davae[export]'`, then pack the runs again",
+        packed.path,
+    )
+    from davae.photo.release import build, run_in_torch
+
+    return run_in_torch(build(packed))
 
 
 def refine_box(hand: Hand) -> Box:
@@ -236,20 +258,15 @@ def refine_box(hand: Hand) -> Box:
     return replace(hand.box, centre=(float(centre[0]), float(centre[1])), half=max(half, hand.box.half))
 
 
-def _load(photo: Photo, name: str, box: Box | None) -> NDArray[np.uint8] | PhotoError:
-    """Return a photo's pixels (h, w, 3), or why it cannot be used."""
-    try:
-        pixels = read_photo(photo, name)
-        width, height = photo_px(pixels)
-        if box is not None and not box.overlaps(width, height):
-            (u, v), half = box.centre, box.half
-            raise PhotoError(
-                f"{name}: is {width} x {height} pixels, and the box from {u - half:.0f}, {v - half:.0f} to "
-                f"{u + half:.0f}, {v + half:.0f} lies outside it; draw it around the hand, or leave it out"
-            )
-        return pixels
-    except Exception as error:
-        return _to_photo_error(error, name)
+def _check_box(request: Request, photo: NDArray[np.uint8]) -> None:
+    """Raise `PhotoError` if the box lies outside its photo."""
+    width, height = photo_px(photo)
+    if request.box is not None and not request.box.overlaps(width, height):
+        (u, v), half = request.box.centre, request.box.half
+        raise PhotoError(
+            f"{request.name}: is {width} x {height} pixels, and the box from {u - half:.0f}, {v - half:.0f} "
+            f"to {u + half:.0f}, {v + half:.0f} lies outside it; draw it around the hand, or leave it out"
+        )
 
 
 def _to_photo_error(error: Exception, name: str) -> PhotoError:
@@ -267,8 +284,8 @@ def _to_photo_error(error: Exception, name: str) -> PhotoError:
     return result
 
 
-def _place_on_photo(request: _Request, box: Box, reading: Reading, px: int) -> Hand:
-    """Return what was read off the crop of a box as a hand in the photo."""
+def _place_on_photo(request: Request, size: tuple[int, int], box: Box, reading: Reading, px: int) -> Hand:
+    """Return what was read off the crop of a box as a hand in the photo of a size (width, height)."""
     joints_px = apply_homography(np.linalg.inv(box.to_crop(px)), reading.joints_px)
     joints_mm = reading.joints * request.bone_mm
     if request.intrinsics is not None:
@@ -286,7 +303,7 @@ def _place_on_photo(request: _Request, box: Box, reading: Reading, px: int) -> H
         bone_mm=request.bone_mm,
         joints_px=joints_px,
         intrinsics=request.intrinsics,
-        photo_px=photo_px(request.pixels),
+        photo_px=size,
         mask=reading.mask,
         means=reading.means,
         spreads=reading.spreads,

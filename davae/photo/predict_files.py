@@ -2,11 +2,12 @@
 
 import json
 import os
+import struct
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -14,16 +15,15 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
-from davae.photo.hand import Hand, Side
+from davae.photo.hand import Hand, Side, built_in_rig
 from davae.photo.overlay import draw_overlay
-from davae.photo.predict import HandPredictor
+from davae.photo.predict import HandPredictor, Request
 from davae.photo.reading import PhotoError, wrap_unexpected
-from synthhand.formats.pictures import encode_png
+from davae.photo.workers import map_in_order
 from synthhand.skeleton import ROOT
 from synthhand.storage import write_atomically
 
 STEM_BYTES = 200  # of the 255 that file systems allow a name; the rest is for endings and numbers
-WRITERS = 2  # threads that write results while the next photos are predicted
 ENDINGS = (".json", ".ply", ".glb", "-mask.png", "-overlay.png")  # of the files of one hand
 
 
@@ -67,19 +67,28 @@ def predict_files(
         raise ValueError(f"{out}: is a file; --out is the folder for the results, so name another")
     _check_places(images, out, stems)
     sides: dict[str, Side] = {"left": "left", "right": "right"}
-    results = HandPredictor.load(weights).each(
+    Thread(target=built_in_rig).start()  # a third of a second, meanwhile the networks find the first hand
+    predictor = HandPredictor.load(weights)
+    requests = predictor.request(
         images,
         boxes=[Box.of_rectangle(*rectangle) if rectangle else None] * len(images),
         side=side and sides.get(side.lower(), side),
         bone_mm=bone_mm,
         intrinsics=camera,
     )
+
+    def work(job: tuple[Request, Path, str]) -> tuple[str, bool]:
+        request, path, stem = job
+        return _write(*predictor.answer(request), out, path, stem)
+
+    jobs = list(zip(requests, images, stems, strict=True))
+    results = map_in_order(work, jobs, predictor.workers)
     bar = tqdm(
         results, desc="predict", unit="photo", total=len(images), disable=not progress or len(images) < 2
     )
     lines: list[str] = []
     failed = 0
-    for line, success in _write_all(bar, images, out, stems):
+    for line, success in bar:
         lines.append(line.encode(errors="backslashreplace").decode())  # names may be no UTF-8
         failed += not success
         report(lines[-1])
@@ -100,8 +109,8 @@ def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> li
     """
     out.mkdir(parents=True, exist_ok=True)
     contents = {f".{ending}": content for ending, content in hand.encode_files().items()}
-    contents["-mask.png"] = encode_png(np.rint(255 * hand.mask).astype(np.uint8))
-    contents["-overlay.png"] = encode_png(draw_overlay(photo, hand))
+    contents["-mask.png"] = _encode_png(np.rint(255 * hand.mask).astype(np.uint8))
+    contents["-overlay.png"] = _encode_png(draw_overlay(photo, hand))
     return [_write_file(out / f"{stem}{ending}", contents[ending]) for ending in ENDINGS]
 
 
@@ -140,23 +149,6 @@ def name_results(images: Sequence[Path | str]) -> list[str]:
     return stems
 
 
-def _write_all(
-    results: Iterator[tuple[Hand | PhotoError, NDArray[np.uint8] | None]],
-    images: Sequence[Path],
-    out: Path,
-    stems: list[str],
-) -> Iterator[tuple[str, bool]]:
-    """Write results in threads, and yield in order the line about each photo and whether it has a result."""
-    writing: deque[Future[tuple[str, bool]]] = deque()
-    with ThreadPoolExecutor(WRITERS) as writers:
-        for (hand, photo), path, stem in zip(results, images, stems, strict=True):
-            writing.append(writers.submit(_write, hand, photo, out, path, stem))
-            while writing and (len(writing) > WRITERS or writing[0].done()):  # each waiting one holds a photo
-                yield writing.popleft().result()
-        while writing:
-            yield writing.popleft().result()
-
-
 def _write(
     hand: Hand | PhotoError, photo: NDArray[np.uint8] | None, out: Path, path: Path, stem: str
 ) -> tuple[str, bool]:
@@ -186,6 +178,31 @@ def _write(
 def _write_file(path: Path, content: bytes) -> Path:
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
     return path
+
+
+def _encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a picture, (h, w) or (h, w, 3), as PNG, each row as its difference from the row above.
+
+    Pillow tries five ways of storing each row, which takes twice as long and saves no space here: it would be
+    a tenth of the time spent on a photo.
+    """
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, -1)
+    stored = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    stored[:, 0] = 2  # the filter "up"
+    stored[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=stored[1:, 1:])
+    deflate = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    colour = 2 if pixels.ndim == 3 else 0
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0),
+        b"IDAT": deflate.compress(stored.tobytes()) + deflate.flush(),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
 
 
 def _check_places(images: Sequence[Path], out: Path, stems: list[str]) -> None:

@@ -1,30 +1,36 @@
 """One file of weights: da-VAE, its mask network, its camera head and the finder, and what they are.
 
-It is a safetensors file, so nothing in it is executed. Matrices are stored as fp16. Tensors with one number a
-channel stay fp32: the variances that BatchNorm keeps can exceed fp16's range.
+Matrices are stored as fp16. Tensors with one number a channel stay fp32: the variances that BatchNorm keeps
+can exceed fp16's range. `davae.photo.packed` describes the file and reads it without torch.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import numpy as np
+import torch
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from davae.config import CameraConfig, Config, MaskConfig, Saved
+from davae.config import BLOCKS, CameraConfig, Config, MaskConfig
 from davae.config.reading import read_config
+from davae.evaluation.joints import HandProbability
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.camera import CameraHead
+from davae.networks.folding import fold_batchnorm, pair_norms
+from davae.photo.engine import Images, MaskNetwork, Networks, open_graphs, to_estimate
+from davae.photo.packed import FORMAT, GRAPH, Packed, read_packed
 from davae.training import runs
-from synthhand.formats.kinds import kind_of_file
+from davae.training.threads import single_threaded
 from synthhand.storage import write_atomically
 
-FORMAT = 1
+ESTIMATED = ("joints", "root", "bone", "right", *(f"{of}_{b}" for of in ("mean", "logvar") for b in BLOCKS))
+TOLERANCE = 1e-4  # between the outputs of ONNX Runtime and of torch
 
-AnyConfig = TypeVar("AnyConfig", bound=Saved)
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -50,15 +56,29 @@ class Release:
 
 
 def pack(
-    run: Path | str, mask_run: Path | str, camera_run: Path | str, finder_run: Path | str, out: Path | str
+    run: Path | str,
+    mask_run: Path | str,
+    camera_run: Path | str,
+    finder_run: Path | str,
+    out: Path | str,
+    *,
+    graphs: bool = True,
 ) -> dict[str, Any]:
     """Write four finished runs that belong together to one file; return its `about`: data, runs and error.
+
+    Args:
+        run: of da-VAE.
+        mask_run: of the mask network whose masks it saw.
+        camera_run: of its camera head.
+        finder_run: of the mask network that finds hands in photos.
+        out: file to write.
+        graphs: add ONNX graphs, with which photos are read several times as fast, if `can_trace`.
 
     Raises:
         FileNotFoundError: one of them is no finished run.
         ValueError: the model saw other masks, the camera head reads another model, or a run does not say.
     """
-    run, mask_run, camera_run, out = Path(run), Path(mask_run), Path(camera_run), Path(out)
+    run, mask_run, camera_run = Path(run), Path(mask_run), Path(camera_run)
     (model, config), (mask, mask_config) = runs.load_model(run), runs.load_mask_network(mask_run)
     camera, camera_config = runs.load_camera(camera_run)
     finder, finder_config = runs.load_mask_network(Path(finder_run))
@@ -86,55 +106,179 @@ def pack(
         error_mm = json.loads(report.read_text(encoding="utf-8"))["protocols"]["P1"]["epe_mm"]
     about = {"format": FORMAT, "data": identity.data, "runs": digests, "P1_epe_mm": error_mm}
     configs = {"model": config, "mask": mask_config, "camera": camera_config, "finder": finder_config}
-    metadata = {"about": json.dumps(about)} | {f"{part}.config": c.to_json() for part, c in configs.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, lambda path: save_file(tensors, path, metadata))
+    packed = Packed(Path(out), about, {part: c.to_json() for part, c in configs.items()}, tensors, {}, {}, {})
+    write_packed(add_graphs(packed) if graphs and can_trace() else packed)
     return about
 
 
+def can_trace() -> bool:
+    """Return whether the packages are installed with which `add_graphs` traces networks."""
+    return all(find_spec(name) for name in ("onnx", "onnxscript"))
+
+
+def add_graphs(packed: Packed) -> Packed:
+    """Return a file's content with graphs of its networks. They hold no weights: those of the file serve.
+
+    Raises:
+        ValueError: ONNX Runtime does not compute what torch does.
+    """
+    from davae.photo.graph import strip_weights, trace
+
+    release = build(packed)
+    expected = run_in_torch(release)
+    traced: dict[str, tuple[nn.Module, int, tuple[str, ...]]] = {
+        "estimate": (Estimator(release.model, release.camera), expected.px, ESTIMATED),
+        "mask": (HandProbability(release.mask), expected.mask.px, ("probability",)),
+        "finder": (HandProbability(release.finder), expected.finder.px, ("probability",)),
+    }
+    graphs: dict[str, bytes] = {}
+    inputs: dict[str, list[str]] = {}
+    norms: dict[str, str] = {}
+    for name, (network, px, outputs) in traced.items():
+
+        def to_file(own: str, part: str = name) -> str:
+            """Return the name that the file gives to a layer of this network, or to its weights."""
+            return own.replace("network.", f"{part}.", 1) if part in ("mask", "finder") else own
+
+        layers = [layer for layer, _ in network.named_modules()]
+        graphs[name], inputs[name] = strip_weights(trace(network.eval(), px, outputs), layers, to_file)
+        norms |= {to_file(layer): to_file(norm) for layer, norm in pair_norms(network).items()}
+    complete = replace(packed, graphs=graphs, norms=norms, inputs=inputs)
+    difference = _measure_difference(open_graphs(complete), expected)
+    if not difference <= TOLERANCE:  # NaN fails, too
+        raise ValueError(
+            f"{packed.path}: not written, since ONNX Runtime and torch differ by {difference:.2g}, more than "
+            f"{TOLERANCE:g}; the installed versions of torch and onnxruntime do not go together"
+        )
+    return complete
+
+
+def write_packed(packed: Packed) -> None:
+    """Write a file of weights, whole or not at all."""
+    graphs = {GRAPH + name: np.frombuffer(graph, np.uint8) for name, graph in packed.graphs.items()}
+    metadata = {"about": json.dumps(packed.about)}
+    metadata |= {f"{part}.config": config for part, config in packed.configs.items()}
+    if graphs:
+        metadata["graphs"] = json.dumps({"norms": packed.norms, "inputs": packed.inputs})
+    packed.path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(packed.path, lambda path: save_file({**packed.tensors, **graphs}, path, metadata))
+
+
 def unpack(path: Path | str) -> Release:
-    """Open a file of `pack`.
+    """Open a file of `pack` and build its networks in torch.
 
     Raises:
         FileNotFoundError: it does not exist, or is a folder.
         ValueError: it is damaged, or no such file, or one of a later version.
     """
-    path = Path(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "missing"
-        raise FileNotFoundError(f"{path}: {found}; name a file that `python -m davae pack` wrote")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        what = f"is {kind}" if (kind := kind_of_file(path)) else "damaged, or no safetensors file"
-        raise ValueError(f"{path}: {what} ({error}); get it again") from error
-    missing = {"about", *(f"{part}.config" for part in Configs.__annotations__)} - metadata.keys()
-    if missing:
-        raise ValueError(f"{path}: lacks {sorted(missing)}, so `python -m davae pack` did not write it")
-    about = json.loads(metadata["about"])
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: is of format {about.get('format')}, this davae reads {FORMAT}; update it")
+    return build(read_packed(path))
 
-    def rebuild(
-        part: str, kind: type[AnyConfig], build: Callable[[AnyConfig], Network]
-    ) -> tuple[Network, AnyConfig]:
-        config = read_config(kind, metadata[f"{part}.config"])
-        own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
-        network = build(config)
+
+def build(packed: Packed) -> Release:
+    """Build the networks of a file of `pack` in torch.
+
+    Raises:
+        ValueError: the weights do not fit their configs.
+    """
+
+    def rebuild(part: str, network: Network) -> Network:
+        own = {
+            name.removeprefix(f"{part}."): torch.tensor(tensor)
+            for name, tensor in packed.tensors.items()
+            if name.startswith(f"{part}.")
+        }
         try:
             network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in own.items()})
         except RuntimeError as error:
-            raise ValueError(f"{path}: the weights of {part} do not fit its config: {error}") from error
-        return network.eval().requires_grad_(False), config
+            raise ValueError(
+                f"{packed.path}: the weights of {part} do not fit its config: {error}"
+            ) from error
+        return network.eval().requires_grad_(False)
 
-    model, config = rebuild("model", Config, lambda config: DaVAE(config.model))
-    mask, mask_config = rebuild("mask", MaskConfig, HandMaskNet)
-    camera, camera_config = rebuild("camera", CameraConfig, CameraHead)
-    finder, finder_config = rebuild("finder", MaskConfig, HandMaskNet)
-    configs = Configs(model=config, mask=mask_config, camera=camera_config, finder=finder_config)
-    return Release(model, mask, camera, finder, configs, about)
+    configs = Configs(
+        model=read_config(Config, packed.configs["model"]),
+        mask=read_config(MaskConfig, packed.configs["mask"]),
+        camera=read_config(CameraConfig, packed.configs["camera"]),
+        finder=read_config(MaskConfig, packed.configs["finder"]),
+    )
+    return Release(
+        rebuild("model", DaVAE(configs["model"].model)),
+        rebuild("mask", HandMaskNet(configs["mask"])),
+        rebuild("camera", CameraHead(configs["camera"])),
+        rebuild("finder", HandMaskNet(configs["finder"])),
+        configs,
+        packed.about,
+    )
+
+
+class Estimator(nn.Module):
+    """Images (b, 3, h, w) to all that `davae.photo.engine.Estimate` holds, as a tuple."""
+
+    def __init__(self, model: DaVAE, camera: CameraHead):
+        super().__init__()
+        self.model, self.camera = model, camera
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Estimate joints, place, side and code of right hands over mid-grey."""
+        features = self.model.encoder.trunk(image)
+        codes = {block: self.model.encoder.heads[block](features) for block in BLOCKS}
+        return (
+            self.model.pose_decoder(codes["pose"][0]),
+            *self.camera(features),
+            *(codes[block][0] for block in BLOCKS),
+            *(codes[block][1] for block in BLOCKS),
+        )
+
+
+def run_in_torch(release: Release) -> Networks:
+    """Return the networks of a release as functions of arrays."""
+    configs, run = release.configs, _to_function(Estimator(release.model, release.camera))
+    return Networks(
+        lambda images: to_estimate(run(images)),
+        _to_mask_network(release.mask, configs["mask"]),
+        _to_mask_network(release.finder, configs["finder"]),
+        configs["model"].model.image_px,
+        workers=1,  # torch's number of threads, which `single_threaded` sets, is that of the whole process
+    )
+
+
+def _to_mask_network(network: HandMaskNet, config: MaskConfig) -> MaskNetwork:
+    run = _to_function(HandProbability(network))
+    return MaskNetwork(lambda images: run(images)[0], config.data.image_px)
+
+
+def _to_function(network: nn.Module) -> Callable[[Images], list[np.ndarray]]:
+    """Return a network as a function of images that returns a list of arrays."""
+    folded = fold_batchnorm(network)
+
+    @single_threaded()
+    def run(images: Images) -> list[np.ndarray]:
+        with torch.inference_mode():
+            found = folded(torch.from_numpy(images).contiguous(memory_format=torch.channels_last))
+        return [one.numpy() for one in (found if isinstance(found, tuple) else [found])]
+
+    return run
+
+
+def _measure_difference(found: Networks, expected: Networks) -> float:
+    """Return the largest difference between the outputs of networks for 3 random images."""
+    generator, largest = np.random.default_rng(0), []
+    for px, run, other in (
+        (expected.mask.px, found.mask.run, expected.mask.run),
+        (expected.finder.px, found.finder.run, expected.finder.run),
+        (expected.px, lambda images: _flatten(found, images), lambda images: _flatten(expected, images)),
+    ):
+        images = generator.random((3, 3, px, px), np.float32)
+        largest.append(np.abs(run(images) - other(images)).max())
+    return float(np.max(largest))
+
+
+def _flatten(networks: Networks, images: Images) -> np.ndarray:
+    """Return all that is estimated of b images as (b, n)."""
+    *some, means, logvars = networks.estimate(images)
+    return np.concatenate(
+        [one.reshape(len(images), -1) for one in (*some, *means.values(), *logvars.values())], axis=1
+    )
 
 
 def _read_identity(run: Path) -> runs.Identity:
@@ -144,6 +288,6 @@ def _read_identity(run: Path) -> runs.Identity:
     return identity
 
 
-def _compress(value: Tensor) -> Tensor:
+def _compress(value: Tensor) -> np.ndarray:
     value = value.detach().cpu().contiguous()
-    return value.half() if value.is_floating_point() and value.ndim > 1 else value
+    return (value.half() if value.is_floating_point() and value.ndim > 1 else value).numpy()

@@ -117,8 +117,7 @@ def _limit_influences(weights: NDArray) -> tuple[NDArray[np.intp], NDArray[np.fl
 
     A segment rotates about its upper joint.
     """
-    by_joint = np.zeros((len(weights), JOINTS))
-    np.add.at(by_joint.T, SEGMENT_PARENTS.clip(0), weights.T)
+    by_joint = weights @ np.eye(JOINTS)[SEGMENT_PARENTS.clip(0)]
     movers = np.argsort(-by_joint, axis=1, kind="stable")[:, :_INFLUENCES]
     shares = np.take_along_axis(by_joint, movers, axis=1)
     return np.where(shares > 0, movers, 0), shares / shares.sum(1, keepdims=True)

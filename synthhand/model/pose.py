@@ -8,7 +8,6 @@ straight fingers, slightly spread. The constants below name the columns.
 """
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from synthhand.model import VIEWPOINTS
 from synthhand.model.contact import overlap_mm
@@ -161,6 +160,8 @@ def _rest_angles(rig: Rig, other: Rig) -> np.ndarray:
         frames = other.frames[segments]
         local = frames.transpose(0, 2, 1) @ parents.transpose(0, 2, 1) @ rotations[segments] @ frames
         # The columns are a left-handed set of axes, so every sign changes; abduction is negative itself.
+        from scipy.spatial.transform import Rotation  # a tenth of a second, which reading a photo saves
+
         abduction, flexion, twist = Rotation.from_matrix(local).as_euler("YXZ").T
         return np.stack([-flexion, abduction, -twist], axis=1)
 

@@ -140,7 +140,8 @@ def close(widget: widgets.Widget) -> None:
 
 def cut_input(hand: Hand, photo: NDArray[np.uint8], px: int) -> Tensor:
     """Return the network's input (1, 3, px, px) for a hand in a photo (h, w, 3): a right hand over grey."""
-    crop, mask = cut(photo, [hand.scale_to(photo).box], px), torch.from_numpy(hand.mask)[None, None]
+    crop = torch.from_numpy(cut(photo, [hand.scale_to(photo).box], px))
+    mask = torch.from_numpy(hand.mask)[None, None]
     if hand.side == "left":
         crop, mask = crop.flip(3), mask.flip(3)
     return composite_over_grey(crop, mask)

@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from davae.photo.predict import WEIGHTS
-from davae.photo.release import unpack
+from davae.photo.predict import WEIGHTS, HandPredictor
 
 WEIGHTS_VARIABLE = "DAVAE_WEIGHTS"  # of the environment: which file the pages open
 KEEP_S = 120  # about as long as a page tries to reconnect
@@ -39,7 +38,7 @@ def serve(
         raise ValueError(f"--keep-s {keep_s}: expected seconds, 1 or more, for which a lost page is kept")
     weights = Path(weights or WEIGHTS).resolve()
     print(f"checking {weights.name} ...", flush=True)
-    unpack(weights)
+    HandPredictor.load(weights)
     port = find_free_port(port)
     print("starting the server; its address follows once it answers ...", flush=True)
     words = ["-m", "davae.photo.app.voila_server", str(NOTEBOOK), str(port), str(browser), str(keep_s)]
