@@ -20,6 +20,7 @@ from davae.networks.handmask import ResNet
 from davae.networks.native import call, explain_missing
 
 LANES, PIECES = 16, 32  # of kernels.c
+FEW = 16  # places of a map on which a weight's gradient is faster by a matrix product
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 Pair = tuple[Tensor, Tensor]  # one map twice, so that the gradients of its two readers are added in one pass
 
@@ -167,8 +168,10 @@ class _Convolve(torch.autograd.Function):
             )
         size = weight.shape[2]
         patches = unfold(x, size, *ctx.how, *gradient.shape[2:])
-        # A copy of the transposed gradient costs less than a product that reads it across its rows.
-        product = gradient.permute(0, 2, 3, 1).flatten(0, 2).T.contiguous() @ patches
+        transposed = gradient.permute(0, 2, 3, 1).flatten(0, 2).T
+        if len(patches) <= FEW * len(x):  # a copy costs less than a product that reads across the rows
+            transposed = transposed.contiguous()
+        product = transposed @ patches
         of_weight = product.view(len(weight), size, size, -1).permute(0, 3, 1, 2).float()
         return of_x, of_weight, None, None, None
 
@@ -187,7 +190,7 @@ class FusedConvolution(nn.Conv2d):
             x = x.to(bf16)
         (stride, _), (padding, _), (dilation, _) = self.stride, self.padding, self.dilation
         places = len(x[0, 0].flatten()) // stride**2
-        few = places <= 16 or (places <= 64 and (stride > 1 or self.in_channels >= 64))
+        few = places <= FEW or (places <= 4 * FEW and stride > 1)
         if not (self.training and few and x.dtype == bf16 and self.bias is None and is_supported(x)):
             return super().forward(x)
         return _Convolve.apply(x, self.weight, stride, padding, dilation)
@@ -369,9 +372,30 @@ class FusedSelectiveBlock(SelectiveKernelBlock):
         return normalise(self.bn2, self.conv2(self.selective(x)), self.downsample(skip), twice=self.twice)
 
 
+def convolve_stem(conv: nn.Conv2d, image: Tensor) -> Tensor:
+    """Return conv(2 image - 1) of images (b, 3, h, h) on [0, 1], for the 7 x 7 convolution of a stem.
+
+    A convolution of stride s over 3 channels equals one without stride over s x s x 3 channels, the pixels of
+    cells of the picture, which suits the processor better.
+    """
+    (stride, _), px = conv.stride, image.shape[-1]
+    supported = conv.training and is_supported(image) and image.dtype == torch.float32 and not image.requires_grad
+    if not supported or stride not in (2, 4) or px % stride or image.shape[2] != px or conv.kernel_size != (7, 7):
+        x: Tensor = conv(2.0 * image - 1.0)
+        return x
+    size = 8 // stride  # cells that the kernel, with a row and a column of zeros before it, covers
+    cells = px // stride + size - 1
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    out = image.new_empty(len(image), cells, cells, stride * stride * 3, dtype=dtype)
+    call(f"arrange_cells_{NAMES[dtype]}", image, out, len(image), px, stride, size // 2, cells)
+    weight = F.pad(conv.weight, (1, 0, 1, 0)).unflatten(3, (size, stride)).unflatten(2, (size, stride))
+    weight = weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+    return F.conv2d(out.permute(0, 3, 1, 2), weight.contiguous(memory_format=torch.channels_last))
+
+
 class _FusedStem(ResNetBase):
     def stem(self, image: Tensor) -> Tensor:
-        return normalise(self.bn1, self.conv1(2.0 * image - 1.0))
+        return normalise(self.bn1, convolve_stem(self.conv1, image))
 
 
 class FusedTrunk(_FusedStem, Trunk):
@@ -379,7 +403,7 @@ class FusedTrunk(_FusedStem, Trunk):
 
     def forward(self, image: Tensor) -> Tensor:
         """As `Trunk`."""
-        x, norm = self.conv1(2.0 * image - 1.0), self.bn1
+        x, norm = convolve_stem(self.conv1, image), self.bn1
         pools = not isinstance(self.maxpool, nn.Identity)
         y: Tensor | Pair
         if pools and norm.training and is_supported(x) and x.shape[1] % LANES == 0:

@@ -457,3 +457,26 @@ API void NAME(select_backward)(const TYPE *gradient, const float *weights, const
                 store(of_second + k + c, read_float(weights + (2 * n + 1) * channels + c) * g + both);
             }
 }
+
+/* The values 2 v - 1 of pictures (batch, side, side, 3) on [0, 1], for a convolution without stride in place of
+   one of stride `step`: (batch, cells, cells, step, step, 3), which begins `before` cells outside of the picture.
+   Beyond the picture values are 0. side is a multiple of step. */
+API void NAME(arrange_cells)(const float *pictures, TYPE *out, int64_t batch, int64_t side, int64_t step,
+                             int64_t before, int64_t cells, int64_t threads) {
+    const int64_t width = 3 * step, channels = width * step;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t line = 0; line < batch * cells; line++) {
+        const int64_t top = (line % cells - before) * step;
+        const float *picture = pictures + line / cells * side * side * 3;
+        for (int64_t cell = 0; cell < cells; cell++) {
+            const int64_t left = (cell - before) * step, inside = top >= 0 && left >= 0 && top < side && left < side;
+            float values[LANES * LANES] = {0};
+            for (int64_t i = 0; inside && i < step; i++)
+                for (int64_t k = 0; k < width; k++)
+                    values[i * width + k] = 2 * picture[((top + i) * side + left) * 3 + k] - 1;
+            TYPE rounded[LANES * LANES];
+            for (int64_t k = 0; k < channels; k += LANES) store(rounded + k, read_float(values + k));
+            memcpy(out + (line * cells + cell) * channels, rounded, channels * sizeof *out);
+        }
+    }
+}
