@@ -7,19 +7,17 @@ is, a Gaussian log-likelihood up to its weight. All terms are computed in fp32.
 Derived by hand in `notebooks/02_training.ipynb`.
 """
 
-from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from davae.config import BLOCKS, TERMS, LossConfig
 from davae.networks import DaVAEOutput
+from davae.networks.native.operations import mean_squared_error
 
-ImageLoss = Callable[[Tensor, Tensor], Tensor]  # as `image_loss`, which a faster equal may replace
 REDUCTIONS = {
     "pose": "squared error summed over 21 joints and 3 axes (normalised units: reference bone = 1)",
     "cloud": "2025 x the mean squared distance to the nearest point, the larger of the two directions",
@@ -94,8 +92,7 @@ def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
     256 x 256 / (h w) times the squared error summed over channels and pixels: beta/alpha_image then means the
     same at every resolution.
     """
-    squared = F.mse_loss(predicted.float(), target.float(), reduction="none")  # one pass over the pixels
-    return squared.mean(dim=(1, 2, 3)) * IMAGE_ELEMENTS
+    return IMAGE_ELEMENTS * mean_squared_error(predicted, target)
 
 
 def cloud_loss(predicted: Tensor, true: Tensor) -> Tensor:
@@ -137,9 +134,7 @@ def nearest_squared_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return _squared_distance(a, b, nearest_in_b), _squared_distance(b, a, nearest_in_a)
 
 
-def objective(
-    predicted: DaVAEOutput, true: Truth, weights: LossConfig, image_loss: ImageLoss = image_loss
-) -> Objective:
+def objective(predicted: DaVAEOutput, true: Truth, weights: LossConfig) -> Objective:
     """Eq. 3: sum_i alpha_i L_i + beta_i KL_i over pose, cloud/shape and image/appearance.
 
     A sample without a cloud adds 0 x prediction to that term, so that every parameter always has a gradient.

@@ -254,7 +254,7 @@ def test_selective_kernel_by_hand():
     logits = unit.select(torch.relu(unit.fuse[1](pooled @ unit.fuse[0].weight.T))).view(2, 2, 6)
     weights = torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
     assert_close(unit(x), maps[0] * weights[:, 0, :, None, None] + maps[1] * weights[:, 1, :, None, None])
-    assert_close(unit.attention(maps).sum(1), torch.ones(2, 6))
+    assert_close(unit.attention(pooled).sum(1), torch.ones(2, 6))
     last = x.contiguous(memory_format=torch.channels_last)
     assert_close(unit(last), unit(x))
     assert unit(last).is_contiguous(memory_format=torch.channels_last)

@@ -74,8 +74,8 @@ def load_batch(
 ) -> RawBatch:
     """Read samples `indices` (b,) of a prepared split, in that order, onto `device`.
 
-    Samples that `hold_on_gpu` copied are taken from there. Otherwise rows are first announced to the operating
-    system, in ascending order: its own read-ahead would read several times as much.
+    Samples that `hold_on_gpu` copied are taken from there. Otherwise rows are first announced to the
+    operating system, in ascending order: its own read-ahead would read several times as much.
     """
     indices = np.asarray(indices)
     if isinstance(split, RawBatch):

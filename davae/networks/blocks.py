@@ -45,24 +45,23 @@ class SelectiveKernel(nn.Module):
         )
         self.select = nn.Linear(reduced, 2 * channels_out, bias=False)
 
-    def split(self, x: Tensor) -> list[Tensor]:
-        """Return what each branch makes of its half of the channels, (b, c_out, h / stride, w / stride)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
         # Convolving the halves as strided views of x takes a sixth more time than copying them first.
         last = x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         halves = (half.contiguous(memory_format=layout) for half in x.chunk(2, dim=1))
-        return [branch(half) for branch, half in zip(self.branches, halves, strict=True)]
+        return self.weigh(*(branch(half) for branch, half in zip(self.branches, halves, strict=True)))
+
+    def weigh(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the weighted sum of the branches' maps (b, c, h, w)."""
+        weights = self.attention((first + second).mean(dim=(2, 3)))[..., None, None]
+        return first * weights[:, 0] + second * weights[:, 1]
 
     def attention(self, mean: Tensor) -> Tensor:
         """Map the mean (b, c) of the branches' sum to weights (b, 2, c), which sum to 1 over the branches."""
         logits: Tensor = self.select(self.fuse(mean))
         return logits.view(len(mean), 2, -1).softmax(dim=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
-        first, second = self.split(x)
-        weights = self.attention((first + second).mean(dim=(2, 3)))[..., None, None]
-        return first * weights[:, 0] + second * weights[:, 1]
 
 
 class BasicBlock(nn.Module):

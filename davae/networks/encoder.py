@@ -1,6 +1,6 @@
 """The encoder of da-VAE (paper 3.2): one shared trunk, three heads, a Gaussian posterior per block of z."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -95,12 +95,10 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Posterior:
         """Map images on [0, 1] (b, 3, h, w) to the posterior of each block."""
-        return self.apply_heads([self.trunk(image)] * len(self.heads))
+        features = self.share_features(image)
+        codes = {block: head(x) for (block, head), x in zip(self.heads.items(), features, strict=True)}
+        return Posterior(*({block: code[k] for block, code in codes.items()} for k in (0, 1)))
 
-    def apply_heads(self, features: Sequence[Any]) -> Posterior:
-        """Return the posterior of each block, from the features that its head reads."""
-        codes = {name: head(x) for (name, head), x in zip(self.heads.items(), features, strict=True)}
-        return Posterior(
-            {block: mean for block, (mean, _) in codes.items()},
-            {block: logvar for block, (_, logvar) in codes.items()},
-        )
+    def share_features(self, image: Tensor) -> list[Any]:
+        """Return the trunk's features, once for each head."""
+        return [self.trunk(image)] * len(self.heads)

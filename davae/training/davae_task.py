@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from davae.config import TERMS, Config
-from davae.losses import IMAGE_ELEMENTS, objective
+from davae.losses import objective
 from davae.networks import DaVAE
 from davae.networks.davae import DaVAEOutput
-from davae.networks.fused import mean_squared_error
 from davae.training import runs
 from davae.training.log import MetricsLog
 from davae.training.task import Examples, Loss, Task
@@ -74,11 +73,6 @@ def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def _image_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """As `davae.losses.image_loss`, in fewer passes over the pictures."""
-    return IMAGE_ELEMENTS * mean_squared_error(predicted, target)
-
-
 class DaVAETask(Task):
     """da-VAE, trained on Eq. 3, validated by its end-point error (mm, protocol P1, mean latent)."""
 
@@ -105,7 +99,7 @@ class DaVAETask(Task):
 
     def loss(self, output: DaVAEOutput, examples: Examples) -> Loss:
         """Return Eq. 3 with each term unweighted and weighted, and KL also as the mean per dimension."""
-        parts = objective(output, examples.batch, self.config.loss, _image_loss)
+        parts = objective(output, examples.batch, self.config.loss)
         sizes = self.config.model.latent_sizes
         terms = {"elbo": parts.elbo} | parts.terms
         terms |= {f"kl_{block}": kl for block, kl in parts.kls.items()}

@@ -13,7 +13,8 @@ Kind = Literal["da-VAE", "mask", "camera"]
 _SHARED_SOURCES = (
     "networks/blocks.py", "networks/encoder.py", "data/augment.py", "training/trainer.py", "training/task.py",
     "training/schedule.py", "training/optimisers.py", "training/muon.py", "training/device.py",
-    "training/distributed.py",
+    "training/distributed.py", "networks/fused.py", "networks/native/operations.py",
+    "networks/native/kernels.c", "networks/native/maps.h", "networks/native/pictures.h",
 )  # fmt: skip
 _SHAPING_SOURCES: dict[Kind, tuple[str, ...]] = {
     "da-VAE": (
@@ -54,9 +55,14 @@ class Identity:
         Raises:
             FileNotFoundError: a source that shapes the result was renamed, but not in the list of them.
         """
-        sources = {name: code_digest(_read_source(name)) for name in sorted(_SHAPING_SOURCES[network])}
+        sources = {name: _digest_source(name) for name in sorted(_SHAPING_SOURCES[network])}
         masks = masks or {}
         return cls(data_digest, sources, init, masks.get("digest"), masks.get("network"))
+
+
+def _digest_source(name: str) -> str:
+    text = _read_source(name)
+    return code_digest(text) if name.endswith(".py") else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _read_source(name: str) -> str:

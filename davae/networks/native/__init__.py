@@ -1,9 +1,9 @@
 """C code for training on a CPU, compiled where it runs: `load_kernels`.
 
 PyTorch passes over a map once for each operation, and small networks spend more of a training step on memory
-than on arithmetic. `kernels.c` does in one pass what belongs together. The machine's own C compiler compiles it
-when it is first needed, which takes a second, into the user's cache folder. Where that is not possible, training
-uses PyTorch's operations: the same mathematics, but slower.
+than on arithmetic. `kernels.c` does in one pass what belongs together. The machine's own C compiler compiles
+it when it is first needed, which takes a second, into the user's cache folder. Where that is not possible,
+training uses PyTorch's operations: the same mathematics, but slower.
 """
 
 import ctypes
@@ -101,7 +101,8 @@ def _compile(compiler: list[str], library: Path) -> None:
         ran = subprocess.run(
             [*compiler, *FLAGS, str(source), "-o", str(made), "-lm"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         if ran.returncode:

@@ -1,0 +1,348 @@
+"""Operations of a training step as kernels, each with its gradient.
+
+Each equals a few operations of PyTorch up to rounding: BatchNorm, sums, ReLU and pooling; a selective
+kernel's fuse and select; a convolution's gradient on small maps; the image decoder's last steps and the error
+of the image.
+Maps are (b, c, h, w) in channels-last memory, in fp32 or bf16.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from davae.networks.native import call, explain_missing
+
+LANES, PIECES = 16, 32  # of kernels.c
+FEW = 16  # places of a map on which a weight's gradient is faster by a matrix product
+Pair = tuple[Tensor, Tensor]  # one map twice, so that the gradients of its two readers are added in one pass
+NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def is_supported(x: Tensor) -> bool:
+    """Return whether the kernels know a map (b, c, h, w): its type, its memory order and its size."""
+    return (
+        x.dtype in NAMES
+        and x.device.type == "cpu"
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.numel() % LANES == 0
+        and x.numel() > x.shape[1]
+    )
+
+
+def _order(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _workspace(columns: int) -> Tensor:
+    return torch.empty((2 * PIECES + 5) * columns)
+
+
+class _Normalise(torch.autograd.Function):
+    """BatchNorm, a residual if there is one, and ReLU if asked for."""
+
+    @staticmethod
+    def forward(ctx, x, residual, weight, bias, mean, var, momentum, eps, relu, twice):
+        channels = x.shape[1]
+        rows, columns = x.numel() // channels, _columns(channels)
+        y, saved = torch.empty_like(x), x.new_empty(4, channels, dtype=torch.float32)
+        call(
+            f"bn_forward_{NAMES[x.dtype]}", x, residual, y, weight, bias, mean, var, saved,
+            _workspace(columns), momentum, eps, rows, channels, relu,
+        )  # fmt: skip
+        ctx.save_for_backward(x, saved, y if relu and residual is not None else None)
+        ctx.relu, ctx.has_residual = relu, residual is not None
+        return (y, y.view_as(y)) if twice else y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient, other=None):
+        x, saved, y = ctx.saved_tensors
+        channels = x.shape[1]
+        rows, columns = x.numel() // channels, _columns(channels)
+        gradient, other = _order(gradient), None if other is None else _order(other)
+        of_x, affine = torch.empty_like(x), x.new_empty(2, channels, dtype=torch.float32)
+        written = ctx.has_residual and (ctx.relu or other is not None)
+        of_residual = torch.empty_like(x) if written else gradient if ctx.has_residual else None
+        call(
+            f"bn_backward_{NAMES[x.dtype]}", gradient, other, x, y, saved, of_x,
+            of_residual if written else None, affine, _workspace(columns), rows, channels, ctx.relu,
+        )  # fmt: skip
+        return of_x, of_residual, affine[0], affine[1], *(None,) * 6
+
+
+class _NormaliseAndPool(torch.autograd.Function):
+    """BatchNorm, ReLU, and the largest of 3 x 3 pixels at stride 2."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, mean, var, momentum, eps):
+        batch, channels, height, width = x.shape
+        y = x.new_empty(batch, channels, (height + 1) // 2, (width + 1) // 2)
+        y = y.contiguous(memory_format=torch.channels_last)
+        chosen = torch.empty_like(y, dtype=torch.uint8)
+        saved = x.new_empty(4, channels, dtype=torch.float32)
+        call(
+            f"pool_forward_{NAMES[x.dtype]}", x, y, chosen, weight, bias, mean, var, saved,
+            _workspace(channels), momentum, eps, batch, height, width, channels,
+        )  # fmt: skip
+        ctx.save_for_backward(x, saved, chosen)
+        return y, y.view_as(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient, other):
+        x, saved, chosen = ctx.saved_tensors
+        batch, channels, height, width = x.shape
+        gradient, other = _order(gradient), _order(other)
+        of_x, affine = torch.empty_like(x), x.new_empty(2, channels, dtype=torch.float32)
+        call(
+            f"pool_backward_{NAMES[x.dtype]}", gradient, other, chosen, x, saved, of_x, affine,
+            _workspace(channels), batch, height, width, channels,
+        )  # fmt: skip
+        return of_x, affine[0], affine[1], *(None,) * 4
+
+
+class _Subpixel(torch.autograd.Function):
+    """Maps (b, 4 x 4 x 3, h, w) to pictures (b, 3, 4 h, 4 w): the sigmoid of each, put at its place."""
+
+    @staticmethod
+    def forward(ctx, x):
+        batch, _, height, width = x.shape
+        y = x.new_empty(batch, 4 * height, 4 * width, 3, dtype=torch.float32)
+        call(f"subpixel_forward_{NAMES[x.dtype]}", x, y, batch, height, width)
+        ctx.save_for_backward(y)
+        ctx.like = x.dtype, x.shape
+        return y.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        (y,), (dtype, shape) = ctx.saved_tensors, ctx.like
+        gradient = _order(gradient.float())
+        of_x = torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
+        call(f"subpixel_backward_{NAMES[dtype]}", gradient, y, of_x, shape[0], shape[2], shape[3])
+        return of_x
+
+
+def unfold(x: Tensor, size: int, stride: int, padding: int, dilation: int, rows: int, columns: int) -> Tensor:
+    """Return the patches (b rows columns, size size c) of x (b, c, h, w) that a convolution reads."""
+    batch, channels, height, width = x.shape
+    out = x.new_empty(batch * rows * columns, size * size * channels)
+    call(
+        f"unfold_{NAMES[x.dtype]}", x, out, batch, height, width, channels, rows, columns, size,
+        stride, padding, dilation,
+    )  # fmt: skip
+    return out
+
+
+class _Convolve(torch.autograd.Function):
+    """A convolution whose weights get their gradient from a matrix product of patches and gradient.
+
+    On small maps that is two to five times as fast as oneDNN's own way (bf16, a Xeon with AMX).
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, stride, padding, dilation):
+        weight = weight.to(x.dtype)
+        ctx.save_for_backward(x, weight)
+        ctx.how = stride, padding, dilation
+        with torch.autocast("cpu", enabled=False):
+            return F.conv2d(x, weight, None, *ctx.how)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        gradient = _order(gradient)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            lists = ([number, number] for number in ctx.how)
+            of_x, _, _ = torch.ops.aten.convolution_backward(
+                gradient, x, weight, None, *lists, False, [0, 0], 1, [True, False, False]
+            )
+        size = weight.shape[2]
+        patches = unfold(x, size, *ctx.how, *gradient.shape[2:])
+        transposed = gradient.permute(0, 2, 3, 1).flatten(0, 2).T
+        if len(patches) <= FEW * len(x):  # a copy costs less than a product that reads across the rows
+            transposed = transposed.contiguous()
+        product = transposed @ patches
+        of_weight = product.view(len(weight), size, size, -1).permute(0, 3, 1, 2).float()
+        return of_x, of_weight, None, None, None
+
+
+class _Select(torch.autograd.Function):
+    """A selective kernel's fuse and select: two maps (b, c, h, w) to their sum, weighted by `attend`.
+
+    `attend` maps the mean (b, c) of the maps' sum to weights (b, 2, c). Its small graph is kept and
+    differentiated inside, so that each large map is read twice and written once on the way back.
+    """
+
+    @staticmethod
+    def forward(ctx, first, second, attend, *parameters):
+        batch, channels, height, width = first.shape
+        ctx.sizes = batch, height * width, channels
+        mean = first.new_empty(batch, channels, dtype=torch.float32)
+        call(f"mean_of_sum_{NAMES[first.dtype]}", first, second, mean, *ctx.sizes)
+        with torch.enable_grad():
+            mean.requires_grad_()
+            weights = attend(mean).float()
+        y = torch.empty_like(first)
+        call(
+            f"select_forward_{NAMES[first.dtype]}",
+            first,
+            second,
+            weights.detach().contiguous(),
+            y,
+            *ctx.sizes,
+        )
+        ctx.save_for_backward(first, second)
+        ctx.mean, ctx.weights, ctx.parameters = mean, weights, parameters
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        first, second = ctx.saved_tensors
+        name = NAMES[first.dtype]
+        gradient = _order(gradient)
+        of_weights = torch.empty_like(ctx.weights, memory_format=torch.contiguous_format)
+        call(f"select_weights_{name}", gradient, first, second, of_weights, *ctx.sizes)
+        of_mean, *others = torch.autograd.grad(ctx.weights, (ctx.mean, *ctx.parameters), of_weights)
+        of_first, of_second = torch.empty_like(first), torch.empty_like(second)
+        shared = (of_mean / ctx.sizes[1]).contiguous()
+        weights = ctx.weights.detach().contiguous()
+        call(f"select_backward_{name}", gradient, weights, shared, of_first, of_second, *ctx.sizes)
+        return of_first, of_second, None, *others
+
+
+class _FanOut(torch.autograd.Function):
+    """One map for two to six readers, whose gradients are added in one pass."""
+
+    @staticmethod
+    def forward(ctx, x, readers):
+        return tuple(x.view_as(x) for _ in range(readers))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients):
+        ordered = [_order(gradient) for gradient in gradients]
+        total = torch.empty_like(ordered[0])
+        missing = [None] * (6 - len(ordered))
+        call(f"add_maps_{NAMES[total.dtype]}", *ordered, *missing, total, total.numel())
+        return total, None
+
+
+class _SquaredError(torch.autograd.Function):
+    """The squared error of each pair of pictures (b, 3, h, w), summed over all its numbers: (b,)."""
+
+    @staticmethod
+    def forward(ctx, predicted, target):
+        sums = predicted.new_empty(len(predicted))
+        call("squared_error", predicted, target, sums, len(sums), predicted[0].numel())
+        ctx.save_for_backward(predicted, target)
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        predicted, target = ctx.saved_tensors
+        out = torch.empty_like(predicted)
+        factor = 2 * gradient.contiguous()
+        call("scaled_difference", predicted, target, factor, out, len(factor), predicted[0].numel())
+        return out, None
+
+
+def _columns(channels: int) -> int:
+    """Return the channels of as many rows as are joined to one by the kernels."""
+    return next(count for count in range(channels, (LANES + 1) * channels, channels) if count % LANES == 0)
+
+
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Any, ...]:
+    """Return what a kernel needs of a BatchNorm in training mode; count the batch."""
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    return norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
+
+
+def normalise(
+    norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None, *, relu: bool = True, twice: bool = False
+) -> Any:
+    """Return act(norm(x) + residual), (b, c, h, w), or the same as a `Pair`.
+
+    Args:
+        norm: BatchNorm; in evaluation mode, and for maps that the kernels do not know, PyTorch computes.
+        x: (b, c, h, w).
+        residual: (b, c, h, w) to be added; None adds nothing.
+        relu: whether a ReLU follows.
+        twice: return a `Pair`.
+    """
+    known = residual is None or (residual.dtype == x.dtype and is_supported(residual))
+    if norm.training and known and is_supported(x):
+        return _Normalise.apply(x, residual, *_statistics(norm), relu, twice)
+    y = norm(x) if residual is None else norm(x) + residual
+    y = F.relu(y) if relu else y
+    return (y, y) if twice else y
+
+
+def normalise_and_pool(norm: nn.BatchNorm2d, x: Tensor, pool: nn.Module) -> Pair:
+    """Return pool(relu(norm(x))), where `pool` is the stem's: 3 x 3 at stride 2, padded by 1."""
+    if norm.training and is_supported(x) and x.shape[1] % LANES == 0:
+        first, second = _NormaliseAndPool.apply(x, *_statistics(norm))
+        return first, second
+    y = pool(normalise(norm, x))
+    return y, y
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Any:
+    """Return the convolution of a bf16 map by square fp32 weights (o, c, k, k)."""
+    return _Convolve.apply(x, weight, stride, padding, dilation)
+
+
+def fan_out(x: Tensor, readers: int) -> tuple[Tensor, ...]:
+    """Return a map `readers` times, 2 to 6; the gradients of all its readers are added in one pass."""
+    return tuple(_FanOut.apply(x, readers))
+
+
+def select(
+    first: Tensor, second: Tensor, attend: Callable[[Tensor], Tensor], parameters: Iterable[Tensor]
+) -> Any:
+    """Return the weighted sum of two maps (b, c, h, w), c a multiple of `LANES`.
+
+    Args:
+        first, second: the maps.
+        attend: maps the mean (b, c) of the maps' sum to weights (b, 2, c).
+        parameters: all that `attend` depends on and that needs a gradient.
+    """
+    return _Select.apply(first, second, attend, *parameters)
+
+
+def subpixel(x: Tensor) -> Any:
+    """Return pictures (b, 3, 4 h, 4 w) in fp32: the sigmoids of (b, 4 x 4 x 3, h, w), each at its place."""
+    return _Subpixel.apply(x)
+
+
+def arrange_cells(image: Tensor, step: int, before: int, cells: int, dtype: torch.dtype) -> Tensor:
+    """Return 2 image - 1 with the pixels of each cell of step x step as channels, in channels-last memory.
+
+    Args:
+        image: (b, 3, px, px) on [0, 1], fp32 and channels-last, px a multiple of `step`.
+        step: side of a cell.
+        before: number of cells of zeros above and to the left.
+        cells: number of cells in a row of the result.
+        dtype: of the result, (b, step x step x 3, cells, cells).
+    """
+    out = image.new_empty(len(image), cells, cells, step * step * 3, dtype=dtype)
+    call(f"arrange_cells_{NAMES[dtype]}", image, out, len(image), image.shape[-1], step, before, cells)
+    return out.permute(0, 3, 1, 2)
+
+
+def mean_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error of each pair of pictures (b, 3, h, w), in fp32: (b,)."""
+    predicted, target = predicted.float(), target.float()
+    if predicted.device.type != "cpu" or target.requires_grad or explain_missing():
+        return F.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
+    sums: Tensor = _SquaredError.apply(_order(predicted), _order(target))
+    return sums / predicted[0].numel()
