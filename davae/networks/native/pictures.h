@@ -26,10 +26,8 @@ static inline four read_square(const uint8_t *p, int64_t side) {
     return spread(above | (uint32_t)below << 16);
 }
 
-static inline float sum_products(four a, four b) {
-    const four c = a * b;
-    return c[0] + c[1] + c[2] + c[3];
-}
+/* In the order in which colours are summed, so that a mask is 1 exactly where white is. */
+static inline float sum_products(four a, four b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3]; }
 
 /* Put a colour over grey by a mask. */
 static inline void write_over_grey(float *pixel, four value, float mask) {
