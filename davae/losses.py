@@ -16,7 +16,7 @@ from torch import Tensor
 
 from davae.config import BLOCKS, TERMS, LossConfig
 from davae.networks import DaVAEOutput
-from davae.networks.native.operations import mean_squared_error
+from davae.networks.native import explain_missing, operations
 
 REDUCTIONS = {
     "pose": "squared error summed over 21 joints and 3 axes (normalised units: reference bone = 1)",
@@ -92,7 +92,7 @@ def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
     256 x 256 / (h w) times the squared error summed over channels and pixels: beta/alpha_image then means the
     same at every resolution.
     """
-    return IMAGE_ELEMENTS * mean_squared_error(predicted, target)
+    return IMAGE_ELEMENTS * operations.mean_squared_error(predicted, target)
 
 
 def cloud_loss(predicted: Tensor, true: Tensor) -> Tensor:
@@ -172,13 +172,13 @@ CHUNK_PAIRS = 400_000  # pairs of points whose distances fit in a CPU's cache
 def find_nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return, for each point of two clouds, the index of the nearest point of the other cloud.
 
-    Of float32 clouds (b, n, 3) and (b, m, 3), not empty -> indices into `b` (b, n), indices into `a` (b, m).
-    Among points that are equally near to within rounding, any may be chosen.
+    Of float32 clouds (b, n, 3) and (b, m, 3), not empty -> (b, n) and (b, m); of equally near points, any.
     """
     if a.device.type != "cpu":
         distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
         return distance.argmin(2), distance.argmin(1)
     search = _search_tree if a.shape[1] * b.shape[1] >= TREE_PAIRS else _search_all_pairs
+    search = search if explain_missing() else operations.find_nearest
     return search(a, b), search(b, a)
 
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours by all pairs and by k-d tree, against all pairs in double precision."""
+"""Nearest neighbours by all pairs, by k-d tree and by kernel, against all pairs in double precision."""
 
 import sys
 
@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 
 from davae import losses
 from davae.losses import _search_all_pairs, _search_tree, find_nearest
+from davae.networks.native import explain_missing, operations
 
-WAYS = pytest.mark.parametrize("search", [_search_all_pairs, _search_tree])
+KERNELS = [] if explain_missing() else [operations.find_nearest]  # tests/test_native.py asks for a compiler
+WAYS = pytest.mark.parametrize("search", [_search_all_pairs, _search_tree, *KERNELS])
+
+
+@pytest.fixture
+def without_kernels(monkeypatch):
+    monkeypatch.setattr(losses, "explain_missing", lambda: "turned off")
 
 
 def excess(points, others, found):
@@ -37,7 +44,7 @@ def test_nobody_is_nearer_than_the_nearest(search, b, n, m, away, seed):
     assert excess(points, others, found).max() < (1e-5 if away == 0 else 1e-2)
 
 
-def test_both_ways_agree_and_the_larger_clouds_go_to_the_tree(monkeypatch):
+def test_without_kernels_the_larger_clouds_go_to_the_tree(monkeypatch, without_kernels):
     torch.manual_seed(0)
     a, b = torch.randn(3, 600, 3), torch.randn(3, 500, 3)
     assert losses.TREE_PAIRS <= 600 * 500
@@ -51,7 +58,7 @@ def test_both_ways_agree_and_the_larger_clouds_go_to_the_tree(monkeypatch):
     assert len(asked) == 2
 
 
-def test_small_clouds_need_no_scipy(monkeypatch):
+def test_small_clouds_need_no_scipy(monkeypatch, without_kernels):
     monkeypatch.setitem(sys.modules, "scipy.spatial", None)  # importing it fails
     a = torch.randn(1, 400, 3)
     assert (find_nearest(a, a)[0] == torch.arange(400)).all()

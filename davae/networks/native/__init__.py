@@ -21,7 +21,7 @@ from typing import Any
 import torch  # which also brings the OpenMP library whose threads the kernels share
 from torch import Tensor
 
-SOURCES = ("kernels.c", "maps.h", "pictures.h")
+SOURCES = ("kernels.c", "maps.h", "pictures.h", "points.h")
 # Without -ffast-math: NaN must stay NaN, since a diverged training is noticed by it.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp")
 SWITCH = "DAVAE_KERNELS"  # an environment variable; 0 turns the kernels off

@@ -139,3 +139,4 @@ static inline int64_t count_pieces(int64_t rows) {
 #include "maps.h"
 
 #include "pictures.h"
+#include "points.h"

@@ -346,3 +346,16 @@ def mean_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
         return F.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
     sums: Tensor = _SquaredError.apply(_order(predicted), _order(target))
     return sums / predicted[0].numel()
+
+
+def find_nearest(points: Tensor, others: Tensor) -> Tensor:
+    """Return the index (b, n) of the nearest of `others` (b, m, 3) to each of `points` (b, n, 3), fp32 on a CPU.
+
+    All pairs are compared, by exact differences, which takes less time than a k-d tree up to some thousand points.
+    """
+    points = points.detach().contiguous()
+    room = -others.shape[1] % LANES
+    others = F.pad(others.detach().transpose(1, 2), (0, room), value=float("inf")).contiguous()
+    nearest = torch.empty(points.shape[:2], dtype=torch.int64)
+    call("find_nearest", points, others, nearest, *points.shape[:2], others.shape[2])
+    return nearest
