@@ -349,9 +349,9 @@ def mean_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def find_nearest(points: Tensor, others: Tensor) -> Tensor:
-    """Return the index (b, n) of the nearest of `others` (b, m, 3) to each of `points` (b, n, 3), fp32 on a CPU.
+    """Return the index (b, n) of the nearest of `others` (b, m, 3) to each of `points` (b, n, 3), in fp32.
 
-    All pairs are compared, by exact differences, which takes less time than a k-d tree up to some thousand points.
+    All pairs are compared, by exact differences. Up to some thousand points that is faster than a k-d tree.
     """
     points = points.detach().contiguous()
     room = -others.shape[1] % LANES
