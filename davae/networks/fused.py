@@ -19,7 +19,7 @@ from davae.networks.blocks import (
     SelectiveKernelBlock,
     SqueezeExcitationBlock,
 )
-from davae.networks.decoders import ImageDecoder
+from davae.networks.decoders import Fold, ImageDecoder
 from davae.networks.encoder import Encoder, Head, ResNetBase, Trunk
 from davae.networks.handmask import ResNet
 from davae.networks.native import explain_missing
@@ -30,6 +30,8 @@ from davae.networks.native.operations import (
     arrange_cells,
     convolve,
     fan_out,
+    fold_in,
+    fold_out,
     is_supported,
     normalise,
     normalise_and_pool,
@@ -183,6 +185,19 @@ class FusedImageDecoder(ImageDecoder):
         return y
 
 
+class FusedFold(Fold):
+    """`Fold` whose first and last layer, each with its ReLU, run as one."""
+
+    def forward(self, code: Tensor, points: Tensor) -> Tensor:
+        """As `Fold`."""
+        if not (self.training and code.device.type == "cpu" and self.hidden.in_features % LANES == 0):
+            return super().forward(code, points)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        x = fold_in(self.code(code), points, self.point.weight, dtype)
+        y: Tensor = fold_out(self.hidden(x), self.out.weight, self.out.bias)
+        return y
+
+
 FUSED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Sequential: FusedSequential,
     nn.Conv2d: FusedConvolution,
@@ -193,6 +208,7 @@ FUSED: dict[type[nn.Module], type[nn.Module]] = {
     Encoder: FusedEncoder,
     Trunk: FusedTrunk,
     ResNet: FusedResNet,
+    Fold: FusedFold,
     ImageDecoder: FusedImageDecoder,
 }
 

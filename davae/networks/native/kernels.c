@@ -103,6 +103,12 @@ static inline vector squash(vector x) {
     return (vector)(((integers)y & ~odd) | ((integers)x & odd));
 }
 
+static inline float add_lanes(vector v) {
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += v[lane];
+    return sum;
+}
+
 /* How many rows of a map are joined to one, so that it has a multiple of LANES columns. */
 static inline int64_t joined_rows(int64_t channels) {
     int64_t rows = 1;

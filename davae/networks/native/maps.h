@@ -480,3 +480,93 @@ API void NAME(arrange_cells)(const float *pictures, TYPE *out, int64_t batch, in
         }
     }
 }
+
+/* The first layer of a fold: y (batch, points, width) = relu(code + place weight), width a multiple of LANES.
+
+   code: (batch, width). places: (batch, points, axes) or, with `shared`, (points, axes) for all; at most 3 axes.
+   weight: (axes, width). */
+API void NAME(fold_in_forward)(const float *code, const float *places, const float *weight, TYPE *y, int64_t batch,
+                               int64_t points, int64_t axes, int64_t width, int64_t shared, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t k = 0; k < batch * points; k++) {
+        const float *place = places + (shared ? k % points : k) * axes, *own = code + k / points * width;
+        for (int64_t c = 0; c < width; c += LANES) {
+            vector v = read_float(own + c);
+            for (int64_t d = 0; d < axes; d++) v += place[d] * read_float(weight + d * width + c);
+            store(y + k * width + c, rectify(v));
+        }
+    }
+}
+
+/* One sample of fold_in_backward; all pointers begin at it. */
+static void NAME(fold_in_sample)(const TYPE *gradient, const TYPE *y, const float *places, const float *weight,
+                                 float *of_code, float *of_places, float *of_weight, int64_t points, int64_t axes,
+                                 int64_t width) {
+    memset(of_code, 0, width * sizeof *of_code);
+    memset(of_weight, 0, axes * width * sizeof *of_weight);
+    for (int64_t k = 0; k < points; k++) {
+        vector sums[3] = {{0}};
+        for (int64_t c = 0; c < width; c += LANES) {
+            const vector g = keep(load(gradient + k * width + c), load(y + k * width + c) > 0);
+            write_float(of_code + c, read_float(of_code + c) + g);
+            for (int64_t d = 0; d < axes; d++) {
+                float *to = of_weight + d * width + c;
+                write_float(to, read_float(to) + places[k * axes + d] * g);
+                sums[d] += g * read_float(weight + d * width + c);
+            }
+        }
+        for (int64_t d = 0; d < axes; d++) of_places[k * axes + d] = add_lanes(sums[d]);
+    }
+}
+
+/* The gradients of fold_in_forward; of_weight: (batch, axes, width), and of_places: (batch, points, axes). */
+API void NAME(fold_in_backward)(const TYPE *gradient, const TYPE *y, const float *places, const float *weight,
+                                float *of_code, float *of_places, float *of_weight, int64_t batch, int64_t points,
+                                int64_t axes, int64_t width, int64_t shared, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < batch; n++)
+        NAME(fold_in_sample)(gradient + n * points * width, y + n * points * width,
+                             places + (shared ? 0 : n * points * axes), weight, of_code + n * width,
+                             of_places + n * points * axes, of_weight + n * axes * width, points, axes, width);
+}
+
+/* The last layer of a fold: y (rows, 3) = relu(x) weight + bias, of x (rows, width) and weight (3, width). */
+API void NAME(fold_out_forward)(const TYPE *x, const float *weight, const float *bias, float *y, int64_t rows,
+                                int64_t width, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t k = 0; k < rows; k++) {
+        vector sums[3] = {{0}};
+        for (int64_t c = 0; c < width; c += LANES) {
+            const vector v = rectify(load(x + k * width + c));
+            for (int64_t d = 0; d < 3; d++) sums[d] += v * read_float(weight + d * width + c);
+        }
+        for (int64_t d = 0; d < 3; d++) y[3 * k + d] = add_lanes(sums[d]) + bias[d];
+    }
+}
+
+/* Rows [begin, end) of fold_out_backward. */
+static void NAME(fold_out_rows)(const float *gradient, const TYPE *x, const float *weight, TYPE *of_x, float *of_weight,
+                                int64_t begin, int64_t end, int64_t width) {
+    memset(of_weight, 0, 3 * width * sizeof *of_weight);
+    for (int64_t k = begin; k < end; k++)
+        for (int64_t c = 0; c < width; c += LANES) {
+            const vector v = load(x + k * width + c);
+            vector g = {0};
+            for (int64_t d = 0; d < 3; d++) {
+                float *to = of_weight + d * width + c;
+                write_float(to, read_float(to) + gradient[3 * k + d] * rectify(v));
+                g += gradient[3 * k + d] * read_float(weight + d * width + c);
+            }
+            store(of_x + k * width + c, keep(g, v > 0));
+        }
+}
+
+/* The gradients of fold_out_forward; of_weight: (PIECES, 3, width), to be added. */
+API void NAME(fold_out_backward)(const float *gradient, const TYPE *x, const float *weight, TYPE *of_x,
+                                 float *of_weight, int64_t rows, int64_t width, int64_t threads) {
+    const int64_t piece = (rows + PIECES - 1) / PIECES;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t p = 0; p < PIECES; p++)
+        NAME(fold_out_rows)(gradient, x, weight, of_x, of_weight + 3 * p * width, least(rows, p * piece),
+                            least(rows, (p + 1) * piece), width);
+}

@@ -235,6 +235,62 @@ class _FanOut(torch.autograd.Function):
         return total, None
 
 
+class _FoldIn(torch.autograd.Function):
+    """relu(code + points @ weight.T): codes (b, h), points (p, d) or (b, p, d), weights (h, d) to (b, p, h)."""
+
+    @staticmethod
+    def forward(ctx, code, points, weight, dtype):
+        code, points, weight = code.float().contiguous(), points.float().contiguous(), weight.T.contiguous()
+        shared = points.ndim == 2
+        ctx.sizes = len(code), points.shape[-2], points.shape[-1], code.shape[1], shared
+        y = code.new_empty(len(code), points.shape[-2], code.shape[1], dtype=dtype)
+        call(f"fold_in_forward_{NAMES[dtype]}", code, points, weight, y, *ctx.sizes)
+        ctx.save_for_backward(points, weight, y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        points, weight, y = ctx.saved_tensors
+        batch, count, axes, width, shared = ctx.sizes
+        of_code, of_weight = weight.new_empty(batch, width), weight.new_empty(batch, axes, width)
+        of_points = weight.new_empty(batch, count, axes)
+        call(
+            f"fold_in_backward_{NAMES[y.dtype]}", gradient.contiguous(), y, points, weight, of_code, of_points,
+            of_weight, *ctx.sizes,
+        )  # fmt: skip
+        return of_code, of_points.sum(0) if shared else of_points, of_weight.sum(0).T, None
+
+
+class _FoldOut(torch.autograd.Function):
+    """relu(x) @ weight.T + bias in fp32, of x (b, p, h), weights (3, h) and a bias (3,): (b, p, 3)."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.sizes = x.shape[0] * x.shape[1], x.shape[2]
+        y = x.new_empty(*x.shape[:2], 3, dtype=torch.float32)
+        call(f"fold_out_forward_{NAMES[x.dtype]}", x, weight.contiguous(), bias, y, *ctx.sizes)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        of_x, of_weight = torch.empty_like(x), weight.new_empty(PIECES, *weight.shape)
+        gradient = gradient.contiguous()
+        call(
+            f"fold_out_backward_{NAMES[x.dtype]}",
+            gradient,
+            x,
+            weight.contiguous(),
+            of_x,
+            of_weight,
+            *ctx.sizes,
+        )
+        return of_x, of_weight.sum(0), gradient.sum((0, 1))
+
+
 class _SquaredError(torch.autograd.Function):
     """The squared error of each pair of pictures (b, 3, h, w), summed over all its numbers: (b,)."""
 
@@ -337,6 +393,23 @@ def arrange_cells(image: Tensor, step: int, before: int, cells: int, dtype: torc
     out = image.new_empty(len(image), cells, cells, step * step * 3, dtype=dtype)
     call(f"arrange_cells_{NAMES[dtype]}", image, out, len(image), image.shape[-1], step, before, cells)
     return out.permute(0, 3, 1, 2)
+
+
+def fold_in(code: Tensor, points: Tensor, weight: Tensor, dtype: torch.dtype) -> Any:
+    """Return relu(code + points @ weight.T), (b, p, h) of `dtype`, in one pass.
+
+    Args:
+        code: (b, h), h a multiple of `LANES`.
+        points: (p, d), the same for all, or (b, p, d); d at most 3.
+        weight: (h, d), fp32.
+        dtype: fp32 or bf16.
+    """
+    return _FoldIn.apply(code, points, weight, dtype)
+
+
+def fold_out(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
+    """Return relu(x) @ weight.T + bias, (b, p, 3) in fp32, of x (b, p, h), h a multiple of `LANES`."""
+    return _FoldOut.apply(x.contiguous(), weight, bias)
 
 
 def mean_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
