@@ -1,6 +1,7 @@
 """davae.networks.fused: each operation against PyTorch's own and against float64; whole networks."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -10,7 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from davae.networks.fused import is_supported, normalise, unfold
+from davae.config import mask_preset, preset
+from davae.networks import DaVAE, fused
+from davae.networks.blocks import SelectiveKernel
+from davae.networks.fused import FUSED, fuse, is_supported, mean_squared_error, normalise, unfold
+from davae.networks.handmask import HandMaskNet
 from davae.networks.native import explain_missing
 
 TYPES = [torch.float32, torch.bfloat16]
@@ -211,3 +216,263 @@ def test_a_diverged_map_stays_visible(value, place, residual):
     y = normalise(make_norm(16), x, x if residual else None)
     assert not y[:, 5].isfinite().all()
     assert y[:, :5].isfinite().all() and y[:, 6:].isfinite().all()
+
+
+def pool(norm, x):
+    return fused._NormaliseAndPool.apply(
+        x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
+    )
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 5), (6, 1), (2, 3)])
+def test_the_stem_is_batchnorm_relu_and_pooling(dtype, size):
+    x = make_map(3, 32, *size, dtype=dtype)
+
+    def plain(norm, x):
+        y = F.max_pool2d(F.relu(norm(x)), 3, stride=2, padding=1)
+        return y, y * 1
+
+    def ours(norm, x):
+        norm.num_batches_tracked.add_(1)
+        return pool(norm, x)
+
+    norm = make_norm(32)
+    results = [run_norm(norm, function, [x], dtype) for function in (ours, plain)]
+    truth = run_norm(norm, plain, [x], torch.float64)
+    if dtype == torch.float32:
+        assert_no_worse(*results, truth, dtype)
+    else:  # which of nearly equal pixels is the largest depends on rounding
+        for own, other, true in zip(*results, truth, strict=True):
+            assert distance(own, true) <= 1.5 * distance(other, true) + 0.02
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_subpixel_is_pixel_shuffle_and_sigmoid(dtype):
+    x = 4 * torch.randn(2, 48, 3, 5)
+    inner = x.unflatten(1, (3, 16)).transpose(1, 2).flatten(1, 2)  # channels in the order of pixels
+    x, inner = (t.to(dtype).contiguous(memory_format=LAST) for t in (x, inner))
+
+    def ours(x):
+        return fused._Subpixel.apply(x)
+
+    def plain(x):
+        return torch.sigmoid(
+            F.pixel_shuffle(x, 4).float() if x.dtype != torch.float64 else F.pixel_shuffle(x, 4)
+        )
+
+    def reorder(results):
+        y, gradient = results
+        return [y, gradient.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2)]
+
+    truth = differentiate(plain, [x], torch.float64)
+    assert_no_worse(
+        reorder(differentiate(ours, [inner], dtype)), differentiate(plain, [x], dtype), truth, dtype
+    )
+
+
+def test_subpixel_keeps_its_bounds_and_what_is_no_number():
+    x = torch.zeros(1, 48, 1, 1)
+    x[0, :3, 0, 0] = torch.tensor([float("nan"), 200, -200])
+    y = fused._Subpixel.apply(x).flatten(1)
+    assert y[0].isnan().sum() == 1 and y[y.isfinite()].max() == 1 and 0 <= y[y.isfinite()].min() < 1e-30
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8, 8), (2, 3, 5, 7), (1, 3, 33, 31)])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_squared_error(shape, dtype):
+    predicted, target = torch.rand(shape).to(dtype), torch.rand(shape)
+
+    def plain(x):
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return (x.to(wide) - target.to(wide)).square().mean(dim=(1, 2, 3))
+
+    truth = differentiate(plain, [predicted], torch.float64)
+    ours = differentiate(lambda x: mean_squared_error(x, target), [predicted], dtype)
+    assert_no_worse(ours, differentiate(plain, [predicted], dtype), truth, dtype)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_picture_stays_visible(value):
+    predicted, target = torch.rand(2, 3, 5, 5), torch.rand(2, 3, 5, 5)
+    predicted[1, 2, 4, 4] = value
+    error = mean_squared_error(predicted, target)
+    assert error[0].isfinite() and not error[1].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "dilation"), [(3, 1, 1, 1), (3, 2, 1, 1), (3, 1, 2, 2), (1, 2, 0, 1)]
+)
+def test_the_gradient_of_a_convolutions_weights(size, stride, padding, dilation):
+    x = torch.randn(4, 64, 4, 4).bfloat16().contiguous(memory_format=LAST)
+    layer = nn.Conv2d(64, 32, size, stride, padding, dilation, bias=False)
+    ours = copy.deepcopy(layer)
+    ours.__class__ = FUSED[nn.Conv2d]
+    assert type(ours(x).grad_fn).__name__.startswith("_Convolve"), "this shape does not test the kernel"
+
+    def run(layer):
+        def function(x, weight):
+            with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype != torch.float64):
+                return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+        return function
+
+    def gradients(layer, dtype):
+        leaves = [x.detach().to(dtype).requires_grad_(), layer.weight.detach().clone().requires_grad_()]
+        leaves[1] = (
+            leaves[1].detach().bfloat16().double().requires_grad_() if dtype == torch.float64 else leaves[1]
+        )
+        y = run(layer)(*leaves)
+        torch.manual_seed(1)
+        y.backward(torch.randn(y.shape).bfloat16().to(y.dtype))
+        return [t.detach().double() for t in (y, *(leaf.grad for leaf in leaves))]
+
+    truth = gradients(layer, torch.float64)
+    assert_no_worse(gradients(ours, torch.bfloat16), gradients(layer, torch.bfloat16), truth, torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("readers", [2, 3, 6])
+def test_fan_out_adds_gradients(dtype, readers):
+    x = make_map(2, 16, 3, 5, dtype=dtype)
+
+    def ours(x):
+        return fused._FanOut.apply(x, readers)
+
+    def plain(x):
+        return tuple(x * 1 for _ in range(readers))
+
+    truth = differentiate(plain, [x], torch.float64)
+    assert_no_worse(differentiate(ours, [x], dtype), differentiate(plain, [x], dtype), truth, dtype)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(("channels", "stride"), [(32, 1), (48, 2), (24, 1)])
+def test_selective_kernel(bf16, channels, stride):
+    x = make_map(4, 16, 6, 7)
+    kernel = SelectiveKernel(16, channels, stride=stride, reduced=8)
+    ours = copy.deepcopy(kernel)
+    ours.__class__ = FUSED[SelectiveKernel]
+
+    def gradients(kernel, dtype):
+        kernel = copy.deepcopy(kernel).to(dtype)
+        maps = x.to(dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16 and dtype != torch.float64):
+            y = kernel(maps)
+        torch.manual_seed(1)
+        y.backward(torch.randn(y.shape).bfloat16().to(y.dtype))
+        return [t.detach().double() for t in (y, maps.grad, *(p.grad for p in kernel.parameters()))]
+
+    truth = gradients(kernel, torch.float64)
+    results = [gradients(k, torch.float32) for k in (ours, kernel)]
+    for own, other, true in zip(*results, truth, strict=True):
+        assert distance(own, true) <= 1.5 * distance(other, true) + (0.02 if bf16 else 2e-5)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_results_do_not_depend_on_the_number_of_threads(dtype):
+    x, other = make_map(16, 16, 17, 17, dtype=dtype), make_map(16, 16, 17, 17, dtype=dtype)
+
+    def run():
+        norm = make_norm(16)
+        results = run_norm(norm, lambda n, a, b: normalise(n, a, b, twice=True), [x, other], dtype)
+        leaf = x.clone().requires_grad_()
+        norm = make_norm(16)
+        y, again = pool(norm, leaf)
+        (y.float().square().sum() + again.float().sum()).backward()
+        return [*results, y.detach(), leaf.grad, norm.weight.grad, mean_squared_error(x, other)]
+
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            results.append(run())
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*results, strict=True):
+        assert torch.equal(one, two)
+
+
+def small(name):
+    """A network of each kind that is trained, and an image for it."""
+    if name == "mask":
+        return HandMaskNet(mask_preset("smoke")), 48
+    config = preset("smoke").model
+    if name in ("se", "none"):
+        config = dataclasses.replace(config, attention=name)
+    elif name == "laptop":
+        config = dataclasses.replace(preset("laptop").model, width=16)
+    elif name == "gpu":
+        config = dataclasses.replace(
+            preset("gpu").model, width=16, image_px=64, last_stride=2, fold_grid=6, fold_hidden=16
+        )
+    return DaVAE(config), config.image_px
+
+
+def leaves(output):
+    """All tensors of nested outputs, in order."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    if not isinstance(output, dict | list | tuple):
+        output = vars(output)
+    parts = output.values() if isinstance(output, dict) else output
+    return [x for part in parts for x in leaves(part)]
+
+
+def step(network, image):
+    torch.manual_seed(3)
+    outputs = leaves(network(image))
+    loss = sum((k + 1) * y.square().mean() for k, y in enumerate(outputs))
+    loss.backward()
+    return [y.detach() for y in outputs]
+
+
+# Blocks with squeeze-excitation are not fused, so that fused sequences must not hand them a map twice.
+SE = pytest.param("se", marks=pytest.mark.xfail(raises=AttributeError, strict=True))
+
+
+@pytest.mark.parametrize("name", ["smoke", SE, "none", "laptop", "gpu", "mask"])
+def test_a_fused_network_is_the_same_network(name, monkeypatch):
+    network, px = small(name)
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.weight.uniform_(0.5, 1.5)
+                part.bias.normal_(std=0.1)
+    network = network.to(memory_format=LAST)
+    image = torch.rand(6, 3, px, px).contiguous(memory_format=LAST)
+    quick = copy.deepcopy(network)
+    assert fuse(quick) is None
+    assert any(type(part) in FUSED.values() for part in quick.modules())
+    assert list(quick.state_dict()) == list(network.state_dict())
+
+    wide = copy.deepcopy(network).double()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)  # last layers run in fp32
+        truth = step(wide, image.double())
+    for own, other, true in zip(step(quick, image), step(network, image), truth, strict=True):
+        assert_close(own, other, rtol=1e-3, atol=2e-4)
+        assert distance(own.double(), true.double()) <= 3 * distance(other.double(), true.double()) + 1e-5
+    exact = dict(wide.named_parameters())
+    # Of the sum over all: single gradients, as that of a bias before BatchNorm, may be nothing but rounding.
+    total = torch.stack([p.grad.norm() for p in exact.values() if p.grad is not None]).norm()
+    errors = {
+        key: torch.stack(
+            [(p.grad - exact[n].grad).norm() for n, p in net.named_parameters() if p.grad is not None]
+        ).norm()
+        / total
+        for key, net in (("ours", quick), ("torch", network))
+    }
+    assert errors["ours"] <= 3 * errors["torch"] + 1e-5
+    for key, value in quick.state_dict().items():
+        if "running" in key or "tracked" in key:
+            assert_close(value, network.state_dict()[key], rtol=1e-4, atol=1e-5)
+
+    average = copy.deepcopy(quick)  # as the average of weights is made
+    network.load_state_dict(quick.state_dict())
+    with torch.no_grad():
+        evaluated = [leaves(net.eval()(image)) for net in (network, quick, average)]
+    for plain, own, copied in zip(*evaluated, strict=True):
+        assert torch.equal(plain, own) and torch.equal(own, copied)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from davae.networks import native
+from davae.training.davae_task import train
 
 LOAD = "from davae.networks.native import explain_missing; print(explain_missing())"
 
@@ -140,3 +141,12 @@ def test_two_processes_may_compile_at_once(compiler, tmp_path):
     ]
     said = [process.communicate()[0].strip() for process in running]
     assert said == ["None", "None"] and len(list((tmp_path / "davae").iterdir())) == 1
+
+
+@pytest.mark.parametrize("variable", [("CC", "false"), (native.SWITCH, "0")], ids=lambda pair: pair[0])
+def test_training_goes_on_without_kernels(monkeypatch, tmp_path, tiny_config, prepared, variable):
+    monkeypatch.setenv(*variable)
+    monkeypatch.setattr(native, "call", None)  # so that a call of a kernel would fail
+    train(tiny_config, prepared, tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert not libraries(tmp_path)
