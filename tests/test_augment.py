@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from davae.config import DataConfig
+from davae.data import augment as augment_module
 from davae.data.augment import (
     RawBatch,
     announce,
@@ -371,3 +372,22 @@ def test_a_steady_target_is_turned_alone():
     torch.testing.assert_close(moved.image, as_before.image)
     torch.testing.assert_close(as_before.target, as_before.image)
     assert (moved.target - moved.image).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("mask", ["none", "truth", "network"])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("steady", [False, True])
+def test_the_kernel_resamples_as_torch_does(monkeypatch, require, mask, shifted, steady):
+    require(augment_module.explain_missing() is None, f"no kernels: {augment_module.explain_missing()}")
+    config = DataConfig(image_px=32, cloud_points=64, mask=mask, steady_target=steady, shift=0.3)
+    raw = raw_batch(4, config)
+    predicted = torch.randint(0, 256, raw.masks.shape, dtype=torch.uint8) if mask == "network" else None
+    raw = raw._replace(has_mask=torch.tensor([True, False, True, False]), predicted_masks=predicted)
+    angle, scale = torch.tensor([0.0, 0.7, -2.5, math.pi]), torch.tensor([1.0, 0.8, 1.2, 0.9])
+    shift = torch.tensor([[0.0, 0.0], [0.3, -0.2], [-0.3, 0.3], [0.6, 0.1]]) if shifted else None
+    batches = [turn_and_zoom(raw, config, angle, scale, shift)]
+    monkeypatch.setattr(augment_module, "_resample_by_kernel", None)  # so that a call of it would fail
+    monkeypatch.setattr(augment_module, "explain_missing", lambda: "for this test")
+    batches.append(turn_and_zoom(raw, config, angle, scale, shift))
+    for ours, torchs in zip(*batches, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-4)
