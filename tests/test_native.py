@@ -18,9 +18,9 @@ def _fresh(monkeypatch, tmp_path):
     """Load anew in each test, into a cache of its own, and anew after it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(native.SWITCH, raising=False)
-    native.load_kernels.cache_clear()
+    native._find_kernels.cache_clear()
     yield
-    native.load_kernels.cache_clear()
+    native._find_kernels.cache_clear()
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def compiler(monkeypatch, require):
     """The compiler of this machine, by its name."""
     monkeypatch.delenv("CC", raising=False)
     require(native.explain_missing() is None, f"no kernels here: {native.explain_missing()}")
-    native.load_kernels.cache_clear()
+    native._find_kernels.cache_clear()
 
 
 @pytest.fixture
@@ -90,12 +90,28 @@ def test_a_cache_below_a_file_is_reported(compiler, tmp_path, monkeypatch):
     assert reason is not None and str(tmp_path / "file") in reason
 
 
-def test_a_damaged_library_is_reported(compiler, tmp_path):
+def test_a_damaged_library_is_made_anew(compiler, tmp_path):
     (library,) = libraries(tmp_path)
     library.unlink()  # not overwritten: this process has it mapped
     library.write_bytes(b"no library")
     said = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True).stdout
-    assert said.startswith(str(library))
+    assert said.strip() == "None" and library.read_bytes() != b"no library"
+
+
+@pytest.mark.parametrize("name", ["'", "{file}"])
+def test_a_compiler_that_cannot_run_is_a_reason(monkeypatch, tmp_path, name):
+    file = tmp_path / "cc"
+    file.write_bytes(b"no program")
+    file.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("CC", name.format(file=file))
+    with pytest.raises(native.NoKernelsError, match=r"No closing quotation|Exec format error"):
+        native.load_kernels()
+
+
+def test_a_reason_is_found_once(fake_compiler, tmp_path):
+    record = fake_compiler("exit 1")
+    assert native.explain_missing() == native.explain_missing()
+    assert len(record.read_text().splitlines()) == 2, "its version, and one attempt"
 
 
 def test_a_library_is_compiled_once(compiler, tmp_path):

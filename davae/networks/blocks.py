@@ -61,7 +61,7 @@ class SelectiveKernel(nn.Module):
     def attention(self, mean: Tensor) -> Tensor:
         """Map the mean (b, c) of the branches' sum to weights (b, 2, c), which sum to 1 over the branches."""
         logits: Tensor = self.select(self.fuse(mean))
-        return logits.view(len(mean), 2, -1).softmax(dim=1)
+        return logits.view(mean.shape[0], 2, -1).softmax(dim=1)
 
 
 class BasicBlock(nn.Module):

@@ -31,34 +31,43 @@ class NoKernelsError(RuntimeError):
     """The kernels cannot be compiled or loaded here; the message gives the reason."""
 
 
-@lru_cache(maxsize=1)
 def load_kernels() -> ctypes.CDLL:
     """Return the compiled kernels; compile them first if this machine has not done so.
 
     Raises:
         NoKernelsError: there is no C compiler, it failed, or the environment variable DAVAE_KERNELS is 0.
     """
-    if os.environ.get(SWITCH) == "0":
-        raise NoKernelsError(f"{SWITCH} is 0")
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    if not compiler or shutil.which(compiler[0]) is None:
-        raise NoKernelsError(f"no C compiler: {' '.join(compiler) or 'CC'} is not installed")
-    library = _find_cache() / f"kernels-{_fingerprint(compiler)}.so"
-    try:
-        if not library.exists():
-            _compile(compiler, library)
-        return ctypes.CDLL(str(library))
-    except OSError as error:
-        raise NoKernelsError(f"{library}: {error}") from error
+    found = _find_kernels()
+    if isinstance(found, str):
+        raise NoKernelsError(found)
+    return found
 
 
 def explain_missing() -> str | None:
     """Return why there are no kernels here, or None if there are."""
+    found = _find_kernels()
+    return found if isinstance(found, str) else None
+
+
+@lru_cache(maxsize=1)
+def _find_kernels() -> ctypes.CDLL | str:
+    """Return the kernels, or why there are none; found out once in a process."""
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH} is 0"
     try:
-        load_kernels()
-    except NoKernelsError as error:
-        return str(error)
-    return None
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+        if not compiler or shutil.which(compiler[0]) is None:
+            return f"no C compiler: {' '.join(compiler) or 'CC'} is not installed"
+        library = _find_cache() / f"kernels-{_fingerprint(compiler)}.so"
+        if library.exists():
+            try:
+                return ctypes.CDLL(str(library))
+            except OSError:  # damaged, as a crash of the machine can leave it: made anew
+                library.unlink()
+        _compile(compiler, library)
+        return ctypes.CDLL(str(library))
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"{error}"
 
 
 def call(name: str, *arguments: Tensor | float | None) -> None:

@@ -83,8 +83,9 @@ static inline vector rectify(vector v) { return keep(v, ~(v <= 0)); }
 
 /* exp(x) to a few units in the last place, for |x| <= 87 (beyond, that of 87): 2^n times a polynomial. */
 static inline vector raise_e(vector x) {
-    x = (vector)(((integers)x & (x < 87)) | ((integers)(x * 0 + 87) & ~(x < 87)));
-    x = (vector)(((integers)x & (x > -87)) | ((integers)(x * 0 - 87) & ~(x > -87)));
+    const vector limit = (vector){0} + 87;
+    x = keep(x, x < limit) + keep(limit, ~(x < limit));
+    x = keep(x, x > -limit) + keep(-limit, ~(x > -limit));
     const vector scaled = x * 1.44269504f, shifted = scaled + 12582912.0f; /* rounds to an integer, 1.5 x 2^23 */
     const vector n = shifted - 12582912.0f, r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vector sum = r * 1.98756915e-4f + 1.39819995e-3f;

@@ -52,7 +52,8 @@ static void NAME(measure_batch)(const TYPE *x, const float *gamma, const float *
                 sum += sums[2 * p * columns + k];
                 squares += sums[(2 * p + 1) * columns + k];
             }
-        const double shifted = sum / rows, variance = fmax(squares / rows - shifted * shifted, 0);
+        const double shifted = sum / rows, spread = squares / rows - shifted * shifted,
+                     variance = spread < 0 ? 0 : spread; /* NaN stays NaN */
         const double mean = shifted + first[c], inverse = 1 / sqrt(variance + epsilon);
         running_mean[c] += (float)(momentum * (mean - running_mean[c]));
         running_var[c] += (float)(momentum * (variance * rows / (rows - 1) - running_var[c]));
@@ -229,7 +230,7 @@ static void NAME(pool_row)(const TYPE *x, TYPE *y, uint8_t *chosen, const float 
             for (int64_t i = top < 0; i < 3 && top + i < height; i++)
                 for (int64_t j = left < 0; j < 3 && left + j < width; j++) {
                     const vector v = round_to(load(x + ((top + i) * width + left + j) * channels + c) * s + o);
-                    const integers better = ~(v <= best); /* NaN wins, as in torch */
+                    const integers better = ~(v <= best) & (best == best); /* NaN wins, as in torch */
                     best = keep(v, better) + keep(best, ~better);
                     place = (((integers){0} + (int32_t)(3 * i + j)) & better) | (place & ~better);
                 }

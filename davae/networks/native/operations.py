@@ -236,7 +236,7 @@ class _FanOut(torch.autograd.Function):
 
 
 class _FoldIn(torch.autograd.Function):
-    """relu(code + points @ weight.T): codes (b, h), points (p, d) or (b, p, d), weights (h, d) to (b, p, h)."""
+    """relu(code + points @ weight.T): codes (b, h), points (p, d) or (b, p, d), weights (h, d)."""
 
     @staticmethod
     def forward(ctx, code, points, weight, dtype):
@@ -256,8 +256,8 @@ class _FoldIn(torch.autograd.Function):
         of_code, of_weight = weight.new_empty(batch, width), weight.new_empty(batch, axes, width)
         of_points = weight.new_empty(batch, count, axes)
         call(
-            f"fold_in_backward_{NAMES[y.dtype]}", gradient.contiguous(), y, points, weight, of_code, of_points,
-            of_weight, *ctx.sizes,
+            f"fold_in_backward_{NAMES[y.dtype]}", gradient.contiguous(), y, points, weight, of_code,
+            of_points, of_weight, *ctx.sizes,
         )  # fmt: skip
         return of_code, of_points.sum(0) if shared else of_points, of_weight.sum(0).T, None
 
