@@ -64,11 +64,17 @@ def draw_mesh(
     pixels = vertices[:, :2] * np.float32(side / (2 * half_mm)) + np.float32((side - 1) / 2)
     seen = _find_facing(pixels, faces)
     seen = faces[seen[np.argsort(-vertices[:, 2][faces[seen]].sum(1))]]
-    places, light = _fill(pixels[seen], _light(_unit_normals(vertices, faces))[seen], side)
+    brightness = _light(_unit_normals(vertices, faces)).astype(np.float32)
+    places, light = _fill(pixels[seen], brightness[seen], side)
     shown = np.zeros((2, side * side), np.float32)  # light, and whether there is a hand
-    shown[:, places] = light, np.ones_like(light)  # for equal places NumPy keeps the last value: the nearest
-    light, hand = _average(shown.reshape(2, side, side))[..., None]
-    return _round(FLESH * light + BACKGROUND * (1 - hand))
+    shown[0, places] = light  # for equal places NumPy keeps the last value: the nearest
+    shown[1, places] = 1
+    light, hand = _average(shown.reshape(2, side, side))
+    picture = np.full((px, px, 3), BACKGROUND.astype(np.uint8))
+    drawn = hand > 0
+    light, hand = light[drawn, None], hand[drawn, None]
+    picture[drawn] = _round(FLESH * light + BACKGROUND * (1 - hand))
+    return picture
 
 
 def draw_cloud(
@@ -140,23 +146,24 @@ def _fill(corners: NDArray, values: NDArray, side: int) -> tuple[NDArray, NDArra
     right, down = (np.concatenate([step, (rises * step).sum(0, keepdims=True)]) for step in (right, down))
     start = right * dx + down * dy
     start[2] += values[:, 0]
-    row = _count_up(spans[:, 1])
-    start = start.repeat(spans[:, 1], axis=1) + down.repeat(spans[:, 1], axis=1) * row
-    right = right.repeat(spans[:, 1], axis=1)
-    place = (low[:, 1] * side + low[:, 0]).repeat(spans[:, 1]) + row * side
-    wide = spans[:, 0].repeat(spans[:, 1])
-    column = _count_up(wide)
-    second, third, value = start.repeat(wide, axis=1) + right.repeat(wide, axis=1) * column
+    triangle, row = _enumerate(spans[:, 1])
+    start = start[:, triangle] + down[:, triangle] * row.astype(np.float32)
+    right = right[:, triangle]
+    place = low[triangle, 1] * side + low[triangle, 0] + row * side
+    line, column = _enumerate(spans[triangle, 0])
+    steps = column.astype(np.float32)
+    second, third = (start[k][line] + right[k][line] * steps for k in (0, 1))
     edge = np.float32(-1e-3)  # pixels on an edge belong to both sides, or rounding would leave gaps
     inside = np.flatnonzero((second >= edge) & (third >= edge) & (second + third <= 1 - edge))
-    return (place.repeat(wide) + column)[inside], value[inside]
+    line, column, steps = line[inside], column[inside], steps[inside]
+    return place[line] + column, start[2][line] + right[2][line] * steps
 
 
-def _count_up(counts: NDArray) -> NDArray[np.int32]:
-    """Return 0, 1, ..., up to each count (n,) in turn."""
+def _enumerate(counts: NDArray) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """Return for counts (n,) of parts which of the n each part belongs to, and its number there: 0, 1, ..."""
     ends = np.cumsum(counts, dtype=np.int32)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int32) - (ends - counts).astype(np.int32).repeat(counts)
+    whole = np.arange(len(counts)).repeat(counts)
+    return whole, np.arange(len(whole), dtype=np.int32) - (ends - counts.astype(np.int32))[whole]
 
 
 @lru_cache(maxsize=8)
