@@ -3,10 +3,11 @@
 In both, the allocator keeps freed memory. davae's training always does so; the reference would not by itself.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -23,15 +24,21 @@ from davae.config import Config
 from davae.data.augment import Batch, augment, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.losses import objective
-from davae.networks import DaVAE
+from davae.networks import DaVAE, native
 from davae.training import davae_task, trainer
 from davae.training.heap import keep_freed_memory
 from davae.training.schedule import batch_indices
 
-STEPS = {"smoke": 20, "laptop": 8, "paper": 1}  # steps per turn; a step of sweep equals one of laptop
+STEPS = {
+    "smoke": 20,
+    "laptop": 8,
+    "photo": 3,
+    "paper": 1,
+}  # steps per turn; a step of sweep equals one of laptop
 BARS = {  # per preset: speed relative to the reference, share of the convolution rate
-    "laptop": {"reference": "ratio >= 3", "share": "ratio >= 0.4"},
-    "paper": {"share": "ratio >= 0.7"},
+    "laptop": {"reference": "ratio >= 3", "share": "ratio >= 0.4", "kernels": "ratio >= 1.4"},
+    "photo": {"kernels": "ratio >= 1.6"},
+    "paper": {"share": "ratio >= 0.7", "kernels": "ratio >= 1.2"},
 }
 REFERENCE_BATCH = 8  # batch size of paper when it is compared with the reference
 OTHER = "the rest"
@@ -81,6 +88,7 @@ def measure_preset(bench: Workbench, name: str) -> Iterator[Row]:
     """Yield the rows of one preset."""
     title = {"laptop": "laptop and sweep"}.get(name, name)
     yield from measure_against_reference(bench, name, title)
+    yield from measure_kernels(bench, name, title)
     yield from measure_share(bench, name, title)
     yield from measure_memory(bench, name, title)
 
@@ -116,6 +124,44 @@ def measure_against_reference(bench: Workbench, name: str, title: str) -> Iterat
             rates["davae"] / rates[work],
             BARS.get(name, {}).get("reference", ""),
         )
+
+
+@contextmanager
+def switch_kernels(on: bool) -> Iterator[None]:
+    """Let davae use its kernels, or PyTorch alone, within this context."""
+    with mock.patch.dict(os.environ, {native.SWITCH: "1" if on else "0"}):
+        native._find_kernels.cache_clear()
+        yield
+    native._find_kernels.cache_clear()
+
+
+def measure_kernels(bench: Workbench, name: str, title: str) -> Iterator[Row]:
+    """Yield images per second with davae's kernels beside those with PyTorch's operations alone."""
+    config = shrink_batch(bench, name)
+    split, validation = bench.open_split(config.data), bench.open_split(config.data, "val")
+    steps, rounds = choose_counts(bench, name)
+    with tempfile.TemporaryDirectory() as folder, keep_freed_memory():
+        trainings = {}
+        for on in (True, False):
+            with switch_kernels(on):
+                trainings[on] = Training(config, split, validation, Path(folder) / str(on))
+
+        def run(on: bool) -> None:
+            with switch_kernels(on):
+                trainings[on].steps(steps)
+
+        seconds = alternate(
+            {str(on): partial(run, on) for on in trainings}, rounds, title=f"{title}, kernels"
+        )
+    rates = {on: steps * config.train.batch_size / seconds[str(on)] for on in trainings}
+    yield Row(
+        f"{title}: training with kernels, batches of {config.train.batch_size}",
+        rates[True],
+        "images/s",
+        f"PyTorch alone: {rates[False]:.4g}",
+        rates[True] / rates[False],
+        BARS.get(name, {}).get("kernels", ""),
+    )
 
 
 def shrink_batch(bench: Workbench, name: str) -> Config:
