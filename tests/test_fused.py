@@ -371,6 +371,43 @@ def test_selective_kernel(bf16, channels, stride):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("channels", "coarse", "fine"), [
+    (16, (1, 1), (2, 2)), (24, (3, 5), (6, 10)), (40, (4, 4), (8, 8)), (16, (3, 3), (3, 3)),
+    (16, (3, 4), (5, 8)), (8, (2, 2), (4, 4)),
+])  # fmt: skip
+def test_a_coarse_map_is_enlarged_and_added(channels, coarse, fine, dtype):
+    x, skip = make_map(3, channels, *coarse, dtype=dtype), make_map(3, channels, *fine, dtype=dtype)
+
+    def plain(skip, x):
+        return skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
+
+    truth = differentiate(plain, [skip, x], torch.float64)
+    ours = differentiate(operations.enlarge_and_add, [skip, x], dtype)
+    assert_no_worse(ours, differentiate(plain, [skip, x], dtype), truth, dtype)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("axes", "width"), [(2, 16), (3, 48)])
+def test_first_and_last_layer_of_a_fold(axes, width, shared, dtype):
+    code, weight = torch.randn(3, width), torch.randn(width, axes)
+    points = torch.randn(axes, 7).T if shared else torch.randn(3, 7, axes)
+    out, bias = torch.randn(3, width), torch.randn(3)
+    inputs = [code, points, weight, out, bias]
+
+    def ours(code, points, weight, out, bias):
+        return operations.fold_out(operations.fold_in(code, points, weight, dtype), out, bias)
+
+    def plain(code, points, weight, out, bias):
+        return torch.relu(code[:, None] + points @ weight.T) @ out.T + bias
+
+    truth = differentiate(plain, inputs, torch.float64)
+    small = {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    for own, true in zip(differentiate(ours, inputs, torch.float32), truth, strict=True):
+        assert own.shape == true.shape and distance(own, true) < small
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 def test_results_do_not_depend_on_the_number_of_threads(dtype):
     x, other = make_map(16, 16, 17, 17, dtype=dtype), make_map(16, 16, 17, 17, dtype=dtype)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -95,10 +95,6 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Posterior:
         """Map images on [0, 1] (b, 3, h, w) to the posterior of each block."""
-        features = self.share_features(image)
-        codes = {block: head(x) for (block, head), x in zip(self.heads.items(), features, strict=True)}
+        features = self.trunk(image)
+        codes = {block: head(features) for block, head in self.heads.items()}
         return Posterior(*({block: code[k] for block, code in codes.items()} for k in (0, 1)))
-
-    def share_features(self, image: Tensor) -> list[Any]:
-        """Return the trunk's features, once for each head."""
-        return [self.trunk(image)] * len(self.heads)

@@ -20,8 +20,8 @@ from davae.networks.blocks import (
     SqueezeExcitationBlock,
 )
 from davae.networks.decoders import Fold, ImageDecoder
-from davae.networks.encoder import Encoder, Head, ResNetBase, Trunk
-from davae.networks.handmask import ResNet
+from davae.networks.encoder import Encoder, Head, Posterior, ResNetBase, Trunk
+from davae.networks.handmask import HandMaskNet, ResNet
 from davae.networks.native import explain_missing
 from davae.networks.native.operations import (
     FEW,
@@ -29,6 +29,7 @@ from davae.networks.native.operations import (
     Pair,
     arrange_cells,
     convolve,
+    enlarge_and_add,
     fan_out,
     fold_in,
     fold_out,
@@ -157,17 +158,28 @@ class FusedTrunk(_FusedStem, Trunk):
 class FusedEncoder(Encoder):
     """`Encoder` in which the gradients of the trunk's features, from all heads, are added in one pass."""
 
-    def share_features(self, image: Tensor) -> list[Any]:
-        """As `Encoder`, but twice for each head, which reads them twice."""
+    def forward(self, image: Tensor) -> Posterior:
+        """As `Encoder`."""
         features = self.trunk(image)
         if not (self.training and is_supported(features)):
-            return [features] * len(self.heads)
-        readers = iter(fan_out(features, 2 * len(self.heads)))
-        return list(zip(readers, readers, strict=True))
+            pairs = [(features, features)] * len(self.heads)
+        else:
+            readers = iter(fan_out(features, 2 * len(self.heads)))
+            pairs = list(zip(readers, readers, strict=True))
+        codes = {block: head(pair) for (block, head), pair in zip(self.heads.items(), pairs, strict=True)}
+        return Posterior(*({block: code[k] for block, code in codes.items()} for k in (0, 1)))
 
 
 class FusedResNet(_FusedStem, ResNet):
     """`ResNet` of the mask network whose stem is fused."""
+
+
+class FusedHandMaskNet(HandMaskNet):
+    """`HandMaskNet` whose decoder enlarges and adds in one pass."""
+
+    def add_finer(self, x: Tensor, skip: Tensor) -> Tensor:
+        """As `HandMaskNet`."""
+        return enlarge_and_add(skip, x) if self.training else super().add_finer(x, skip)
 
 
 class FusedImageDecoder(ImageDecoder):
@@ -209,6 +221,7 @@ FUSED: dict[type[nn.Module], type[nn.Module]] = {
     Trunk: FusedTrunk,
     ResNet: FusedResNet,
     Fold: FusedFold,
+    HandMaskNet: FusedHandMaskNet,
     ImageDecoder: FusedImageDecoder,
 }
 

@@ -1,5 +1,7 @@
 """The hand mask network (paper 3.2): which pixels of a crop belong to the hand in its middle."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,9 +54,11 @@ class HandMaskNet(nn.Module):
         middle = image[:, :, top:-top, left:-left].mean(dim=(2, 3), keepdim=True)
         maps = self.encoder(image - middle + 0.5)
         *finer, x = (lateral(m) for lateral, m in zip(self.lateral, maps, strict=True))
-        for skip in reversed(finer):
-            x = skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
-        return run_in_fp32(self.logit, self.smooth(x))
+        return run_in_fp32(self.logit, self.smooth(reduce(self.add_finer, reversed(finer), x)))
+
+    def add_finer(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return the sum of `skip` (b, c, h, w) and a coarser map x, interpolated to its size."""
+        return skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
 
 
 def composite_over_grey(image: Tensor, mask: Tensor) -> Tensor:

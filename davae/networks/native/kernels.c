@@ -110,6 +110,14 @@ static inline float add_lanes(vector v) {
     return sum;
 }
 
+static inline int64_t clamp(int64_t place, int64_t size) { return place < 0 ? 0 : least(place, size - 1); }
+
+/* The weight of pixel `from` of `size` in pixel `to` of a picture twice as large; beyond its border, its last one. */
+static inline float share(int64_t to, int64_t from, int64_t size) {
+    const float own = to / 2 == from ? 0.75f : 0.25f;
+    return (to == 0 && from == 0) || (to == 2 * size - 1 && from == size - 1) ? 1 : own;
+}
+
 /* How many rows of a map are joined to one, so that it has a multiple of LANES columns. */
 static inline int64_t joined_rows(int64_t channels) {
     int64_t rows = 1;

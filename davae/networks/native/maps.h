@@ -571,3 +571,47 @@ API void NAME(fold_out_backward)(const float *gradient, const TYPE *x, const flo
         NAME(fold_out_rows)(gradient, x, weight, of_x, of_weight + 3 * p * width, least(rows, p * piece),
                             least(rows, (p + 1) * piece), width);
 }
+
+/* y = skip + x enlarged twofold by bilinear interpolation, as torch's with align_corners=False.
+
+   x: (batch, height, width, channels), channels at least LANES; skip and y: twice as high and wide. */
+API void NAME(enlarge_forward)(const TYPE *skip, const TYPE *x, TYPE *y, int64_t batch, int64_t height, int64_t width,
+                               int64_t channels, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t line = 0; line < batch * 2 * height; line++) {
+        const int64_t row = line % (2 * height), near = row / 2, far = clamp(near + (row % 2 ? 1 : -1), height);
+        const TYPE *picture = x + line / (2 * height) * height * width * channels;
+        for (int64_t column = 0; column < 2 * width; column++) {
+            const int64_t mid = column / 2, side = clamp(mid + (column % 2 ? 1 : -1), width);
+            const TYPE *a = picture + (near * width + mid) * channels, *b = picture + (near * width + side) * channels,
+                       *c = picture + (far * width + mid) * channels, *d = picture + (far * width + side) * channels;
+            for (int64_t k = 0; k < channels; k += LANES) {
+                const int64_t i = least(k, channels - LANES), at = (line * 2 * width + column) * channels + i;
+                const vector v = 0.75f * (0.75f * load(a + i) + 0.25f * load(b + i)) +
+                                 0.25f * (0.75f * load(c + i) + 0.25f * load(d + i));
+                store(y + at, load(skip + at) + round_to(v));
+            }
+        }
+    }
+}
+
+/* The gradient of x of enlarge_forward; that of skip is the gradient itself. */
+API void NAME(enlarge_backward)(const TYPE *gradient, TYPE *of_x, int64_t batch, int64_t height, int64_t width,
+                                int64_t channels, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t line = 0; line < batch * height; line++) {
+        const int64_t row = line % height;
+        const TYPE *picture = gradient + line / height * 4 * height * width * channels;
+        for (int64_t column = 0; column < width; column++)
+            for (int64_t k = 0; k < channels; k += LANES) {
+                const int64_t i = least(k, channels - LANES);
+                vector sum = {0};
+                for (int64_t y = 2 * row - 1; y <= 2 * row + 2; y++)
+                    for (int64_t u = 2 * column - 1; u <= 2 * column + 2; u++)
+                        if (y >= 0 && u >= 0 && y < 2 * height && u < 2 * width)
+                            sum += share(y, row, height) * share(u, column, width) *
+                                   load(picture + (y * 2 * width + u) * channels + i);
+                store(of_x + (line * width + column) * channels + i, sum);
+            }
+    }
+}

@@ -291,6 +291,26 @@ class _FoldOut(torch.autograd.Function):
         return of_x, of_weight.sum(0), gradient.sum((0, 1))
 
 
+class _Enlarge(torch.autograd.Function):
+    """skip + x, enlarged twofold: (b, c, 2 h, 2 w) and (b, c, h, w) to (b, c, 2 h, 2 w)."""
+
+    @staticmethod
+    def forward(ctx, skip, x):
+        batch, channels, height, width = ctx.shape = x.shape
+        y = torch.empty_like(skip)
+        call(f"enlarge_forward_{NAMES[x.dtype]}", skip, x, y, batch, height, width, channels)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        batch, channels, height, width = ctx.shape
+        gradient = _order(gradient)
+        of_x = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=torch.channels_last)
+        call(f"enlarge_backward_{NAMES[of_x.dtype]}", gradient, of_x, batch, height, width, channels)
+        return gradient, of_x
+
+
 class _SquaredError(torch.autograd.Function):
     """The squared error of each pair of pictures (b, 3, h, w), summed over all its numbers: (b,)."""
 
@@ -393,6 +413,15 @@ def arrange_cells(image: Tensor, step: int, before: int, cells: int, dtype: torc
     out = image.new_empty(len(image), cells, cells, step * step * 3, dtype=dtype)
     call(f"arrange_cells_{NAMES[dtype]}", image, out, len(image), image.shape[-1], step, before, cells)
     return out.permute(0, 3, 1, 2)
+
+
+def enlarge_and_add(skip: Tensor, x: Tensor) -> Tensor:
+    """Return skip + x, (b, c, h, w), where x is interpolated to the size of skip."""
+    twofold = tuple(skip.shape[2:]) == (2 * x.shape[2], 2 * x.shape[3]) and x.shape[1] >= LANES
+    if twofold and x.dtype == skip.dtype and is_supported(x) and is_supported(skip):
+        y: Tensor = _Enlarge.apply(skip, x)
+        return y
+    return skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
 
 
 def fold_in(code: Tensor, points: Tensor, weight: Tensor, dtype: torch.dtype) -> Any:
