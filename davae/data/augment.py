@@ -217,15 +217,8 @@ def _resample_by_kernel(
 
     def resample(step: Tensor, shift: Tensor, image: Tensor | None, target: Tensor | None) -> None:
         arrays = raw.images, raw.masks, predicted, raw.has_mask, step, shift, image, target, mask
-        call(
-            "resample",
-            *(None if a is None else a.contiguous() for a in arrays),
-            float(PADDING),
-            b,
-            stored,
-            px,
-            masked,
-        )
+        ordered = (None if array is None else array.contiguous() for array in arrays)
+        call("resample", *ordered, float(PADDING), b, stored, px, masked)
 
     if config.steady_target:
         resample(zoomed, shifted, image, None)

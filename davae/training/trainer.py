@@ -153,7 +153,9 @@ class Trainer:
                 used = f"{choice.threads} thread{'s' * (choice.threads > 1)}"
                 bar.write(f"{ARITHMETIC[has_bf16(self.device)]}, {used}; {left} to go")
                 if self.unfused:
-                    bar.write(f"without C kernels, which are faster: {self.unfused}")
+                    bar.write(
+                        f"training uses PyTorch alone, which is slower (docs/install.md): {self.unfused}"
+                    )
             if not last and self.step % settings.checkpoint_every == 0:
                 distributed.run_on_first_rank(lambda: runs.save_resume_point(self.run, self.state()))
         bar.close()

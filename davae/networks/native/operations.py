@@ -189,15 +189,8 @@ class _Select(torch.autograd.Function):
         with torch.enable_grad():
             mean.requires_grad_()
             weights = attend(mean).float()
-        y = torch.empty_like(first)
-        call(
-            f"select_forward_{NAMES[first.dtype]}",
-            first,
-            second,
-            weights.detach().contiguous(),
-            y,
-            *ctx.sizes,
-        )
+        y, shares = torch.empty_like(first), weights.detach().contiguous()
+        call(f"select_forward_{NAMES[first.dtype]}", first, second, shares, y, *ctx.sizes)
         ctx.save_for_backward(first, second)
         ctx.mean, ctx.weights, ctx.parameters = mean, weights, parameters
         return y
