@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from davae.networks.native import explain_missing
+from davae.networks.native.operations import average_gradient
+
 QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of Muon's authors: for speed, not for exact results
 ITERATIONS = 3  # 5 are customary; here they cost more time than their better steps save
 BF16_FROM = 128  # rows of a Gram matrix: for smaller ones bf16 saves less time than the conversions cost
@@ -34,16 +37,28 @@ class Muon(Optimizer):
     def step(self) -> None:  # type: ignore[override]  # without a closure, which no training here needs
         """Take one step on every weight; all must have gradients."""
         for group in self.param_groups:
-            weights = group["params"]
-            gradients = [weight.grad for weight in weights]
-            averages = [self._average(weight) for weight in weights]
-            torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-            updates = torch._foreach_lerp(gradients, averages, group["momentum"])
-            steps = orthogonalise([self._cast(as_matrix(update)) for update in updates])
-            for weight, step in zip(weights, steps, strict=True):
-                size = 0.2 * math.sqrt(max(step.shape))
-                step = step.view(len(weight), *weight.shape[2:], -1).movedim(-1, 1)
-                weight.add_(step, alpha=-group["lr"] * size)
+            updates = self._average_gradients(group["params"], group["momentum"])
+            for weight, update, factor in zip(group["params"], updates, find_factors(updates), strict=True):
+                matrix = as_matrix(weight)
+                pair = (factor, update) if is_wide(update) else (update, factor)
+                size = 0.2 * math.sqrt(max(matrix.shape))
+                if update.dtype == matrix.dtype:
+                    matrix.addmm_(*pair, alpha=-group["lr"] * size)
+                else:
+                    matrix.add_(torch.mm(*pair), alpha=-group["lr"] * size)
+
+    def _average_gradients(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+        """Average the gradients over steps; return the updates (n, m) that Nesterov's rule makes of them."""
+        gradients = [_order_as(weight, weight.grad) for weight in weights]
+        averages = [self._average(weight) for weight in weights]
+        if any(weight.device.type != "cpu" for weight in weights) or explain_missing():
+            torch._foreach_lerp_(averages, gradients, 1 - momentum)
+            updates = torch._foreach_lerp(gradients, averages, momentum)
+            return [as_matrix(update).to(self._dtype(update)) for update in updates]
+        updates = [as_matrix(torch.empty_like(weight, dtype=self._dtype(weight))) for weight in weights]
+        for gradient, average, update in zip(gradients, averages, updates, strict=True):
+            average_gradient(gradient, average, update, momentum)
+        return updates
 
     def _average(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
@@ -51,39 +66,66 @@ class Muon(Optimizer):
             state["average"] = torch.zeros_like(weight)
         return state["average"]
 
-    def _cast(self, update: Tensor) -> Tensor:
-        return update.bfloat16() if self.bf16 and min(update.shape) >= BF16_FROM else update
+    def _dtype(self, weight: Tensor) -> torch.dtype:
+        rows, size = len(weight), weight.numel()
+        return torch.bfloat16 if self.bf16 and min(rows, size // rows) >= BF16_FROM else weight.dtype
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """Return a weight (n, m, ...) as a matrix (n, ... x m); no copy is made of channels-last memory."""
-    return weight.movedim(1, -1).flatten(1)
+    """Return a dense weight (n, m, ...) as a matrix (n, ... x m): a view, its columns in memory's order."""
+    return (weight if weight.is_contiguous() else weight.movedim(1, -1)).view(len(weight), -1)
+
+
+def is_wide(matrix: Tensor) -> bool:
+    """Return whether a matrix has no more rows than columns."""
+    return matrix.shape[0] <= matrix.shape[1]
 
 
 def orthogonalise(matrices: Sequence[Tensor], iterations: int = ITERATIONS) -> list[Tensor]:
     """Return each matrix (n, m) with its singular vectors, but with all large singular values close to 1.
 
-    The method is Newton-Schulz iteration with an odd quintic, X <- (a + b X X' + c (X X')^2) X, computed on
-    the smaller Gram matrix alone: the factors commute, so their product is formed first and multiplied
-    with X once. Gram matrices of one size are processed as a batch, since most are small, and a GPU spends
-    more time starting the work than doing it.
-
     Returns:
         (n, m) each. A singular value that is a fraction s of the matrix's Frobenius norm becomes about 41 s
         if s is small, else 0.7 to 1.2.
     """
-    wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
-    wide = [matrix / (matrix.norm() + 1e-12) for matrix in wide]
+    pairs = zip(matrices, find_factors(matrices, iterations), strict=True)
+    return [factor @ matrix if is_wide(matrix) else matrix @ factor for matrix, factor in pairs]
+
+
+def find_factors(matrices: Sequence[Tensor], iterations: int = ITERATIONS) -> list[Tensor]:
+    """Return what orthogonalises each matrix, as a factor on the side where that is the smaller.
+
+    The method is Newton-Schulz iteration with an odd quintic, X <- (a + b X X' + c (X X')^2) X, computed on
+    the smaller Gram matrix alone: the factors commute, so their product is formed first and multiplied
+    with X once. Gram matrices of one size are processed as a batch, since most are small, and starting the
+    work takes longer than doing it. Their traces are the squared norms by which the matrices are divided.
+
+    Returns:
+        (n, n) of a matrix (n, m) with n <= m, else (m, m).
+    """
     alike = defaultdict(list)
-    for place, matrix in enumerate(wide):
-        alike[len(matrix), matrix.dtype].append(place)
+    for place, matrix in enumerate(matrices):
+        alike[min(matrix.shape), matrix.dtype].append(place)
     found: list[Tensor] = list(matrices)
     for places in alike.values():
-        products = _products(torch.stack([wide[place] @ wide[place].T for place in places]), iterations)
-        for place, product in zip(places, products, strict=True):
-            step = product @ wide[place]
-            found[place] = step if step.shape == matrices[place].shape else step.T
+        grams = torch.stack([_gram(matrices[place]) for place in places])
+        trace = grams.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float32)
+        inverse = 1 / (trace.sqrt() + 1e-12)[:, None, None]
+        products = _products(grams.mul_(inverse.square()), iterations).mul_(inverse)
+        for place, product in zip(places, products.unbind(), strict=True):
+            found[place] = product
     return found
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    return matrix @ matrix.T if is_wide(matrix) else matrix.T @ matrix
+
+
+def _order_as(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient in the memory order of its weight, as autograd almost always gives it."""
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
 
 
 def _products(grams: Tensor, iterations: int) -> Tensor:

@@ -27,6 +27,19 @@ def build_optimisers(network: nn.Module, settings: TrainConfig) -> list[Optimize
     return [adam, Muon(matrices, settings.learning_rate, bf16=bf16)] if matrices else [adam]
 
 
+def measure_gradient(optimisers: list[Optimizer], limit: float) -> Tensor:
+    """Return the norm of all gradients together; then scale them to the norm `limit` if that is exceeded.
+
+    A limit of 0 leaves them as they are. A norm that is not finite tells of a gradient that is not.
+    """
+    weights = [
+        weight for optimiser in optimisers for group in optimiser.param_groups for weight in group["params"]
+    ]
+    if limit:
+        return nn.utils.clip_grad_norm_(weights, limit)
+    return nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+
+
 def take_step(optimisers: list[Optimizer], rate: float) -> None:
     """Take one step of each optimiser at this learning rate."""
     for optimiser in optimisers:

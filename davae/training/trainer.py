@@ -27,7 +27,13 @@ from davae.training.device import has_bf16, move_to, pick_device
 from davae.training.heap import keep_freed_memory
 from davae.training.identity import Identity
 from davae.training.log import MetricsLog
-from davae.training.optimisers import AVERAGE_EVERY, build_average, build_optimisers, take_step
+from davae.training.optimisers import (
+    AVERAGE_EVERY,
+    build_average,
+    build_optimisers,
+    measure_gradient,
+    take_step,
+)
 from davae.training.schedule import batch_indices, learning_rate, step_seed
 from davae.training.task import Examples, Loss, Task
 from davae.training.threads import ThreadChoice, get_requested_threads, single_threaded
@@ -167,7 +173,8 @@ class Trainer:
         indices = batch_indices(len(self.split), settings.batch_size, settings.seed, self.step)
         seed = step_seed(settings.seed, self.step)
         examples = self._load_examples(self.samples, self.split, indices, seed, jittered=True)
-        self.model.train()
+        if not self.model.training:  # a walk through all of its parts
+            self.model.train()
         with self.autocast:
             output = self.task.forward(self.replica, examples)
         loss = self.task.loss(output, examples)
@@ -200,9 +207,10 @@ class Trainer:
             TrainingDivergedError: the loss or its gradient is not finite, on any rank; names what is not
                 finite. The weights are not changed.
         """
-        self.model.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
         loss.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm or math.inf)
+        norm = measure_gradient(self.optimisers, self.settings.clip_norm)
         # Summed, as gradients are: so all ranks learn of a value that is not finite on one of them.
         total = distributed.sum_over_ranks(loss.total.detach())
         if not (torch.isfinite(total) and torch.isfinite(norm)):

@@ -39,6 +39,21 @@ static inline vector read_float(const float *p) {
 
 static inline void write_float(float *p, vector v) { memcpy(p, &v, sizeof v); }
 
+/* The first `count` of LANES numbers; the others are 0, or are not written. */
+static inline vector read_some(const float *p, int64_t count) {
+    vector v = {0};
+    if (count == LANES) return read_float(p);
+    memcpy(&v, p, count * sizeof *p);
+    return v;
+}
+
+static inline void write_some(float *p, vector v, int64_t count) {
+    if (count == LANES)
+        write_float(p, v);
+    else
+        memcpy(p, &v, count * sizeof *p);
+}
+
 static inline vector read_bfloat(const uint16_t *p) {
     halves h;
     memcpy(&h, p, sizeof h);

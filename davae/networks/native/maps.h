@@ -615,3 +615,24 @@ API void NAME(enlarge_backward)(const TYPE *gradient, TYPE *of_x, int64_t batch,
             }
     }
 }
+
+/* Nesterov's momentum: average <- average + (1 - momentum) (gradient - average), then
+   update = gradient + momentum (average - gradient). */
+API void NAME(average_gradient)(const float *gradient, float *average, TYPE *update, double momentum, int64_t size,
+                                int64_t threads) {
+    const float kept = (float)momentum, fresh = (float)(1 - momentum);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t k = 0; k < size; k += LANES) {
+        const int64_t count = least(LANES, size - k);
+        TYPE rounded[LANES];
+        const vector g = read_some(gradient + k, count);
+        vector a = read_some(average + k, count);
+        a += fresh * (g - a);
+        write_some(average + k, a, count);
+        store(rounded, g + kept * (a - g));
+        if (count == LANES)
+            memcpy(update + k, rounded, sizeof rounded);
+        else
+            memcpy(update + k, rounded, count * sizeof *update);
+    }
+}

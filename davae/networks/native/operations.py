@@ -443,6 +443,17 @@ def mean_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     return sums / predicted[0].numel()
 
 
+def average_gradient(gradient: Tensor, average: Tensor, update: Tensor, momentum: float) -> None:
+    """Let `average` move towards a gradient, and write the update of Nesterov's momentum.
+
+    Args:
+        gradient, average: fp32, in one memory order.
+        update: of as many numbers in that order, fp32 or bf16; written.
+        momentum: the share of the old average in the new one, and of the new one in the update.
+    """
+    call(f"average_gradient_{NAMES[update.dtype]}", gradient, average, update, momentum, gradient.numel())
+
+
 def find_nearest(points: Tensor, others: Tensor) -> Tensor:
     """Return the index (b, n) of the nearest of `others` (b, m, 3) to each of `points` (b, n, 3), in fp32.
 
