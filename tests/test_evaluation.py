@@ -1,5 +1,6 @@
 """Evaluation: reports from given predictions, and a small model over a small split."""
 
+import importlib
 import json
 
 import numpy as np
@@ -32,6 +33,9 @@ from davae.training import runs
 from synthhand.render.appearance import ita_degrees
 from synthhand.skeleton import JOINTS, ROOT
 
+report_module = importlib.import_module(
+    "davae.evaluation.report"
+)  # the package exports its function by this name
 SIZES = {"pose": 4, "appearance": 3, "shape": 2}
 
 
@@ -103,6 +107,26 @@ def test_report_scores_the_constant_guesses():
     assert (
         ratios["P5_to_mean_hand"] == found["protocols"]["P5"]["epe_mm"] / found["mean_hand"]["P5"]["epe_mm"]
     )
+
+
+def test_the_constant_guesses_are_scored_once_for_each_set_of_data(monkeypatch):
+    first, of_other_hands = measured(), measured(joints=hands(7, 12))
+    assert first["mean_pose"] != of_other_hands["mean_pose"]
+    changes: list[dict] = [{}, {"joints": hands(7, 12)}, {"scale_mm": np.full(12, 31.0, np.float32)}, {}]
+    counted = []
+    whole = report_module.procrustes_mean_hand
+    monkeypatch.setattr(report_module, "procrustes_mean_hand", lambda j: counted.append(1) or whole(j))
+    reports = []
+    for change in changes:
+        again, other_model = measured(**change), measured(**change, pose=hands(8, 12))
+        assert again["protocols"] != other_model["protocols"]
+        for name in ("mean_pose", "mean_hand"):
+            assert again[name] == other_model[name] and again[name] is not other_model[name]
+        reports.append(again)
+    assert len(counted) == len(changes)
+    assert reports[0] == reports[3] == first and reports[1] == of_other_hands
+    other_train = report(predictions(), hands(3, 30), np.full(30, 29.0))
+    assert other_train["mean_hand"] != first["mean_hand"]
 
 
 def test_report_of_latents_and_elbo():

@@ -1,9 +1,11 @@
 """synthhand.formats.pictures: PNG round trip, and detection of damage."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
+import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -53,3 +55,12 @@ def test_rows_may_lie_apart_in_memory():
 def test_arrays_that_are_no_picture_are_refused(shape, dtype):
     with pytest.raises(ValueError, match="pixels"):
         encode_png(np.zeros(shape, dtype))
+
+
+def test_a_photo_takes_no_more_room_than_by_zlib():
+    pixels = skimage.data.astronaut()
+    with Image.open(io.BytesIO(encode_png(pixels))) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), pixels)
+    above = np.concatenate([np.zeros_like(pixels[:1]), pixels[:-1]])
+    lines = np.insert((pixels - above).reshape(len(pixels), -1), 0, 2, axis=1)
+    assert len(encode_png(pixels)) < 1.1 * len(zlib.compress(lines.tobytes(), level=1))

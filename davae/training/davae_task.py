@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -108,8 +109,11 @@ class DaVAETask(Task):
 
     def measure(self, network: nn.Module, examples: Examples) -> float:
         """Return the sum over samples of the end-point error in mm."""
-        batch = examples.batch
-        pose = network(batch.image.contiguous(memory_format=torch.channels_last)).pose
+        network, batch = cast(DaVAE, network), examples.batch
+        image = batch.image.contiguous(memory_format=torch.channels_last)
+        # Without the other heads and decoders, which takes half of the time.
+        mean, _ = network.encoder.heads["pose"](network.encoder.trunk(image))
+        pose = network.pose_decoder(mean)
         errors = torch.linalg.vector_norm(pose - batch.joints, dim=2).mean(1) * batch.scale_mm
         return errors.sum().item()
 
