@@ -65,6 +65,7 @@ def test_light_skin_nails_and_sleeve_do_not_depend_on_the_range():
 
 
 def test_an_unknown_range_is_refused_by_name():
+    assert tuple(BUILDS) == FLESH
     with pytest.raises(ValueError, match="unknown flesh 'fat'; choose one of realistic, wide"):
         sample_factors(0, "train", 0, flesh="fat")
 

@@ -1,9 +1,9 @@
 """How far SynthHand's hands differ in build: named ranges of flesh and of bone proportions.
 
-`realistic` is the spread of adults. In a picture it is all but invisible: a standard deviation of a finger's
-breadth is less than a pixel of a crop of 128 px. `wide` is made to be seen and learnt. A hand's *stoutness*,
+`realistic` is the spread of adults. A picture hardly shows it: the standard deviation of a finger's breadth,
+1.5 mm, is less than a pixel of a crop of 128 px. `wide` is made to be seen and learnt. A hand's *stoutness*,
 uniform from thin to stout, moves all shape fields together; each field varies on its own besides, and so do
-the palm and the length of the fingers.
+the palm and the length of the fingers. `data/README.md` compares the two.
 
 Coefficients stay where the surface is sound: no triangle turns over, no finger grows into the next at rest
 (tested). Flesh and pose are drawn independently, so a pose has to suit any flesh: poses of `wide` keep
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synthhand.model import FLESH
 from synthhand.model.pose import sample_articulation
 from synthhand.model.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
 from synthhand.model.rig import PHALANGES, resize_joints
@@ -78,20 +77,14 @@ class Build:
 # Realistic: phalanx lengths of adults have a standard deviation of 7 to 16 % of their mean, overall size
 # included: Buryanov and Kotiuk, "Proportions of Hand Segments", doi:10.4067/S0717-95022010000300015. Overall
 # size belongs to the scene, so less is left for proportions.
-BUILDS = dict(
-    zip(
-        FLESH,
-        (
-            Build(palm=(0.045, 0.04), fingers=0.04, finger=0.028, bone=0.02),
-            Build(
-                palm=(0.1, 0.08), fingers=0.1, finger=0.05, bone=0.03, farthest=2.0,
-                stoutness=(-1.0, 0.7),
-                common=(4.5, 1.5, 0.0, -0.8, 0.8, 1.0, 1.5, 0.8, 0.8, 1.0),
-                own=(0.0, 0.8, 1.0, 1.5, 1.2, 1.6, 1.2, 1.5, 1.5, 1.2),
-                growth_mm=2.6,
-                room=1.08,
-            ),
-        ),
-        strict=True,
-    )
-)  # fmt: skip
+BUILDS = {
+    "realistic": Build(palm=(0.045, 0.04), fingers=0.04, finger=0.028, bone=0.02),
+    "wide": Build(
+        palm=(0.1, 0.08), fingers=0.1, finger=0.05, bone=0.03, farthest=2.0,
+        stoutness=(-1.0, 0.7),
+        common=(4.5, 1.5, 0.0, -0.8, 0.8, 1.0, 1.5, 0.8, 0.8, 1.0),
+        own=(0.0, 0.8, 1.0, 1.5, 1.2, 1.6, 1.2, 1.5, 1.5, 1.2),
+        growth_mm=2.6,
+        room=1.08,
+    ),
+}  # fmt: skip
