@@ -20,6 +20,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
 from synthhand.dataset.factors import sample_group
+from synthhand.model import FLESH
 from synthhand.model.pose import ANGLES, GESTURE_NAMES, segment_rotations
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.rig import PALM_PART, PHALANGES, Rig, pose_vertices
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--poses", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", help="PNG file for a picture of the six worst poses")
+    parser.add_argument("--flesh", choices=FLESH, default=FLESH[0], help="range of flesh and bones")
     options = parser.parse_args()
     rig = procedural_rig()
     print("volume change at 90 degrees")
@@ -154,14 +156,16 @@ def main() -> None:
         print(f"  {finger:7s}{joint:7s}{100 * change:+6.1f} %")
     depths, gestures, meshes = [], [], []
     for index in range(options.poses):
-        pose = sample_group("pose", options.seed, "test", index)
-        shape = sample_group("shape", options.seed, "test", index).coefficients
-        vertices = pose_hand(rig, pose.articulation, shape, pose.palm_scale, pose.bone_scale)
+        pose, shape = (
+            sample_group(group, options.seed, "test", index, flesh=options.flesh)
+            for group in ("pose", "shape")
+        )
+        vertices = pose_hand(rig, pose.articulation, shape.coefficients, pose.palm_scale, pose.bone_scale)
         at = measure_penetration_mm(rig, vertices)
         depths.append(at.max())
         gestures.append(pose.gesture)
         if options.picture:
-            meshes.append((at.max(), index, vertices, at))
+            meshes.append((at.max(), f"{index} {GESTURE_NAMES[pose.gesture]}", vertices, at))
             meshes = sorted(meshes, key=lambda entry: -entry[0])[:6]
     depths, gestures = np.array(depths), np.array(gestures)
     print(f"{len(depths)} poses: {100 * np.mean(depths > LIMIT_MM):.1f} % deeper than {LIMIT_MM:g} mm, "
@@ -171,16 +175,15 @@ def main() -> None:
         print(f"  {GESTURE_NAMES[gesture]:15s}{len(own):4d} poses {100 * np.mean(own > LIMIT_MM):5.1f} % "
               f"median {np.median(own):5.2f} worst {own.max():5.2f} mm")  # fmt: skip
     if options.picture:
-        draw(rig, meshes, options.seed, options.picture)
+        draw(rig, meshes, options.picture)
 
 
-def draw(rig: Rig, meshes: list, seed: int, path: str) -> None:
+def draw(rig: Rig, meshes: list, path: str) -> None:
     """Draw posed meshes from the palm and from the thumb side, with penetrating vertices in red."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(meshes), 6.4), layout="constrained")
-    for column, (worst, index, vertices, depth) in enumerate(meshes):
-        gesture = GESTURE_NAMES[sample_group("pose", seed, "test", index).gesture]
+    for column, (worst, name, vertices, depth) in enumerate(meshes):
         for row, azimuth in enumerate((-90, 0)):
             axes = figure.add_subplot(2, len(meshes), row * len(meshes) + column + 1, projection="3d")
             x, y, z = vertices.T
@@ -190,7 +193,7 @@ def draw(rig: Rig, meshes: list, seed: int, path: str) -> None:
             axes.view_init(10, azimuth)
             axes.set_aspect("equal")
             axes.set_axis_off()
-            axes.set_title(f"{index} {gesture} {worst:.1f} mm", fontsize=8)
+            axes.set_title(f"{name} {worst:.1f} mm", fontsize=8)
     figure.savefig(path, dpi=90)
 
 

@@ -159,6 +159,7 @@ def test_penetration_is_found_where_there_is_some_and_nowhere_else():
     ("name", "arguments", "says"),
     [
         ("self_penetration", ("--poses", "5"), "5 poses: "),
+        ("shape_from_masks", ("--hands", "150", "--px", "32", "--epochs", "1"), "wide: 150 hands, 32 px"),
         ("joints_to_mesh", ("--count", "3", "--oracle", "1"), "hands/s with mesh"),
         ("skin_tones", ("--samples", "3", "--size", "32"), "of the hands are at most"),
         ("render_speed", ("--images", "1", "--total", "2", "--size", "32", "--workers", "1"), "images/s"),

@@ -396,6 +396,25 @@ def test_viewpoint_and_backgrounds_are_part_of_what_a_dataset_is(dataset, tmp_pa
         write(tmp_path / "new", viewpoint="above")
 
 
+def test_the_range_of_flesh_is_part_of_what_a_dataset_is(dataset, tmp_path):
+    before = contents(dataset)
+    with pytest.raises(ValueError, match="flesh is realistic there, wide asked for"):
+        write(dataset, flesh="wide")
+    assert contents(dataset) == before
+    wide = write(tmp_path / "wide", flesh="wide")
+    assert json.loads((wide / "synthhand.json").read_text())["flesh"] == "wide"
+    assert contents(write(wide, flesh="wide")) == contents(write(tmp_path / "again", flesh="wide", workers=2))
+    with np.load(wide / "training/factors.npz") as stored:
+        own = sample_factors(SEED, "train", 1, flesh="wide")
+        for name, value in own.flat().items():
+            np.testing.assert_array_equal(stored[name][1], value)
+    with pytest.raises(ValueError, match="flesh is wide there, realistic asked for"):
+        write(wide)
+    with pytest.raises(ValueError, match="unknown flesh 'fat'; choose one of realistic, wide"):
+        write(tmp_path / "new", flesh="fat")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match=r"not empty and has no synthhand\.json"):

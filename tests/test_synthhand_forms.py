@@ -133,6 +133,11 @@ def test_render_and_prepare_by_command(stb_set, tmp_path, monkeypatch, capsys):
     davae(monkeypatch, *render)
     assert "rendered 1 + 0 samples, in the form of rhd" in capsys.readouterr().out
     assert not (tmp_path / "rhd" / "validation").exists()
+    with pytest.raises(SystemExit, match="flesh is realistic there, wide asked for"):
+        davae(monkeypatch, *render, "--flesh", "wide")
+    with pytest.raises(SystemExit, match="2"):
+        davae(monkeypatch, *render, "--flesh", "fat")
+    assert "--flesh: unknown choice 'fat'; choose one of realistic, wide" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="val is 2, but the form is rhd"):
         davae(monkeypatch, *render, "--val", 2)
     prepare = ("prepare", "--root", stb_set, "--size", 16, "--out")

@@ -203,6 +203,8 @@ def test_impossible_requests_and_other_folders_are_refused(rendered, tmp_path):
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="train is 5 there, 4 asked for"):
         write(rendered, train=4)
+    with pytest.raises(ValueError, match="flesh is realistic there, wide asked for"):
+        write(rendered, flesh="wide")
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="not empty"):
         write(tmp_path)

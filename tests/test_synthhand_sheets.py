@@ -10,7 +10,7 @@ from PIL import Image
 from synthhand.dataset import render
 from synthhand.dataset import sheets as module
 from synthhand.dataset.factors import GROUPS, Factors
-from synthhand.dataset.sheets import COLUMNS, SHEETS, VIEWED, Sheet, Tile, draw_sheet
+from synthhand.dataset.sheets import BUILT, COLUMNS, SHEETS, VIEWED, Sheet, Tile, draw_sheet
 from synthhand.model.pose import GESTURE_NAMES, gesture_angles
 from synthhand.render.view import view_from
 
@@ -71,6 +71,17 @@ def test_views_turn_a_pose_and_change_nothing_else(sheets):
         )
         degrees = np.degrees(np.arccos(((between - 1) / 2).clip(-1, 1))).reshape(len(views), -1)
         assert degrees[~np.eye(len(views), dtype=bool)].min() > 30
+
+
+def test_flesh_grows_from_thin_to_stout_in_each_gesture_and_then_flesh_or_bones_vary(sheets):
+    grid = np.array([t.factors for t in sheets["flesh"].tiles], object).reshape(COLUMNS, COLUMNS)
+    for gesture, row in zip(BUILT, grid, strict=False):
+        np.testing.assert_array_equal(row[0].pose.articulation, gesture_angles(gesture))
+        assert all(changed(row[0], factors) == {"shape"} for factors in row[1:])
+        assert (np.diff([factors.shape.coefficients[0] for factors in row]) > 0).all()
+    for number, row in enumerate(grid[len(BUILT) :]):
+        assert all(changed(row[0], f) == {("shape", "pose")[number % 2]} for f in row[1:])
+        np.testing.assert_array_equal(row[0].pose.articulation, row[-1].pose.articulation)
 
 
 def test_factors_vary_one_group_at_a_time(sheets):

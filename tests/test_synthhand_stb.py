@@ -258,7 +258,7 @@ def test_two_workers_render_what_is_missing_to_the_same_bytes(fresh, stb_set):
 def test_a_finished_set_is_left_alone_and_another_is_refused(fresh):
     before = {p: p.stat().st_mtime_ns for p in fresh.rglob("*") if p.is_file()}
     write(fresh)
-    for change in ({"seed": 5}, {"train": 12}, {"viewpoint": "frontal"}):
+    for change in ({"seed": 5}, {"train": 12}, {"viewpoint": "frontal"}, {"flesh": "wide"}):
         name, value = next(iter(change.items()))
         with pytest.raises(ValueError, match=rf"{name} is .* there, {value} asked for"):
             write(fresh, **change)
@@ -275,6 +275,7 @@ def test_foreign_folders_and_impossible_requests_are_refused(tmp_path):
         ({"seed": -1}, "seed is -1"),
         ({"workers": 0}, "workers is 0"),
         ({"viewpoint": "above"}, "unknown viewpoint 'above'"),
+        ({"flesh": "fat"}, "unknown flesh 'fat'"),
     ):
         with pytest.raises(ValueError, match=message):
             write(tmp_path / "set", **change)

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from rhd_fixture import write_dataset
 
+from davae.config.settings import set_variable
 from davae.data.prepared import prepare
 from davae.pipeline import folders, notebooks, reproduction
 from davae.pipeline.workspace import Workspace
@@ -209,6 +210,17 @@ def test_each_copy_of_a_dataset_has_its_own_folders(tmp_path, two_copies, tiny_c
     assert one.prepared == on_rhd(tmp_path, two_copies[0]).prepared  # stable
     made = [space.ensure_prepared(workers=1) for space in (one, two)]
     assert made == [one.prepared, two.prepared] and all((path / "manifest.json").exists() for path in made)
+
+
+def test_a_range_of_flesh_is_rendered_as_the_config_says_into_a_folder_of_its_own(tmp_path, tiny_config):
+    render = dataclasses.replace(tiny_config.render, train=2, val=1, test=1, size=32)
+    usual = Workspace(dataclasses.replace(tiny_config, render=render), tmp_path)
+    wide = Workspace(set_variable(usual.config, "render.flesh", "wide"), tmp_path)
+    assert wide.rendered.name == f"{usual.rendered.name}-wide" and wide.prepared != usual.prepared
+    manifest = json.loads((wide.ensure_rendered(workers=1) / "synthhand.json").read_text())
+    assert manifest["flesh"] == "wide" and manifest["train"] == 2
+    with pytest.raises(ValueError, match="expected one of realistic, wide"):
+        set_variable(usual.config, "render.flesh", "fat")
 
 
 def test_pictures_are_not_looked_for_once_their_arrays_are_there(

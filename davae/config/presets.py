@@ -60,10 +60,8 @@ def _laptop() -> Config:
 
 def _sweep() -> Config:
     # Three minutes or a little more on one thread, so that several runs can share a machine.
-    laptop = _laptop()
-    return dataclasses.replace(
-        laptop, preset="sweep", train=dataclasses.replace(laptop.train, steps=640, checkpoint_every=40)
-    )
+    laptop, replace = _laptop(), dataclasses.replace
+    return replace(laptop, preset="sweep", train=replace(laptop.train, steps=640, checkpoint_every=40))
 
 
 def _gpu() -> Config:

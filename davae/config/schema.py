@@ -16,7 +16,7 @@ Attention = Literal["sk", "none", "se"]  # in the heads: selective kernels, none
 # Name of a model -> its attention: da-VAE, na-VAE (paper 4.4), and a third variant of ours.
 VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
 # How configs of older versions differ: fields they lack, with the value they meant, and old names of fields.
-ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False}
+ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False, "flesh": "realistic"}
 RENAMED = {"blocks": "depths"}
 Crop = Literal["plain", "rotated-camera"]
 InputMask = Literal["none", "truth", "network"]
@@ -31,6 +31,7 @@ class RenderConfig:
     test: int = 1000
     size: int = 320  # pixels, as RHD
     seed: int = 0
+    flesh: Literal["realistic", "wide"] = "realistic"  # range of flesh and bone proportions
 
 
 @dataclass(frozen=True)

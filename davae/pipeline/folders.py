@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from davae.config import Config, DataConfig, preset
+from davae.config import Config, DataConfig, RenderConfig, preset
 from davae.data.readers import check_dataset
 
 # Folders below `home`/data, as in data/README.md. Elsewhere, a dataset's root belongs to its name.
@@ -57,7 +57,7 @@ class Folders:
 
         r = self.config.render
         name = f"synthhand{GENERATOR}-{r.train}-{r.val}-{r.test}-{r.size}px-seed{r.seed}"
-        return self.home / "data" / name
+        return self.home / "data" / (name if r.flesh == RenderConfig().flesh else f"{name}-{r.flesh}")
 
     @property
     def prepared(self) -> Path:

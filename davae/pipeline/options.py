@@ -13,7 +13,7 @@ from davae.config.schema import Crop, InputMask
 from davae.data.readers import READERS
 from synthhand.formats.stb import VIEWS
 from synthhand.formats.stb_labels import WRIST_RULES
-from synthhand.model import VIEWPOINTS
+from synthhand.model import FLESH, VIEWPOINTS
 
 REGISTRY = ConstructorRegistry()  # passed to tyro, whose own messages name Python types
 NUMBERS = {int: "whole number", float: "number"}
@@ -82,6 +82,7 @@ Model = Annotated[
     tyro.conf.arg(help="da: da-VAE. na: na-VAE, without attention. se: with squeeze-excitation instead."),
 ]
 PreparedCrop = Annotated[Crop, tyro.conf.arg(help="The crop that the data were prepared with.")]
+Flesh = Annotated[str, one_of(FLESH)]
 Mask = Annotated[
     InputMask | None,
     tyro.conf.arg(

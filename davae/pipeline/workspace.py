@@ -108,6 +108,7 @@ class Workspace(Folders):
                 test=r.test,
                 seed=r.seed,
                 size=r.size,
+                flesh=r.flesh,
                 workers=workers or os.cpu_count() or 1,
             )
         return self.rendered

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from synthhand.dataset.flesh import BUILDS, Build
+from synthhand.model import FLESH
 from synthhand.model.pose import random_rotation, sample_articulation, sample_orientation, sample_wrist
-from synthhand.model.procedural import SHAPE_NAMES, flesh_radii, procedural_rig
-from synthhand.model.rig import PHALANGES, resize_joints
+from synthhand.model.procedural import flesh_radii, procedural_rig
 from synthhand.render.appearance import BANDS, Skin
 
 SPLITS = ("train", "val", "test")
@@ -133,7 +134,9 @@ class Factors:
         }
 
 
-def sample_factors(seed: int, split: str, index: int, viewpoint: str = "sphere") -> Factors:
+def sample_factors(
+    seed: int, split: str, index: int, viewpoint: str = "sphere", flesh: str = "realistic"
+) -> Factors:
     """Sample the factors of sample `index` of a split; they depend on the arguments alone.
 
     Args:
@@ -142,23 +145,31 @@ def sample_factors(seed: int, split: str, index: int, viewpoint: str = "sphere")
         index: number of the sample within its split, 0 or more.
         viewpoint: range of directions from which the hand is seen, see
             `synthhand.model.pose.sample_orientation`.
+        flesh: range of flesh and bone proportions, see `synthhand.dataset.flesh`; appearance and scene do not
+            depend on it.
 
     Raises:
-        ValueError: the split or the viewpoint is unknown, or the seed or the index is negative.
+        ValueError: the split, the viewpoint or the range is unknown, or the seed or the index is negative.
     """
-    return Factors(*(sample_group(group, seed, split, index, viewpoint) for group in GROUPS))
+    return Factors(*(sample_group(group, seed, split, index, viewpoint, flesh) for group in GROUPS))
 
 
-def sample_group(group: str, seed: int, split: str, index: int, viewpoint: str = "sphere"):
+def sample_group(
+    group: str, seed: int, split: str, index: int, viewpoint: str = "sphere", flesh: str = "realistic"
+):
     """Sample one group of `sample_factors`: `PoseFactors`, `ShapeFactors`, `Skin` or `SceneFactors`."""
+    if flesh not in FLESH:
+        raise ValueError(f"unknown flesh {flesh!r}; choose one of {', '.join(FLESH)}")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if seed < 0 or index < 0:
         raise ValueError(f"seed is {seed} and index {index}; both must be 0 or more")
     rng = random_stream(seed, SPLITS.index(split), index, GROUPS.index(group))
     if group == "pose":
-        return _sample_pose(rng, viewpoint)
-    return {"shape": _sample_shape, "appearance": _sample_appearance, "scene": _sample_scene}[group](rng)
+        return _sample_pose(rng, viewpoint, BUILDS[flesh])
+    if group == "shape":
+        return ShapeFactors(BUILDS[flesh].sample_coefficients(rng))
+    return {"appearance": _sample_appearance, "scene": _sample_scene}[group](rng)
 
 
 def random_stream(seed: int, *key: int) -> np.random.Generator:
@@ -166,21 +177,11 @@ def random_stream(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def _sample_pose(rng: np.random.Generator, viewpoint: str) -> PoseFactors:
-    # Proportions only; overall size belongs to the scene. Phalanx lengths of adults have a standard deviation
-    # of 7 to 16 % of their mean, overall size included: Buryanov and Kotiuk, "Proportions of Hand Segments",
-    # doi:10.4067/S0717-95022010000300015.
-    palm = np.exp(rng.normal(size=2) * [0.045, 0.04])
-    fingers = np.exp(0.04 * rng.normal() + 0.028 * rng.normal(size=5))
-    bones = np.repeat(fingers, 3) * np.exp(0.02 * rng.normal(size=len(PHALANGES)))
-    joints, _ = resize_joints(procedural_rig(), palm, bones)
-    angles, gesture = sample_articulation(rng, procedural_rig(), joints, flesh_radii())
+def _sample_pose(rng: np.random.Generator, viewpoint: str, build: Build) -> PoseFactors:
+    palm, bones = build.sample_bones(rng)  # proportions only; overall size belongs to the scene
+    angles, gesture = build.sample_articulation(rng, palm, bones)
     orientation = sample_orientation(rng, viewpoint)
     return PoseFactors(angles, orientation, palm, bones, sample_wrist(rng, orientation), gesture)
-
-
-def _sample_shape(rng: np.random.Generator) -> ShapeFactors:
-    return ShapeFactors(rng.normal(size=len(SHAPE_NAMES)).clip(-2.5, 2.5))
 
 
 def _sample_appearance(rng: np.random.Generator) -> Skin:

@@ -23,7 +23,7 @@ from synthhand.dataset.factors import (
     random_stream,
     sample_factors,
 )
-from synthhand.dataset.jobs import Form, check_request, write_file, write_form
+from synthhand.dataset.jobs import Form, check_request, describe_flesh, write_file, write_form
 from synthhand.dataset.scene import build_hand, camera_matrix, hand_pixels, render
 from synthhand.formats.freihand import FOLDERS, SIZE_PX, VERSIONS
 from synthhand.pinhole import project
@@ -38,7 +38,13 @@ LABELS = ("scale", "K", "xyz")
 
 
 def write_freihand(
-    out: str | Path, train: int, test: int, seed: int, workers: int = 1, progress: bool = True
+    out: str | Path,
+    train: int,
+    test: int,
+    seed: int,
+    workers: int = 1,
+    progress: bool = True,
+    flesh: str = "realistic",
 ) -> Path:
     """Render SynthHand in FreiHAND's form to a folder, or finish an interrupted rendering of it.
 
@@ -49,11 +55,12 @@ def write_freihand(
     Raises:
         ValueError: also where `train` is below 2 (validation takes the first frame) or `test` below 1.
     """
-    check_request(seed, workers, train=(train, 2, None), test=(test, 1, None))
-    return write_form(_FreiHANDForm(Path(out), {"train": train, "test": test}, seed), workers, progress)
+    check_request(seed, workers, flesh=flesh, train=(train, 2, None), test=(test, 1, None))
+    form = _FreiHANDForm(Path(out), {"train": train, "test": test}, seed, flesh)
+    return write_form(form, workers, progress)
 
 
-def sample_frame(seed: int, split: str, index: int) -> Factors:
+def sample_frame(seed: int, split: str, index: int, flesh: str = "realistic") -> Factors:
     """Sample the factors of a frame: as for SynthHand, but of a single right hand, as in FreiHAND.
 
     The middle of the joints' bounding box lies within a few pixels of the picture's middle, and an open hand
@@ -63,8 +70,9 @@ def sample_frame(seed: int, split: str, index: int) -> Factors:
         seed: 0 or more, of the dataset.
         split: "train" or "test".
         index: 0 or more, of the frame.
+        flesh: range of flesh and bone proportions, see `synthhand.dataset.flesh`.
     """
-    factors = sample_factors(seed, split, index)
+    factors = sample_factors(seed, split, index, flesh=flesh)
     rng = _stream(seed, split, index, 0)
     focal_px, reach_px = rng.uniform(*FOCAL_PX), rng.uniform(*REACH_PX)
     to_frame = FRAME_PX / SIZE_PX  # pixel factors are given for frames of FRAME_PX
@@ -147,9 +155,11 @@ class _FreiHANDForm(Form):
     out: Path
     counts: dict[str, int]
     seed: int
+    flesh: str
 
     def manifest(self) -> dict[str, Any]:
-        return {"form": "freihand", "edition": EDITION, **self.counts, "seed": self.seed}
+        own = {"form": "freihand", "edition": EDITION, **self.counts, "seed": self.seed}
+        return own | describe_flesh(self.flesh)
 
     def picture_paths(self, part: str, index: int) -> list[Path]:
         masks = [] if (mask := self._mask_path(part, index)) is None else [mask]
@@ -169,7 +179,7 @@ class _FreiHANDForm(Form):
     def make_sample(
         self, part: str, index: int, missing: set[Path]
     ) -> tuple[dict[str, np.ndarray], dict[Path, bytes]]:
-        factors = sample_frame(self.seed, part, index)
+        factors = sample_frame(self.seed, part, index, self.flesh)
         files = {}
         for version, path in enumerate(self._image_paths(part, index)):
             mask_path = self._mask_path(part, index) if version == 0 else None

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from synthhand.dataset import GENERATOR, MANIFEST
-from synthhand.model import VIEWPOINTS
+from synthhand.model import FLESH, VIEWPOINTS
 from synthhand.render.photos import list_pictures
 from synthhand.storage import Lock, exclusive, temporary_path, worker_pool, write_atomically
 
@@ -69,7 +69,11 @@ class Form(ABC):
 
 
 def check_request(
-    seed: int, workers: int, viewpoint: str = VIEWPOINTS[0], **bounds: tuple[int, int, int | None]
+    seed: int,
+    workers: int,
+    viewpoint: str = VIEWPOINTS[0],
+    flesh: str = FLESH[0],
+    **bounds: tuple[int, int, int | None],
 ) -> None:
     """Check what any form is asked for.
 
@@ -77,13 +81,15 @@ def check_request(
         seed: 0 or more.
         workers: 1 or more.
         viewpoint: one of `VIEWPOINTS`.
+        flesh: one of `FLESH`.
         bounds: more numbers by name: value, least, and most (None for no limit).
 
     Raises:
-        ValueError: a number is out of its bounds, or the viewpoint is unknown.
+        ValueError: a number is out of its bounds, or the viewpoint or the flesh is unknown.
     """
-    if viewpoint not in VIEWPOINTS:
-        raise ValueError(f"unknown viewpoint {viewpoint!r}; choose one of {', '.join(VIEWPOINTS)}")
+    for name, given, known in (("viewpoint", viewpoint, VIEWPOINTS), ("flesh", flesh, FLESH)):
+        if given not in known:
+            raise ValueError(f"unknown {name} {given!r}; choose one of {', '.join(known)}")
     bounds |= {"seed": (seed, 0, None), "workers": (workers, 1, None)}
     for name, (value, least, most) in bounds.items():
         if value < least or (most is not None and value > most):
@@ -128,15 +134,21 @@ def write_form(form: Form, workers: int, progress: bool) -> Path:
     return form.out
 
 
+def describe_flesh(flesh: str) -> dict[str, str]:
+    """Return the flesh as an entry of a manifest: none for the first of `FLESH`, as before others existed."""
+    return {} if flesh == FLESH[0] else {"flesh": flesh}
+
+
 def _claim(out: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a new folder, or check that an old folder's manifest is the same."""
     path = out / MANIFEST
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        absent = {"flesh": FLESH[0]}  # what a manifest without the entry means
+        found, asked = absent | json.loads(path.read_text(encoding="utf-8")), absent | manifest
         differing = [
-            f"{key} is {found.get(key)} there, {manifest.get(key)} asked for"
-            for key in sorted(found.keys() | manifest.keys())
-            if found.get(key) != manifest.get(key)
+            f"{key} is {found.get(key)} there, {asked.get(key)} asked for"
+            for key in sorted(found.keys() | asked.keys())
+            if found.get(key) != asked.get(key)
         ]
         if differing:
             raise ValueError(

@@ -2,9 +2,9 @@
 
     python -m synthhand.dataset.sheets --out docs/figures
 
-writes five pictures: random samples; every gesture; skin tones by shapes; one pose under many views; and one
-group of factors varied at a time. Each tile is a sample with some of its factors replaced. `SHEETS` returns
-the tiles, so that tests can check what a sheet varies.
+writes six pictures: random samples; every gesture; skin tones by shapes; one pose under many views; one group
+of factors varied at a time; and hands of the wide range of flesh. Each tile is a sample with some of its
+factors replaced. `SHEETS` returns the tiles, so that tests can check what a sheet varies.
 """
 
 import argparse
@@ -23,9 +23,11 @@ from synthhand.dataset.factors import (
     Factors,
     PoseFactors,
     SceneFactors,
+    ShapeFactors,
     sample_factors,
     sample_group,
 )
+from synthhand.dataset.flesh import BUILDS
 from synthhand.dataset.scene import hand_pixels, render
 from synthhand.model.pose import GESTURE_NAMES, gesture_angles
 from synthhand.render.appearance import Skin
@@ -34,6 +36,7 @@ from synthhand.render.view import view_from
 from synthhand.storage import write_atomically
 
 COLUMNS = 8
+BUILT = ("spread", "relaxed", "point", "fist")  # the gestures of the sheet of flesh
 VIEWED = ("spread", "point", "ok", "cylinder_grip")  # the gestures of the sheet of views
 _LABEL_PX, _MARGIN_PX, _TEXT_PX = 15, 20, 12
 _DRAWS = 96  # samples among which a sheet looks for the tones it needs
@@ -120,12 +123,32 @@ def factors_sheet(seed: int) -> Sheet:
     return Sheet(tiles, tuple(rows))
 
 
+def flesh_sheet(seed: int) -> Sheet:
+    """The wide range: thin to stout in four gestures, then flesh and bones of eight persons, seen twice."""
+    start, wide, tiles = _start(seed), BUILDS["wide"], []
+    for gesture in BUILT:
+        pose = _pose_as(start.pose, gesture, view_from(205, 12))
+        for stoutness in np.linspace(*wide.stoutness, COLUMNS):
+            shape = ShapeFactors(stoutness * np.array(wide.common))
+            tiles.append(Tile(replace(start, pose=pose, shape=shape)))
+    persons = [[sample_group(g, seed, "test", i, flesh="wide") for i in range(COLUMNS)] for g in GROUPS[:2]]
+    for azimuth in (205, 25):
+        pose = replace(start.pose, orientation=view_from(azimuth, 12))
+        tiles += [Tile(replace(start, pose=pose, shape=shape)) for shape in persons[1]]
+        for bones in persons[0]:
+            proportions = {"palm_scale": bones.palm_scale, "bone_scale": bones.bone_scale}
+            tiles.append(Tile(replace(start, pose=replace(pose, **proportions))))
+    labels = (*BUILT, "flesh varies", "bones vary", "flesh varies", "bones vary")
+    return Sheet(tiles, labels, ("thin", *[""] * (COLUMNS - 2), "stout"))
+
+
 SHEETS: dict[str, Callable[[int], Sheet]] = {
     "sheet": samples_sheet,
     "gestures": gestures_sheet,
     "skins": skins_sheet,
     "views": views_sheet,
     "factors": factors_sheet,
+    "flesh": flesh_sheet,
 }
 
 

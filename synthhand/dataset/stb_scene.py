@@ -45,7 +45,9 @@ _LARGEST = 1.1  # overall size of the largest hand: any pose of it fits into the
 _WALL_DISPARITY_PX = (45, 105)  # of the background between BB's two cameras: it is 0.9 to 2.2 m away
 
 
-def sample_frame(seed: int, sequence: str, number: int, viewpoint: str = "sphere") -> tuple[Factors, Body]:
+def sample_frame(
+    seed: int, sequence: str, number: int, viewpoint: str = "sphere", flesh: str = "realistic"
+) -> tuple[Factors, Body]:
     """Sample the factors of a frame, and the left hand they describe in the frame of SK's colour camera.
 
     Args:
@@ -53,11 +55,12 @@ def sample_frame(seed: int, sequence: str, number: int, viewpoint: str = "sphere
         sequence: one of STB's; it fixes the person, the light and the background.
         number: of the frame; it fixes the pose and the place.
         viewpoint: from where the hand is seen, see `synthhand.model.pose.sample_orientation`.
+        flesh: range of flesh and bone proportions, see `synthhand.dataset.flesh`.
     """
     split, place = "test" if sequence in TEST_SEQUENCES else "train", SEQUENCES.index(sequence)
-    person = {group: sample_group(group, seed, split, place, viewpoint) for group in GROUPS}
+    person = {group: sample_group(group, seed, split, place, viewpoint, flesh) for group in GROUPS}
     frame = place * FRAMES + number
-    pose = sample_group("pose", seed, split, frame, viewpoint)
+    pose = sample_group("pose", seed, split, frame, viewpoint, flesh)
     own = person["pose"]
     rng = random_stream(seed, SPLITS.index(split), frame, len(GROUPS))
     scene = replace(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from synthhand.dataset.jobs import Form, check_request, hash_backgrounds, write_form
+from synthhand.dataset.jobs import Form, check_request, describe_flesh, hash_backgrounds, write_form
 from synthhand.dataset.stb_scene import bring_to_cameras, draw_views, sample_frame
 from synthhand.formats.pictures import encode_png
 from synthhand.formats.stb import FRAMES, TEST_SEQUENCES, TRAIN_SEQUENCES
@@ -33,6 +33,7 @@ def write_stb(
     progress: bool = True,
     viewpoint: str = "sphere",
     backgrounds: str | os.PathLike | None = None,
+    flesh: str = "realistic",
 ) -> Path:
     """Render SynthHand in STB's form to a folder, or finish an interrupted rendering of it.
 
@@ -49,12 +50,13 @@ def write_stb(
         seed,
         workers,
         viewpoint,
+        flesh,
         train=(train, trained + 1, trained * FRAMES),
         test=(test, tested, tested * FRAMES),
     )
     counts = _spread(train, TRAIN_SEQUENCES) | _spread(test, TEST_SEQUENCES)
     folder = None if backgrounds is None else Path(backgrounds)
-    form = _STBForm(Path(out), counts, train, test, seed, viewpoint, folder)
+    form = _STBForm(Path(out), counts, train, test, seed, viewpoint, folder, flesh)
     return write_form(form, workers, progress)
 
 
@@ -73,6 +75,7 @@ class _STBForm(Form):
     seed: int
     viewpoint: str
     backgrounds: Path | None
+    flesh: str
 
     def manifest(self) -> dict[str, Any]:
         return {
@@ -83,6 +86,7 @@ class _STBForm(Form):
             "seed": self.seed,
             "viewpoint": self.viewpoint,
             "backgrounds_sha256": hash_backgrounds(self.backgrounds),
+            **describe_flesh(self.flesh),
         }
 
     def picture_paths(self, part: str, index: int) -> list[Path]:
@@ -94,7 +98,7 @@ class _STBForm(Form):
     def make_sample(
         self, part: str, index: int, missing: set[Path]
     ) -> tuple[dict[str, np.ndarray], dict[Path, bytes]]:
-        factors, body = sample_frame(self.seed, part, index, self.viewpoint)
+        factors, body = sample_frame(self.seed, part, index, self.viewpoint, self.flesh)
         bodies = bring_to_cameras(body)
         row = {rig: wrist_to_palm(bodies[view].joints_mm, WRIST_RULE) for rig, view in LABELLED.items()}
         if not missing:

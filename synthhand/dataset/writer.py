@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 
 from synthhand.dataset.factors import FRAME_PX, sample_factors
-from synthhand.dataset.jobs import Form, check_request, hash_backgrounds, write_form, write_npz
+from synthhand.dataset.jobs import (
+    Form,
+    check_request,
+    describe_flesh,
+    hash_backgrounds,
+    write_form,
+    write_npz,
+)
 from synthhand.dataset.scene import LEAST_PX, render
 from synthhand.formats.pictures import encode_png
 from synthhand.formats.rhd import FOLDERS, encode_depth, write_annotations
@@ -37,6 +44,7 @@ def write_dataset(
     progress: bool = True,
     viewpoint: str = "sphere",
     backgrounds: str | os.PathLike | None = None,
+    flesh: str = "realistic",
 ) -> Path:
     """Render SynthHand to a folder, or finish an interrupted rendering of it.
 
@@ -55,6 +63,7 @@ def write_dataset(
         viewpoint: from where hands are seen, see `synthhand.model.pose.sample_orientation`.
         backgrounds: folder of pictures to put behind the hands instead of those that are painted or come with
             scikit-image; the manifest records a hash of them.
+        flesh: range of flesh and bone proportions, see `synthhand.dataset.flesh`.
 
     Returns:
         The folder.
@@ -67,7 +76,8 @@ def write_dataset(
         OSError: the disk is full; the message names the file, and the same call continues once there is room.
     """
     counts = {"train": train, "val": val, "test": test}
-    return _write(_RHDForm(Path(out), counts, seed, size, viewpoint, _folder(backgrounds)), workers, progress)
+    form = _RHDForm(Path(out), counts, seed, size, viewpoint, _folder(backgrounds), flesh)
+    return _write(form, workers, progress)
 
 
 def write_rhd(
@@ -79,6 +89,7 @@ def write_rhd(
     progress: bool = True,
     viewpoint: str = "sphere",
     backgrounds: str | os.PathLike | None = None,
+    flesh: str = "realistic",
 ) -> Path:
     """Render SynthHand as RHD was published: what `write_dataset` does, without `validation` and factors.
 
@@ -86,7 +97,8 @@ def write_rhd(
     (a few hundredths of a pixel). Arguments, resuming and errors are those of `write_dataset`.
     """
     counts = {"train": train, "test": test}
-    form = _RHDForm(Path(out), counts, seed, FRAME_PX, viewpoint, _folder(backgrounds), published=True)
+    folder = _folder(backgrounds)
+    form = _RHDForm(Path(out), counts, seed, FRAME_PX, viewpoint, folder, flesh, published=True)
     return _write(form, workers, progress)
 
 
@@ -96,7 +108,7 @@ def _folder(path: str | os.PathLike | None) -> Path | None:
 
 def _write(form: "_RHDForm", workers: int, progress: bool) -> Path:
     bounds = {name: (count, 0, None) for name, count in form.counts.items()}
-    check_request(form.seed, workers, form.viewpoint, size=(form.size, LEAST_PX, None), **bounds)
+    check_request(form.seed, workers, form.viewpoint, form.flesh, size=(form.size, LEAST_PX, None), **bounds)
     return write_form(form, workers, progress)
 
 
@@ -108,6 +120,7 @@ class _RHDForm(Form):
     size: int
     viewpoint: str
     backgrounds: Path | None
+    flesh: str
     published: bool = False  # as RHD was, without factors
 
     def manifest(self) -> dict[str, Any]:
@@ -117,6 +130,7 @@ class _RHDForm(Form):
             "size": self.size,
             "viewpoint": self.viewpoint,
             "backgrounds_sha256": hash_backgrounds(self.backgrounds),
+            **describe_flesh(self.flesh),
             **({"form": "rhd"} if self.published else {}),
         }
 
@@ -129,7 +143,7 @@ class _RHDForm(Form):
     def make_sample(
         self, part: str, index: int, missing: set[Path]
     ) -> tuple[dict[str, np.ndarray], dict[Path, bytes]]:
-        factors = sample_factors(self.seed, part, index, self.viewpoint)
+        factors = sample_factors(self.seed, part, index, self.viewpoint, self.flesh)
         rendering = render(factors, self.size, self.backgrounds)
         row = {
             **factors.flat(),

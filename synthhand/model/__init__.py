@@ -1,3 +1,4 @@
 """The hand itself: its anatomy, rig, poses and proportions."""
 
 VIEWPOINTS = ("sphere", "frontal")  # of `pose.sample_orientation`; here, since the command line needs no more
+FLESH = ("realistic", "wide")  # of `synthhand.dataset.flesh`, likewise

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from davae.config.schema import Crop
-from davae.pipeline.options import Dataset, Rig, Viewpoint, WristRule
+from davae.pipeline.options import Dataset, Flesh, Rig, Viewpoint, WristRule
 
 Form = Annotated[Dataset, tyro.conf.arg(name="as")]
 
@@ -24,6 +24,7 @@ def render(
     workers: int = 1,
     viewpoint: Viewpoint | None = None,
     backgrounds: Path | None = None,
+    flesh: Flesh | None = None,
 ) -> None:
     """Render SynthHand, hands with known factors, in RHD's format or exactly as another dataset is published.
 
@@ -43,10 +44,12 @@ def render(
             of the camera, fingers mostly up.
         backgrounds: Folder of pictures to put behind the hands instead of generated ones; they are cropped,
             flipped, tinted and sometimes blurred.
+        flesh: realistic, the default, is the spread of adults, which a picture hardly shows. wide reaches
+            from thin to stout hands with short to long fingers.
     """
     from synthhand.dataset.forms import write_as
 
-    choices = {"val": val, "size": size, "viewpoint": viewpoint, "backgrounds": backgrounds}
+    choices = {"val": val, "size": size, "viewpoint": viewpoint, "backgrounds": backgrounds, "flesh": flesh}
     write_as(form, out, train, test, seed, workers, **choices)
     counts = " + ".join(str(count) for count in (train, val, test) if count is not None)
     print(f"rendered {counts} samples, in the form of {form}, into {out}")
