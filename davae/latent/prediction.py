@@ -115,7 +115,9 @@ def _solve(basis: Array, spectrum: Array, centred: Array) -> Array:
     return basis @ (projected / (spectrum[:, None] + best))
 
 
-def cross_predict(codes: NDArray, targets: NDArray, kernel: Kernel, *, folds: int = 3, seed: int = 0) -> Array:
+def cross_predict(
+    codes: NDArray, targets: NDArray, kernel: Kernel, *, folds: int = 3, seed: int = 0
+) -> Array:
     """Return predictions (n, k) of each row by a regressor that was fitted to the other folds only.
 
     Args:
