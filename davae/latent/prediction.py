@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from davae.metrics import bootstrap_interval
+
 Kernel = Literal["linear", "rbf"]
 KERNELS: tuple[Kernel, ...] = ("linear", "rbf")
 
@@ -140,6 +142,14 @@ class Score(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def mean_score(values: NDArray) -> Score:
+    """Return the mean of the values (n,) that are not NaN, with its interval."""
+    counted = np.asarray(values, np.float64)[~np.isnan(values)]
+    if not len(counted):
+        return Score(np.nan, np.nan, np.nan)
+    return Score(float(counted.mean()), *bootstrap_interval(counted))
 
 
 def explained(
