@@ -21,6 +21,10 @@ BELONGS = {
 EMPTY, FULL = "#f7f7f5", "#1f3b57"
 COLOURS = LinearSegmentedColormap.from_list("davae.known", [EMPTY, "#9fb6c9", "#4f7798", FULL])
 INK = "#2b2b2b"
+LEGEND = (
+    "R² on held-out images, by kernel ridge, from posterior means (drawn: samples). "
+    "Framed: the factors of the block."
+)
 
 
 @styled
@@ -45,7 +49,7 @@ def block_map(
     names = [block for block in BELONGS if block in known]
     groups = [group for own in BELONGS.values() for group in own if group in known[names[0]]]
     rows = 2 * len(examples)
-    figure = new_figure(2.55 + (0.95 * rows + 0.35 if rows else 0))
+    figure = new_figure(2.5 + (0.95 * rows + 0.48 if rows else 0))
     figure.set_layout_engine("none")
     height = figure.get_figheight()
     left, right = 0.185, 0.985
@@ -53,9 +57,10 @@ def block_map(
     ax = figure.add_axes((left, map_top - 1.5 / height, right - left, 1.5 / height))
     _draw_map(ax, names, groups, known, drawn, blocks)
     if title:
-        figure.text(0.02, 1 - 0.09 / height, title, fontsize=10, weight="bold", va="top", color=INK)
+        figure.text(left, 1 - 0.08 / height, title, fontsize=10, weight="bold", va="top", color=INK)
+    figure.text(left, map_top - 1.56 / height, LEGEND, fontsize=6.5, va="top", color=INK)
     for index, example in enumerate(examples):
-        top = map_top - (1.5 + 0.62 + index * 1.9) / height
+        top = map_top - (1.5 + 0.78 + index * 1.9) / height
         _draw_example(figure, example, names, top, height, first=index == 0)
     return figure
 

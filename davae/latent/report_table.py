@@ -121,8 +121,8 @@ def _interventions(measured: dict[str, Any]) -> str:
     groups = (f"{group} held" for group in measured["interventions"]["means"]["groups"])
     return (
         f"{title}One group of factors is held, everything else is another hand's. In each cell: how "
-        "often the block varied least (a vote of the FactorVAE metric) / interventional robustness (IRS), 1 where the "
-        "group alone decides the block.\n\n"
+        "often the block varied least (a vote of the FactorVAE metric) / interventional robustness (IRS), 1 "
+        "where the group alone decides the block.\n\n"
         + _table(("", "block", *groups, "FactorVAE accuracy (chance)"), rows)
     )
 
