@@ -118,12 +118,11 @@ def test_a_held_group_is_held_and_the_rest_is_not(split, reader, monkeypatch):
     monkeypatch.setattr(rendered, "to_raw", lambda rows: seen.append(rows) or to_raw(rows))
     found = rendered.read_held(reader, split, np.arange(HANDS), values=2, images=3)
     assert list(found) == list(BLOCKS)
-    joints = {
-        group: np.stack([row["joints"] for row in rows]) for group, rows in zip(found, seen, strict=True)
-    }
-    same = joints["pose"].reshape(2, 3, 21, 3)
+    drawn = np.array([[row["joints"] for row in rows] for rows in seen]).reshape(3, 2, 3, 21, 3)
+    joints = dict(zip(found, drawn, strict=True))
+    same = joints["pose"]
     np.testing.assert_allclose(same, np.broadcast_to(same[:, :1], same.shape), atol=1e-3)
-    assert np.abs(joints["shape"][0] - joints["shape"][1]).max() > 0.1
+    assert np.ptp(joints["shape"], axis=1).max() > 0.1
     held = rendered.shape_held({group: one.means for group, one in found.items()}, 3)
     assert held["pose"]["shape"].shape[:2] == (2, 3)
 

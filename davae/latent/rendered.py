@@ -10,7 +10,7 @@ from davae.config import BLOCKS
 from davae.data.prepared import PreparedSplit
 from davae.latent.blend import blend, read_factors, render_row
 from davae.latent.codes import Code
-from davae.latent.reading import Reader, Reading, to_raw
+from davae.latent.reading import Reader, Reading, concatenate, to_raw
 from synthhand.formats.record import BadSample
 
 OWN_GROUP = {block: block for block in BLOCKS}  # block -> the group of factors that it should hold
@@ -45,8 +45,8 @@ def read_held(
     total = len(OWN_GROUP) * values * images
     with tqdm(total=total, desc="interventions", unit="hand", disable=not progress) as bar:
         for group in OWN_GROUP.values():
-            rendered: list[dict[str, NDArray]] = []
-            while len(rendered) < values * images:
+            parts = []
+            for _ in range(values):
                 held = read_factors(flat, rng.choice(rows))
                 some: list[dict[str, NDArray]] = []
                 while len(some) < images:
@@ -56,8 +56,8 @@ def read_held(
                     except BadSample:  # no joint is visible in that place: draw another
                         continue
                     bar.update()
-                rendered += some
-            found[group] = reader.read(to_raw(rendered))
+                parts.append(reader.read(to_raw(some)))
+            found[group] = concatenate(parts)
     return found
 
 
