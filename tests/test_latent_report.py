@@ -210,7 +210,8 @@ def test_the_command_from_a_run_to_its_table_and_figure(arrays, tiny_config, tmp
 
 def test_a_dataset_without_factors_is_measured_as_far_as_it_goes(prepared, reader, monkeypatch):
     monkeypatch.setattr("davae.latent.report.LEAST", 8)
-    found = measure_latent(reader, PreparedSplit.open(prepared, "test"), progress=False)
+    bare = dataclasses.replace(PreparedSplit.open(prepared, "test"), factors={})
+    found = measure_latent(reader, bare, progress=False)
     assert set(found.measured["prediction"]["means"]["rbf"]["pose"]) == {
         "joints",
         "bone proportions",
