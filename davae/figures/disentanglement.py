@@ -49,7 +49,7 @@ def block_map(
     names = [block for block in BELONGS if block in known]
     groups = [group for own in BELONGS.values() for group in own if group in known[names[0]]]
     rows = 2 * len(examples)
-    figure = new_figure(2.5 + (0.95 * rows + 0.48 if rows else 0))
+    figure = new_figure(2.5 + (0.95 * rows + 0.6 if rows else 0))
     figure.set_layout_engine("none")
     height = figure.get_figheight()
     left, right = 0.185, 0.985
