@@ -16,6 +16,7 @@ from davae import figures, metrics
 from davae.config import preset
 from davae.evaluation.summary import summarise
 from davae.figures.diagram import FROM_NETWORK, PHOTO_PATH, ROOMS, TO_NETWORK
+from davae.figures.disentanglement import BELONGS
 from davae.figures.style import ESTIMATE, TRUTH
 from synthhand.skeleton import BONES, JOINT_COLOURS
 
@@ -54,6 +55,16 @@ LEAKS = {
 }
 LEAK_OPTIONS = {"bound": 0.2, "variable": "r", "claim": (3, 30), "claimed": "the paper's best r, by error"}
 
+BLOCK_FACTS = {block: {"dimensions": len(kl), "active_units": 5, "kl": kl.sum()} for block, kl in KL.items()}
+KNOWN = {
+    block: {group: 0.9 if group in own else -0.01 for groups in BELONGS.values() for group in groups}
+    for block, own in BELONGS.items()
+    if block
+}
+SWAPPED = [
+    {kind: dict(zip(("start", *KL, "end"), PICTURES[:5], strict=True)) for kind in ("truth", "decoded")}
+] * 2
+
 MAKERS = {
     "draw_hand": one_hand,
     "draw_hand_3d": lambda: one_hand("3d"),
@@ -65,6 +76,10 @@ MAKERS = {
         PICTURES, UV, UV_GUESSES, HANDS, GUESSES, ERRORS_MM.mean(axis=1), each=2
     ),
     "cloud_figure": lambda: figures.cloud_figure(CLOUDS[0], HANDS[0]),
+    "block_map": lambda: figures.block_map(KNOWN, KNOWN, BLOCK_FACTS, SWAPPED, title="what blocks know"),
+    "block_map, without factors": lambda: figures.block_map(
+        {block: {"joints": 0.5, "mask area": None} for block in KL}, KNOWN, BLOCK_FACTS
+    ),
     "latent_strip": lambda: figures.latent_strip(
         {"image": PICTURES[:3], "mesh": PICTURES[3:6]},
         ["0", "0.5", "1"],

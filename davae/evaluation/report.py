@@ -79,7 +79,7 @@ def report(
     else:
         errors_mm = endpoint_error(p.pose_mm, p.joints_mm).mean(1)
         skin_tone = skin_tone_report(colours, errors_mm, squared_errors, grey_errors)
-    latent = {block: _latent(p.means[block], p.logvars[block]) for block in BLOCKS}
+    latent = {block: measure_rate(p.means[block], p.logvars[block]) for block in BLOCKS}
     terms = {term: float(p.terms[term].mean(dtype=np.float64)) for term in TERMS}
     return {
         "n": len(p.pose),
@@ -146,7 +146,8 @@ def protocol_scores(results: dict[str, ProtocolResult]) -> dict[str, Any]:
     }
 
 
-def _latent(means: np.ndarray, logvars: np.ndarray) -> dict[str, Any]:
+def measure_rate(means: np.ndarray, logvars: np.ndarray) -> dict[str, Any]:
+    """Return what a block pays, in nats, and how many dimensions are active, from posteriors (n, z)."""
     kl = gaussian_kl(torch.from_numpy(means), torch.from_numpy(logvars)).double().mean(dim=0)
     active = means.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE
     return {

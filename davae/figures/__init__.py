@@ -12,6 +12,7 @@ from davae.figures.curves import (
     term_bars,
 )
 from davae.figures.diagram import model_diagram, rooms_diagram
+from davae.figures.disentanglement import block_map
 from davae.figures.hands import best_median_worst, compare_3d, draw_hand, draw_hand_3d, hands_grid
 from davae.figures.latents import code_bars, latent_strip
 from davae.figures.masks import iou_histogram, mask_comparison
@@ -34,8 +35,8 @@ from davae.figures.sweeps import (
 )
 
 __all__ = [
-    "best_median_worst", "bone_length_histogram", "check_sheet", "cloud_figure", "code_bars", "compare_3d",
-    "draw_cloud", "draw_hand", "draw_hand_3d", "draw_pck", "draw_sweep", "error_by_joint",
+    "best_median_worst", "block_map", "bone_length_histogram", "check_sheet", "cloud_figure", "code_bars",
+    "compare_3d", "draw_cloud", "draw_hand", "draw_hand_3d", "draw_pck", "draw_sweep", "error_by_joint",
     "factor_histograms", "hands_grid", "iou_histogram", "kl_bars", "kl_profiles", "latent_strip",
     "leak_curves", "loss_curves", "mask_comparison", "model_diagram", "new_axes", "new_figure",
     "paired_seeds", "palm_normal", "pck_beside_reported", "pck_curves", "plotly_hand", "rate_distortion",

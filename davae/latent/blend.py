@@ -5,7 +5,7 @@ nothing else. `notebooks/05_latent_interpolation.ipynb` compares it with what th
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,13 +17,33 @@ from torch import Tensor
 from davae.config import DataConfig
 from davae.data.sample import make_row, stored_px
 from davae.networks.handmask import composite_over_grey
-from synthhand.dataset.factors import FRAME_PX, GROUPS, Factors
+from synthhand.dataset.factors import FRAME_PX, GROUPS, Factors, PoseFactors, SceneFactors, ShapeFactors
 from synthhand.dataset.scene import Rendering, camera_matrix, hand_pixels, render
 from synthhand.formats.record import HandRecord
 from synthhand.pinhole import pixel_ray, view_rotation
+from synthhand.render.appearance import Skin
 from synthhand.skeleton import JOINTS, RHD_ORDER
 
 ROTATIONS = {"orientation"}  # factors that are rotation matrices, which have no arithmetic mean
+
+
+def read_factors(flat: Mapping[str, NDArray], row: int) -> Factors:
+    """Return the factors of one sample from arrays (n, ...) by `group/name`, as prepared data hold them.
+
+    Raises:
+        ValueError: a factor is missing.
+    """
+    parts: list[Any] = []
+    for group, kind in zip(GROUPS, (PoseFactors, ShapeFactors, Skin, SceneFactors), strict=True):
+        names = [field.name for field in dataclasses.fields(kind)]
+        if missing := [name for name in names if f"{group}/{name}" not in flat]:
+            raise ValueError(
+                f"factors: no {group}/{missing[0]}, so this hand cannot be rendered; give data that this "
+                "version of `davae render` wrote"
+            )
+        values = {name: flat[f"{group}/{name}"][row] for name in names}
+        parts.append(kind(**{name: v.item() if np.ndim(v) == 0 else v for name, v in values.items()}))
+    return Factors(*parts)
 
 
 def blend(a: Factors, b: Factors, group: str, share: float) -> Factors:
@@ -98,7 +118,11 @@ def render_frame(factors: Factors, data: DataConfig) -> Frame:
     Raises:
         synthhand.formats.record.BadSample: no joint is visible.
     """
-    row = render_row(factors, data)
+    return to_frame(render_row(factors, data), data)
+
+
+def to_frame(row: Mapping[str, NDArray], data: DataConfig) -> Frame:
+    """Return a prepared sample, a row of the arrays of `davae.data.sample`, as targets show it."""
     begin = (stored_px(data) - data.image_px) // 2
     window = slice(begin, begin + data.image_px)
     image = torch.from_numpy(row["images"][window, window]).permute(2, 0, 1)[None].float() / 255

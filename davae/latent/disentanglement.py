@@ -75,11 +75,11 @@ def measure_effects(model: DaVAE, codes: Code, pairs: NDArray, scale_mm: NDArray
     start, end = ({block: codes[block][pairs[:, k]] for block in BLOCKS} for k in (0, 1))
     bones = torch.from_numpy(np.asarray(scale_mm, np.float64)[pairs[:, 0]])
     before = model.decode(start).image
-    joints_before = _encode_again(model, before)
+    joints_before = see_joints(model, before)
     found = {}
     for block in BLOCKS:
         after = model.decode(combine(dict.fromkeys(BLOCKS, start) | {block: end})).image
-        moved = torch.linalg.vector_norm(_encode_again(model, after) - joints_before, dim=2).mean(1)
+        moved = torch.linalg.vector_norm(see_joints(model, after) - joints_before, dim=2).mean(1)
         found[block] = Effect(
             silhouette_change(before, after).numpy(),
             (moved.double() * bones).numpy(),
@@ -88,7 +88,7 @@ def measure_effects(model: DaVAE, codes: Code, pairs: NDArray, scale_mm: NDArray
     return found
 
 
-def _encode_again(model: DaVAE, images: Tensor) -> Tensor:
+def see_joints(model: DaVAE, images: Tensor) -> Tensor:
     """Return the normalised joints (n, 21, 3) that the encoder finds in decoded images."""
     return model.pose_decoder(model.encode(images.clamp(0, 1)).means["pose"])
 

@@ -7,7 +7,7 @@ import sys
 import tyro
 
 from davae import __version__
-from davae.pipeline.commands import data, photos, reports, training
+from davae.pipeline.commands import data, latent, photos, reports, training
 from davae.pipeline.notebooks import NotebookError
 from davae.pipeline.options import REGISTRY, choose
 from davae.pipeline.streams import discard_unread_output, escape_unprintable
@@ -19,9 +19,9 @@ COMMANDS = {
     function.__name__.replace("_", "-"): function
     for function in (
         data.render, data.check_data, data.prepare, training.train_mask, training.predict_masks,
-        training.train, training.sweep, training.evaluate, training.train_camera, photos.pack,
-        photos.predict, photos.app, photos.export, reports.notebooks, reports.reproduce, reports.findings,
-        reports.summary,
+        training.train, training.sweep, training.evaluate, latent.latent_report, training.train_camera,
+        photos.pack, photos.predict, photos.app, photos.export, reports.notebooks, reports.reproduce,
+        reports.findings, reports.summary,
     )
 }  # fmt: skip
 
