@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from davae.config import DataConfig
-from davae.data.sample import make_row, stored_px
-from davae.networks.handmask import composite_over_grey
+from davae.data.augment import RawBatch, centre
+from davae.data.sample import bone_px, make_row
 from synthhand.dataset.factors import FRAME_PX, GROUPS, Factors
 from synthhand.dataset.scene import Rendering, camera_matrix, hand_pixels, render
 from synthhand.formats.record import HandRecord
@@ -99,12 +99,12 @@ def render_frame(factors: Factors, data: DataConfig) -> Frame:
         synthhand.formats.record.BadSample: no joint is visible.
     """
     row = render_row(factors, data)
-    begin = (stored_px(data) - data.image_px) // 2
-    window = slice(begin, begin + data.image_px)
-    image = torch.from_numpy(row["images"][window, window]).permute(2, 0, 1)[None].float() / 255
-    mask = torch.from_numpy(row["masks"][window, window])[None, None].float() / 255
+    row["bone_px"] = bone_px(row["camera"], row["scale_mm"], row["root_mm"], data.crop)
+    stored = (torch.from_numpy(row[name][None]) for name in RawBatch._fields if name != "predicted_masks")
+    raw = RawBatch(**dict(zip((n for n in RawBatch._fields if n != "predicted_masks"), stored, strict=True)))
+    target = centre(raw, dataclasses.replace(data, mask="truth")).target[0]
     cloud, joints = (torch.from_numpy(row[name]) for name in ("clouds", "joints"))
-    return Frame(composite_over_grey(image, mask)[0], cloud, joints, float(row["scale_mm"]))
+    return Frame(target, cloud, joints, float(row["scale_mm"]))
 
 
 def render_row(

@@ -615,3 +615,41 @@ API void NAME(enlarge_backward)(const TYPE *gradient, TYPE *of_x, int64_t batch,
             }
     }
 }
+
+/* Draw the bones of hands as maps (batch, side, side, 2 x 20): where each is, and the same times its depth.
+
+   bones: (batch, 7, 2 x LANES), of which 20 columns count: x, y and depth of a bone's start, of the way to its end,
+   and the reciprocal of its squared length in the picture. canvas: side of the picture, in their unit. reach: of the
+   profile (1 + d^2 / reach^2)^-2. */
+API void NAME(draw_bones)(const float *bones, TYPE *maps, double canvas, double reach, int64_t batch, int64_t side,
+                          int64_t threads) {
+    enum { BONES = 20, REST = BONES - LANES };
+    const float sharpness = 1 / (reach * reach), pixel = canvas / side, first = (pixel - canvas) / 2;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * side; row++) {
+        const float *hand = bones + row / side * 7 * 2 * LANES, v = first + pixel * (row % side);
+        for (int64_t column = 0; column < side; column++) {
+            TYPE *out = maps + (row * side + column) * 2 * BONES, rest[LANES];
+            const float u = first + pixel * column;
+            for (int part = 0; part < 2; part++) {
+                vector of[7];
+                for (int k = 0; k < 7; k++) of[k] = read_float(hand + (2 * k + part) * LANES);
+                const vector x = u - of[0], y = v - of[1], one = (vector){0} + 1;
+                vector share = rectify((x * of[3] + y * of[4]) * of[6]);
+                share = keep(share, share < one) + keep(one, ~(share < one));
+                const vector du = x - share * of[3], dv = y - share * of[4];
+                const vector falling = 1 + (du * du + dv * dv) * sharpness, drawn = 1 / (falling * falling);
+                const vector deep = drawn * (of[2] + share * of[5]);
+                if (part == 0) {
+                    store(out, drawn);
+                    store(out + BONES, deep);
+                } else {
+                    store(rest, drawn);
+                    memcpy(out + LANES, rest, REST * sizeof *rest);
+                    store(rest, deep);
+                    memcpy(out + BONES + LANES, rest, REST * sizeof *rest);
+                }
+            }
+        }
+    }
+}

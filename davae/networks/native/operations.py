@@ -408,6 +408,22 @@ def arrange_cells(image: Tensor, step: int, before: int, cells: int, dtype: torc
     return out.permute(0, 3, 1, 2)
 
 
+def draw_bones(bones: Tensor, side: int, canvas: float, reach: float, dtype: torch.dtype) -> Tensor:
+    """Return maps (b, 40, side, side) of `dtype`, channels-last; see `davae.networks.limbs.draw_limbs`.
+
+    Args:
+        bones: (b, 7, 20) fp32: x, y, depth of starts and of ways to ends, reciprocals of squared lengths.
+        side: of the maps.
+        canvas: side of the picture, in the unit of `bones`.
+        reach: of the profile, in the same unit.
+        dtype: fp32 or bf16.
+    """
+    bones = F.pad(bones, (0, 2 * LANES - bones.shape[2]), value=1.0).contiguous()
+    maps = bones.new_empty(len(bones), side, side, 40, dtype=dtype)
+    call(f"draw_bones_{NAMES[dtype]}", bones, maps, canvas, reach, len(bones), side)
+    return maps.permute(0, 3, 1, 2)
+
+
 def enlarge_and_add(skip: Tensor, x: Tensor) -> Tensor:
     """Return skip + x, (b, c, h, w), where x is interpolated to the size of skip."""
     twofold = tuple(skip.shape[2:]) == (2 * x.shape[2], 2 * x.shape[3]) and x.shape[1] >= LANES
