@@ -45,7 +45,11 @@ class Truth(Protocol):
 
     @property
     def mask(self) -> Tensor:
-        """(b, 1, h, w), of the hand in `target`, on [0, 1]."""
+        """(b, 1, h, w) on [0, 1], of the hand in `target`."""
+
+    @property
+    def has_mask(self) -> Tensor:
+        """(b,) bool, False for a sample without a true mask."""
 
     @property
     def has_cloud(self) -> Tensor:
@@ -149,8 +153,9 @@ def objective(predicted: DaVAEOutput, true: Truth, weights: LossConfig) -> Objec
         "cloud": (cloud_loss(predicted.cloud, true.cloud) * has_cloud).mean(),
         "image": image_loss(predicted.image, true.target).mean(),
     }
-    if predicted.mask is not None:  # a fourth channel of the picture
-        terms["image"] = terms["image"] + image_loss(predicted.mask, true.mask).mean() / 3
+    if predicted.mask is not None:  # a fourth channel of the picture, where its truth is known
+        wrong = image_loss(predicted.mask, true.mask) / 3
+        terms["image"] = terms["image"] + (wrong * true.has_mask).mean()
     kls = {
         block: gaussian_kl(predicted.means[block], predicted.logvars[block]).sum(1).mean() for block in BLOCKS
     }

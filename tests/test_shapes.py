@@ -86,7 +86,7 @@ def test_shapes_of_terms(b, j, h, z):
 def test_shapes_of_the_objective(b, p, h, latents):
     codes = dict(zip(BLOCKS, (torch.randn(b, z) for z in latents), strict=True))
     joints, cloud, image = torch.randn(b, JOINTS, 3), torch.randn(b, p, 3), torch.rand(b, 3, h, h)
-    predicted = SimpleNamespace(pose=joints, cloud=cloud, image=image, means=codes, logvars=codes)
+    predicted = SimpleNamespace(pose=joints, cloud=cloud, image=image, mask=None, means=codes, logvars=codes)
     true = SimpleNamespace(joints=-joints, cloud=-cloud, target=1 - image, has_cloud=torch.ones(b) > 0)
     parts = losses.objective(predicted, true, LossConfig())
     assert (len(parts.terms), len(parts.kls), len(parts.weighted)) == (3, 3, 6)
@@ -222,7 +222,7 @@ def test_shapes_of_da_vae(b, values, folded):
         decoded = model.decode(model.encode(image).means)
     channels, height, width = trunk_shape(config)
     check((features, Float32[Tensor, f"{b} {channels} {height} {width}"]))
-    for pose, cloud, picture in ((output.pose, output.cloud, output.image), decoded):
+    for pose, cloud, picture in (output[:3], decoded[:3]):
         check(
             (pose, Float32[Tensor, f"{b} 21 3"]),
             (cloud, Float32[Tensor, f"{b} {points} 3"]),
