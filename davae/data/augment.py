@@ -186,6 +186,7 @@ def turn_and_zoom(
     step = (config.image_px / stored) * Rz[:, :2, :2].transpose(1, 2)
     zoomed = step / scale[:, None, None]
     if config.canvas:
+        assert raw.bone_px is not None  # `load_batch` gives it
         step = (CANVAS / stored) * raw.bone_px.cpu()[:, None, None] * Rz[:, :2, :2].transpose(1, 2)
     apart = config.canvas or config.steady_target  # input and target are resampled each by its own
     turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T

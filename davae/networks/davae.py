@@ -106,5 +106,5 @@ class DaVAE(nn.Module):
                 block: z[block] + torch.exp(0.5 * posterior.logvars[block]) * draw
                 for block, draw in zip(BLOCKS, draws, strict=True)
             }
-        *decoded, mask = self.decode(z, drawn)
-        return DaVAEOutput(*decoded, posterior.means, posterior.logvars, z, mask)
+        pose, cloud, picture, mask = self.decode(z, drawn)
+        return DaVAEOutput(pose, cloud, picture, posterior.means, posterior.logvars, z, mask)

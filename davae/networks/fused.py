@@ -227,6 +227,7 @@ class FusedFold(Fold):
         return y
 
 
+FUSED_BLOCKS = (FusedBlock, FusedSelectiveBlock)
 FUSED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Sequential: FusedSequential,
     nn.Conv2d: FusedConvolution,
@@ -256,6 +257,6 @@ def fuse(network: nn.Module) -> str | None:
         if isinstance(module, Trunk | Head):  # in these, one layer reads what the one before it gives
             layers = [[block for layer in layers for block in layer]]
         for block, reader in (pair for layer in layers for pair in pairwise(layer)):
-            if all(isinstance(part, FusedBlock | FusedSelectiveBlock) for part in (block, reader)):
+            if isinstance(block, FUSED_BLOCKS) and isinstance(reader, FUSED_BLOCKS):
                 block.twice = True
     return None
