@@ -84,6 +84,32 @@ def test_the_kernel_draws_the_same_maps(require, dtype, side):
     torch.testing.assert_close(fused.float(), plain, rtol=rounding, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernel_paints_the_same_picture(require, dtype):
+    """And has the same gradients, also where only one of image and mask is read."""
+    require(explain_missing() is None, f"no kernels: {explain_missing()}")
+    generator = torch.Generator().manual_seed(0)
+    last = {"memory_format": torch.channels_last}
+    logits = [
+        (3 * torch.randn(2, c, 3, 5, generator=generator)).to(dtype, **last).requires_grad_()
+        for c in (16, 48)
+    ]
+    decoder = LimbDecoder(dataclasses.replace(limb_config().model, image_last_stride=4)).train()
+    weights = torch.randn(2, 3, 12, 20, generator=generator), torch.randn(2, 1, 12, 20, generator=generator)
+    found = {}
+    for kind in (LimbDecoder, FusedLimbDecoder):
+        decoder.__class__ = kind
+        image, mask = decoder.paint(*logits)
+        totals = (image * weights[0]).sum(), (mask * weights[1]).sum()
+        for name, total in (("image", totals[0]), ("mask", totals[1]), ("both", totals[0] + totals[1])):
+            gradients = torch.autograd.grad(total, logits, retain_graph=True, materialize_grads=True)
+            found.setdefault(name, []).append((image, mask, *gradients))
+    for plain, fused in found.values():
+        for one, other in zip(plain, fused, strict=True):
+            rounding = 1e-5 if dtype == torch.float32 or other.dtype == torch.float32 else 1e-2
+            torch.testing.assert_close(other, one, rtol=rounding, atol=rounding / 10)
+
+
 def test_appearance_cannot_move_the_outline():
     torch.manual_seed(0)
     decoder = LimbDecoder(limb_config().model).eval()

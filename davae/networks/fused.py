@@ -40,6 +40,7 @@ from davae.networks.native.operations import (
     is_supported,
     normalise,
     normalise_and_pool,
+    paint,
     select,
     subpixel,
 )
@@ -202,7 +203,7 @@ class FusedImageDecoder(ImageDecoder):
 
 
 class FusedLimbDecoder(LimbDecoder):
-    """`LimbDecoder` that draws bones in one pass."""
+    """`LimbDecoder` that draws bones in one pass, and puts the hand over grey in one."""
 
     def draw(self, joints: Tensor) -> Tensor:
         """As `LimbDecoder`."""
@@ -212,6 +213,13 @@ class FusedLimbDecoder(LimbDecoder):
         bones = torch.cat([lines.start, lines.way, lines.scale[..., None]], 2).transpose(1, 2)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         return draw_bones(bones, self.side, CANVAS, REACH * CANVAS / self.side, dtype)
+
+    def paint(self, mask: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
+        """As `LimbDecoder`."""
+        known = is_supported(mask) and is_supported(colour) and mask.dtype == colour.dtype
+        if not (self.training and self.stride == 4 and known):
+            return super().paint(mask, colour)
+        return paint(mask, colour)
 
 
 class FusedFold(Fold):

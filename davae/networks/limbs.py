@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from davae.config import CANVAS, MID_GREY, ModelConfig
-from davae.networks.blocks import BasicBlock, conv3x3, run_in_fp32
+from davae.networks.blocks import BasicBlock, conv3x3
 from synthhand.skeleton import JOINTS, PARENTS
 
 DISTANCE = 10.0  # of the root from the camera, in bones: the median of SynthHand; no code knows the true one
@@ -80,12 +80,11 @@ class LimbDecoder(nn.Module):
         self.fine = nn.Sequential(conv3x3(MAPS, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.coarse = nn.Sequential(
             BasicBlock(width, 2 * width, stride=2),
-            BasicBlock(2 * width, 2 * width),
-            conv3x3(2 * width, 4 * width),
+            nn.Conv2d(2 * width, 4 * width, 1, bias=False),
             nn.PixelShuffle(2),
         )
-        self.mask = PaintingHead(width, config.latent_shape, 1, self.stride)
-        self.colour = PaintingHead(width + 1, config.latent_appearance, 3, self.stride)
+        self.mask = PaintingHead(width, config.latent_shape, 1, self.stride**2)
+        self.colour = PaintingHead(width + 1, config.latent_appearance, 3, self.stride**2)
 
     def forward(self, joints: Tensor, appearance: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
         """Paint hands of normalised joints (b, 21, 3), appearance (b, 16) and shape (b, 8).
@@ -95,35 +94,38 @@ class LimbDecoder(nn.Module):
         """
         x = self.fine(self.draw(joints))
         x = x + self.coarse(x)
-        mask = torch.sigmoid(self.mask(x, shape))
-        seen = F.avg_pool2d(mask.detach(), self.stride).to(x.dtype)
-        colour = torch.sigmoid(self.colour(torch.cat([x, seen], 1), appearance))
-        return MID_GREY + mask * (colour - MID_GREY), mask
+        mask = self.mask(x, shape)
+        seen = torch.sigmoid(mask.detach()).mean(1, keepdim=True).to(x.dtype)
+        return self.paint(mask, self.colour(torch.cat([x, seen], 1), appearance))
 
     def draw(self, joints: Tensor) -> Tensor:
         """Return the maps (b, 40, side, side) of the bones of normalised joints (b, 21, 3)."""
         maps = draw_limbs(project_bones(joints), self.side)
         return maps.contiguous(memory_format=torch.channels_last)
 
+    def paint(self, mask: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image and mask of their logits in sub-pixel form, stride x stride channels for each."""
+        mask, colour = (torch.sigmoid(F.pixel_shuffle(x.float(), self.stride)) for x in (mask, colour))
+        return MID_GREY + mask * (colour - MID_GREY), mask
+
 
 class PaintingHead(nn.Module):
-    """Features (b, c, side, side) and a code (b, z) to channels (b, k, h, w) of a picture, not bounded."""
+    """Features (b, c, h, w) and a code (b, z) to logits (b, k cells, h, w) of k channels of a picture.
 
-    def __init__(self, channels: int, code: int, outputs: int, stride: int):
+    The code enters twice: before the features are read, and as a shade of the whole.
+    """
+
+    def __init__(self, channels: int, code: int, outputs: int, cells: int):
         super().__init__()
         width = channels // 2 * 2
-        self.first = conv3x3(channels, width)
-        self.norm = nn.BatchNorm2d(width)
-        self.code = nn.Linear(code, width)
-        self.second = nn.Sequential(
-            conv3x3(width, width),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        )
-        self.out = nn.Sequential(nn.Conv2d(width, outputs * stride**2, 3, padding=1), nn.PixelShuffle(stride))
-        self.tint = nn.Linear(code, outputs)
+        self.first, self.norm = conv3x3(channels, width), nn.BatchNorm2d(width)
+        self.code, self.shade = nn.Linear(code, width), nn.Linear(code, outputs)
+        self.second = nn.Sequential(conv3x3(width, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.out, self.cells = nn.Conv2d(width, outputs * cells, 1), cells
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Paint; returned in fp32."""
+        """Return the logits, the cells of one channel after those of another."""
         x = F.relu(self.norm(self.first(x)) + self.code(code)[..., None, None])
-        return self.out(self.second(x)).float() + run_in_fp32(self.tint, code)[..., None, None]
+        shade = self.shade(code).repeat_interleave(self.cells, dim=1)
+        logits: Tensor = self.out(self.second(x)) + shade[..., None, None]
+        return logits

@@ -368,6 +368,51 @@ API void NAME(subpixel_backward)(const float *gradient, const float *y, TYPE *of
         }
 }
 
+/* A picture of the hand over grey, of the logits of its mask (batch, height, width, 4 x 4) and of its colours
+   (batch, height, width, 3, 4 x 4): `image` (batch, 4 height, 4 width, 3) and `seen`, its mask. */
+API void NAME(paint_forward)(const TYPE *mask, const TYPE *colour, float *image, float *seen, int64_t batch,
+                             int64_t height, int64_t width, int64_t threads) {
+    const int64_t line = STRIDE * width;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * height; row++)
+        for (int64_t column = 0; column < width; column++) {
+            const int64_t cell = row * width + column;
+            vector shown[3];
+            const vector hand = squash(load(mask + cell * LANES));
+            for (int k = 0; k < 3; k++)
+                shown[k] = GREY + hand * (squash(load(colour + (3 * cell + k) * LANES)) - GREY);
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t at = (row * STRIDE + lane / STRIDE) * line + column * STRIDE + lane % STRIDE;
+                seen[at] = hand[lane];
+                for (int k = 0; k < 3; k++) image[3 * at + k] = shown[k][lane];
+            }
+        }
+}
+
+API void NAME(paint_backward)(const TYPE *mask, const TYPE *colour, const float *of_image, const float *of_seen,
+                              TYPE *of_mask, TYPE *of_colour, int64_t batch, int64_t height, int64_t width,
+                              int64_t threads) {
+    const int64_t line = STRIDE * width;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * height; row++)
+        for (int64_t column = 0; column < width; column++) {
+            const int64_t cell = row * width + column;
+            vector of_hand, of_shown[3];
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t at = (row * STRIDE + lane / STRIDE) * line + column * STRIDE + lane % STRIDE;
+                of_hand[lane] = of_seen[at];
+                for (int k = 0; k < 3; k++) of_shown[k][lane] = of_image[3 * at + k];
+            }
+            const vector hand = squash(load(mask + cell * LANES));
+            for (int k = 0; k < 3; k++) {
+                const vector own = squash(load(colour + (3 * cell + k) * LANES));
+                of_hand += of_shown[k] * (own - GREY);
+                store(of_colour + (3 * cell + k) * LANES, of_shown[k] * hand * own * (1 - own));
+            }
+            store(of_mask + cell * LANES, of_hand * hand * (1 - hand));
+        }
+}
+
 /* The patches that a convolution reads, (batch, rows, columns, size, size, channels); beyond the border 0. */
 API void NAME(unfold)(const TYPE *x, TYPE *out, int64_t batch, int64_t height, int64_t width, int64_t channels,
                       int64_t rows, int64_t columns, int64_t size, int64_t stride, int64_t padding,
