@@ -10,13 +10,13 @@ Derived by hand in `notebooks/02_training.ipynb`.
 from functools import reduce
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from davae.config import BLOCKS, TERMS, LossConfig
 from davae.networks import DaVAEOutput
-from davae.networks.native import explain_missing, operations
+from davae.networks.native import operations
+from davae.networks.nearest import find_nearest
 
 REDUCTIONS = {
     "pose": "squared error summed over 21 joints and 3 axes (normalised units: reference bone = 1)",
@@ -42,6 +42,14 @@ class Truth(Protocol):
     @property
     def target(self) -> Tensor:
         """(b, 3, h, w), the image to reconstruct, on [0, 1]."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(b, 1, h, w) on [0, 1], of the hand in `target`."""
+
+    @property
+    def has_mask(self) -> Tensor:
+        """(b,) bool, False for a sample without a true mask."""
 
     @property
     def has_cloud(self) -> Tensor:
@@ -145,6 +153,9 @@ def objective(predicted: DaVAEOutput, true: Truth, weights: LossConfig) -> Objec
         "cloud": (cloud_loss(predicted.cloud, true.cloud) * has_cloud).mean(),
         "image": image_loss(predicted.image, true.target).mean(),
     }
+    if predicted.mask is not None:  # a fourth channel of the picture, where its truth is known
+        wrong = image_loss(predicted.mask, true.mask) / 3
+        terms["image"] = terms["image"] + (wrong * true.has_mask).mean()
     kls = {
         block: gaussian_kl(predicted.means[block], predicted.logvars[block]).sum(1).mean() for block in BLOCKS
     }
@@ -162,49 +173,3 @@ def _sqrt(squared: Tensor) -> Tensor:
     """Return the square root, with a gradient of 0 at 0, where the true one is infinite."""
     positive = squared > 0
     return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
-
-
-TREE_PAIRS = 250_000  # from this many pairs of points in a sample on, a CPU is faster with a k-d tree
-CHUNK_PAIRS = 400_000  # pairs of points whose distances fit in a CPU's cache
-
-
-@torch.no_grad()
-def find_nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, for each point of two clouds, the index of the nearest point of the other cloud.
-
-    Of float32 clouds (b, n, 3) and (b, m, 3), not empty -> (b, n) and (b, m); of equally near points, any.
-    """
-    if a.device.type != "cpu":
-        distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-        return distance.argmin(2), distance.argmin(1)
-    search = _search_tree if a.shape[1] * b.shape[1] >= TREE_PAIRS else _search_all_pairs
-    search = search if explain_missing() else operations.find_nearest
-    return search(a, b), search(b, a)
-
-
-def _search_tree(points: Tensor, others: Tensor) -> Tensor:
-    """Find the nearest `others` by a k-d tree per sample; building an unbalanced one takes half the time."""
-    from scipy.spatial import cKDTree  # imported late: small clouds, which students train on, need no SciPy
-
-    if not (points.isfinite().all() and others.isfinite().all()):  # the tree raises on NaN and infinity
-        return _search_all_pairs(points, others)
-    trees = (cKDTree(other, balanced_tree=False, compact_nodes=False) for other in others.numpy())
-    found = [tree.query(sample)[1] for tree, sample in zip(trees, points.numpy(), strict=True)]
-    return torch.from_numpy(np.stack(found))
-
-
-def _search_all_pairs(points: Tensor, others: Tensor) -> Tensor:
-    """Find the nearest `others` by comparing all pairs, a few samples at a time.
-
-    One matrix product gives |p - q|^2 - |p|^2, which has the same argmin over q as |p - q|^2. NumPy's argmin
-    along contiguous memory is several times as fast as PyTorch's.
-    """
-    middle = others.mean(1, keepdim=True)  # far from the origin, rounding of |q|^2 would hide differences
-    points, others = points - middle, others - middle
-    norms = others.square().sum(2, keepdim=True)
-    left = torch.cat([-2 * points, torch.ones_like(points[..., :1])], 2)
-    right = torch.cat([others, norms], 2).transpose(1, 2)
-    samples = max(1, CHUNK_PAIRS // (points.shape[1] * others.shape[1]))
-    pieces = zip(torch.split(left, samples), torch.split(right, samples), strict=True)
-    with torch.autocast("cpu", enabled=False):  # in bf16 half of the neighbours would be wrong
-        return torch.from_numpy(np.concatenate([torch.bmm(p, q).numpy().argmin(2) for p, q in pieces]))

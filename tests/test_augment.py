@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from rhd_fixture import open_hand_mm, rotation, write_dataset
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
+from torch.nn import functional as F
 
-from davae.config import DataConfig
+from davae.config import CANVAS, DataConfig
 from davae.data import augment as augment_module
 from davae.data.augment import (
     RawBatch,
@@ -28,6 +29,7 @@ from davae.data.prepared import PreparedSplit, prepare
 from davae.data.sample import make_row, stored_px
 from synthhand import pinhole
 from synthhand.formats.record import HandRecord
+from synthhand.skeleton import ROOT
 
 CONFIG = DataConfig(image_px=32, cloud_points=64)
 
@@ -44,6 +46,7 @@ def raw_batch(b: int = 3, config: DataConfig = CONFIG, points: int = 100) -> Raw
         has_cloud=torch.ones(b, dtype=torch.bool),
         has_mask=torch.ones(b, dtype=torch.bool),
         scale_mm=torch.full((b,), 30.0),
+        bone_px=torch.linspace(5.0, 9.0, b),
     )
 
 
@@ -374,12 +377,33 @@ def test_a_steady_target_is_turned_alone():
     assert (moved.target - moved.image).abs().mean() > 0.05
 
 
+def test_a_canvas_shows_as_many_bones_whatever_the_crop_shows(prepared):
+    """Joints projected by the true camera and drawn at the canvas's scale lie on the hand, turned or not."""
+    split = PreparedSplit.open(prepared, "train").seen_through("truth")
+    config = DataConfig(image_px=split.manifest["image_px"], cloud_points=64, mask="truth", canvas=True)
+    rows = np.arange(16)
+    raw = load_batch(split, rows)
+    uv = torch.from_numpy(split.project(split.joints[rows], rows)).float()
+    offset = (uv - uv[:, ROOT, None]) / raw.bone_px[:, None, None]  # in bones
+    angle = torch.linspace(-3, 3, 16)
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(16, 2, 2)
+    turned = turn_and_zoom(raw, config, angle, torch.full((16,), 0.8), torch.full((16, 2), 0.1))
+    for batch, places in ((centre(raw, config), offset), (turned, offset @ turn.transpose(1, 2))):
+        grid = places[:, None] / (CANVAS / 2)  # -1 to 1 across the canvas
+        seen = F.grid_sample(batch.mask, grid, align_corners=False)[:, 0, 0]
+        inside = seen[torch.from_numpy(split.visible[rows])] > 0.5
+        assert inside.float().mean() > 0.9
+        torch.testing.assert_close(
+            batch.target[:, :, :1, :1], torch.full((16, 3, 1, 1), 0.5), atol=0.01, rtol=0
+        )
+
+
 @pytest.mark.parametrize("mask", ["none", "truth", "network"])
 @pytest.mark.parametrize("shifted", [False, True])
-@pytest.mark.parametrize("steady", [False, True])
-def test_the_kernel_resamples_as_torch_does(monkeypatch, require, mask, shifted, steady):
+@pytest.mark.parametrize("target", [{}, {"steady_target": True}, {"canvas": True}])
+def test_the_kernel_resamples_as_torch_does(monkeypatch, require, mask, shifted, target):
     require(augment_module.explain_missing() is None, f"no kernels: {augment_module.explain_missing()}")
-    config = DataConfig(image_px=32, cloud_points=64, mask=mask, steady_target=steady, shift=0.3)
+    config = DataConfig(image_px=32, cloud_points=64, mask=mask, shift=0.3, **target)
     raw = raw_batch(4, config)
     predicted = torch.randint(0, 256, raw.masks.shape, dtype=torch.uint8) if mask == "network" else None
     raw = raw._replace(has_mask=torch.tensor([True, False, True, False]), predicted_masks=predicted)

@@ -217,9 +217,10 @@ def test_data_without_masks_or_of_another_size_are_refused(short, data, tmp_path
     larger = dataclasses.replace(short, data=dataclasses.replace(short.data, image_px=96))
     with pytest.raises(ValueError, match="prepared with image_px 64, this run needs 96"):
         train_mask(larger, data, tmp_path / "run", progress=False)
-    steady = dataclasses.replace(short, data=dataclasses.replace(short.data, steady_target=True))
-    with pytest.raises(ValueError, match=r"data.steady_target is true, but a mask network's target is"):
-        train_mask(steady, data, tmp_path / "run", progress=False)
+    for field in ("steady_target", "canvas"):
+        other = dataclasses.replace(short, data=dataclasses.replace(short.data, **{field: True}))
+        with pytest.raises(ValueError, match=rf"data.{field} is true, but a mask network's target is"):
+            train_mask(other, data, tmp_path / "run", progress=False)
     seen = dataclasses.replace(short, data=dataclasses.replace(short.data, mask="truth"))
     with pytest.raises(ValueError, match=r"data.mask is 'truth', but a mask network must see the crop"):
         train_mask(seen, data, tmp_path / "run", progress=False)

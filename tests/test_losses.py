@@ -118,6 +118,7 @@ def fake(b=4):
         pose=leaf(b, 21, 3),
         cloud=leaf(b, 25, 3),
         image=leaf(b, 3, 8, 8),
+        mask=None,
         means={k: leaf(b, n) for k, n in sizes.items()},
         logvars={k: leaf(b, n) for k, n in sizes.items()},
     )

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davae import losses
-from davae.losses import _search_all_pairs, _search_tree, find_nearest
+from davae.networks import nearest
 from davae.networks.native import explain_missing, operations
+from davae.networks.nearest import _search_all_pairs, _search_tree, find_nearest
 
 KERNELS = [] if explain_missing() else [operations.find_nearest]  # tests/test_native.py asks for a compiler
 WAYS = pytest.mark.parametrize("search", [_search_all_pairs, _search_tree, *KERNELS])
@@ -17,7 +17,7 @@ WAYS = pytest.mark.parametrize("search", [_search_all_pairs, _search_tree, *KERN
 
 @pytest.fixture
 def without_kernels(monkeypatch):
-    monkeypatch.setattr(losses, "explain_missing", lambda: "turned off")
+    monkeypatch.setattr(nearest, "explain_missing", lambda: "turned off")
 
 
 def excess(points, others, found):
@@ -47,9 +47,9 @@ def test_nobody_is_nearer_than_the_nearest(search, b, n, m, away, seed):
 def test_without_kernels_the_larger_clouds_go_to_the_tree(monkeypatch, without_kernels):
     torch.manual_seed(0)
     a, b = torch.randn(3, 600, 3), torch.randn(3, 500, 3)
-    assert losses.TREE_PAIRS <= 600 * 500
+    assert nearest.TREE_PAIRS <= 600 * 500
     asked = []
-    monkeypatch.setattr(losses, "_search_tree", lambda *clouds: asked.append(1) or _search_tree(*clouds))
+    monkeypatch.setattr(nearest, "_search_tree", lambda *clouds: asked.append(1) or _search_tree(*clouds))
     in_b, in_a = find_nearest(a, b)
     assert len(asked) == 2
     assert (in_b == _search_all_pairs(a, b)).float().mean() > 0.999  # ties to within rounding may differ

@@ -40,7 +40,6 @@ CORE = (  # what a student must read: the paper, without the camera head, which 
     *("davae.networks.decoders", "davae.networks.davae", "davae.networks.handmask"),
 )
 CORE_IMPORTS = {"torch", "numpy", "davae", "synthhand"}
-LATER_IMPORTS = {"davae.losses": {"scipy"}}  # inside a function: its k-d tree, for clouds of `paper`'s size
 CORE_LINES = 1250  # lines that hold something: blank ones cost a reader nothing
 # Heavy packages that only these files, or all files of these folders, may know: the rest runs without them.
 ONLY_IN = {
@@ -176,7 +175,7 @@ def test_the_import_tests_see_what_they_look_for(tmp_path):
 @pytest.mark.parametrize("name", CORE)
 def test_core_needs_torch_and_numpy_alone(name):
     outside = {other.split(".")[0] for other in IMPORTS[name]} - CORE_IMPORTS - sys.stdlib_module_names
-    assert not outside - LATER_IMPORTS.get(name, set())
+    assert not outside
 
 
 def test_core_imports_where_nothing_else_is_installed():

@@ -24,6 +24,7 @@ from davae.networks.blocks import (
 from davae.networks.camera import CameraHead, project_to_crop, trunk_shape
 from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import ResNet, composite_over_grey, enlarge
+from davae.networks.nearest import find_nearest
 from synthhand import pinhole
 from synthhand.skeleton import BONES, JOINTS, PARENTS, RHD_ORDER
 
@@ -56,7 +57,7 @@ def test_the_check_sees_wrong_sizes_ranks_and_types():
 def test_shapes_of_distances(b, n, m):
     p, q = torch.randn(b, n, 3), torch.randn(b, m, 3)
     forward, backward = losses.nearest_squared_distances(p, q)
-    in_q, in_p = losses.find_nearest(p, q)
+    in_q, in_p = find_nearest(p, q)
     check(
         (p, Float32[Tensor, "b n 3"]),
         (q, Float32[Tensor, "b m 3"]),
@@ -85,7 +86,7 @@ def test_shapes_of_terms(b, j, h, z):
 def test_shapes_of_the_objective(b, p, h, latents):
     codes = dict(zip(BLOCKS, (torch.randn(b, z) for z in latents), strict=True))
     joints, cloud, image = torch.randn(b, JOINTS, 3), torch.randn(b, p, 3), torch.rand(b, 3, h, h)
-    predicted = SimpleNamespace(pose=joints, cloud=cloud, image=image, means=codes, logvars=codes)
+    predicted = SimpleNamespace(pose=joints, cloud=cloud, image=image, mask=None, means=codes, logvars=codes)
     true = SimpleNamespace(joints=-joints, cloud=-cloud, target=1 - image, has_cloud=torch.ones(b) > 0)
     parts = losses.objective(predicted, true, LossConfig())
     assert (len(parts.terms), len(parts.kls), len(parts.weighted)) == (3, 3, 6)
@@ -221,7 +222,7 @@ def test_shapes_of_da_vae(b, values, folded):
         decoded = model.decode(model.encode(image).means)
     channels, height, width = trunk_shape(config)
     check((features, Float32[Tensor, f"{b} {channels} {height} {width}"]))
-    for pose, cloud, picture in ((output.pose, output.cloud, output.image), decoded):
+    for pose, cloud, picture in (output[:3], decoded[:3]):
         check(
             (pose, Float32[Tensor, f"{b} 21 3"]),
             (cloud, Float32[Tensor, f"{b} {points} 3"]),

@@ -4,6 +4,7 @@ from davae.config.camera import CameraConfig, camera_schedule
 from davae.config.presets import PRESETS, mask_preset, preset
 from davae.config.schema import (
     BLOCKS,
+    CANVAS,
     MID_GREY,
     TERMS,
     VARIANTS,
@@ -18,7 +19,7 @@ from davae.config.schema import (
 )
 
 __all__ = [
-    "BLOCKS", "MID_GREY", "PRESETS", "TERMS", "VARIANTS", "CameraConfig", "Config", "DataConfig",
+    "BLOCKS", "CANVAS", "MID_GREY", "PRESETS", "TERMS", "VARIANTS", "CameraConfig", "Config", "DataConfig",
     "LossConfig", "MaskConfig", "ModelConfig", "RenderConfig", "Saved", "TrainConfig", "camera_schedule",
     "mask_preset", "preset",
 ]  # fmt: skip

@@ -10,13 +10,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meaning
+CANVAS = 5.0  # side of a `canvas` target in reference bones: about that of the mean crop
 MID_GREY = 0.5  # background of the image target; against black, dark skin has the least contrast
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
 Attention = Literal["sk", "none", "se"]  # in the heads: selective kernels, none, or squeeze-excitation
 # Name of a model -> its attention: da-VAE, na-VAE (paper 4.4), and a third variant of ours.
 VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
 # How configs of older versions differ: fields they lack, with the value they meant, and old names of fields.
-ADDED = {"scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False, "flesh": "realistic"}
+ADDED = {
+    "scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False, "canvas": False,
+    "image_decoder": "paper", "flesh": "realistic",
+}  # fmt: skip
 RENAMED = {"blocks": "depths"}
 Crop = Literal["plain", "rotated-camera"]
 InputMask = Literal["none", "truth", "network"]
@@ -48,6 +52,7 @@ class DataConfig:
     mask: InputMask = "none"  # which mask hides the background of the input
     blur: float = 0.0  # augmentation: blurs half the inputs by a Gaussian of U[0, blur] of their side
     steady_target: bool = False  # zoom and shift move the input, but not the image decoder's target
+    canvas: bool = False  # the target shows `CANVAS` bones a side, whatever the crop shows
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class ModelConfig:
     pose_hidden: int = 512
     fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet
     fold_hidden: int = 512
+    image_decoder: Literal["paper", "limbs"] = "paper"  # limbs: `davae.networks.limbs`, not the paper's
     image_width: int = 32  # channels of the image decoder's last hidden map
     image_last_stride: int = 2  # of its last layer; 4 leaves out its largest map, the slowest to compute
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from davae.config import DataConfig
+from davae.config import CANVAS, DataConfig
 from davae.data.prepared import PreparedSplit
 from davae.data.sample import PADDING, stored_px
 from davae.networks.handmask import composite_over_grey
@@ -34,6 +34,7 @@ class RawBatch(NamedTuple):
     has_mask: Tensor  # (b,) bool
     scale_mm: Tensor  # (b,)
     predicted_masks: Tensor | None = None  # (b, s, s) uint8, soft; None if none were predicted
+    bone_px: Tensor | None = None  # (b,) length of the reference bone in pixels of the stored crop
 
 
 class Batch(NamedTuple):
@@ -184,6 +185,10 @@ def turn_and_zoom(
     # align_corners=False, -1..1 runs from pixel border to pixel border, as the crops of synthhand.pinhole do.
     step = (config.image_px / stored) * Rz[:, :2, :2].transpose(1, 2)
     zoomed = step / scale[:, None, None]
+    if config.canvas:
+        assert raw.bone_px is not None  # `load_batch` gives it
+        step = (CANVAS / stored) * raw.bone_px.cpu()[:, None, None] * Rz[:, :2, :2].transpose(1, 2)
+    apart = config.canvas or config.steady_target  # input and target are resampled each by its own
     turn = Rz.to(device).transpose(1, 2)  # row vectors: p @ Rz.T
     root = (torch.zeros(b, 2) if shift is None else shift).to(device)
     joints, clouds, scale = raw.joints @ turn, raw.clouds @ turn, scale.to(device)
@@ -197,7 +202,7 @@ def turn_and_zoom(
         layers[:, channel] = mask
     layers = layers.float()
     pixels = _resample(layers, zoomed, config.image_px, shift)
-    shown = _resample(layers, step, config.image_px) if config.steady_target else pixels
+    shown = _resample(layers, step, config.image_px) if apart else pixels
     return _assemble(raw, config, pixels, shown, joints, clouds, root, scale)
 
 
@@ -220,7 +225,7 @@ def _resample_by_kernel(
         ordered = (None if array is None else array.contiguous() for array in arrays)
         call("resample", *ordered, float(PADDING), b, stored, px, masked)
 
-    if config.steady_target:
+    if config.canvas or config.steady_target:
         resample(zoomed, shifted, image, None)
         resample(step, none, None, target)
     else:
@@ -276,7 +281,11 @@ def centre(raw: RawBatch, config: DataConfig) -> Batch:
     cloud = _draw_points(raw.clouds, first, config.cloud_points)
     root, zoom = torch.zeros(len(cloud), 2, device=cloud.device), torch.ones(len(cloud), device=cloud.device)
     pixels = pixels.permute(0, 3, 1, 2).float() / 255
-    return _assemble(raw, config, pixels, pixels, raw.joints, cloud, root, zoom)
+    seen = _assemble(raw, config, pixels, pixels, raw.joints, cloud, root, zoom)
+    if not config.canvas:
+        return seen
+    shown = turn_and_zoom(raw._replace(clouds=cloud), config, torch.zeros(len(cloud)), torch.ones(len(cloud)))
+    return seen._replace(target=shown.target, mask=shown.mask)
 
 
 def _check_margin(stored: int, config: DataConfig) -> None:

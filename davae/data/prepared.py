@@ -10,6 +10,7 @@ the places of samples left out.
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from davae.data.layout import check_root
 from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
 from davae.data.predicted import COMMAND, open_predicted, read_mask_network
 from davae.data.readers import complete_options
-from davae.data.sample import stored_points, stored_px
+from davae.data.sample import bone_px, stored_points, stored_px
 from davae.data.writer import Job, write_split
 from synthhand.storage import exclusive
 
@@ -251,6 +252,11 @@ class PreparedSplit:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def bone_px(self) -> NDArray[np.float32]:
+        """Length (n,) of the reference bone in pixels of the stored crop, seen from the side."""
+        return bone_px(self.camera, self.scale_mm, self.root_mm, self.manifest["crop"])
 
     def seen_through(self, mask: str) -> "PreparedSplit":
         """Return this split for a `DataConfig.mask`: without predicted masks, unless it is "network".

@@ -66,6 +66,16 @@ def row_layout(data: DataConfig) -> dict[str, tuple[tuple[int, ...], str]]:
     }
 
 
+def bone_px(camera: NDArray, scale_mm: NDArray, root_mm: NDArray, crop: str) -> NDArray[np.float32]:
+    """Return the length (n,) of reference bones of `scale_mm` (n,), held across the view, in crop pixels.
+
+    `camera` (n, 3, 3) and `root_mm` (n, 3) are those of `row_layout`.
+    """
+    # The rotated camera looks at the root, so that its depth is its distance.
+    away = np.linalg.norm(root_mm, axis=-1) if crop == "rotated-camera" else root_mm[..., 2]
+    return np.asarray(camera[..., 0, 0] * scale_mm / away, np.float32)
+
+
 def make_row(record: HandRecord, data: DataConfig, *, evaluation: bool = False) -> dict[str, NDArray]:
     """Turn one record into one row of each array in `row_layout`.
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from davae.config import BLOCKS, ModelConfig
 from davae.evaluation.text_table import format_rows
 from davae.networks.davae import DaVAE
+from synthhand.skeleton import JOINTS
 
 
 class Part(NamedTuple):
@@ -31,7 +32,7 @@ def summarise(config: ModelConfig) -> list[Part]:
             **{f"head {block}": (model.encoder.heads[block], (features,)) for block in BLOCKS},
             "pose decoder": (model.pose_decoder, (code["pose"],)),
             "cloud decoder": (model.cloud_decoder, (code["pose"], code["shape"])),
-            "image decoder": (model.image_decoder, (torch.cat(list(code.values()), dim=1),)),
+            "image decoder": (model.image_decoder, model.read_for_image(code, torch.zeros(1, JOINTS, 3))),
         }
         parts = []
         for name, (module, inputs) in calls.items():

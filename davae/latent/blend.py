@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from davae.config import DataConfig
-from davae.data.sample import make_row, stored_px
-from davae.networks.handmask import composite_over_grey
+from davae.data.augment import RawBatch, centre
+from davae.data.sample import bone_px, make_row
 from synthhand.dataset.factors import FRAME_PX, GROUPS, Factors, PoseFactors, SceneFactors, ShapeFactors
 from synthhand.dataset.scene import Rendering, camera_matrix, hand_pixels, render
 from synthhand.formats.record import HandRecord
@@ -123,12 +123,12 @@ def render_frame(factors: Factors, data: DataConfig) -> Frame:
 
 def to_frame(row: Mapping[str, NDArray], data: DataConfig) -> Frame:
     """Return a prepared sample, a row of the arrays of `davae.data.sample`, as targets show it."""
-    begin = (stored_px(data) - data.image_px) // 2
-    window = slice(begin, begin + data.image_px)
-    image = torch.from_numpy(row["images"][window, window]).permute(2, 0, 1)[None].float() / 255
-    mask = torch.from_numpy(row["masks"][window, window])[None, None].float() / 255
+    stored = {name: np.asarray(row[name])[None] for name in RawBatch._fields if name in row}
+    stored["bone_px"] = bone_px(row["camera"], row["scale_mm"], row["root_mm"], data.crop)[None]
+    raw = RawBatch(**{name: torch.from_numpy(array) for name, array in stored.items()})
+    target = centre(raw, dataclasses.replace(data, mask="truth")).target[0]
     cloud, joints = (torch.from_numpy(row[name]) for name in ("clouds", "joints"))
-    return Frame(composite_over_grey(image, mask)[0], cloud, joints, float(row["scale_mm"]))
+    return Frame(target, cloud, joints, float(row["scale_mm"]))
 
 
 def render_row(

@@ -174,7 +174,7 @@ class CachedDecoder:
         self._decoders = {
             "joints": lambda z: model.pose_decoder(z["pose"])[0] * self.bone_mm,
             "cloud": lambda z: model.cloud_decoder(z["pose"], z["shape"])[0] * self.bone_mm,
-            "image": lambda z: model.image_decoder(torch.cat([z[block] for block in BLOCKS], dim=1))[0],
+            "image": lambda z: model.decode_image(z, model.pose_decoder(z["pose"]))[0][0],
         }
         self._read: dict[str, list[Tensor]] = {}  # decoder -> the blocks that it read last
         self._made: dict[str, Tensor] = {}  # decoder -> its output for them

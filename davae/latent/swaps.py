@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from davae.config import BLOCKS, DataConfig
 from davae.data.prepared import PreparedSplit
+from davae.data.sample import row_layout
 from davae.latent.blend import Frame, blend, read_factors, render_frame, to_frame
 from davae.latent.codes import Code, combine
 from davae.latent.disentanglement import measure_agreement, see_joints
@@ -90,8 +91,7 @@ def render_pairs(
 
 
 def _stored(split: PreparedSplit, row: int, data: DataConfig) -> Frame:
-    names = ("images", "masks", "clouds", "joints", "scale_mm")
-    return to_frame({name: np.array(getattr(split, name)[row]) for name in names}, data)
+    return to_frame({name: np.array(getattr(split, name)[row]) for name in row_layout(data)}, data)
 
 
 @single_threaded()

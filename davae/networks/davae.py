@@ -9,6 +9,7 @@ from davae.config import BLOCKS, ModelConfig
 from davae.networks.blocks import initialise
 from davae.networks.decoders import CloudDecoder, ImageDecoder, PoseDecoder
 from davae.networks.encoder import Encoder, Posterior
+from davae.networks.limbs import LimbDecoder
 
 
 class Decoded(NamedTuple):
@@ -17,6 +18,7 @@ class Decoded(NamedTuple):
     pose: Tensor  # (b, j, 3) normalised joints
     cloud: Tensor  # (b, p, 3) normalised points
     image: Tensor  # (b, 3, h, w) on [0, 1]
+    mask: Tensor | None = None  # (b, 1, h, w) on [0, 1], by the limb decoder
 
 
 class DaVAEOutput(NamedTuple):
@@ -28,6 +30,7 @@ class DaVAEOutput(NamedTuple):
     means: dict[str, Tensor]  # block -> (b, z)
     logvars: dict[str, Tensor]  # block -> (b, z)
     z: dict[str, Tensor]  # block -> (b, z)
+    mask: Tensor | None = None  # (b, 1, h, w) on [0, 1], by the limb decoder
 
 
 class DaVAE(nn.Module):
@@ -43,7 +46,7 @@ class DaVAE(nn.Module):
         self.encoder = Encoder(config)
         self.pose_decoder = PoseDecoder(config)
         self.cloud_decoder = CloudDecoder(config)
-        self.image_decoder = ImageDecoder(config)
+        self.image_decoder = {"paper": ImageDecoder, "limbs": LimbDecoder}[config.image_decoder](config)
         initialise(self)
         for block, head in self.encoder.heads.items():
             # Start with small means and little noise, so that no decoder first learns to ignore its code.
@@ -67,21 +70,31 @@ class DaVAE(nn.Module):
         posterior: Posterior = self.encoder(image)
         return posterior
 
-    def decode(self, z: dict[str, Tensor]) -> Decoded:
-        """Decode a code given as block -> (b, z)."""
-        return Decoded(
-            self.pose_decoder(z["pose"]),
-            self.cloud_decoder(z["pose"], z["shape"]),
-            self.image_decoder(torch.cat([z[block] for block in BLOCKS], dim=1)),
-        )
+    def decode(self, z: dict[str, Tensor], drawn: Tensor | None = None) -> Decoded:
+        """Decode a code given as block -> (b, z); `drawn`: joints for the limb decoder, if others are."""
+        pose = self.pose_decoder(z["pose"])
+        picture = self.decode_image(z, pose.detach() if drawn is None else drawn)
+        return Decoded(pose, self.cloud_decoder(z["pose"], z["shape"]), *picture)
 
-    def forward(self, image: Tensor, noise: Tensor | None = None) -> DaVAEOutput:
+    def decode_image(self, z: dict[str, Tensor], joints: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Decode the image, and with the limb decoder, which draws `joints` (b, 21, 3), its mask."""
+        picture = self.image_decoder(*self.read_for_image(z, joints))
+        return picture if isinstance(picture, tuple) else (picture, None)
+
+    def read_for_image(self, z: dict[str, Tensor], joints: Tensor) -> tuple[Tensor, ...]:
+        """Return what the image decoder reads: all of z, or (limb decoder) `joints` in place of z_pose."""
+        if self.config.image_decoder == "limbs":
+            return joints, z["appearance"], z["shape"]
+        return (torch.cat([z[block] for block in BLOCKS], dim=1),)
+
+    def forward(self, image: Tensor, noise: Tensor | None = None, drawn: Tensor | None = None) -> DaVAEOutput:
         """Encode, sample and decode.
 
         Args:
             image: (b, 3, h, w) on [0, 1].
             noise: (b, z) standard normal draws for z = mean + exp(logvar / 2) * noise. The default is to
                 draw them in training mode, and z = mean in evaluation mode.
+            drawn: as in `decode`.
         """
         posterior = self.encode(image)
         if noise is None and self.training:
@@ -93,4 +106,5 @@ class DaVAE(nn.Module):
                 block: z[block] + torch.exp(0.5 * posterior.logvars[block]) * draw
                 for block, draw in zip(BLOCKS, draws, strict=True)
             }
-        return DaVAEOutput(*self.decode(z), posterior.means, posterior.logvars, z)
+        pose, cloud, picture, mask = self.decode(z, drawn)
+        return DaVAEOutput(pose, cloud, picture, posterior.means, posterior.logvars, z, mask)

@@ -7,12 +7,14 @@ results differ by rounding. In evaluation mode, on a GPU, and for shapes that th
 PyTorch's own operations run.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from davae.config import CANVAS
 from davae.networks.blocks import (
     BasicBlock,
     SelectiveKernel,
@@ -22,6 +24,7 @@ from davae.networks.blocks import (
 from davae.networks.decoders import Fold, ImageDecoder
 from davae.networks.encoder import Encoder, Head, Posterior, ResNetBase, Trunk
 from davae.networks.handmask import HandMaskNet, ResNet
+from davae.networks.limbs import REACH, LimbDecoder, project_bones
 from davae.networks.native import explain_missing
 from davae.networks.native.operations import (
     FEW,
@@ -29,6 +32,7 @@ from davae.networks.native.operations import (
     Pair,
     arrange_cells,
     convolve,
+    draw_bones,
     enlarge_and_add,
     fan_out,
     fold_in,
@@ -36,6 +40,7 @@ from davae.networks.native.operations import (
     is_supported,
     normalise,
     normalise_and_pool,
+    paint,
     select,
     subpixel,
 )
@@ -197,6 +202,26 @@ class FusedImageDecoder(ImageDecoder):
         return y
 
 
+class FusedLimbDecoder(LimbDecoder):
+    """`LimbDecoder` that draws bones in one pass, and puts the hand over grey in one."""
+
+    def draw(self, joints: Tensor) -> Tensor:
+        """As `LimbDecoder`."""
+        if not (self.training and joints.device.type == "cpu") or joints.requires_grad:
+            return super().draw(joints)
+        lines = project_bones(joints)
+        bones = torch.cat([lines.start, lines.way, lines.scale[..., None]], 2).transpose(1, 2)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        return draw_bones(bones, self.side, CANVAS, REACH * CANVAS / self.side, dtype)
+
+    def paint(self, mask: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
+        """As `LimbDecoder`."""
+        known = is_supported(mask) and is_supported(colour) and mask.dtype == colour.dtype
+        if not (self.training and self.stride == 4 and known):
+            return super().paint(mask, colour)
+        return paint(mask, colour)
+
+
 class FusedFold(Fold):
     """`Fold` whose first and last layer, each with its ReLU, run as one."""
 
@@ -210,6 +235,7 @@ class FusedFold(Fold):
         return y
 
 
+FUSED_BLOCKS = (FusedBlock, FusedSelectiveBlock)
 FUSED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Sequential: FusedSequential,
     nn.Conv2d: FusedConvolution,
@@ -221,6 +247,7 @@ FUSED: dict[type[nn.Module], type[nn.Module]] = {
     Trunk: FusedTrunk,
     ResNet: FusedResNet,
     Fold: FusedFold,
+    LimbDecoder: FusedLimbDecoder,
     HandMaskNet: FusedHandMaskNet,
     ImageDecoder: FusedImageDecoder,
 }
@@ -237,7 +264,7 @@ def fuse(network: nn.Module) -> str | None:
         layers = [list(layer) for layer in module.children() if isinstance(layer, nn.Sequential)]
         if isinstance(module, Trunk | Head):  # in these, one layer reads what the one before it gives
             layers = [[block for layer in layers for block in layer]]
-        for block in (block for layer in layers for block in layer[:-1]):
-            if isinstance(block, FusedBlock | FusedSelectiveBlock):
+        for block, reader in (pair for layer in layers for pair in pairwise(layer)):
+            if isinstance(block, FUSED_BLOCKS) and isinstance(reader, FUSED_BLOCKS):
                 block.twice = True
     return None

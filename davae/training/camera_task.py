@@ -80,9 +80,7 @@ def bone_in_sides(split: PreparedSplit, rows: NDArray[np.int64]) -> Tensor:
 
     They are the lengths of the image of a bone at the root's depth, perpendicular to the line of sight.
     """
-    focal_px = np.asarray(split.camera[rows, 0, 0], np.float64)
-    length = focal_px * split.scale_mm[rows] / split.root_mm[rows, 2]
-    return torch.from_numpy(length / split.manifest["image_px"]).float()
+    return torch.from_numpy(split.bone_px[rows] / np.float32(split.manifest["image_px"]))
 
 
 def placement_loss(found: Placement, mirrored: Placement, root: Tensor, bone: Tensor) -> Loss:

@@ -80,6 +80,11 @@ class DaVAETask(Task):
     kind, measured, shown = "da-VAE", "val_epe_mm", TERMS
 
     def __init__(self, config: Config, init: Path | str | None = None):
+        if config.model.image_decoder == "limbs" and not config.data.canvas:
+            raise ValueError(
+                "model.image_decoder is 'limbs', which draws at a fixed number of pixels a bone; set "
+                "data.canvas to true, so that its target is of that scale, too"
+            )
         self.config: Config = config
         self.init = init
         self.first_weights = None if init is None else initial_weights(init, config)
@@ -92,11 +97,18 @@ class DaVAETask(Task):
         return model
 
     def forward(self, network: nn.Module, examples: Examples) -> DaVAEOutput:
-        """Encode, sample the latent code with the step's own noise, decode."""
+        """Encode, sample the latent code with the step's own noise, decode.
+
+        The limb decoder learns to paint true joints: decoded ones would teach it to blur where they err, and
+        appearance and shape to make up for them.
+        """
         image = examples.batch.image
         latents = sum(self.config.model.latent_sizes.values())
         noise = torch.randn(len(examples.indices), latents, generator=examples.generator)[examples.own]
-        return network(image.contiguous(memory_format=torch.channels_last), noise.to(image.device))
+        noise, image = noise.to(image.device), image.contiguous(memory_format=torch.channels_last)
+        if self.config.model.image_decoder == "limbs":
+            return network(image, noise, examples.batch.joints)
+        return network(image, noise)
 
     def loss(self, output: DaVAEOutput, examples: Examples) -> Loss:
         """Return Eq. 3 with each term unweighted and weighted, and KL also as the mean per dimension."""

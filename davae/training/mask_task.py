@@ -43,8 +43,8 @@ def train_mask(
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
         ValueError: the data was prepared for another image size or crop, or has no masks to learn from; or
-            the config's data.mask or data.steady_target is set; or the processes cannot share the batch
-            evenly.
+            the config's data.mask, data.steady_target or data.canvas is set; or the processes cannot
+            share the batch evenly.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is not finite; the last resume point is kept.
     """
@@ -53,11 +53,12 @@ def train_mask(
             f"data.mask is {config.data.mask!r}, but a mask network must see the crop as photographed; leave "
             "it 'none' here and set it for `train`"
         )
-    if config.data.steady_target:
-        raise ValueError(
-            "data.steady_target is true, but a mask network's target is the mask of the very crop that it "
-            "sees; leave it false here and set it for `train`"
-        )
+    for field in ("steady_target", "canvas"):
+        if getattr(config.data, field):
+            raise ValueError(
+                f"data.{field} is true, but a mask network's target is the mask of the very crop that it "
+                "sees; leave it false here and set it for `train`"
+            )
     return train_task(MaskTask(config), data, run, device=device, progress=progress)
 
 

@@ -14,6 +14,7 @@
 #define LANES 16
 #define TILE 64    /* rows summed in registers before they are added to a sum in memory */
 #define PIECES 32  /* at most so many pieces of a map are summed apart */
+#define GREY 0.5f  /* behind the hand; MID_GREY of davae.config */
 #define API __attribute__((visibility("default")))
 
 typedef float vector __attribute__((vector_size(4 * LANES)));

@@ -368,6 +368,51 @@ API void NAME(subpixel_backward)(const float *gradient, const float *y, TYPE *of
         }
 }
 
+/* A picture of the hand over grey, of the logits of its mask (batch, height, width, 4 x 4) and of its colours
+   (batch, height, width, 3, 4 x 4): `image` (batch, 4 height, 4 width, 3) and `seen`, its mask. */
+API void NAME(paint_forward)(const TYPE *mask, const TYPE *colour, float *image, float *seen, int64_t batch,
+                             int64_t height, int64_t width, int64_t threads) {
+    const int64_t line = STRIDE * width;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * height; row++)
+        for (int64_t column = 0; column < width; column++) {
+            const int64_t cell = row * width + column;
+            vector shown[3];
+            const vector hand = squash(load(mask + cell * LANES));
+            for (int k = 0; k < 3; k++)
+                shown[k] = GREY + hand * (squash(load(colour + (3 * cell + k) * LANES)) - GREY);
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t at = (row * STRIDE + lane / STRIDE) * line + column * STRIDE + lane % STRIDE;
+                seen[at] = hand[lane];
+                for (int k = 0; k < 3; k++) image[3 * at + k] = shown[k][lane];
+            }
+        }
+}
+
+API void NAME(paint_backward)(const TYPE *mask, const TYPE *colour, const float *of_image, const float *of_seen,
+                              TYPE *of_mask, TYPE *of_colour, int64_t batch, int64_t height, int64_t width,
+                              int64_t threads) {
+    const int64_t line = STRIDE * width;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * height; row++)
+        for (int64_t column = 0; column < width; column++) {
+            const int64_t cell = row * width + column;
+            vector of_hand, of_shown[3];
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t at = (row * STRIDE + lane / STRIDE) * line + column * STRIDE + lane % STRIDE;
+                of_hand[lane] = of_seen[at];
+                for (int k = 0; k < 3; k++) of_shown[k][lane] = of_image[3 * at + k];
+            }
+            const vector hand = squash(load(mask + cell * LANES));
+            for (int k = 0; k < 3; k++) {
+                const vector own = squash(load(colour + (3 * cell + k) * LANES));
+                of_hand += of_shown[k] * (own - GREY);
+                store(of_colour + (3 * cell + k) * LANES, of_shown[k] * hand * own * (1 - own));
+            }
+            store(of_mask + cell * LANES, of_hand * hand * (1 - hand));
+        }
+}
+
 /* The patches that a convolution reads, (batch, rows, columns, size, size, channels); beyond the border 0. */
 API void NAME(unfold)(const TYPE *x, TYPE *out, int64_t batch, int64_t height, int64_t width, int64_t channels,
                       int64_t rows, int64_t columns, int64_t size, int64_t stride, int64_t padding,
@@ -634,5 +679,43 @@ API void NAME(average_gradient)(const float *gradient, float *average, TYPE *upd
             memcpy(update + k, rounded, sizeof rounded);
         else
             memcpy(update + k, rounded, count * sizeof *update);
+    }
+}
+
+/* Draw the bones of hands as maps (batch, side, side, 2 x 20): where each is, and the same times its depth.
+
+   bones: (batch, 7, 2 x LANES), of which 20 columns count: x, y and depth of a bone's start, of the way to its end,
+   and the reciprocal of its squared length in the picture. canvas: side of the picture, in their unit. reach: of the
+   profile (1 + d^2 / reach^2)^-2. */
+API void NAME(draw_bones)(const float *bones, TYPE *maps, double canvas, double reach, int64_t batch, int64_t side,
+                          int64_t threads) {
+    enum { BONES = 20, REST = BONES - LANES };
+    const float sharpness = 1 / (reach * reach), pixel = canvas / side, first = (pixel - canvas) / 2;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * side; row++) {
+        const float *hand = bones + row / side * 7 * 2 * LANES, v = first + pixel * (row % side);
+        for (int64_t column = 0; column < side; column++) {
+            TYPE *out = maps + (row * side + column) * 2 * BONES, rest[LANES];
+            const float u = first + pixel * column;
+            for (int part = 0; part < 2; part++) {
+                vector of[7];
+                for (int k = 0; k < 7; k++) of[k] = read_float(hand + (2 * k + part) * LANES);
+                const vector x = u - of[0], y = v - of[1], one = (vector){0} + 1;
+                vector share = rectify((x * of[3] + y * of[4]) * of[6]);
+                share = keep(share, share < one) + keep(one, ~(share < one));
+                const vector du = x - share * of[3], dv = y - share * of[4];
+                const vector falling = 1 + (du * du + dv * dv) * sharpness, drawn = 1 / (falling * falling);
+                const vector deep = drawn * (of[2] + share * of[5]);
+                if (part == 0) {
+                    store(out, drawn);
+                    store(out + BONES, deep);
+                } else {
+                    store(rest, drawn);
+                    memcpy(out + LANES, rest, REST * sizeof *rest);
+                    store(rest, deep);
+                    memcpy(out + BONES + LANES, rest, REST * sizeof *rest);
+                }
+            }
+        }
     }
 }

@@ -127,6 +127,29 @@ class _Subpixel(torch.autograd.Function):
         return of_x
 
 
+class _Paint(torch.autograd.Function):
+    """Logits of a mask (b, 4 x 4, h, w) and colours (b, 3 x 4 x 4, h, w) to image and mask, 4 h x 4 w."""
+
+    @staticmethod
+    def forward(ctx, mask, colour):
+        batch, _, height, width = ctx.shape = mask.shape
+        image = mask.new_empty(batch, 4 * height, 4 * width, 3, dtype=torch.float32)
+        seen = torch.empty_like(image[:, None, :, :, 0], memory_format=torch.contiguous_format)
+        call(f"paint_forward_{NAMES[mask.dtype]}", mask, colour, image, seen, batch, height, width)
+        ctx.save_for_backward(mask, colour)
+        return image.permute(0, 3, 1, 2), seen
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_image, of_seen):
+        (mask, colour), (batch, _, height, width) = ctx.saved_tensors, ctx.shape
+        of_image, of_seen = _order(of_image.float()), of_seen.float().contiguous()
+        found = torch.empty_like(mask), torch.empty_like(colour)
+        name = f"paint_backward_{NAMES[mask.dtype]}"
+        call(name, mask, colour, of_image, of_seen, *found, batch, height, width)
+        return found
+
+
 def unfold(x: Tensor, size: int, stride: int, padding: int, dilation: int, rows: int, columns: int) -> Tensor:
     """Return the patches (b rows columns, size size c) of x (b, c, h, w) that a convolution reads."""
     batch, channels, height, width = x.shape
@@ -393,6 +416,17 @@ def subpixel(x: Tensor) -> Any:
     return _Subpixel.apply(x)
 
 
+def paint(mask: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
+    """Return image (b, 3, 4 h, 4 w) and mask (b, 1, 4 h, 4 w), fp32; see `davae.networks.limbs.LimbDecoder`.
+
+    Args:
+        mask: logits (b, 4 x 4, h, w), channels-last.
+        colour: logits (b, 3 x 4 x 4, h, w) of the same type and order.
+    """
+    image, seen = _Paint.apply(mask, colour)
+    return image, seen
+
+
 def arrange_cells(image: Tensor, step: int, before: int, cells: int, dtype: torch.dtype) -> Tensor:
     """Return 2 image - 1 with the pixels of each cell of step x step as channels, in channels-last memory.
 
@@ -406,6 +440,22 @@ def arrange_cells(image: Tensor, step: int, before: int, cells: int, dtype: torc
     out = image.new_empty(len(image), cells, cells, step * step * 3, dtype=dtype)
     call(f"arrange_cells_{NAMES[dtype]}", image, out, len(image), image.shape[-1], step, before, cells)
     return out.permute(0, 3, 1, 2)
+
+
+def draw_bones(bones: Tensor, side: int, canvas: float, reach: float, dtype: torch.dtype) -> Tensor:
+    """Return maps (b, 40, side, side) of `dtype`, channels-last; see `davae.networks.limbs.draw_limbs`.
+
+    Args:
+        bones: (b, 7, 20) fp32: x, y, depth of starts and of ways to ends, reciprocals of squared lengths.
+        side: of the maps.
+        canvas: side of the picture, in the unit of `bones`.
+        reach: of the profile, in the same unit.
+        dtype: fp32 or bf16.
+    """
+    bones = F.pad(bones, (0, 2 * LANES - bones.shape[2]), value=1.0).contiguous()
+    maps = bones.new_empty(len(bones), side, side, 40, dtype=dtype)
+    call(f"draw_bones_{NAMES[dtype]}", bones, maps, canvas, reach, len(bones), side)
+    return maps.permute(0, 3, 1, 2)
 
 
 def enlarge_and_add(skip: Tensor, x: Tensor) -> Tensor:

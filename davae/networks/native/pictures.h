@@ -4,8 +4,6 @@ typedef float four __attribute__((vector_size(16))); /* the colours of a pixel a
 typedef int32_t numbers __attribute__((vector_size(16)));
 typedef uint32_t words __attribute__((vector_size(16)));
 
-static const float GREY = 0.5f; /* behind the hand; MID_GREY of davae.config */
-
 /* The four bytes of a word. */
 static inline four spread(uint32_t word) {
     const words bytes = (((words){0} + word) >> (words){0, 8, 16, 24}) & 255;
