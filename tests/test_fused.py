@@ -18,6 +18,7 @@ from davae.networks.fused import FUSED, fuse
 from davae.networks.handmask import HandMaskNet
 from davae.networks.native import explain_missing, operations
 from davae.networks.native.operations import is_supported, mean_squared_error, normalise, unfold
+from davae.training.mask_task import _measure_masks, mask_loss
 
 TYPES = [torch.float32, torch.bfloat16]
 LAST = torch.channels_last
@@ -81,21 +82,21 @@ def run_norm(norm, function, inputs, dtype):
     return [*out, *(x.detach().double() for x in own)]
 
 
-def plain_normalise(relu, twice):
+def plain_normalise(relu, readers):
     def function(norm, x, residual=None):
         y = norm(x) if residual is None else norm(x) + residual
         y = F.relu(y) if relu else y
-        return (y, y * 1) if twice else y
+        return tuple(y * 1 for _ in range(readers)) if readers > 1 else y
 
     return function
 
 
-def compare_norms(x, residual, *, relu, twice):
+def compare_norms(x, residual, *, relu, readers):
     norm, maps = make_norm(x.shape[1]), [x] if residual is None else [x, residual]
-    plain = plain_normalise(relu, twice)
+    plain = plain_normalise(relu, readers)
 
     def ours(norm, x, residual=None):
-        return normalise(norm, x, residual, relu=relu, twice=twice)
+        return normalise(norm, x, residual, relu=relu, readers=readers)
 
     truth = run_norm(norm, plain, maps, torch.float64)
     results = [run_norm(norm, function, maps, x.dtype) for function in (ours, plain)]
@@ -126,15 +127,16 @@ SHAPES = [
 def test_normalise_is_batchnorm_sum_and_relu(dtype, shape, residual, relu):
     x, other = make_map(*shape, dtype=dtype), torch.randn(shape).to(dtype).contiguous(memory_format=LAST)
     assert is_supported(x)
-    compare_norms(x, other if residual else None, relu=relu, twice=False)
+    compare_norms(x, other if residual else None, relu=relu, readers=1)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("relu", [False, True])
-def test_the_gradients_of_two_readers_are_added(dtype, residual, relu):
+@pytest.mark.parametrize("readers", [2, 3])
+def test_the_gradients_of_readers_are_added(dtype, residual, relu, readers):
     x, other = make_map(2, 16, 6, 4, dtype=dtype), make_map(2, 16, 6, 4, dtype=dtype)
-    compare_norms(x, other if residual else None, relu=relu, twice=True)
+    compare_norms(x, other if residual else None, relu=relu, readers=readers)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_normalise_any_shape(batch, channels, height, width, bf16, residual, rel
     x = make_map(batch, channels, height, width, dtype=TYPES[bf16])
     norm, theirs = make_norm(channels), make_norm(channels)
     theirs.load_state_dict(norm.state_dict())
-    plain = plain_normalise(relu, False)(theirs, x, x if residual else None)
+    plain = plain_normalise(relu, 1)(theirs, x, x if residual else None)
     y = normalise(norm, x, x if residual else None, relu=relu)
     assert y.dtype == x.dtype and y.shape == x.shape
     bound = {torch.float32: 2e-5, torch.bfloat16: 3e-2}[x.dtype]
@@ -291,6 +293,93 @@ def test_squared_error(shape, dtype):
     truth = differentiate(plain, [predicted], torch.float64)
     ours = differentiate(lambda x: mean_squared_error(x, target), [predicted], dtype)
     assert_no_worse(ours, differentiate(plain, [predicted], dtype), truth, dtype)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("channels", [16, 24, 32, 47])
+def test_a_projection_is_a_convolution_to_one_channel_in_fp32(channels, dtype):
+    x, weight, bias = make_map(3, channels, 4, 8, dtype=dtype), torch.randn(1, channels, 1, 1), torch.randn(1)
+
+    def ours(x, weight, bias):
+        return operations.project(x.to(dtype), weight, bias)  # weights stay fp32
+
+    truth = differentiate(F.conv2d, [x, weight, bias], torch.float64)
+    found = differentiate(ours, [x, weight, bias], torch.float32)
+    for own, true in zip(found, truth, strict=True):
+        assert own.shape == true.shape
+        assert distance(own, true) < {torch.float32: 2e-6, torch.bfloat16: 4e-3}[dtype]
+
+
+def test_a_mask_network_reads_its_last_map_by_the_projection():
+    network = HandMaskNet(dataclasses.replace(mask_preset("smoke"), decoder=24)).to(memory_format=LAST)
+    assert fuse(network) is None
+    image = torch.rand(2, 3, 32, 32).contiguous(memory_format=LAST)
+    assert type(network(image).grad_fn).__name__.startswith("_Project")
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 4), (5, 12), (32, 32)])
+@pytest.mark.parametrize("spread", [0.1, 3, 30])
+def test_mask_errors_are_torchs(size, spread, monkeypatch):
+    logits, truth = spread * torch.randn(3, 1, *size), torch.rand(3, 1, 2 * size[0], 2 * size[1])
+    truth[0], truth[1] = 0, truth[1].round()
+
+    def ours(logits):
+        errors = operations.measure_masks(logits, truth)
+        assert errors is not None, "this shape does not test the kernel"
+        return torch.stack(errors)
+
+    plain = differentiate(
+        lambda x: torch.stack(_measure_masks(x, truth.to(x.dtype))), [logits], torch.float32
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        exact = differentiate(
+            lambda x: torch.stack(_measure_masks(x, truth.to(x.dtype))), [logits], torch.float64
+        )
+    assert_no_worse(differentiate(ours, [logits], torch.float32), plain, exact, torch.float32)
+
+
+def test_mask_errors_of_a_sure_network_are_finite_and_right():
+    logits = torch.tensor([1e4, -1e4])[:, None, None, None].expand(2, 1, 4, 4).clone().requires_grad_()
+    truth = torch.ones(2, 1, 8, 8)
+    entropy, soft_iou = operations.measure_masks(logits, truth)
+    assert_close(entropy, torch.tensor([0.0, 1e4]))
+    assert_close(soft_iou, torch.tensor([0.0, 64 / 65]))
+    (entropy.sum() + soft_iou.sum()).backward()
+    assert_close(logits.grad[0], torch.zeros(1, 4, 4))
+    assert_close(logits.grad[1], torch.full((1, 4, 4), -1 / 16))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_diverged_logit_stays_visible(value):
+    logits, truth = torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 8, 8)
+    logits[1, 0, 2, 2] = value
+    entropy, _ = operations.measure_masks(logits, truth)
+    assert entropy[0].isfinite() and not entropy[1].isfinite()
+
+
+@pytest.mark.parametrize(("small", "large"), [((3, 3), (5, 6)), ((4, 4), (4, 4)), ((3, 3), (6, 6))])
+def test_masks_of_other_sizes_are_left_to_torch(small, large):
+    logits, truth = torch.randn(2, 1, *small), torch.rand(2, 1, *large)
+    assert operations.measure_masks(logits, truth) is None
+    loss = mask_loss(logits, truth, torch.tensor([True, False]))
+    entropy, soft_iou = _measure_masks(logits[:1], truth[:1])
+    assert_close(loss.total, (entropy + soft_iou).sum())
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("size", [1, 15, 16, 1000, 1037])
+def test_averages_of_gradients_are_nesterovs(size, dtype):
+    gradient, average = torch.randn(size), torch.randn(size)
+    expected = torch.lerp(average, gradient, 0.05)
+    update = torch.full((size + 1,), 7.0, dtype=dtype)  # the last number is not the kernel's
+    operations.average_gradient(gradient, average, update[:-1], 0.95)
+    assert_close(average, expected)
+    step = torch.lerp(gradient, expected, 0.95)
+    assert_close(
+        update[:-1].float(), step, rtol={torch.float32: 1e-6, torch.bfloat16: 5e-3}[dtype], atol=1e-6
+    )
+    assert update[-1] == 7
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -413,12 +502,19 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype):
 
     def run():
         norm = make_norm(16)
-        results = run_norm(norm, lambda n, a, b: normalise(n, a, b, twice=True), [x, other], dtype)
+        results = run_norm(norm, lambda n, a, b: normalise(n, a, b, readers=3), [x, other], dtype)
         leaf = x.clone().requires_grad_()
         norm = make_norm(16)
         y, again = pool(norm, leaf)
         (y.float().square().sum() + again.float().sum()).backward()
-        return [*results, y.detach(), leaf.grad, norm.weight.grad, mean_squared_error(x, other)]
+        logits = x[:, :1, :16, :16].float().requires_grad_()
+        errors = torch.stack(operations.measure_masks(logits, torch.rand(16, 1, 32, 32)))
+        weight = torch.randn(1, 16, 1, 1).requires_grad_()
+        (errors.sum() + operations.project(x, weight, torch.zeros(1)).square().sum()).backward()
+        average, update = torch.rand(1037), torch.empty(1037)
+        operations.average_gradient(torch.rand(1037), average, update, 0.9)
+        new = [errors.detach(), logits.grad, weight.grad, average, update]
+        return [*results, y.detach(), leaf.grad, norm.weight.grad, mean_squared_error(x, other), *new]
 
     before = torch.get_num_threads()
     try:

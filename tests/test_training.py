@@ -20,7 +20,7 @@ from davae.losses import objective
 from davae.networks import DaVAE
 from davae.training import davae_task, identity, runs
 from davae.training.davae_task import train
-from davae.training.optimisers import build_average, build_optimisers, take_step
+from davae.training.optimisers import build_average, build_optimisers, measure_gradient, take_step
 from davae.training.schedule import batch_indices, learning_rate
 from davae.training.trainer import TrainingDivergedError
 from synthhand.storage import exclusive
@@ -335,6 +335,19 @@ def test_every_weight_has_one_optimiser_and_steps_at_the_rate_it_is_told(kind, t
     assert all(map(torch.equal, held, before))
     take_step(found, 1e-3)
     assert not any(map(torch.equal, held, before))
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0, 100.0])
+def test_gradients_are_measured_and_scaled_to_a_limit_only_if_there_is_one(limit, tiny_config):
+    model = DaVAE(tiny_config.model)
+    found = build_optimisers(model, TrainConfig(optimiser="muon"))
+    weights = list(model.parameters())
+    for p in weights[1:]:  # the first has no gradient
+        p.grad = torch.randn_like(p)
+    before = torch.cat([p.grad.flatten() for p in weights[1:]])
+    assert_close(measure_gradient(found, limit), before.norm())
+    after = torch.cat([p.grad.flatten() for p in weights[1:]])
+    assert_close(after, before * min(1.0, limit / before.norm().item()) if limit else before)
 
 
 def test_schedules_start_and_end_where_they_say():

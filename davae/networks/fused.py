@@ -22,7 +22,7 @@ from davae.networks.blocks import (
     SqueezeExcitationBlock,
 )
 from davae.networks.decoders import Fold, ImageDecoder
-from davae.networks.encoder import Encoder, Head, Posterior, ResNetBase, Trunk
+from davae.networks.encoder import Encoder, Head, Posterior, Trunk
 from davae.networks.handmask import HandMaskNet, ResNet
 from davae.networks.limbs import REACH, LimbDecoder, project_bones
 from davae.networks.native import explain_missing
@@ -41,6 +41,7 @@ from davae.networks.native.operations import (
     normalise,
     normalise_and_pool,
     paint,
+    project,
     select,
     subpixel,
 )
@@ -72,6 +73,9 @@ class FusedConvolution(nn.Conv2d):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         stride, padding, dilation = (int(pair[0]) for pair in (self.stride, self.padding, self.dilation))
         places = x.shape[2] * x.shape[3] // stride**2
+        if self.training and self.bias is not None and self._projects(x):
+            logits: Tensor = project(x, self.weight, self.bias)
+            return logits
         few = places <= FEW or (places <= 4 * FEW and stride > 1)
         if not (
             self.training and few and x.dtype == torch.bfloat16 and self.bias is None and is_supported(x)
@@ -79,6 +83,10 @@ class FusedConvolution(nn.Conv2d):
             return super().forward(x)
         y: Tensor = convolve(x, self.weight, stride, padding, dilation)
         return y
+
+    def _projects(self, x: Tensor) -> bool:
+        plain = self.out_channels == 1 and self.kernel_size == self.stride == (1, 1) and not any(self.padding)
+        return plain and x.dtype == torch.float32 and is_supported(x) and x.shape[1] >= LANES
 
 
 class FusedSelectiveKernel(SelectiveKernel):
@@ -95,29 +103,29 @@ class FusedSelectiveKernel(SelectiveKernel):
 
 
 class FusedBlock(BasicBlock):
-    """`BasicBlock` with BatchNorm, sum and ReLU as one. `twice`: give the block after it a `Pair`."""
+    """`BasicBlock` with BatchNorm, sum and ReLU as one. `readers`: layers that read its map, 1 to 3."""
 
-    twice = False
+    readers = 1
 
     def forward(self, x: Tensor | Pair) -> Any:
         """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
         x, skip = x if isinstance(x, tuple) else (x, x)
         y, skip = self.conv2(normalise(self.bn1, self.conv1(x))), self.downsample(skip)
         if isinstance(self.weigh, nn.Identity):
-            return normalise(self.bn2, y, skip, twice=self.twice)
+            return normalise(self.bn2, y, skip, readers=self.readers)
         y = F.relu(self.weigh(normalise(self.bn2, y, relu=False)) + skip)
-        return (y, y) if self.twice else y
+        return y if self.readers == 1 else (y,) * self.readers
 
 
 class FusedSelectiveBlock(SelectiveKernelBlock):
     """`SelectiveKernelBlock` likewise."""
 
-    twice = False
+    readers = 1
 
     def forward(self, x: Tensor | Pair) -> Any:
         """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
         x, skip = x if isinstance(x, tuple) else (x, x)
-        return normalise(self.bn2, self.conv2(self.selective(x)), self.downsample(skip), twice=self.twice)
+        return normalise(self.bn2, self.conv2(self.selective(x)), self.downsample(skip), readers=self.readers)
 
 
 def convolve_stem(conv: nn.Conv2d, image: Tensor) -> Tensor:
@@ -140,20 +148,14 @@ def convolve_stem(conv: nn.Conv2d, image: Tensor) -> Tensor:
     return F.conv2d(x, weight.contiguous(memory_format=torch.channels_last))
 
 
-class _FusedStem(ResNetBase):
-    def stem(self, image: Tensor) -> Tensor:
-        y: Tensor = normalise(self.bn1, convolve_stem(self.conv1, image))
-        return y
-
-
-class FusedTrunk(_FusedStem, Trunk):
+class FusedTrunk(Trunk):
     """`Trunk` whose BatchNorm, ReLU and pooling after the first convolution run as one."""
 
     def forward(self, image: Tensor) -> Tensor:
         """As `Trunk`."""
         x = convolve_stem(self.conv1, image)
         if isinstance(self.maxpool, nn.Identity):
-            pair = normalise(self.bn1, x, twice=True)
+            pair = normalise(self.bn1, x, readers=2)
         else:
             pair = normalise_and_pool(self.bn1, x, self.maxpool)
         features: Tensor = self.layer2(self.layer1(pair))
@@ -175,8 +177,18 @@ class FusedEncoder(Encoder):
         return Posterior(*({block: code[k] for block, code in codes.items()} for k in (0, 1)))
 
 
-class FusedResNet(_FusedStem, ResNet):
-    """`ResNet` of the mask network whose stem is fused."""
+class FusedResNet(ResNet):
+    """`ResNet` of the mask network, in which the gradients of a map's readers are added in one pass."""
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """As `ResNet`."""
+        pooled = not isinstance(self.maxpool, nn.Identity)
+        stem, *pair = normalise(self.bn1, convolve_stem(self.conv1, image), readers=2 if pooled else 3)
+        maps, x = [stem], self.maxpool(pair[0]) if pooled else tuple(pair)
+        for layer in (self.layer1, self.layer2, self.layer3):
+            own, *pair = layer(x)
+            maps, x = [*maps, own], tuple(pair)
+        return [*maps, self.layer4(x)]
 
 
 class FusedHandMaskNet(HandMaskNet):
@@ -266,5 +278,10 @@ def fuse(network: nn.Module) -> str | None:
             layers = [[block for layer in layers for block in layer]]
         for block, reader in (pair for layer in layers for pair in pairwise(layer)):
             if isinstance(block, FUSED_BLOCKS) and isinstance(reader, FUSED_BLOCKS):
-                block.twice = True
+                block.readers = 2
+        if isinstance(module, FusedResNet):  # the decoder reads the maps of its layers, too
+            for layer in (module.layer1, module.layer2, module.layer3):
+                block = layer[-1]
+                assert isinstance(block, FusedBlock)
+                block.readers = 3
     return None

@@ -16,6 +16,7 @@ from davae.config import MaskConfig
 from davae.data.prepared import PreparedSplit
 from davae.networks import HandMaskNet
 from davae.networks.handmask import enlarge
+from davae.networks.native import operations
 from davae.training import distributed
 from davae.training.identity import Identity
 from davae.training.mask_inference import mask_iou, predict_probability
@@ -74,15 +75,21 @@ def mask_loss(logits: Tensor, truth: Tensor, has_mask: Tensor, samples: float | 
         has_mask: (b,) bool; a sample without a mask adds nothing.
         samples: divisor of the sums over samples; the default is the number of samples with a mask.
     """
+    entropy, soft_iou = operations.measure_masks(logits, truth) or _measure_masks(logits, truth)
+    per_image = {"cross_entropy": entropy, "soft_iou": soft_iou}
+    share = has_mask / (has_mask.sum().clamp(min=1) if samples is None else samples)
+    terms = {name: (values * share).sum() for name, values in per_image.items()}
+    return Loss(terms["cross_entropy"] + terms["soft_iou"], terms)
+
+
+def _measure_masks(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each image's cross-entropy and 1 - soft IoU, (b,) each, by PyTorch's operations."""
     logits = enlarge(logits, truth)
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(1, 2, 3))
     probability = logits.sigmoid()
     both = (probability * truth).sum(dim=(1, 2, 3))
     either = (probability + truth).sum(dim=(1, 2, 3)) - both
-    per_image = {"cross_entropy": entropy, "soft_iou": 1 - (both + 1) / (either + 1)}
-    share = has_mask / (has_mask.sum().clamp(min=1) if samples is None else samples)
-    terms = {name: (values * share).sum() for name, values in per_image.items()}
-    return Loss(terms["cross_entropy"] + terms["soft_iou"], terms)
+    return entropy, 1 - (both + 1) / (either + 1)
 
 
 class MaskTask(Task):

@@ -49,12 +49,12 @@ class Muon(Optimizer):
 
     def _average_gradients(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
         """Average the gradients over steps; return the updates (n, m) that Nesterov's rule makes of them."""
-        gradients = [_order_as(weight, weight.grad) for weight in weights]
+        gradients = [_order_gradient(weight) for weight in weights]
         averages = [self._average(weight) for weight in weights]
         if any(weight.device.type != "cpu" for weight in weights) or explain_missing():
             torch._foreach_lerp_(averages, gradients, 1 - momentum)
-            updates = torch._foreach_lerp(gradients, averages, momentum)
-            return [as_matrix(update).to(self._dtype(update)) for update in updates]
+            ahead = torch._foreach_lerp(gradients, averages, momentum)
+            return [as_matrix(update).to(self._dtype(update)) for update in ahead]
         updates = [as_matrix(torch.empty_like(weight, dtype=self._dtype(weight))) for weight in weights]
         for gradient, average, update in zip(gradients, averages, updates, strict=True):
             average_gradient(gradient, average, update, momentum)
@@ -121,11 +121,11 @@ def _gram(matrix: Tensor) -> Tensor:
     return matrix @ matrix.T if is_wide(matrix) else matrix.T @ matrix
 
 
-def _order_as(weight: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient in the memory order of its weight, as autograd almost always gives it."""
-    if gradient.stride() == weight.stride():
-        return gradient
-    return torch.empty_like(weight).copy_(gradient)
+def _order_gradient(weight: Tensor) -> Tensor:
+    """Return a weight's gradient in the memory order of the weight, as autograd almost always gives it."""
+    gradient = weight.grad
+    assert gradient is not None
+    return gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)
 
 
 def _products(grams: Tensor, iterations: int) -> Tensor:

@@ -132,7 +132,7 @@ static void NAME(combine_gradients)(const float *sums, const float *saved, float
 
 /* What bn_backward reads and writes, so that loops get it by value: what threads share is read again and again. */
 typedef struct {
-    const TYPE *gradient, *other, *x, *y;
+    const TYPE *gradient, *other, *third, *x, *y;
     TYPE *of_x, *of_residual;
     const float *mean, *scale, *offset, *a, *b;
     int64_t columns;
@@ -142,6 +142,7 @@ typedef struct {
 static inline vector NAME(gradient_at)(NAME(Gradients) m, int64_t k, int64_t c, vector v, int64_t relu) {
     vector g = load(m.gradient + k);
     if (m.other) g += load(m.other + k);
+    if (m.third) g += load(m.third + k);
     if (!relu) return g;
     return keep(g, m.y ? load(m.y + k) > 0 : v * read_float(m.scale + c) + read_float(m.offset + c) > 0);
 }
@@ -174,11 +175,11 @@ static inline void NAME(apply_gradients)(NAME(Gradients) m, int64_t begin, int64
 
 /* The gradients of bn_forward.
 
-   gradient, other: of y; `other`, which may be NULL, is added, where two layers read y.
+   gradient, other, third: of y; `other` and `third`, which may be NULL, are added, where other layers read y.
    y: needed with relu and a residual, else NULL: then the sign is that of scale x + offset.
    of_residual: gradient of the residual, written; NULL where it is not needed.
    affine: gradients of gamma and of beta, (2, channels). work: (2 PIECES + 5) columns. */
-API void NAME(bn_backward)(const TYPE *gradient, const TYPE *other, const TYPE *x, const TYPE *y,
+API void NAME(bn_backward)(const TYPE *gradient, const TYPE *other, const TYPE *third, const TYPE *x, const TYPE *y,
                            const float *saved, TYPE *of_x, TYPE *of_residual, float *affine, float *work,
                            int64_t rows, int64_t channels, int64_t relu, int64_t threads) {
     const int64_t joined = joined_rows(channels), columns = joined * channels, count = rows / joined;
@@ -190,10 +191,10 @@ API void NAME(bn_backward)(const TYPE *gradient, const TYPE *other, const TYPE *
         scale[k] = saved[2 * channels + k % channels];
         offset[k] = saved[3 * channels + k % channels];
     }
-    const NAME(Gradients) m = {gradient, other, x, y, of_x, of_residual, mean, scale, offset, a, b, columns};
+    const NAME(Gradients) m = {gradient, other, third, x, y, of_x, of_residual, mean, scale, offset, a, b, columns};
     /* Of the residual's gradient, which is stored already, the second pass reads one number instead of three. */
     NAME(Gradients) second = m;
-    if (of_residual) second.gradient = of_residual, second.other = second.y = NULL;
+    if (of_residual) second.gradient = of_residual, second.other = second.third = second.y = NULL;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
@@ -313,7 +314,7 @@ API void NAME(pool_backward)(const TYPE *gradient, const TYPE *other, const uint
     const int64_t all = batch * height, small = (height + 1) / 2 * ((width + 1) / 2) * channels;
     const int64_t pieces = least(all, PIECES), piece = (all + pieces - 1) / pieces;
     float *a = work, *b = a + channels, *sums = b + channels;
-    const NAME(Gradients) m = {of_x, NULL, x, NULL, of_x, NULL, saved, saved + 2 * channels, NULL, a, b, channels};
+    const NAME(Gradients) m = {of_x, NULL, NULL, x, NULL, of_x, NULL, saved, saved + 2 * channels, NULL, a, b, channels};
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
@@ -718,4 +719,36 @@ API void NAME(draw_bones)(const float *bones, TYPE *maps, double canvas, double 
             }
         }
     }
+}
+
+/* y = x w + b in fp32, of one number a row: x (rows, channels), channels at least LANES; w (channels,); b (1,). */
+API void NAME(project_forward)(const TYPE *x, const float *weight, const float *bias, float *y, int64_t rows,
+                               int64_t channels, int64_t threads) {
+    const int64_t last = channels - LANES, rest = channels % LANES;
+    vector tail = read_float(weight + last); /* without what the vectors before it have covered */
+    for (int64_t lane = 0; lane < (rest ? LANES - rest : 0); lane++) tail[lane] = 0;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t r = 0; r < rows; r++) {
+        vector sum = tail * load(x + r * channels + last);
+        for (int64_t c = 0; c < last; c += LANES) sum += read_float(weight + c) * load(x + r * channels + c);
+        y[r] = *bias + add_lanes(sum);
+    }
+}
+
+/* The gradients of x and, of each of PIECES pieces of the rows, of w: of_weight (PIECES, channels), to be added. */
+API void NAME(project_backward)(const float *gradient, const TYPE *x, const float *weight, TYPE *of_x,
+                                float *of_weight, int64_t rows, int64_t channels, int64_t threads) {
+    const int64_t piece = (rows + PIECES - 1) / PIECES;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t p = 0; p < PIECES; p++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            const int64_t i = least(c, channels - LANES);
+            const vector w = read_float(weight + i);
+            vector sum = {0};
+            for (int64_t r = p * piece; r < least(rows, (p + 1) * piece); r++) {
+                sum += gradient[r] * load(x + r * channels + i);
+                store(of_x + r * channels + i, gradient[r] * w);
+            }
+            write_float(of_weight + p * channels + i, sum);
+        }
 }

@@ -42,10 +42,10 @@ def _workspace(columns: int) -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """BatchNorm, a residual if there is one, and ReLU if asked for."""
+    """BatchNorm, a residual if there is one, and ReLU if asked for; for one to three readers."""
 
     @staticmethod
-    def forward(ctx, x, residual, weight, bias, mean, var, momentum, eps, relu, twice):
+    def forward(ctx, x, residual, weight, bias, mean, var, momentum, eps, relu, readers):
         channels = x.shape[1]
         rows, columns = x.numel() // channels, _columns(channels)
         y, saved = torch.empty_like(x), x.new_empty(4, channels, dtype=torch.float32)
@@ -55,20 +55,20 @@ class _Normalise(torch.autograd.Function):
         )  # fmt: skip
         ctx.save_for_backward(x, saved, y if relu and residual is not None else None)
         ctx.relu, ctx.has_residual = relu, residual is not None
-        return (y, y.view_as(y)) if twice else y
+        return y if readers == 1 else (y, *(y.view_as(y) for _ in range(readers - 1)))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, other=None):
+    def backward(ctx, gradient, other=None, third=None):
         x, saved, y = ctx.saved_tensors
         channels = x.shape[1]
         rows, columns = x.numel() // channels, _columns(channels)
-        gradient, other = _order(gradient), None if other is None else _order(other)
+        gradient, other, third = (None if g is None else _order(g) for g in (gradient, other, third))
         of_x, affine = torch.empty_like(x), x.new_empty(2, channels, dtype=torch.float32)
         written = ctx.has_residual and (ctx.relu or other is not None)
         of_residual = torch.empty_like(x) if written else gradient if ctx.has_residual else None
         call(
-            f"bn_backward_{NAMES[x.dtype]}", gradient, other, x, y, saved, of_x,
+            f"bn_backward_{NAMES[x.dtype]}", gradient, other, third, x, y, saved, of_x,
             of_residual if written else None, affine, _workspace(columns), rows, channels, ctx.relu,
         )  # fmt: skip
         return of_x, of_residual, affine[0], affine[1], *(None,) * 6
@@ -327,6 +327,51 @@ class _Enlarge(torch.autograd.Function):
         return gradient, of_x
 
 
+class _Project(torch.autograd.Function):
+    """A 1 x 1 convolution to one channel in fp32, of maps (b, c, h, w), weights (1, c, 1, 1), a bias (1,)."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        batch, channels, height, width = x.shape
+        y = x.new_empty(batch, 1, height, width, dtype=torch.float32)
+        call(f"project_forward_{NAMES[x.dtype]}", x, weight, bias, y, y.numel(), channels)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()  # of one channel: in either memory order
+        of_x, of_weight = torch.empty_like(x), weight.new_empty(PIECES, *weight.shape[1:])
+        call(
+            f"project_backward_{NAMES[x.dtype]}", gradient, x, weight, of_x, of_weight, gradient.numel(),
+            x.shape[1],
+        )  # fmt: skip
+        return of_x, of_weight.sum(0, keepdim=True), gradient.sum().view(1)
+
+
+class _MaskErrors(torch.autograd.Function):
+    """Logits (b, 1, h, w) and true masks (b, 1, 2 h, 2 w) to cross-entropies and 1 - soft IoUs: (2, b)."""
+
+    @staticmethod
+    def forward(ctx, logits, truth):
+        ctx.sizes = len(logits), *logits.shape[2:]
+        probability, errors = torch.empty_like(truth), logits.new_empty(4, len(logits))
+        call("mask_errors", logits, truth, probability, errors, *ctx.sizes)
+        ctx.save_for_backward(errors, truth, probability)
+        ctx.shape = logits.shape
+        return errors[:2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        errors, truth, probability = ctx.saved_tensors
+        of_logits = gradient.new_empty(ctx.shape)
+        call("mask_errors_backward", gradient.contiguous(), errors, truth, probability, of_logits, *ctx.sizes)
+        return of_logits, None
+
+
 class _SquaredError(torch.autograd.Function):
     """The squared error of each pair of pictures (b, 3, h, w), summed over all its numbers: (b,)."""
 
@@ -360,23 +405,23 @@ def _statistics(norm: nn.BatchNorm2d) -> tuple[Any, ...]:
 
 
 def normalise(
-    norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None, *, relu: bool = True, twice: bool = False
+    norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None, *, relu: bool = True, readers: int = 1
 ) -> Any:
-    """Return act(norm(x) + residual), (b, c, h, w), or the same as a `Pair`.
+    """Return act(norm(x) + residual), (b, c, h, w); for more readers than one, a tuple of it for each.
 
     Args:
         norm: BatchNorm; in evaluation mode, and for maps that the kernels do not know, PyTorch computes.
         x: (b, c, h, w).
         residual: (b, c, h, w) to be added; None adds nothing.
         relu: whether a ReLU follows.
-        twice: return a `Pair`.
+        readers: how many layers read the result, 1 to 3; their gradients are added in one pass.
     """
     known = residual is None or (residual.dtype == x.dtype and is_supported(residual))
     if norm.training and known and is_supported(x):
-        return _Normalise.apply(x, residual, *_statistics(norm), relu, twice)
+        return _Normalise.apply(x, residual, *_statistics(norm), relu, readers)
     y = norm(x) if residual is None else norm(x) + residual
     y = F.relu(y) if relu else y
-    return (y, y) if twice else y
+    return y if readers == 1 else (y,) * readers
 
 
 def normalise_and_pool(norm: nn.BatchNorm2d, x: Tensor, pool: nn.Module) -> Pair:
@@ -460,11 +505,35 @@ def draw_bones(bones: Tensor, side: int, canvas: float, reach: float, dtype: tor
 
 def enlarge_and_add(skip: Tensor, x: Tensor) -> Tensor:
     """Return skip + x, (b, c, h, w), where x is interpolated to the size of skip."""
+    if skip.shape[2:] == x.shape[2:]:
+        return skip + x
     twofold = tuple(skip.shape[2:]) == (2 * x.shape[2], 2 * x.shape[3]) and x.shape[1] >= LANES
     if twofold and x.dtype == skip.dtype and is_supported(x) and is_supported(skip):
         y: Tensor = _Enlarge.apply(skip, x)
         return y
     return skip + F.interpolate(x, size=skip.shape[2:], mode="bilinear")
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
+    """Return the 1 x 1 convolution (b, 1, h, w), in fp32, of a map (b, c, h, w), c at least `LANES`."""
+    return _Project.apply(x, weight, bias)
+
+
+def measure_masks(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return each mask's mean cross-entropy and 1 - soft IoU, (b,) each, or None if the kernels cannot.
+
+    Both are as `davae.training.mask_task.mask_loss` defines them.
+
+    Args:
+        logits: (b, 1, h, w), interpolated to the size of `truth`.
+        truth: (b, 1, 2 h, 2 w) on [0, 1]; kernels want twice the sides, and a multiple of `LANES` pixels.
+    """
+    twofold = tuple(truth.shape[2:]) == (2 * logits.shape[2], 2 * logits.shape[3])
+    known = logits.device.type == "cpu" and truth.dtype == torch.float32 and not truth.requires_grad
+    if not (twofold and known and truth[0].numel() % LANES == 0) or explain_missing():
+        return None
+    entropy, soft_iou = _MaskErrors.apply(logits.float().contiguous(), truth.contiguous())
+    return entropy, soft_iou
 
 
 def fold_in(code: Tensor, points: Tensor, weight: Tensor, dtype: torch.dtype) -> Any:

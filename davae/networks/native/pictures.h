@@ -126,3 +126,83 @@ API void scaled_difference(const float *a, const float *b, const float *factor, 
     for (int64_t k = 0; k < batch; k++)
         for (int64_t i = k * n; i < (k + 1) * n; i++) out[i] = factor[k] * (a[i] - b[i]);
 }
+
+/* Row `row` of a map (height, width), enlarged twofold by bilinear interpolation, as enlarge_forward does. */
+static void enlarge_row(const float *map, float *out, int64_t row, int64_t height, int64_t width) {
+    const float *near = map + row / 2 * width, *far = map + clamp(row / 2 + (row % 2 ? 1 : -1), height) * width;
+    float line[width + 2]; /* with its first and last number once more */
+    for (int64_t i = 0; i < width; i++) line[i + 1] = 0.75f * near[i] + 0.25f * far[i];
+    line[0] = line[1];
+    line[width + 1] = line[width];
+    for (int64_t i = 0; i < width; i++) {
+        out[2 * i] = 0.75f * line[i + 1] + 0.25f * line[i];
+        out[2 * i + 1] = 0.75f * line[i + 1] + 0.25f * line[i + 2];
+    }
+}
+
+/* Of masks: mean binary cross-entropy, 1 - (both + 1) / (either + 1), both and either; (4, batch).
+
+   logits: (batch, height, width). truth, probability: (batch, 2 height, 2 width), 4 height width a multiple of
+   LANES. probability: the sigmoids of the enlarged logits, written. */
+API void mask_errors(const float *logits, const float *truth, float *probability, float *errors, int64_t batch,
+                     int64_t height, int64_t width, int64_t threads) {
+    const int64_t size = 4 * height * width;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < batch; n++) {
+        float *own = probability + n * size;
+        for (int64_t row = 0; row < 2 * height; row++)
+            enlarge_row(logits + n * height * width, own + 2 * row * width, row, height, width);
+        double entropy = 0, both = 0, sum = 0;
+        for (int64_t begin = 0; begin < size; begin += LANES * TILE) {
+            /* log(1 + e^-|x|) is -log max(p, 1 - p), and a sum of logarithms is that of a product, here of TILE
+               numbers of at least 1/2. */
+            vector linear = {0}, product = (vector){0} + 1, products = {0}, sums = {0};
+            for (int64_t k = begin; k < least(size, begin + LANES * TILE); k += LANES) {
+                const vector x = read_float(own + k), t = read_float(truth + n * size + k), p = squash(x);
+                const integers likely = p > 0.5f;
+                linear += rectify(x) - x * t;
+                product *= keep(p, likely) + keep(1 - p, ~likely);
+                products += p * t;
+                sums += p + t;
+                write_float(own + k, p);
+            }
+            entropy += add_lanes(linear);
+            for (int lane = 0; lane < LANES; lane++) entropy -= logf(product[lane]);
+            both += add_lanes(products);
+            sum += add_lanes(sums);
+        }
+        errors[n] = (float)(entropy / size);
+        errors[batch + n] = (float)(1 - (both + 1) / (sum - both + 1));
+        errors[2 * batch + n] = (float)both;
+        errors[3 * batch + n] = (float)(sum - both);
+    }
+}
+
+/* The gradient of the logits of mask_errors, from those of its first two errors, (2, batch). */
+API void mask_errors_backward(const float *gradient, const float *errors, const float *truth,
+                              const float *probability, float *of_logits, int64_t batch, int64_t height,
+                              int64_t width, int64_t threads) {
+    const int64_t columns = 2 * width, size = 2 * height * columns;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < batch; n++) {
+        const float both = errors[2 * batch + n] + 1, either = errors[3 * batch + n] + 1;
+        const float of_entropy = gradient[n] / size, of_either = gradient[batch + n] * both / (either * either),
+                    of_both = gradient[batch + n] / either;
+        float *own = of_logits + n * height * width, line[columns + 2];
+        memset(own, 0, height * width * sizeof *own);
+        for (int64_t row = 0; row < 2 * height; row++) {
+            const float *t = truth + n * size + row * columns, *p = probability + n * size + row * columns;
+            for (int64_t i = 0; i < columns; i++)
+                line[i + 1] = of_entropy * (p[i] - t[i]) +
+                              (of_either * (1 - t[i]) - of_both * t[i]) * p[i] * (1 - p[i]);
+            line[0] = line[1]; /* as enlarge_row continues the map, so does its transpose the gradient */
+            line[columns + 1] = line[columns];
+            float *near = own + row / 2 * width, *far = own + clamp(row / 2 + (row % 2 ? 1 : -1), height) * width;
+            for (int64_t i = 0; i < width; i++) {
+                const float g = 0.75f * (line[2 * i + 1] + line[2 * i + 2]) + 0.25f * (line[2 * i] + line[2 * i + 3]);
+                near[i] += 0.75f * g;
+                far[i] += 0.25f * g;
+            }
+        }
+    }
+}
