@@ -538,6 +538,8 @@ def small(name):
         config = dataclasses.replace(config, attention=name)
     elif name == "laptop":
         config = dataclasses.replace(preset("laptop").model, width=16)
+    elif name == "limbs":
+        config = dataclasses.replace(config, image_decoder="limbs", image_last_stride=4)
     elif name == "gpu":
         config = dataclasses.replace(
             preset("gpu").model, width=16, image_px=64, last_stride=2, fold_grid=6, fold_hidden=16
@@ -547,6 +549,8 @@ def small(name):
 
 def leaves(output):
     """All tensors of nested outputs, in order."""
+    if output is None:
+        return []
     if isinstance(output, torch.Tensor):
         return [output]
     if not isinstance(output, dict | list | tuple):
@@ -566,7 +570,7 @@ def step(network, image):
 # Blocks with squeeze-excitation are not fused, so that fused sequences must not hand them a map twice.
 
 
-@pytest.mark.parametrize("name", ["smoke", "se", "none", "laptop", "gpu", "mask"])
+@pytest.mark.parametrize("name", ["smoke", "se", "none", "limbs", "laptop", "gpu", "mask"])
 def test_a_fused_network_is_the_same_network(name, monkeypatch):
     network, px = small(name)
     with torch.no_grad():
