@@ -10,12 +10,12 @@ import torch
 from torch.testing import assert_close
 
 from davae.config import BLOCKS
-from davae.data.augment import load_batch
+from davae.data.augment import load_batch, stack_rows
 from davae.data.prepared import PreparedSplit, prepare
 from davae.latent import rendered, swaps, targets
 from davae.latent.blend import read_factors, render_frame
 from davae.latent.codes import encode
-from davae.latent.reading import Reader, to_raw
+from davae.latent.reading import Reader
 from davae.latent.report import measure_latent, to_plain
 from davae.networks import DaVAE, HandMaskNet
 from davae.pipeline import cli
@@ -57,6 +57,9 @@ def test_factors_come_back_from_their_arrays_and_render_the_prepared_picture(spl
         again, stored = render_frame(read, tiny_config.data), swaps._stored(split, row, tiny_config.data)
         assert_close(again.image, stored.image, atol=0.02, rtol=0)
         assert_close(again.joints, stored.joints)
+        canvas = dataclasses.replace(tiny_config.data, canvas=True)
+        again, stored = render_frame(read, canvas), swaps._stored(split, row, canvas)
+        assert_close(again.image, stored.image, atol=0.02, rtol=0)
 
 
 def test_a_missing_factor_is_named():
@@ -115,7 +118,7 @@ def test_a_run_on_predicted_masks_sees_true_ones_or_those_of_its_network(split, 
 def test_a_held_group_is_held_and_the_rest_is_not(split, reader, monkeypatch):
     """The joints of rendered hands are equal where pose is held, and differ elsewhere."""
     seen = []
-    monkeypatch.setattr(rendered, "to_raw", lambda rows: seen.append(rows) or to_raw(rows))
+    monkeypatch.setattr(rendered, "stack_rows", lambda *given: seen.append(given[0]) or stack_rows(*given))
     found = rendered.read_held(reader, split, np.arange(HANDS), values=2, images=3)
     assert list(found) == list(BLOCKS)
     drawn = np.array([[row["joints"] for row in rows] for rows in seen]).reshape(3, 2, 3, 21, 3)
@@ -189,7 +192,11 @@ def test_to_plain_turns_what_is_not_finite_into_none():
 
 
 def test_the_command_from_a_run_to_its_table_and_figure(arrays, tiny_config, tmp_path, monkeypatch, capsys):
-    train(tiny_config, arrays, tmp_path / "run", progress=False)
+    drawing = dataclasses.replace(tiny_config.model, image_decoder="limbs")  # whose targets are of a canvas
+    config = dataclasses.replace(
+        tiny_config, model=drawing, data=dataclasses.replace(tiny_config.data, canvas=True)
+    )
+    train(config, arrays, tmp_path / "run", progress=False)
     out = tmp_path / "report"
     given = {"run": tmp_path / "run", "data": arrays, "out": out, "swap-pairs": 2, "held-values": 2}
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]

@@ -9,16 +9,19 @@ root and normalised by a bone.
 
 import math
 import mmap
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from davae.config import CANVAS, DataConfig
+from davae.config.schema import Crop
 from davae.data.prepared import PreparedSplit
-from davae.data.sample import PADDING, stored_px
+from davae.data.sample import PADDING, bone_px, stored_px
 from davae.networks.handmask import composite_over_grey
 from davae.networks.native import call, explain_missing
 
@@ -91,6 +94,14 @@ def load_batch(
         return torch.from_numpy(np.asarray(array)[indices]).to(device)
 
     return RawBatch._make(rows(getattr(split, name)) for name in RawBatch._fields)
+
+
+def stack_rows(rows: Sequence[Mapping[str, NDArray]], crop: Crop) -> RawBatch:
+    """Return rows of `davae.data.sample.make_row`, made with this kind of crop, as a batch."""
+    names = [name for name in RawBatch._fields if name in rows[0]]
+    arrays = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in names}
+    lengths = [bone_px(row["camera"], row["scale_mm"], row["root_mm"], crop) for row in rows]
+    return RawBatch(**arrays, bone_px=torch.from_numpy(np.stack(lengths)))
 
 
 def announce(array: np.ndarray | None, rows: np.ndarray) -> None:

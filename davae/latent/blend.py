@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from davae.config import DataConfig
-from davae.data.augment import RawBatch, centre
-from davae.data.sample import bone_px, make_row
+from davae.data.augment import centre, stack_rows
+from davae.data.sample import make_row
 from synthhand.dataset.factors import FRAME_PX, GROUPS, Factors, PoseFactors, SceneFactors, ShapeFactors
 from synthhand.dataset.scene import Rendering, camera_matrix, hand_pixels, render
 from synthhand.formats.record import HandRecord
@@ -123,10 +123,7 @@ def render_frame(factors: Factors, data: DataConfig) -> Frame:
 
 def to_frame(row: Mapping[str, NDArray], data: DataConfig) -> Frame:
     """Return a prepared sample, a row of the arrays of `davae.data.sample`, as targets show it."""
-    stored = {name: np.asarray(row[name])[None] for name in RawBatch._fields if name in row}
-    stored["bone_px"] = bone_px(row["camera"], row["scale_mm"], row["root_mm"], data.crop)[None]
-    raw = RawBatch(**{name: torch.from_numpy(array) for name, array in stored.items()})
-    target = centre(raw, dataclasses.replace(data, mask="truth")).target[0]
+    target = centre(stack_rows([row], data.crop), dataclasses.replace(data, mask="truth")).target[0]
     cloud, joints = (torch.from_numpy(row[name]) for name in ("clouds", "joints"))
     return Frame(target, cloud, joints, float(row["scale_mm"]))
 

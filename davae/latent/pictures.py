@@ -33,7 +33,9 @@ class PictureScores(NamedTuple):
     psnr_db: Array
 
 
-def score_pictures(decoded: Tensor, targets: Tensor, masks: Tensor) -> PictureScores:
+def score_pictures(
+    decoded: Tensor, targets: Tensor, masks: Tensor, drawn: Tensor | None = None
+) -> PictureScores:
     """Compare decoded pictures (n, 3, h, w) with true ones (n, 3, h, w), hands over mid-grey.
 
     Gaps are the background pixels of the true mask inside its morphological closing by a disc of radius
@@ -43,17 +45,18 @@ def score_pictures(decoded: Tensor, targets: Tensor, masks: Tensor) -> PictureSc
         decoded: on [0, 1].
         targets: on [0, 1].
         masks: (n, h, w) bool, the true hands.
+        drawn: (n, h, w) bool, the decoded hands, if the decoder tells; None takes silhouettes.
     """
-    found = silhouette(decoded).cpu().numpy()
+    found = (silhouette(decoded) if drawn is None else drawn).cpu().numpy()
     true = masks.cpu().numpy()
     side = true.shape[-1]
     precision, recall, iou, gaps, filled = (np.full(len(true), np.nan) for _ in range(5))
-    for row, (drawn, hand) in enumerate(zip(found, true, strict=True)):
-        precision[row], recall[row] = match_outlines(drawn, hand, TOLERANCE * side)
-        either = (drawn | hand).sum()
-        iou[row] = (drawn & hand).sum() / either if either else 1.0
+    for row, (shown, hand) in enumerate(zip(found, true, strict=True)):
+        precision[row], recall[row] = match_outlines(shown, hand, TOLERANCE * side)
+        either = (shown | hand).sum()
+        iou[row] = (shown & hand).sum() / either if either else 1.0
         between = find_gaps(hand, REACH * side)
-        gaps[row], filled[row] = between.sum(), (between & drawn).sum()
+        gaps[row], filled[row] = between.sum(), (between & shown).sum()
     f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
     squared = (decoded - targets).square().mean((1, 2, 3)).clamp(min=1e-10)
     return PictureScores(

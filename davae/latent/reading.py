@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from davae.config import BLOCKS, DataConfig
@@ -84,12 +83,3 @@ def concatenate(readings: list[Reading]) -> Reading:
         return {block: torch.cat([getattr(one, part)[block] for one in readings]) for block in BLOCKS}
 
     return Reading(join("means"), join("logvars"))
-
-
-def to_raw(rows: list[dict[str, NDArray]]) -> RawBatch:
-    """Return rows of `davae.data.sample.make_row` as a batch."""
-
-    def stack(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([row[name] for row in rows]))
-
-    return RawBatch(*(stack(name) for name in RawBatch._fields if name != "predicted_masks"))

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from davae.config import BLOCKS
+from davae.data.augment import stack_rows
 from davae.data.prepared import PreparedSplit
 from davae.latent.blend import blend, read_factors, render_row
 from davae.latent.codes import Code
-from davae.latent.reading import Reader, Reading, concatenate, to_raw
+from davae.latent.reading import Reader, Reading, concatenate
 from synthhand.formats.record import BadSample
 
 OWN_GROUP = {block: block for block in BLOCKS}  # block -> the group of factors that it should hold
@@ -56,7 +57,7 @@ def read_held(
                     except BadSample:  # no joint is visible in that place: draw another
                         continue
                     bar.update()
-                parts.append(reader.read(to_raw(some)))
+                parts.append(reader.read(stack_rows(some, reader.data.crop)))
             found[group] = concatenate(parts)
     return found
 

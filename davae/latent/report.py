@@ -209,10 +209,12 @@ def _draw(reader: Reader, split: PreparedSplit, rows: NDArray[np.int64], reading
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
         batch = centre(load_batch(split, rows[part]), data)
-        decoded = reader.model.decode({block: z[part] for block, z in reading.means.items()}).image
+        found = reader.model.decode({block: z[part] for block, z in reading.means.items()})
         hand = batch.mask[:, 0] > 0.5
-        own.append(score_pictures(decoded, batch.target, hand))
-        other.append(score_pictures(decoded.roll(1, 0), batch.target, hand))
+        drawn = None if found.mask is None else found.mask[:, 0] > 0.5
+        own.append(score_pictures(found.image, batch.target, hand, drawn))
+        drawn = None if drawn is None else drawn.roll(1, 0)
+        other.append(score_pictures(found.image.roll(1, 0), batch.target, hand, drawn))
 
     def summarise(parts: list[PictureScores]) -> dict[str, list[float]]:
         joined = PictureScores(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
