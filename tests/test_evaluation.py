@@ -295,6 +295,7 @@ class TinySplit:
         self.root_mm = np.full((count, 3), 500, np.float32)
         self.rotation = np.broadcast_to(np.eye(3, dtype=np.float32), (count, 3, 3))
         self.camera = np.broadcast_to(np.eye(3, dtype=np.float32), (count, 3, 3))
+        self.bone_px = np.full(count, 12, np.float32)
         self.mirrored = np.arange(count) % 2 > 0
         self.ids = np.arange(count, dtype=np.int64) + 100
         self.factors = {}
