@@ -255,7 +255,7 @@ class PreparedSplit:
 
     @cached_property
     def bone_px(self) -> NDArray[np.float32]:
-        """Length (n,) of the reference bone in pixels of the stored crop, seen from the side."""
+        """Length (n,) of the reference bone in pixels of the stored crop, held across the view."""
         return bone_px(self.camera, self.scale_mm, self.root_mm, self.manifest["crop"])
 
     def seen_through(self, mask: str) -> "PreparedSplit":

@@ -117,7 +117,7 @@ class PaintingHead(nn.Module):
 
     def __init__(self, channels: int, code: int, outputs: int, cells: int):
         super().__init__()
-        width = channels // 2 * 2
+        width = channels // 2 * 2  # even: as many as the features have, without the map of the mask
         self.first, self.norm = conv3x3(channels, width), nn.BatchNorm2d(width)
         self.code, self.shade = nn.Linear(code, width), nn.Linear(code, outputs)
         self.second = nn.Sequential(conv3x3(width, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
