@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from davae.config import BLOCKS
+from davae.config import BLOCKS, RenderConfig
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.figures import latent_strip
@@ -92,14 +92,14 @@ def to_arrays(images) -> list[NDArray]:
     return [image.permute(1, 2, 0).clamp(0, 1).numpy() for image in images]
 
 
-def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
-    """Check that the stored factors of a test image are those that `seed` draws.
+def check_drawn_with(drawn_by: RenderConfig, test: PreparedSplit, row: int) -> None:
+    """Check that the stored factors of a test image are those that seed and range of flesh draw.
 
     Raises:
         ValueError: factors are missing or differ, so the truth cannot be rendered.
     """
-    number = int(test.ids[row])
-    for name, drawn in sample_factors(seed, "test", number).flat().items():
+    number, seed = int(test.ids[row]), drawn_by.seed
+    for name, drawn in sample_factors(seed, "test", number, flesh=drawn_by.flesh).flat().items():
         if name not in test.factors:
             raise ValueError(
                 f"--data: no {name} is stored with these images, so their truth cannot be rendered; give "
@@ -107,8 +107,8 @@ def check_drawn_with(seed: int, test: PreparedSplit, row: int) -> None:
             )
         if not np.array_equal(test.factors[name][row], drawn):
             raise ValueError(
-                f"--data: {name} of test image {number} is not what seed {seed} of the run's preset draws; "
-                "give data rendered with that seed"
+                f"--data: {name} of test image {number} is not what the run's preset draws, of seed {seed} "
+                f"and {drawn_by.flesh} flesh; give data rendered with these"
             )
 
 
@@ -129,7 +129,7 @@ def measure(
     rng = np.random.default_rng(seed)
     drawn = np.stack([rng.choice(len(test), 2, replace=False) for _ in range(pairs)])
     used, rows = np.unique(drawn, return_inverse=True)
-    check_drawn_with(config.render.seed, test, used[0])
+    check_drawn_with(config.render, test, used[0])
     images = centre(load_batch(test, used), config.data).image
     codes = encode(model, images)
     rows = rows.reshape(drawn.shape)
@@ -139,7 +139,8 @@ def measure(
     left_out: list[int] = []
 
     def factors_of(pair) -> list[Factors]:
-        return [sample_factors(config.render.seed, "test", int(test.ids[used[n]])) for n in pair]
+        seed, flesh = config.render.seed, config.render.flesh
+        return [sample_factors(seed, "test", int(test.ids[used[n]]), flesh=flesh) for n in pair]
 
     for number, pair in enumerate(tqdm(rows, unit="pair", disable=None)):
         factors = factors_of(pair)

@@ -16,7 +16,7 @@ from PIL import Image
 from rhd_fixture import write_dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from davae.config import BLOCKS, DataConfig, mask_preset
+from davae.config import BLOCKS, DataConfig, RenderConfig, mask_preset
 from davae.data.prepared import PreparedSplit, prepare
 from davae.evaluation import evaluate, predict_masks
 from davae.evaluation.summary import summarise
@@ -414,8 +414,8 @@ def test_interpolation_refuses_hands_that_it_cannot_render(trained, rendered):
     with pytest.raises(ValueError, match=r"--data: no \S+ is stored with these images"):
         interpolation.measure(trained / "run", trained / "data", pairs=2)
     test = PreparedSplit.open(rendered, "test")
-    with pytest.raises(ValueError, match=r"--data: \S+ of test image 0 is not what seed 99 .* draws"):
-        interpolation.check_drawn_with(99, test, 0)
+    with pytest.raises(ValueError, match=r"--data: \S+ of test image 0 is not what .* draws, of seed 99"):
+        interpolation.check_drawn_with(RenderConfig(seed=99), test, 0)
 
 
 def test_interpolation_end_to_end(trained, rendered, tmp_path, capsys):

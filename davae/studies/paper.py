@@ -57,11 +57,15 @@ class Study:
             raise TypeError(f"{self.name}: the values {self.values} are not numbers")
         return found
 
-    def points(self, config: Config) -> list[Point]:
-        """Return the runs of this study at a preset's config."""
+    def settle(self, config: Config) -> Config:
+        """Return a preset's config with what all runs of this study change of it."""
         for name, value in self.fixed.items():
             config = set_variable(config, name, value)
-        return vary(config, self.choices, self.seeds)
+        return config
+
+    def points(self, config: Config) -> list[Point]:
+        """Return the runs of this study at a preset's config."""
+        return vary(self.settle(config), self.choices, self.seeds)
 
     def gather(self, outcomes: Sequence[Outcome], read: Callable[[dict[str, Any]], float]) -> np.ndarray:
         """Return the table (seeds, values) of what `read` finds in each report; NaN if a run failed.
@@ -95,10 +99,15 @@ def plan_studies(config: Config) -> dict[str, Study]:
     is our addition: a large beta/alpha_image at a fixed beta only removes the image term, without collapse.
 
     Weights vary around the paper's at every preset, not around the preset's: the alpha_pose of `laptop` is so
-    large that the other weights hardly change its error (over beta_ratio: 22.4 to 23.2 mm).
+    large that the other weights hardly change its error (over beta_ratio: 22.4 to 23.2 mm). All have the
+    paper's image decoder, too.
     """
     size = _SIZES["sweep" if config.preset in _WITH_GPUS else config.preset]
-    steps = {"train.steps": size.steps, "train.warmup_steps": size.steps // 8} if size.steps else {}
+    common: dict[str, Value] = {}
+    if size.steps:
+        common |= {"train.steps": size.steps, "train.warmup_steps": size.steps // 8}
+    if config.model.image_decoder != "paper":
+        common |= {"model.image_decoder": "paper", "model.image_last_stride": 4, "data.canvas": False}
     weights = {
         "beta_ratio": ("beta_ratio", size.ratios),
         "beta": ("beta", size.betas),
@@ -108,10 +117,10 @@ def plan_studies(config: Config) -> dict[str, Study]:
     printed = {f"loss.{name}": value for name, value in dataclasses.asdict(LossConfig()).items()}
     around = {name: value for name, value in printed.items() if value != getattr(config.loss, name[5:])}
     found = {
-        name: Study(name, {variable: values}, size.seeds, steps | around)
+        name: Study(name, {variable: values}, size.seeds, common | around)
         for name, (variable, values) in weights.items()
     }
-    changed = enlarge_maps(config) | steps | (size.attention if config.preset not in _WITH_GPUS else {})
+    changed = enlarge_maps(config) | common | (size.attention if config.preset not in _WITH_GPUS else {})
     found["attention"] = Study("attention", {"model": ("da", "na", "se")}, size.attention_seeds, changed)
     return found
 
