@@ -136,9 +136,16 @@ def test_experiments_vary_a_preset_by_seed_model_and_crop():
 
 
 def test_a_config_of_the_first_version_is_read_and_has_its_old_text():
-    assert read_config(Config, OLDEST_SMOKE) == preset("smoke")
-    assert to_oldest_json(preset("smoke")) == OLDEST_SMOKE
-    moved = dataclasses.replace(preset("smoke"), data=dataclasses.replace(preset("smoke").data, shift=0.1))
+    now, replace = preset("smoke"), dataclasses.replace
+    smoke = replace(
+        now,
+        render=replace(now.render, flesh="realistic"),
+        data=replace(now.data, canvas=False),
+        model=replace(now.model, image_decoder="paper"),
+    )
+    assert read_config(Config, OLDEST_SMOKE) == smoke
+    assert to_oldest_json(smoke) == OLDEST_SMOKE
+    moved = replace(smoke, data=replace(smoke.data, shift=0.1))
     assert (
         json.loads(to_oldest_json(moved))["data"].keys() - {"shift"}
         == json.loads(OLDEST_SMOKE)["data"].keys()

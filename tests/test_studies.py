@@ -23,6 +23,15 @@ def test_every_preset_has_all_experiments(name):
     assert all(p.config.model.last_px >= MIN_MAP_PX for p in planned["attention"].points(config))
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_studies_have_the_decoders_of_the_paper(name):
+    for study in plan_studies(preset(name)).values():
+        settled = study.settle(preset(name))
+        assert settled.model.image_decoder == "paper" and not settled.data.canvas
+        if name in ("laptop", "sweep"):  # the runs of record differ from those of `laptop` in steps and data
+            assert settled.model.image_last_stride == 4
+
+
 @pytest.mark.parametrize("name", ["sweep", "paper"])
 def test_runs_of_record_are_as_many_as_a_verdict_needs(name):
     planned = plan_studies(preset(name))

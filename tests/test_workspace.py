@@ -77,7 +77,8 @@ def test_stages_on_the_command_line_agree_with_the_notebooks(home, tmp_path):
     """render, prepare, train and evaluate as separate commands reach the same numbers."""
     data, arrays, run, report = (tmp_path / name for name in ("data", "arrays", "run", "report.json"))
     r = home.config.render
-    davae("render", "--out", data, "--train", r.train, "--val", r.val, "--test", r.test, "--seed", r.seed)
+    sizes = ("--train", r.train, "--val", r.val, "--test", r.test)
+    davae("render", "--out", data, *sizes, "--seed", r.seed, "--flesh", r.flesh)
     davae("prepare", "--dataset", "synthhand", "--root", data, "--out", arrays, "--size", 64)
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (arrays, home.prepared)]
     assert manifests[0]["digest"] == manifests[1]["digest"]
