@@ -174,7 +174,7 @@ class CachedDecoder:
         self.calls = dict.fromkeys(READS, 0)
 
         def joints(z: Code) -> Tensor:
-            return model.pose_decoder(z["pose"])  # type: ignore[no-any-return]
+            return model.pose_decoder(z["pose"])
 
         self._decoders = {
             "joints": lambda z: joints(z)[0] * self.bone_mm,

@@ -78,10 +78,7 @@ class DaVAE(nn.Module):
         return Decoded(pose, self.decode_cloud(z, joints), *self.decode_image(z, joints))
 
     def decode_cloud(self, z: dict[str, Tensor], joints: Tensor, points: int | None = None) -> Tensor:
-        """Decode clouds (b, p, 3) of as many points as in training, or at least `points` of the same surface.
-
-        Of the limb decoder they are around `joints` (b, 21, 3).
-        """
+        """Decode clouds (b, p, 3), by the limb decoder around `joints`: at least `points`, or as trained."""
         cloud: Tensor = self.cloud_decoder(*self.read_for_cloud(z, joints), points)
         return cloud
 

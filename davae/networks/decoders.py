@@ -54,31 +54,20 @@ class Fold(nn.Module):
 class CloudDecoder(nn.Module):
     """(z_pose, z_shape) to a cloud (b, p, 3): two folds of a square sheet (FoldingNet, arXiv:1712.07262)."""
 
-    sheet: Tensor  # (fold_grid^2, 2)
-
     def __init__(self, config: ModelConfig):
         super().__init__()
         code = config.latent_pose + config.latent_shape
-        self.register_buffer("sheet", _make_sheet(config.fold_grid), persistent=False)
+        self.side = config.fold_grid
         self.first = Fold(code, 2, config.fold_hidden)
         self.second = Fold(code, 3, config.fold_hidden)
 
     def forward(self, z_pose: Tensor, z_shape: Tensor, points: int | None = None) -> Tensor:
-        """Decode clouds of fold_grid^2 points, or of the next square of `points`, in fp32.
-
-        The folds are functions of the place on the sheet, so a denser sheet than in training gives more
-        points of the same surface.
-        """
-        sheet = self.sheet if points is None else _make_sheet(math.ceil(math.sqrt(points))).to(self.sheet)
+        """Decode clouds of fold_grid^2 points, or at least `points` of the same surface, in fp32."""
+        side = self.side if points is None else math.ceil(math.sqrt(points))
+        line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, side, device=z_pose.device)
         code = torch.cat([z_pose, z_shape], dim=1)
-        cloud: Tensor = self.second(code, self.first(code, sheet))
+        cloud: Tensor = self.second(code, self.first(code, torch.cartesian_prod(line, line)))
         return cloud
-
-
-def _make_sheet(side: int) -> Tensor:
-    """Return the places (side^2, 2) of a square sheet, row by row."""
-    line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, side)
-    return torch.cartesian_prod(line, line)
 
 
 def _enlarging_stage(channels_in: int, channels_out: int) -> nn.Sequential:
