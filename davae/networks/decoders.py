@@ -64,7 +64,7 @@ class CloudDecoder(nn.Module):
     def forward(self, z_pose: Tensor, z_shape: Tensor, points: int | None = None) -> Tensor:
         """Decode clouds of fold_grid^2 points, or at least `points` of the same surface, in fp32."""
         side = self.side if points is None else math.ceil(math.sqrt(points))
-        line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, side, device=z_pose.device)
+        line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, side).to(self.first.point.weight)
         code = torch.cat([z_pose, z_shape], dim=1)
         cloud: Tensor = self.second(code, self.first(code, torch.cartesian_prod(line, line)))
         return cloud
