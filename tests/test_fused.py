@@ -539,7 +539,9 @@ def small(name):
     elif name == "laptop":
         config = dataclasses.replace(preset("laptop").model, width=16)
     elif name == "limbs":
-        config = dataclasses.replace(config, image_decoder="limbs", image_last_stride=4)
+        config = dataclasses.replace(
+            config, image_decoder="limbs", image_last_stride=4, cloud_decoder="limbs"
+        )
     elif name == "gpu":
         config = dataclasses.replace(
             preset("gpu").model, width=16, image_px=64, last_stride=2, fold_grid=6, fold_hidden=16

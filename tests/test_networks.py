@@ -80,6 +80,20 @@ def test_fold_decoder_has_the_published_number_of_weights():
     assert count(CloudDecoder(PAPER)) == 564_742
 
 
+def test_a_denser_sheet_has_the_points_of_training_and_others_between_them():
+    config = preset("smoke").model
+    model, side = DaVAE(config).eval(), config.fold_grid
+    z = {block: torch.randn(3, size) for block, size in config.latent_sizes.items()}
+    joints = torch.zeros(3, 21, 3)  # which this decoder does not read
+    trained = model.decode(z).cloud.unflatten(1, (side, side))
+    denser = model.decode_cloud(z, joints, (2 * side - 1) ** 2).unflatten(1, (2 * side - 1, 2 * side - 1))
+    assert_close(denser[:, ::2, ::2], trained)
+    steps = torch.linalg.vector_norm(trained.diff(dim=2), dim=3)
+    halves = torch.linalg.vector_norm(denser[:, ::2].diff(dim=2), dim=3).unflatten(2, (-1, 2)).amax(3)
+    assert (halves > 0).all() and halves.max() < steps.max()
+    assert model.decode_cloud(z, joints, 2000).shape == (3, 45**2, 3)  # the next square
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_variants_have_equivalent_parameters(name):
     selective, plain, squeezed = (count(meta(config)) for config in variants(name))

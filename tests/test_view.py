@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
 from synthhand.model.procedural import procedural_rig
-from synthhand.render.view import BACKGROUND, _fill, draw_cloud, draw_mesh, view_from
+from synthhand.render.view import BACKGROUND, _fill, draw_cloud, draw_mesh, fit_normals, view_from
 
 RIG = procedural_rig()
 
@@ -117,6 +117,31 @@ def test_points_of_a_cloud_lie_where_they_should_and_near_ones_are_bright():
                      for p in (overlapping, overlapping[::-1]))  # fmt: skip
     assert np.array_equal(first, second) and np.abs(first[60, 60] - near).max() <= 1
     assert covered(picture).sum() == pytest.approx(2 * np.pi * 6**2, rel=0.15)
+
+
+def test_normals_are_those_of_the_sampled_surface():
+    points, _ = sphere(40.0, 2000)
+    across = np.einsum("pi,pi->p", fit_normals(points), points / 40)
+    assert np.abs(across).min() > 0.995
+    assert fit_normals(points[:3]).shape == (3, 3)  # fewer points than neighbours
+
+
+def test_a_cloud_with_normals_is_a_lit_surface_without_gaps():
+    """As a mesh of the same sphere: from the upper left, whatever the sign of the normals."""
+    points, faces = sphere(40.0, 2000)
+    normals = fit_normals(points)
+    front, aside = view_from(0, 0), view_from(70, 30)
+    picture = draw_cloud(points, front, half_mm=60.0, px=120, radius_mm=2.5, normals=normals)
+    y, x = np.mgrid[:120, :120] - 59.5
+    assert covered(picture)[np.hypot(x, y) < 40].all()
+    assert not covered(picture)[np.hypot(x, y) > 44].any()
+    mesh = draw_mesh(points, faces, front, half_mm=60.0, px=120)
+    light = [image[np.hypot(x, y) < 30].astype(float).sum(1) for image in (picture, mesh)]
+    assert np.corrcoef(*light)[0, 1] > 0.8
+    again = draw_cloud(points, front, half_mm=60.0, px=120, radius_mm=2.5, normals=-normals)
+    assert np.array_equal(picture, again)
+    turned = draw_cloud(points, aside, half_mm=60.0, px=120, radius_mm=2.5, normals=normals)
+    assert np.abs(turned.astype(int) - picture)[np.hypot(x, y) < 36].mean() < 5  # a sphere from any side
 
 
 @pytest.mark.parametrize("points", [np.zeros((0, 3)), np.full((3, 3), 1e4)])

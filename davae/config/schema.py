@@ -19,7 +19,7 @@ VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
 # How configs of older versions differ: fields they lack, with the value they meant, and old names of fields.
 ADDED = {
     "scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False, "canvas": False,
-    "image_decoder": "paper", "flesh": "realistic",
+    "image_decoder": "paper", "cloud_decoder": "paper", "flesh": "realistic",
 }  # fmt: skip
 RENAMED = {"blocks": "depths"}
 Crop = Literal["plain", "rotated-camera"]
@@ -72,7 +72,8 @@ class ModelConfig:
     latent_appearance: int = 16
     latent_shape: int = 8
     pose_hidden: int = 512
-    fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet
+    cloud_decoder: Literal["paper", "limbs"] = "paper"  # limbs: `davae.networks.limb_cloud`, not the paper's
+    fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet, or several of as many points
     fold_hidden: int = 512
     image_decoder: Literal["paper", "limbs"] = "paper"  # limbs: `davae.networks.limbs`, not the paper's
     image_width: int = 32  # channels of the image decoder's last hidden map

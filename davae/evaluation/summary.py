@@ -27,12 +27,13 @@ def summarise(config: ModelConfig) -> list[Part]:
     code = {block: torch.zeros(1, size) for block, size in config.latent_sizes.items()}
     with torch.inference_mode():
         features = model.encoder.trunk(image)
+        joints = torch.zeros(1, JOINTS, 3)
         calls: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
             "trunk": (model.encoder.trunk, (image,)),
             **{f"head {block}": (model.encoder.heads[block], (features,)) for block in BLOCKS},
             "pose decoder": (model.pose_decoder, (code["pose"],)),
-            "cloud decoder": (model.cloud_decoder, (code["pose"], code["shape"])),
-            "image decoder": (model.image_decoder, model.read_for_image(code, torch.zeros(1, JOINTS, 3))),
+            "cloud decoder": (model.cloud_decoder, model.read_for_cloud(code, joints)),
+            "image decoder": (model.image_decoder, model.read_for_image(code, joints)),
         }
         parts = []
         for name, (module, inputs) in calls.items():

@@ -4,16 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from davae.figures.hands import cube, draw_hand, draw_hand_3d, set_space, to_plot
 from davae.figures.style import DEPTH_COLOURS, common_length, new_axes, new_figure, show_image, styled
+from synthhand.render.view import fit_normals, light_towards_viewer
 from synthhand.skeleton import BONES, JOINT_COLOURS
+
+SURFACE = 500  # points from which on a cloud is dense enough to be lit as the surface that it samples
 
 
 @styled
 def cloud_figure(cloud, joints=None, *, unit: str = "bone lengths") -> Figure:
-    """Return a cloud seen by the camera and from the side, coloured by depth.
+    """Return a cloud seen by the camera and from the side, coloured by depth and, if it is dense, lit.
 
     Args:
         cloud: (p, 3) in the camera frame (x right, y down, z forward).
@@ -24,9 +29,9 @@ def cloud_figure(cloud, joints=None, *, unit: str = "bone lengths") -> Figure:
     figure = new_figure(3.7)
     front, space = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2, projection="3d")
     limits = cube(cloud) if joints is None else cube(cloud, joints)
-    points = draw_cloud(front, cloud, limits=limits, size=4.0)
+    colours = draw_cloud(front, cloud, limits=limits, size=8.0)
     figure.colorbar(
-        points,
+        colours,
         ax=[front, space],
         label=f"depth z ({unit})",
         location="bottom",
@@ -35,7 +40,7 @@ def cloud_figure(cloud, joints=None, *, unit: str = "bone lengths") -> Figure:
         pad=0.03,
     )
     front.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})", title="as the camera sees it")
-    space.scatter(*to_plot(cloud).T, c=cloud[:, 2], cmap=DEPTH_COLOURS, s=2.0, depthshade=False, linewidths=0)
+    space.scatter(*to_plot(cloud).T, c=_light_depths(cloud, colours), s=2.0, depthshade=False, linewidths=0)
     if joints is not None:
         draw_hand(front, np.asarray(joints)[:, :2], linewidth=1.2)
         front.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
@@ -47,18 +52,30 @@ def cloud_figure(cloud, joints=None, *, unit: str = "bone lengths") -> Figure:
 
 
 @styled
-def draw_cloud(ax: Axes, cloud, *, limits=None, depth_range=None, size: float = 2.0):
-    """Draw a cloud (p, 3) as the camera sees it, near points on top; return the points for a colour bar."""
+def draw_cloud(ax: Axes, cloud, *, limits=None, depth_range=None, size: float = 2.0) -> ScalarMappable:
+    """Draw a cloud (p, 3) as the camera sees it, near points on top; return depths' colours for a bar.
+
+    A cloud of `SURFACE` points or more is also lit as the surface that it samples.
+    """
     cloud = _cloud("cloud", cloud)
     far_to_near = cloud[np.argsort(-cloud[:, 2])]
     low, high = depth_range or (cloud[:, 2].min(), cloud[:, 2].max())
-    x, y, z = far_to_near.T
-    points = ax.scatter(x, y, c=z, cmap=DEPTH_COLOURS, vmin=low, vmax=high, s=size, linewidths=0)
+    colours = ScalarMappable(Normalize(low, high), DEPTH_COLOURS)
+    x, y, _ = far_to_near.T
+    ax.scatter(x, y, c=_light_depths(far_to_near, colours), s=size, linewidths=0)
     centre, half = limits or cube(cloud)
     ax.set(
         xlim=(centre[0] - half, centre[0] + half), ylim=(centre[1] + half, centre[1] - half), aspect="equal"
     )
-    return points
+    return colours
+
+
+def _light_depths(cloud: np.ndarray, colours: ScalarMappable) -> np.ndarray:
+    """Return colours (p, 3) of the depths of a cloud, lit if it is dense."""
+    shown = np.asarray(colours.to_rgba(cloud[:, 2]))[:, :3]
+    if len(cloud) < SURFACE:
+        return shown
+    return (shown * light_towards_viewer(fit_normals(cloud))).clip(0, 1)
 
 
 def plotly_hand(cloud=None, joints=None, *, unit: str = "bone lengths"):
@@ -133,7 +150,7 @@ def reconstructions(
         for ax, cloud in zip(axes[row, len(images) :], points, strict=True):
             # Both clouds share the limits, and the colours of the true one, so that a shift in depth shows.
             depth = points[0][:, 2]
-            draw_cloud(ax, cloud, limits=cube(*points), depth_range=(depth.min(), depth.max()), size=3.0)
+            draw_cloud(ax, cloud, limits=cube(*points), depth_range=(depth.min(), depth.max()), size=5.0)
             ax.set(xticks=[], yticks=[])
             ax.spines[["left", "bottom"]].set_visible(False)
     for ax, title in zip(axes[0], [*images, *clouds], strict=True):

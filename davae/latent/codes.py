@@ -24,6 +24,7 @@ READS = {
     "image": BLOCKS,
 }  # decoder -> its blocks (paper 3.2)
 HAND_CONTRAST = 0.06  # a decoded pixel that differs more from mid-grey, in any channel, shows the hand
+SHOWN_POINTS = 2000  # of a decoded cloud: enough to look like a surface
 _NO_SPREAD = 1e-6  # of the largest code value; a smaller deviation is a rounding error
 
 
@@ -171,10 +172,14 @@ class CachedDecoder:
             raise ValueError(f"bone_mm is {bone_mm}; give the reference bone's length in mm, such as 44")
         self.bone_mm = float(bone_mm)
         self.calls = dict.fromkeys(READS, 0)
+
+        def joints(z: Code) -> Tensor:
+            return model.pose_decoder(z["pose"])
+
         self._decoders = {
-            "joints": lambda z: model.pose_decoder(z["pose"])[0] * self.bone_mm,
-            "cloud": lambda z: model.cloud_decoder(z["pose"], z["shape"])[0] * self.bone_mm,
-            "image": lambda z: model.decode_image(z, model.pose_decoder(z["pose"]))[0][0],
+            "joints": lambda z: joints(z)[0] * self.bone_mm,
+            "cloud": lambda z: model.decode_cloud(z, joints(z), SHOWN_POINTS)[0] * self.bone_mm,
+            "image": lambda z: model.decode_image(z, joints(z))[0][0],
         }
         self._read: dict[str, list[Tensor]] = {}  # decoder -> the blocks that it read last
         self._made: dict[str, Tensor] = {}  # decoder -> its output for them

@@ -27,7 +27,7 @@ from synthhand.formats.pictures import encode_png
 from synthhand.model.kinematics import fit_mesh
 from synthhand.model.procedural import procedural_rig
 from synthhand.model.rig import Rig
-from synthhand.render.view import HALF_BONES, draw_cloud, draw_mesh, view_from
+from synthhand.render.view import HALF_BONES, draw_cloud, draw_mesh, fit_normals, view_from
 
 ALL = "all"
 VIEWS = ("image", "mesh", "cloud")
@@ -188,7 +188,8 @@ class LatentWalk:
         half_mm = HALF_BONES * self.decoder.bone_mm
         rotation = view_from(self.turn_deg, self.tilt_deg)
         if view == "cloud":
-            return draw_cloud(decoding.cloud_mm.numpy(), rotation, half_mm=half_mm, px=self.px)
+            cloud = decoding.cloud_mm.numpy()
+            return draw_cloud(cloud, rotation, half_mm=half_mm, px=self.px, normals=fit_normals(cloud))
         return draw_mesh(
             self._mesh(decoding.joints_mm), self.rig.faces, rotation, half_mm=half_mm, px=self.px
         )

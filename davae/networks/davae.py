@@ -9,6 +9,7 @@ from davae.config import BLOCKS, ModelConfig
 from davae.networks.blocks import initialise
 from davae.networks.decoders import CloudDecoder, ImageDecoder, PoseDecoder
 from davae.networks.encoder import Encoder, Posterior
+from davae.networks.limb_cloud import LimbCloudDecoder
 from davae.networks.limbs import LimbDecoder
 
 
@@ -45,7 +46,7 @@ class DaVAE(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.pose_decoder = PoseDecoder(config)
-        self.cloud_decoder = CloudDecoder(config)
+        self.cloud_decoder = {"paper": CloudDecoder, "limbs": LimbCloudDecoder}[config.cloud_decoder](config)
         self.image_decoder = {"paper": ImageDecoder, "limbs": LimbDecoder}[config.image_decoder](config)
         initialise(self)
         for block, head in self.encoder.heads.items():
@@ -71,15 +72,24 @@ class DaVAE(nn.Module):
         return posterior
 
     def decode(self, z: dict[str, Tensor], drawn: Tensor | None = None) -> Decoded:
-        """Decode a code given as block -> (b, z); `drawn`: joints for the limb decoder, if others are."""
+        """Decode a code given as block -> (b, z); `drawn`: joints for limb decoders, if others are."""
         pose = self.pose_decoder(z["pose"])
-        picture = self.decode_image(z, pose.detach() if drawn is None else drawn)
-        return Decoded(pose, self.cloud_decoder(z["pose"], z["shape"]), *picture)
+        joints = pose.detach() if drawn is None else drawn
+        return Decoded(pose, self.decode_cloud(z, joints), *self.decode_image(z, joints))
+
+    def decode_cloud(self, z: dict[str, Tensor], joints: Tensor, points: int | None = None) -> Tensor:
+        """Decode clouds (b, p, 3), by the limb decoder around `joints`: at least `points`, or as trained."""
+        cloud: Tensor = self.cloud_decoder(*self.read_for_cloud(z, joints), points)
+        return cloud
 
     def decode_image(self, z: dict[str, Tensor], joints: Tensor) -> tuple[Tensor, Tensor | None]:
         """Decode the image, and with the limb decoder, which draws `joints` (b, 21, 3), its mask."""
         picture = self.image_decoder(*self.read_for_image(z, joints))
         return picture if isinstance(picture, tuple) else (picture, None)
+
+    def read_for_cloud(self, z: dict[str, Tensor], joints: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the cloud decoder reads: z_pose, or (limb decoder) `joints`, and z_shape."""
+        return (joints if self.config.cloud_decoder == "limbs" else z["pose"]), z["shape"]
 
     def read_for_image(self, z: dict[str, Tensor], joints: Tensor) -> tuple[Tensor, ...]:
         """Return what the image decoder reads: all of z, or (limb decoder) `joints` in place of z_pose."""

@@ -54,20 +54,19 @@ class Fold(nn.Module):
 class CloudDecoder(nn.Module):
     """(z_pose, z_shape) to a cloud (b, p, 3): two folds of a square sheet (FoldingNet, arXiv:1712.07262)."""
 
-    sheet: Tensor  # (fold_grid^2, 2)
-
     def __init__(self, config: ModelConfig):
         super().__init__()
         code = config.latent_pose + config.latent_shape
-        line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, config.fold_grid)
-        self.register_buffer("sheet", torch.cartesian_prod(line, line), persistent=False)
+        self.side = config.fold_grid
         self.first = Fold(code, 2, config.fold_hidden)
         self.second = Fold(code, 3, config.fold_hidden)
 
-    def forward(self, z_pose: Tensor, z_shape: Tensor) -> Tensor:
-        """Decode clouds of fold_grid^2 points, in fp32."""
+    def forward(self, z_pose: Tensor, z_shape: Tensor, points: int | None = None) -> Tensor:
+        """Decode clouds of fold_grid^2 points, or at least `points` of the same surface, in fp32."""
+        side = self.side if points is None else math.ceil(math.sqrt(points))
+        line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, side).to(self.first.point.weight)
         code = torch.cat([z_pose, z_shape], dim=1)
-        cloud: Tensor = self.second(code, self.first(code, self.sheet))
+        cloud: Tensor = self.second(code, self.first(code, torch.cartesian_prod(line, line)))
         return cloud
 
 

@@ -99,14 +99,14 @@ class DaVAETask(Task):
     def forward(self, network: nn.Module, examples: Examples) -> DaVAEOutput:
         """Encode, sample the latent code with the step's own noise, decode.
 
-        The limb decoder learns to paint true joints: decoded ones would teach it to blur where they err, and
+        Limb decoders learn from true joints: decoded ones would teach them to blur where they err, and
         appearance and shape to make up for them.
         """
         image = examples.batch.image
         latents = sum(self.config.model.latent_sizes.values())
         noise = torch.randn(len(examples.indices), latents, generator=examples.generator)[examples.own]
         noise, image = noise.to(image.device), image.contiguous(memory_format=torch.channels_last)
-        if self.config.model.image_decoder == "limbs":
+        if "limbs" in (self.config.model.image_decoder, self.config.model.cloud_decoder):
             return network(image, noise, examples.batch.joints)
         return network(image, noise)
 

@@ -20,7 +20,7 @@ _SHARED_SOURCES = (
 _SHAPING_SOURCES: dict[Kind, tuple[str, ...]] = {
     "da-VAE": (
         *_SHARED_SOURCES, "losses.py", "networks/davae.py", "networks/decoders.py", "networks/limbs.py",
-        *("networks/nearest.py", "training/davae_task.py"),
+        *("networks/limb_cloud.py", "networks/nearest.py", "training/davae_task.py"),
     ),
     "mask": (*_SHARED_SOURCES, "networks/handmask.py", "training/mask_task.py"),
     "camera": (*_SHARED_SOURCES, "networks/camera.py", "training/camera_task.py"),

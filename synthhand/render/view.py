@@ -22,6 +22,8 @@ OVERSAMPLING = 2  # pictures are drawn larger by this factor and averaged down, 
 DEPTH_SHARE = 0.7  # of half the picture's side: hands seldom reach further from the middle knuckle
 BALL_SHARE, BALL_POWER = 0.22, 0.4  # radius of a cloud's balls: share of the half side / points ** power
 BALL_AMBIENT = 0.35  # as AMBIENT, of the cloud's balls, where FULL is 1
+NEIGHBOURS = 16  # of a cloud's point, itself among them, to which its plane is fitted
+DISC_SHARE = 1.1  # radius of a surface's discs: share of the half side / sqrt(points); closes most gaps
 # Near points bright: viridis from its yellow end to its purple end.
 DEPTH_COLOURS = np.array(
     [[253, 231, 37], [94, 201, 98], [33, 145, 140], [59, 82, 139], [68, 1, 84]], np.float32
@@ -78,9 +80,15 @@ def draw_mesh(
 
 
 def draw_cloud(
-    points_mm: NDArray, rotation: NDArray, *, half_mm: float, px: int = 240, radius_mm: float | None = None
+    points_mm: NDArray,
+    rotation: NDArray,
+    *,
+    half_mm: float,
+    px: int = 240,
+    radius_mm: float | None = None,
+    normals: NDArray | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw a cloud as small balls, near ones bright, as seen along z.
+    """Draw a cloud, near points bright, as seen along z: as small balls, or as the surface that it samples.
 
     Args:
         points_mm: (p, 3), about the centre of the picture, in axes as for `draw_mesh`.
@@ -88,28 +96,54 @@ def draw_cloud(
         half_mm: from the middle of the picture to its border. Colours run over `DEPTH_SHARE` of it on either
             side of the middle, so that a colour means the same depth in every cloud.
         px: side of the picture.
-        radius_mm: of a ball; the default is smaller the more points there are.
+        radius_mm: of a ball or disc; the default is smaller the more points there are.
+        normals: (p, 3) of unit length, of either sign, as of `fit_normals`. With them each point is a disc,
+            lit as the surface there, and discs that overlap look like one surface. That needs about a
+            thousand points of a hand.
 
     Returns:
         (px, px, 3) RGB.
     """
-    side = OVERSAMPLING * px
-    points = np.asarray(points_mm, np.float32) @ rotation.T.astype(np.float32)
-    points = points[np.argsort(-points[:, 2], kind="stable")]
-    radius_mm = radius_mm or BALL_SHARE * half_mm / max(len(points), 1) ** BALL_POWER
+    side, count = OVERSAMPLING * px, max(len(points_mm), 1)
+    rotation = rotation.T.astype(np.float32)
+    points = np.asarray(points_mm, np.float32) @ rotation
+    far_to_near = np.argsort(-points[:, 2], kind="stable")
+    points = points[far_to_near]
+    share = BALL_SHARE / count**BALL_POWER if normals is None else DISC_SHARE / count**0.5
     scale = side / (2 * half_mm)
-    ball = _draw_ball(max(1, round(radius_mm * scale)))
+    ball = _draw_ball(max(1, round((radius_mm or share * half_mm) * scale)))
     centres = np.rint(points[:, :2] * scale + (side - 1) / 2).astype(int)
     x = (centres[:, :1] + ball[:, 0].astype(int)).ravel()
     y = (centres[:, 1:] + ball[:, 1].astype(int)).ravel()
     depth = (points[:, 2] / (DEPTH_SHARE * half_mm) + 1) / 2 * (len(DEPTH_COLOURS) - 1)
     steps = np.arange(len(DEPTH_COLOURS))
     colours = np.stack([np.interp(depth, steps, channel) for channel in DEPTH_COLOURS.T], axis=1)
-    lit = (colours[:, None] * ball[:, 2, None]).reshape(-1, 3)
+    if normals is None:
+        lit = (colours[:, None] * ball[:, 2, None]).reshape(-1, 3)
+    else:
+        lit = (colours * light_towards_viewer(normals[far_to_near] @ rotation)).repeat(len(ball), 0)
     shown = (x >= 0) & (x < side) & (y >= 0) & (y < side)
     picture = np.tile(BACKGROUND, (side * side, 1))
     picture[y[shown] * side + x[shown]] = lit[shown]
     return _round(np.moveaxis(_average(np.moveaxis(picture.reshape(side, side, 3), 2, 0)), 0, 2))
+
+
+def fit_normals(points: NDArray) -> NDArray[np.float32]:
+    """Return unit normals (p, 3), of either sign, of the surface that a cloud (p, 3) samples.
+
+    Each is the direction in which the point's `NEIGHBOURS` nearest points spread least.
+    """
+    from scipy.spatial import cKDTree  # imported late: it takes as long as all else here
+
+    points = np.asarray(points, np.float64)
+    near = points[cKDTree(points).query(points, min(NEIGHBOURS, len(points)))[1].reshape(len(points), -1)]
+    spread = near - near.mean(1, keepdims=True)
+    return np.linalg.eigh(spread.swapaxes(1, 2) @ spread)[1][:, :, 0].astype(np.float32)
+
+
+def light_towards_viewer(normals: NDArray) -> NDArray:
+    """Return the brightness (p, 1) of a surface as seen along z, from its unit normals of either sign."""
+    return _light(np.where(normals[:, 2:] > 0, -normals, normals))[:, None]
 
 
 def _find_facing(pixels: NDArray, faces: NDArray) -> NDArray[np.intp]:
