@@ -30,9 +30,9 @@ def summarise(config: ModelConfig) -> list[Part]:
         calls: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
             "trunk": (model.encoder.trunk, (image,)),
             **{f"head {block}": (model.encoder.heads[block], (features,)) for block in BLOCKS},
-            "pose decoder": (model.pose_decoder, (code["pose"],)),
-            "cloud decoder": (model.cloud_decoder, (code["pose"], code["shape"])),
-            "image decoder": (model.image_decoder, model.read_for_image(code, torch.zeros(1, JOINTS, 3))),
+            "pose decoder": (model.pose_decoder, model.read(code, "pose")),
+            "cloud decoder": (model.cloud_decoder, model.read(code, "cloud")),
+            "image decoder": (model.image_decoder, model.read(code, "image", torch.zeros(1, JOINTS, 3))),
         }
         parts = []
         for name, (module, inputs) in calls.items():

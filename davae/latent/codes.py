@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from davae.config import BLOCKS
+from davae.config import BLOCKS, TERMS
 from davae.losses import chamfer_distance
 from davae.networks import DaVAE
 from davae.networks.handmask import MID_GREY
@@ -18,11 +18,6 @@ from davae.training.threads import single_threaded
 
 Code = dict[str, Tensor]  # block -> (b, z)
 
-READS = {
-    "joints": ("pose",),
-    "cloud": ("pose", "shape"),
-    "image": BLOCKS,
-}  # decoder -> its blocks (paper 3.2)
 HAND_CONTRAST = 0.06  # a decoded pixel that differs more from mid-grey, in any channel, shows the hand
 _NO_SPREAD = 1e-6  # of the largest code value; a smaller deviation is a rounding error
 
@@ -170,12 +165,13 @@ class CachedDecoder:
         if not 0 < bone_mm < float("inf"):
             raise ValueError(f"bone_mm is {bone_mm}; give the reference bone's length in mm, such as 44")
         self.bone_mm = float(bone_mm)
-        self.calls = dict.fromkeys(READS, 0)
+        self.calls = dict.fromkeys(TERMS, 0)
         self._decoders = {
-            "joints": lambda z: model.pose_decoder(z["pose"])[0] * self.bone_mm,
-            "cloud": lambda z: model.cloud_decoder(z["pose"], z["shape"])[0] * self.bone_mm,
-            "image": lambda z: model.decode_image(z, model.pose_decoder(z["pose"]))[0][0],
+            "pose": lambda z: model.decode_pose(z)[0] * self.bone_mm,
+            "cloud": lambda z: model.cloud_decoder(*model.read(z, "cloud"))[0] * self.bone_mm,
+            "image": lambda z: model.decode_image(z, model.decode_pose(z))[0][0],
         }
+        self._reads = {term: tuple(model.config.reads(term)) for term in TERMS}
         self._read: dict[str, list[Tensor]] = {}  # decoder -> the blocks that it read last
         self._made: dict[str, Tensor] = {}  # decoder -> its output for them
 
@@ -183,14 +179,14 @@ class CachedDecoder:
     @torch.inference_mode()
     def __call__(self, code: Code) -> Decoding:
         """Decode one code, block -> (1, z)."""
-        for name, blocks in READS.items():
+        for name, blocks in self._reads.items():
             given = [code[block] for block in blocks]
             last = self._read.get(name)
             if last is None or not all(map(torch.equal, last, given)):
                 self._made[name] = self._decoders[name](code)
                 self._read[name] = [block.clone() for block in given]
                 self.calls[name] += 1
-        return Decoding(*(self._made[name] for name in READS))
+        return Decoding(*(self._made[name] for name in TERMS))
 
 
 class Change(NamedTuple):

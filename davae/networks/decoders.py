@@ -19,7 +19,7 @@ class PoseDecoder(nn.Sequential):
     def __init__(self, config: ModelConfig):
         hidden = config.pose_hidden
         super().__init__(
-            nn.Linear(config.latent_pose, hidden),
+            nn.Linear(sum(config.reads("pose").values()), hidden),
             nn.ReLU(inplace=True),
             nn.Linear(hidden, hidden),
             nn.ReLU(inplace=True),
@@ -58,15 +58,14 @@ class CloudDecoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        code = config.latent_pose + config.latent_shape
+        code = sum(config.reads("cloud").values())
         line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, config.fold_grid)
         self.register_buffer("sheet", torch.cartesian_prod(line, line), persistent=False)
         self.first = Fold(code, 2, config.fold_hidden)
         self.second = Fold(code, 3, config.fold_hidden)
 
-    def forward(self, z_pose: Tensor, z_shape: Tensor) -> Tensor:
+    def forward(self, code: Tensor) -> Tensor:
         """Decode clouds of fold_grid^2 points, in fp32."""
-        code = torch.cat([z_pose, z_shape], dim=1)
         cloud: Tensor = self.second(code, self.first(code, self.sheet))
         return cloud
 
@@ -97,9 +96,7 @@ class ImageDecoder(nn.Module):
                 "such as 64, 96, 128 or 256"
             )
         if config.image_last_stride not in (2, 4):
-            raise ValueError(
-                f"image_last_stride is {config.image_last_stride}; the image decoder knows 2 and 4"
-            )
+            raise ValueError(f"image_last_stride is {config.image_last_stride}; expected 2 or 4")
         start_px = config.image_px // 2**doublings
         stages = doublings - config.image_last_stride // 2
         widths = [config.image_width * min(2**k, 16) for k in range(stages, -1, -1)]
