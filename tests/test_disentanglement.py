@@ -73,8 +73,8 @@ class Painter(torch.nn.Module):
             "Code", (), {"means": {"pose": (weights * places).sum(1, keepdim=True) / weights.sum(1, True)}}
         )()
 
-    def pose_decoder(self, pose):
-        return pose[:, :, None].expand(-1, 21, 3) / 10
+    def decode_pose(self, code):
+        return code["pose"][:, :, None].expand(-1, 21, 3) / 10
 
 
 @pytest.mark.parametrize("entangled", [False, True])

@@ -174,7 +174,7 @@ def test_moving_appearance_leaves_joints_and_cloud_as_they_are(walk):
 def test_only_what_a_move_alters_is_computed(walk):
     walk.views()
     for move, decoded, drawn, solved in (
-        (lambda: walk.set_principal("pose", 0, 2.0), {"joints", "cloud", "image"}, set(VIEWS), 1),
+        (lambda: walk.set_principal("pose", 0, 2.0), {"pose", "cloud", "image"}, set(VIEWS), 1),
         (lambda: walk.set_principal("shape", 0, 2.0), {"cloud", "image"}, {"cloud", "image"}, 0),
         (lambda: walk.set_principal("appearance", 0, 2.0), {"image"}, {"image"}, 0),
         (lambda: setattr(walk, "turn_deg", 30.0), set(), {"mesh", "cloud"}, 0),
@@ -373,7 +373,7 @@ def test_a_block_of_one_dimension_has_one_direction(tiny_config, images):
     explorer = LatentExplorer(DaVAE(config).eval(), images, bone_mm=BONE_MM, px=PX)
     assert len(explorer.sliders["shape"]) == len(explorer.raw["shape"]) == 1
     explorer.sliders["shape"][0].value = 1.0
-    assert explorer.walk.decoder.calls["joints"] == 1
+    assert explorer.walk.decoder.calls["pose"] == 1
 
 
 def test_what_does_not_fit_is_refused(model, images, codes):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from davae import __version__, metrics
 from davae.config import Config, mask_preset
@@ -21,7 +22,7 @@ from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import composite_over_grey, enlarge
 from davae.photo import export as exporting
 from davae.photo import graph
-from davae.photo.export import ExportError, export, format_export
+from davae.photo.export import Estimate, ExportError, export, format_export
 from davae.pipeline import cli
 from davae.training import runs
 from davae.training.mask_inference import mask_iou
@@ -180,6 +181,17 @@ def test_joints_alone_are_those_of_the_whole_model(tiny_config):
         assert torch.equal(JointNet(model)(image), model(image).pose)
     used = {p.data_ptr() for p in JointNet(model).parameters()}
     assert used < {p.data_ptr() for p in model.parameters()}  # shared, and not all of them
+
+
+def test_joints_alone_of_an_undivided_code_need_every_head(tiny_config):
+    model = DaVAE(dataclasses.replace(tiny_config.model, divided=False)).eval()
+    image = torch.rand(3, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model(image)
+        assert_close(JointNet(model)(image), expected.pose)
+        joints, *codes = Estimate(model)(image)
+    assert_close(joints, expected.pose)
+    assert_close(codes, list(expected.means.values()))
 
 
 def test_joints_through_a_mask_network_are_those_of_the_masked_crop(tiny_config):

@@ -80,6 +80,9 @@ MAKERS = {
     "block_map, without factors": lambda: figures.block_map(
         {block: {"joints": 0.5, "mask area": None} for block in KL}, KNOWN, BLOCK_FACTS
     ),
+    "block_maps": lambda: figures.block_maps(
+        {"divided": {"means": KNOWN, "samples": KNOWN}, "undivided": {"means": KNOWN, "samples": KNOWN}}
+    ),
     "latent_strip": lambda: figures.latent_strip(
         {"image": PICTURES[:3], "mesh": PICTURES[3:6]},
         ["0", "0.5", "1"],

@@ -1,5 +1,6 @@
 """Latent codes: principal directions against other methods, interpolation, effects of a block."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,9 +12,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.decomposition import PCA
 from torch.testing import assert_close
 
-from davae.config import BLOCKS
+from davae.config import BLOCKS, READS
 from davae.latent.codes import (
-    READS,
     SHOWN_POINTS,
     CachedDecoder,
     Change,
@@ -140,6 +140,16 @@ def test_each_decoder_reads_the_blocks_that_it_is_said_to_read(model):
             assert torch.equal(was, now) != reads
         assert decoder(combine(dict.fromkeys(BLOCKS, a) | {block: b})) == after  # the same tensors
         assert sum(decoder.calls.values()) == 3 + sum(block in blocks for blocks in READS.values())
+
+
+def test_each_decoder_of_an_undivided_code_reads_every_block(tiny_config):
+    model = DaVAE(dataclasses.replace(tiny_config.model, divided=False)).eval()
+    a, b = draw(model, 0), draw(model, 1)
+    for block in BLOCKS:
+        decoder = CachedDecoder(model, 40.0)
+        for was, now in zip(decoder(a), decoder(combine(dict.fromkeys(BLOCKS, a) | {block: b})), strict=True):
+            assert not torch.equal(was, now)
+        assert set(decoder.calls.values()) == {2}
 
 
 def test_a_decoding_is_the_models_in_mm(model):

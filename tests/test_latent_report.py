@@ -119,7 +119,8 @@ def test_a_held_group_is_held_and_the_rest_is_not(split, reader, monkeypatch):
     """The joints of rendered hands are equal where pose is held, and differ elsewhere."""
     seen = []
     monkeypatch.setattr(rendered, "stack_rows", lambda *given: seen.append(given[0]) or stack_rows(*given))
-    found = rendered.read_held(reader, split, np.arange(HANDS), values=2, images=3)
+    images = rendered.render_held(split, np.arange(HANDS), reader.data, values=2, images=3)
+    found = rendered.read_held(reader, images)
     assert list(found) == list(BLOCKS)
     drawn = np.array([[row["joints"] for row in rows] for rows in seen]).reshape(3, 2, 3, 21, 3)
     joints = dict(zip(found, drawn, strict=True))
@@ -150,8 +151,8 @@ class Oracle:
     def encode(self, images):
         return type("Posterior", (), {"means": {"pose": self.last.joints[None]}})()
 
-    def pose_decoder(self, joints):
-        return joints
+    def decode_pose(self, code):
+        return code["pose"]
 
 
 @pytest.fixture(scope="module")

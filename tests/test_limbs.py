@@ -166,6 +166,13 @@ def test_a_task_wants_a_canvas_for_limbs():
         DaVAETask(config)
 
 
+def test_a_task_wants_a_divided_code_for_limbs():
+    config = limb_config()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, divided=False))
+    with pytest.raises(ValueError, match=r"model.divided is false, but.*needs model.image_decoder=paper"):
+        DaVAETask(config)
+
+
 def test_pictures_must_divide_into_maps():
     model = dataclasses.replace(limb_config().model, image_px=66)
     with pytest.raises(ValueError, match=r"image_px is 66; the limb decoder needs a multiple of 4"):

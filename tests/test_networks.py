@@ -150,6 +150,24 @@ def test_shapes_and_every_parameter_gets_a_gradient(name, variant):
     assert not without
 
 
+def test_every_decoder_of_an_undivided_code_reads_the_whole_code():
+    config = dataclasses.replace(preset("smoke").model, divided=False)
+    model, divided = DaVAE(config).eval(), DaVAE(preset("smoke").model)
+    assert config.title == "da-VAE, undivided"
+    assert count(model.encoder) == count(divided.encoder)
+    assert count(model.image_decoder) == count(divided.image_decoder)
+    code = {block: torch.randn(2, size, requires_grad=True) for block, size in config.latent_sizes.items()}
+    whole = torch.cat(list(code.values()), dim=1)
+    decoded = model.decode(code)
+    assert_close(decoded.pose, model.pose_decoder(whole))
+    for term in (decoded.pose, decoded.cloud, decoded.image):
+        gradients = torch.autograd.grad(term.square().sum(), list(code.values()), retain_graph=True)
+        assert all(gradient.any() for gradient in gradients)
+    state = divided.state_dict()
+    with pytest.raises(RuntimeError, match="pose_decoder"):
+        model.load_state_dict(state)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_layer4_keeps_at_least_four_by_four(name):
     config = preset(name).model
@@ -206,7 +224,7 @@ def test_the_image_decoders_sub_pixel_layer_is_a_transposed_convolution_of_strid
 
 def test_image_decoder_refuses_other_last_strides():
     config = dataclasses.replace(preset("smoke").model, image_last_stride=3)
-    with pytest.raises(ValueError, match="image_last_stride is 3; the image decoder knows 2 and 4"):
+    with pytest.raises(ValueError, match="image_last_stride is 3; expected 2 or 4"):
         ImageDecoder(config)
 
 

@@ -13,15 +13,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from davae.config import TrainConfig
+from davae.config import BLOCKS, TrainConfig
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
+from davae.evaluation import evaluate, load_predictions
 from davae.losses import objective
 from davae.networks import DaVAE
 from davae.training import davae_task, identity, runs
 from davae.training.davae_task import train
 from davae.training.optimisers import build_average, build_optimisers, measure_gradient, take_step
 from davae.training.schedule import batch_indices, learning_rate
+from davae.training.task import Examples
 from davae.training.trainer import TrainingDivergedError
 from synthhand.storage import exclusive
 
@@ -92,6 +94,33 @@ def test_run_folder_holds_what_it_promises(finished, short):
         assert float(row["kl_pose_per_dim"]) == pytest.approx(float(row["kl_pose"]) / 24, rel=1e-4)
     table = (finished / "terms.txt").read_text()
     assert all(f"alpha_{term}" in table for term in ("pose", "cloud", "image")) and "beta_shape" in table
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_validation_measures_the_joints_of_the_whole_network(short, prepared, divided):
+    config = dataclasses.replace(short, model=dataclasses.replace(short.model, divided=divided))
+    task = davae_task.DaVAETask(config)
+    network, split = task.build().eval(), PreparedSplit.open(prepared, "val")
+    indices = np.arange(len(split))
+    batch = centre(load_batch(split, indices), config.data)
+    with torch.inference_mode():
+        measured = task.measure(network, Examples(batch, split, indices, slice(None), torch.Generator()))
+        errors = torch.linalg.vector_norm(network(batch.image).pose - batch.joints, dim=2).mean(1)
+    assert measured == pytest.approx(float((errors * batch.scale_mm).sum()), rel=1e-5)
+
+
+def test_an_undivided_code_is_trained_evaluated_and_read_as_three_parts(short, prepared, tmp_path):
+    config = dataclasses.replace(short, model=dataclasses.replace(short.model, divided=False))
+    run = train(config, prepared, tmp_path / "run", progress=False)
+    report = evaluate(run, prepared, progress=False)
+    assert report["model"] == "da-VAE, undivided" and set(report["latent"]) == set(BLOCKS)
+    model, found = runs.load_model(run)
+    assert found == config and model.pose_decoder[0].in_features == 48
+    predicted = load_predictions(run / "predictions.npz")
+    with torch.inference_mode():
+        means = {block: torch.from_numpy(mean) for block, mean in predicted.means.items()}
+        joints = model.decode_pose(means) * torch.from_numpy(predicted.scale_mm)[:, None, None]
+    assert_close(joints, torch.from_numpy(predicted.pose_mm), check_dtype=False)
 
 
 def test_killed_in_the_middle_and_resumed_is_bit_for_bit_the_unbroken_run(short, prepared, tmp_path):

@@ -6,6 +6,7 @@ from davae.config.schema import (
     BLOCKS,
     CANVAS,
     MID_GREY,
+    READS,
     TERMS,
     VARIANTS,
     Config,
@@ -19,7 +20,7 @@ from davae.config.schema import (
 )
 
 __all__ = [
-    "BLOCKS", "CANVAS", "MID_GREY", "PRESETS", "TERMS", "VARIANTS", "CameraConfig", "Config", "DataConfig",
-    "LossConfig", "MaskConfig", "ModelConfig", "RenderConfig", "Saved", "TrainConfig", "camera_schedule",
-    "mask_preset", "preset",
+    "BLOCKS", "CANVAS", "MID_GREY", "PRESETS", "READS", "TERMS", "VARIANTS", "CameraConfig", "Config",
+    "DataConfig", "LossConfig", "MaskConfig", "ModelConfig", "RenderConfig", "Saved", "TrainConfig",
+    "camera_schedule", "mask_preset", "preset",
 ]  # fmt: skip

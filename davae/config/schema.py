@@ -13,13 +13,14 @@ BLOCKS = ("pose", "appearance", "shape")  # blocks of the latent code, by meanin
 CANVAS = 5.0  # side of a `canvas` target in reference bones: about that of the mean crop
 MID_GREY = 0.5  # background of the image target; against black, dark skin has the least contrast
 TERMS = ("pose", "cloud", "image")  # reconstruction terms of Eq. 3
+READS = {"pose": ("pose",), "cloud": ("pose", "shape"), "image": BLOCKS}  # what its decoder reads (3.2)
 Attention = Literal["sk", "none", "se"]  # in the heads: selective kernels, none, or squeeze-excitation
 # Name of a model -> its attention: da-VAE, na-VAE (paper 4.4), and a third variant of ours.
 VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
 # How configs of older versions differ: fields they lack, with the value they meant, and old names of fields.
 ADDED = {
     "scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False, "canvas": False,
-    "image_decoder": "paper", "cloud_decoder": "paper", "flesh": "realistic",
+    "image_decoder": "paper", "cloud_decoder": "paper", "flesh": "realistic", "divided": True,
 }  # fmt: skip
 RENAMED = {"blocks": "depths"}
 Crop = Literal["plain", "rotated-camera"]
@@ -71,6 +72,7 @@ class ModelConfig:
     latent_pose: int = 24
     latent_appearance: int = 16
     latent_shape: int = 8
+    divided: bool = True  # False: each decoder reads the whole code, a VAE whose blocks mean nothing
     pose_hidden: int = 512
     cloud_decoder: Literal["paper", "limbs"] = "paper"  # limbs: `davae.networks.limb_cloud`, not the paper's
     fold_grid: int = 45  # the cloud decoder folds a fold_grid x fold_grid sheet, or several of as many points
@@ -92,7 +94,7 @@ class ModelConfig:
     @property
     def title(self) -> str:
         """Its name in tables and figures, such as "da-VAE"."""
-        return f"{self.variant}-VAE"
+        return f"{self.variant}-VAE" + ("" if self.divided else ", undivided")
 
     @property
     def last_px(self) -> int:
@@ -106,6 +108,10 @@ class ModelConfig:
     def latent_sizes(self) -> dict[str, int]:
         """Length of each block of z, in the order of `BLOCKS`."""
         return {block: getattr(self, f"latent_{block}") for block in BLOCKS}
+
+    def reads(self, term: str) -> dict[str, int]:
+        """Return the blocks of z that the decoder of a term of Eq. 3 reads, with their lengths."""
+        return {b: n for b, n in self.latent_sizes.items() if b in READS[term] or not self.divided}
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Joints from an image, and a hand mask from an image, as single networks, for export and timing.
 
 `fold_batchnorm(JointNet(model))(image)`, under `torch.inference_mode()`, equals `model(image).pose` of a
-model in evaluation mode, without the other two heads and decoders.
+model in evaluation mode, without the heads and decoders that joints do not need.
 """
 
+import torch
 from torch import Tensor, nn
 
 from davae.networks import DaVAE, HandMaskNet
@@ -11,7 +12,9 @@ from davae.networks.handmask import composite_over_grey, enlarge
 
 
 class JointNet(nn.Module):
-    """Images on [0, 1] (b, 3, h, w) to normalised joints (b, 21, 3): trunk, pose head and pose decoder.
+    """Images on [0, 1] (b, 3, h, w) to normalised joints (b, 21, 3): trunk, pose head, pose decoder.
+
+    If the code is undivided, the other heads, too, since the decoder reads what they find.
 
     Args:
         model: da-VAE or na-VAE; parameters are shared with it, not copied.
@@ -23,7 +26,8 @@ class JointNet(nn.Module):
         super().__init__()
         self.px = model.config.image_px
         self.probability = None if mask_network is None else HandProbability(mask_network)
-        self.trunk, self.head = model.encoder.trunk, model.encoder.heads["pose"]
+        self.trunk, heads = model.encoder.trunk, model.encoder.heads
+        self.heads = nn.ModuleList(heads[block] for block in model.config.reads("pose"))
         self.decoder = model.pose_decoder
 
     def forward(self, image: Tensor) -> Tensor:
@@ -38,8 +42,8 @@ class JointNet(nn.Module):
             )
         if self.probability is not None:
             image = composite_over_grey(image, self.probability(image))
-        mean, _ = self.head(self.trunk(image))
-        return self.decoder(mean)
+        features = self.trunk(image)
+        return self.decoder(torch.cat([head(features)[0] for head in self.heads], dim=1))
 
 
 class HandProbability(nn.Module):

@@ -31,9 +31,9 @@ def summarise(config: ModelConfig) -> list[Part]:
         calls: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
             "trunk": (model.encoder.trunk, (image,)),
             **{f"head {block}": (model.encoder.heads[block], (features,)) for block in BLOCKS},
-            "pose decoder": (model.pose_decoder, (code["pose"],)),
-            "cloud decoder": (model.cloud_decoder, model.read_for_cloud(code, joints)),
-            "image decoder": (model.image_decoder, model.read_for_image(code, joints)),
+            "pose decoder": (model.pose_decoder, model.read(code, "pose")),
+            "cloud decoder": (model.cloud_decoder, model.read(code, "cloud", joints)),
+            "image decoder": (model.image_decoder, model.read(code, "image", joints)),
         }
         parts = []
         for name, (module, inputs) in calls.items():

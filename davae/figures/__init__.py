@@ -12,7 +12,7 @@ from davae.figures.curves import (
     term_bars,
 )
 from davae.figures.diagram import model_diagram, rooms_diagram
-from davae.figures.disentanglement import block_map
+from davae.figures.disentanglement import block_map, block_maps
 from davae.figures.hands import best_median_worst, compare_3d, draw_hand, draw_hand_3d, hands_grid
 from davae.figures.latents import code_bars, latent_strip
 from davae.figures.masks import iou_histogram, mask_comparison
@@ -35,11 +35,11 @@ from davae.figures.sweeps import (
 )
 
 __all__ = [
-    "best_median_worst", "block_map", "bone_length_histogram", "check_sheet", "cloud_figure", "code_bars",
-    "compare_3d", "draw_cloud", "draw_hand", "draw_hand_3d", "draw_pck", "draw_sweep", "error_by_joint",
-    "factor_histograms", "hands_grid", "iou_histogram", "kl_bars", "kl_profiles", "latent_strip",
-    "leak_curves", "loss_curves", "mask_comparison", "model_diagram", "new_axes", "new_figure",
-    "paired_seeds", "palm_normal", "pck_beside_reported", "pck_curves", "plotly_hand", "rate_distortion",
-    "reconstructions", "rooms_diagram", "skin_tone_histogram", "styled", "sweep_curve", "term_bars", "trend",
-    "use_style", "viewpoint_scatter",
+    "best_median_worst", "block_map", "block_maps", "bone_length_histogram", "check_sheet", "cloud_figure",
+    "code_bars", "compare_3d", "draw_cloud", "draw_hand", "draw_hand_3d", "draw_pck", "draw_sweep",
+    "error_by_joint", "factor_histograms", "hands_grid", "iou_histogram", "kl_bars", "kl_profiles",
+    "latent_strip", "leak_curves", "loss_curves", "mask_comparison", "model_diagram", "new_axes",
+    "new_figure", "paired_seeds", "palm_normal", "pck_beside_reported", "pck_curves", "plotly_hand",
+    "rate_distortion", "reconstructions", "rooms_diagram", "skin_tone_histogram", "styled", "sweep_curve",
+    "term_bars", "trend", "use_style", "viewpoint_scatter",
 ]  # fmt: skip

@@ -6,12 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from davae.config import ModelConfig
+from davae.config import READS, ModelConfig
 from davae.figures.style import HUES, new_figure, styled
 
 ROWS = ("pose", "shape", "appearance")  # top to bottom, so that few arrows cross
 DECODERS = {"pose": "pose", "shape": "cloud", "appearance": "image"}  # the decoder level with each block
-READS = {"pose": ("pose",), "cloud": ("pose", "shape"), "image": ROWS}  # which blocks a decoder reads
 GREY, INK = "#f2f2f2", "#333333"
 
 PAPER, DATA, RESULTS, USE, HAND = "#56b4e9", "#e69f00", "#cc79a7", "#6a51a3", "#6b6b6b"
@@ -100,7 +99,8 @@ def model_diagram(config: ModelConfig) -> Figure:
         y, colour = heights[block], HUES[name]
         text = f"{name} decoder\n{how[name]}\n{_count(parameters[f'{name} decoder'])}\n→ {outputs[name]}"
         _box(ax, 89.5, y, 19, 14.5, text, _tint(colour), colour)
-        for index, source in enumerate(reversed(READS[name])):  # a block's own decoder is level with it
+        reads = [row for row in reversed(ROWS) if row in config.reads(name)]
+        for index, source in enumerate(reads):  # a block's own decoder is level with it
             _arrow(ax, (69.5, heights[source]), (80, y + 2.7 * index), HUES[source])
     for x, word in (
         (23, "shared features"),
@@ -135,7 +135,8 @@ def rooms_diagram() -> Figure:
         _box(ax, x, y[7], 13, 5.8, f"{decoder}\ndecoder", _tint(colour), colour)
         _arrow(ax, (x, y[5] + 2.9), (x, y[6] - 2.1))
         _arrow(ax, (x, y[7] + 2.9), (x, y[8] - 2.9), colour)
-        for index, source in enumerate(reversed(READS[decoder])):  # a block's own decoder is above it
+        reads = [row for row in reversed(ROWS) if row in READS[decoder]]
+        for index, source in enumerate(reads):  # a block's own decoder is above it
             _arrow(ax, (columns[source], y[6] + 2.1), (x - 2.4 * index, y[7] - 2.9), HUES[source])
     left, right = 53.6, 96.4  # of the network
     ax.add_patch(Rectangle((left, y[5] - 3.6), right - left, y[7] - y[5] + 7.2, facecolor="none",

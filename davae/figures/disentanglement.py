@@ -65,6 +65,51 @@ def block_map(
     return figure
 
 
+@styled
+def block_maps(models: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float | None]]]]) -> Figure:
+    """Return maps of blocks and factors, one row a model and one column a kind of code, to compare them.
+
+    Args:
+        models: model -> kind of code, such as "means" -> block -> group -> R² or None. All have the same
+            groups. A frame marks the factors of a block in every map, also where a model has no such blocks.
+    """
+    kinds = list(next(iter(models.values())))
+    figure = new_figure(0.75 + 0.95 * len(models))
+    axes = figure.subplots(len(models), len(kinds), squeeze=False)
+    for row, (model, by_kind) in enumerate(models.items()):
+        for ax, (kind, known) in zip(axes[row], by_kind.items(), strict=True):
+            names = [block for block in BELONGS if block in known]
+            groups = [group for own in BELONGS.values() for group in own if group in known[names[0]]]
+            values = np.array([[known[block][group] or 0.0 for group in groups] for block in names], float)
+            ax.imshow(values, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
+            for y, block in enumerate(names):
+                for x, group in enumerate(groups):
+                    ink = "white" if values[y, x] > 0.45 else INK
+                    ax.text(
+                        x, y, _share(known[block][group]), ha="center", va="center", fontsize=7, color=ink
+                    )
+            _frame_own(ax, names, groups, (-0.5, -0.5))
+            ax.set_yticks(range(len(names)), names if ax is axes[row, 0] else [""] * len(names), fontsize=7)
+            last = row == len(models) - 1
+            ax.set_xticks(
+                range(len(groups)), [g.replace(" ", "\n", 1) if last else "" for g in groups], fontsize=6.5
+            )
+            ax.tick_params(length=0)
+            ax.grid(visible=False)
+            ax.set_title(f"{model}: {kind}" if ax is axes[row, 0] else kind, loc="left", fontsize=8)
+    return figure
+
+
+def _frame_own(ax: Axes, names, groups, origin: tuple[float, float]) -> None:
+    """Frame where a disentangled code is dark, and nowhere else in its columns; cells have side 1."""
+    for block, own in BELONGS.items():
+        places = [groups.index(group) for group in own if group in groups]
+        if block in names and places:
+            corner = (origin[0] + min(places) + 0.03, origin[1] + names.index(block) + 0.03)
+            size = (len(places) - 0.06, 0.94)
+            ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=HUES[block], linewidth=2, zorder=3))
+
+
 def _draw_map(ax: Axes, names, groups, known, drawn, blocks) -> None:
     for row, block in enumerate(names):
         for column, group in enumerate(groups):
@@ -86,12 +131,7 @@ def _draw_map(ax: Axes, names, groups, known, drawn, blocks) -> None:
         ax.text(-0.12, row + 0.68, rate, ha="right", va="center", fontsize=6.5, color=INK, linespacing=1.1)
     for column, group in enumerate(groups):
         ax.text(column + 0.5, -0.1, group.replace(" ", "\n", 1), ha="center", va="bottom", fontsize=7.5)
-    for block, own in BELONGS.items():
-        places = [groups.index(group) for group in own if group in groups]
-        if block in names and places:  # where a disentangled code is dark, and nowhere else in its columns
-            corner = (min(places) + 0.03, names.index(block) + 0.03)
-            size = (len(places) - 0.06, 0.94)
-            ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=HUES[block], linewidth=2, zorder=3))
+    _frame_own(ax, names, groups, (0, 0))
     ax.set(xlim=(0, len(groups)), ylim=(len(names), 0))
     ax.set_axis_off()
 

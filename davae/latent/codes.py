@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from davae.config import BLOCKS
+from davae.config import BLOCKS, TERMS
 from davae.losses import chamfer_distance
 from davae.networks import DaVAE
 from davae.networks.handmask import MID_GREY
@@ -18,11 +18,6 @@ from davae.training.threads import single_threaded
 
 Code = dict[str, Tensor]  # block -> (b, z)
 
-READS = {
-    "joints": ("pose",),
-    "cloud": ("pose", "shape"),
-    "image": BLOCKS,
-}  # decoder -> its blocks (paper 3.2)
 HAND_CONTRAST = 0.06  # a decoded pixel that differs more from mid-grey, in any channel, shows the hand
 SHOWN_POINTS = 2000  # of a decoded cloud: enough to look like a surface
 _NO_SPREAD = 1e-6  # of the largest code value; a smaller deviation is a rounding error
@@ -171,16 +166,14 @@ class CachedDecoder:
         if not 0 < bone_mm < float("inf"):
             raise ValueError(f"bone_mm is {bone_mm}; give the reference bone's length in mm, such as 44")
         self.bone_mm = float(bone_mm)
-        self.calls = dict.fromkeys(READS, 0)
-
-        def joints(z: Code) -> Tensor:
-            return model.pose_decoder(z["pose"])
-
+        self.calls = dict.fromkeys(TERMS, 0)
+        pose = model.decode_pose
         self._decoders = {
-            "joints": lambda z: joints(z)[0] * self.bone_mm,
-            "cloud": lambda z: model.decode_cloud(z, joints(z), SHOWN_POINTS)[0] * self.bone_mm,
-            "image": lambda z: model.decode_image(z, joints(z))[0][0],
+            "pose": lambda z: pose(z)[0] * self.bone_mm,
+            "cloud": lambda z: model.decode_cloud(z, pose(z), SHOWN_POINTS)[0] * self.bone_mm,
+            "image": lambda z: model.decode_image(z, pose(z))[0][0],
         }
+        self._reads = {term: tuple(model.config.reads(term)) for term in TERMS}
         self._read: dict[str, list[Tensor]] = {}  # decoder -> the blocks that it read last
         self._made: dict[str, Tensor] = {}  # decoder -> its output for them
 
@@ -188,14 +181,14 @@ class CachedDecoder:
     @torch.inference_mode()
     def __call__(self, code: Code) -> Decoding:
         """Decode one code, block -> (1, z)."""
-        for name, blocks in READS.items():
+        for name, blocks in self._reads.items():
             given = [code[block] for block in blocks]
             last = self._read.get(name)
             if last is None or not all(map(torch.equal, last, given)):
                 self._made[name] = self._decoders[name](code)
                 self._read[name] = [block.clone() for block in given]
                 self.calls[name] += 1
-        return Decoding(*(self._made[name] for name in READS))
+        return Decoding(*(self._made[name] for name in TERMS))
 
 
 class Change(NamedTuple):

@@ -90,7 +90,7 @@ def measure_effects(model: DaVAE, codes: Code, pairs: NDArray, scale_mm: NDArray
 
 def see_joints(model: DaVAE, images: Tensor) -> Tensor:
     """Return the normalised joints (n, 21, 3) that the encoder finds in decoded images."""
-    return model.pose_decoder(model.encode(images.clamp(0, 1)).means["pose"])
+    return model.decode_pose(model.encode(images.clamp(0, 1)).means)
 
 
 class Agreement(NamedTuple):

@@ -38,7 +38,7 @@ from davae.latent.interventions import measure_robustness, measure_votes
 from davae.latent.pictures import PictureScores, score_pictures, summarise_pictures
 from davae.latent.prediction import KERNELS, Kernel, cross_predict, explained
 from davae.latent.reading import BATCH, Reader, Reading
-from davae.latent.rendered import read_held, shape_held
+from davae.latent.rendered import read_held, render_held, shape_held
 from davae.latent.swaps import Example, measure_swaps, render_pairs, show_swaps, summarise_swaps
 from davae.latent.targets import ASPECTS, Target, read_targets
 from davae.training.threads import single_threaded
@@ -108,9 +108,10 @@ def measure_latent(
     if not split.factors:
         absent = {"absent": "this dataset does not record the factors from which hands are rendered"}
         return Findings(measured | {"interventions": absent, "swaps": absent}, [])
-    held = read_held(
-        reader, split, rows, values=held_values, images=held_images, seed=seed, progress=progress
+    images = render_held(
+        split, rows, reader.data, values=held_values, images=held_images, seed=seed, progress=progress
     )
+    held = read_held(reader, images)
     held_codes = {
         "means": {group: one.means for group, one in held.items()},
         "samples": {group: one.sample(seed + 1) for group, one in held.items()},

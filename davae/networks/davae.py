@@ -37,8 +37,8 @@ class DaVAEOutput(NamedTuple):
 class DaVAE(nn.Module):
     """One encoder with three heads, a latent code in three blocks, three decoders.
 
-    The pose decoder reads z_pose, the cloud decoder z_pose and z_shape, the image decoder all of z
-    (paper 3.2). `config.attention` makes it na-VAE (paper 4.4), or da-VAE with another attention.
+    The pose decoder reads z_pose, the cloud decoder z_pose and z_shape, the image decoder all of z (paper
+    3.2); all of them all of z if the code is not `divided`. `attention` "none" makes it na-VAE (paper 4.4).
     """
 
     def __init__(self, config: ModelConfig):
@@ -73,29 +73,31 @@ class DaVAE(nn.Module):
 
     def decode(self, z: dict[str, Tensor], drawn: Tensor | None = None) -> Decoded:
         """Decode a code given as block -> (b, z); `drawn`: joints for limb decoders, if others are."""
-        pose = self.pose_decoder(z["pose"])
+        pose = self.decode_pose(z)
         joints = pose.detach() if drawn is None else drawn
         return Decoded(pose, self.decode_cloud(z, joints), *self.decode_image(z, joints))
 
+    def decode_pose(self, z: dict[str, Tensor]) -> Tensor:
+        """Decode joints (b, j, 3), normalised."""
+        joints: Tensor = self.pose_decoder(*self.read(z, "pose"))
+        return joints
+
     def decode_cloud(self, z: dict[str, Tensor], joints: Tensor, points: int | None = None) -> Tensor:
         """Decode clouds (b, p, 3), by the limb decoder around `joints`: at least `points`, or as trained."""
-        cloud: Tensor = self.cloud_decoder(*self.read_for_cloud(z, joints), points)
+        cloud: Tensor = self.cloud_decoder(*self.read(z, "cloud", joints), points=points)
         return cloud
 
     def decode_image(self, z: dict[str, Tensor], joints: Tensor) -> tuple[Tensor, Tensor | None]:
         """Decode the image, and with the limb decoder, which draws `joints` (b, 21, 3), its mask."""
-        picture = self.image_decoder(*self.read_for_image(z, joints))
+        picture = self.image_decoder(*self.read(z, "image", joints))
         return picture if isinstance(picture, tuple) else (picture, None)
 
-    def read_for_cloud(self, z: dict[str, Tensor], joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the cloud decoder reads: z_pose, or (limb decoder) `joints`, and z_shape."""
-        return (joints if self.config.cloud_decoder == "limbs" else z["pose"]), z["shape"]
-
-    def read_for_image(self, z: dict[str, Tensor], joints: Tensor) -> tuple[Tensor, ...]:
-        """Return what the image decoder reads: all of z, or (limb decoder) `joints` in place of z_pose."""
-        if self.config.image_decoder == "limbs":
-            return joints, z["appearance"], z["shape"]
-        return (torch.cat([z[block] for block in BLOCKS], dim=1),)
+    def read(self, z: dict[str, Tensor], term: str, joints: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return what the decoder of a term reads of z; a limb decoder, `joints` in place of z_pose."""
+        blocks = self.config.reads(term)
+        if joints is not None and getattr(self.config, f"{term}_decoder") == "limbs":
+            return joints, *(z[block] for block in blocks if block != "pose")
+        return (torch.cat([z[block] for block in blocks], dim=1),)
 
     def forward(self, image: Tensor, noise: Tensor | None = None, drawn: Tensor | None = None) -> DaVAEOutput:
         """Encode, sample and decode.

@@ -19,7 +19,7 @@ class PoseDecoder(nn.Sequential):
     def __init__(self, config: ModelConfig):
         hidden = config.pose_hidden
         super().__init__(
-            nn.Linear(config.latent_pose, hidden),
+            nn.Linear(sum(config.reads("pose").values()), hidden),
             nn.ReLU(inplace=True),
             nn.Linear(hidden, hidden),
             nn.ReLU(inplace=True),
@@ -56,16 +56,15 @@ class CloudDecoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        code = config.latent_pose + config.latent_shape
+        code = sum(config.reads("cloud").values())
         self.side = config.fold_grid
         self.first = Fold(code, 2, config.fold_hidden)
         self.second = Fold(code, 3, config.fold_hidden)
 
-    def forward(self, z_pose: Tensor, z_shape: Tensor, points: int | None = None) -> Tensor:
+    def forward(self, code: Tensor, points: int | None = None) -> Tensor:
         """Decode clouds of fold_grid^2 points, or at least `points` of the same surface, in fp32."""
         side = self.side if points is None else math.ceil(math.sqrt(points))
         line = torch.linspace(-GRID_HALF_WIDTH, GRID_HALF_WIDTH, side).to(self.first.point.weight)
-        code = torch.cat([z_pose, z_shape], dim=1)
         cloud: Tensor = self.second(code, self.first(code, torch.cartesian_prod(line, line)))
         return cloud
 
@@ -96,9 +95,7 @@ class ImageDecoder(nn.Module):
                 "such as 64, 96, 128 or 256"
             )
         if config.image_last_stride not in (2, 4):
-            raise ValueError(
-                f"image_last_stride is {config.image_last_stride}; the image decoder knows 2 and 4"
-            )
+            raise ValueError(f"image_last_stride is {config.image_last_stride}; expected 2 or 4")
         start_px = config.image_px // 2**doublings
         stages = doublings - config.image_last_stride // 2
         widths = [config.image_width * min(2**k, 16) for k in range(stages, -1, -1)]

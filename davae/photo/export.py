@@ -103,7 +103,7 @@ class Estimate(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Encode, and decode the joints."""
         means = self.model.encode(image).means
-        return self.model.pose_decoder(means["pose"]), *(means[block] for block in BLOCKS)
+        return self.model.decode_pose(means), *(means[block] for block in BLOCKS)
 
 
 def export(

@@ -223,7 +223,7 @@ class Estimator(nn.Module):
         features = self.model.encoder.trunk(image)
         codes = {block: self.model.encoder.heads[block](features) for block in BLOCKS}
         return (
-            self.model.pose_decoder(codes["pose"][0]),
+            self.model.decode_pose({block: mean for block, (mean, _) in codes.items()}),
             *self.camera(features),
             *(codes[block][0] for block in BLOCKS),
             *(codes[block][1] for block in BLOCKS),

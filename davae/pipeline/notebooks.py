@@ -59,7 +59,7 @@ def select(
     if "weights" in parameters and training:
         raise ValueError(
             f"weights is {parameters['weights']!r}, but {', '.join(training)} would still train a model; "
-            "add `--only 05`"
+            "add `--only 05` or `--only 07`"
         )
     if Path(out).resolve() == notebook_folder().resolve():
         raise ValueError(f"{out}: holds the notebooks themselves; name another folder for executed copies")

@@ -85,6 +85,12 @@ class DaVAETask(Task):
                 "model.image_decoder is 'limbs', which draws at a fixed number of pixels a bone; set "
                 "data.canvas to true, so that its target is of that scale, too"
             )
+        for field in ("image_decoder", "cloud_decoder"):
+            if getattr(config.model, field) == "limbs" and not config.model.divided:
+                raise ValueError(
+                    f"model.divided is false, but model.{field} is 'limbs', which reads joints and other "
+                    f"blocks apart; an undivided code needs model.{field}=paper"
+                )
         self.config: Config = config
         self.init = init
         self.first_weights = None if init is None else initial_weights(init, config)
@@ -123,9 +129,10 @@ class DaVAETask(Task):
         """Return the sum over samples of the end-point error in mm."""
         network, batch = cast(DaVAE, network), examples.batch
         image = batch.image.contiguous(memory_format=torch.channels_last)
-        # Without the other heads and decoders, which takes half of the time.
-        mean, _ = network.encoder.heads["pose"](network.encoder.trunk(image))
-        pose = network.pose_decoder(mean)
+        # Without the heads and decoders that joints do not need, which takes half of the time.
+        features, heads = network.encoder.trunk(image), network.encoder.heads
+        means = {block: heads[block](features)[0] for block in self.config.model.reads("pose")}
+        pose = network.decode_pose(means)
         errors = torch.linalg.vector_norm(pose - batch.joints, dim=2).mean(1) * batch.scale_mm
         return errors.sum().item()
 

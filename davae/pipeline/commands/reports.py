@@ -32,8 +32,8 @@ def notebooks(
         root: Folder of a dataset other than SynthHand.
         rig: For STB only. sk: colour pictures with a cloud. bb: stereo pictures.
         only: Execute only the notebooks with this text in their names.
-        weights: Model that notebook 05 looks at instead of a run, so that nothing is trained: `shipped` for
-            the model that comes with davae, or a file of `pack`. Needs `--only 05`.
+        weights: Model that notebooks 05 and 07 look at instead of a run, so that nothing is trained:
+            `shipped` for the model that comes with davae, or a file of `pack`. Needs `--only 05` or `07`.
         home: Folder that holds data and outputs; the default is the clone.
         timeout_s: Time limit of one cell, seconds; 0 for none, since sweeps in 03 and 04 can take hours.
     """
