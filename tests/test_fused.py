@@ -451,6 +451,15 @@ def test_the_gradient_of_a_convolutions_weights(size, stride, padding, dilation)
     assert_no_worse(gradients(ours, torch.bfloat16), gradients(layer, torch.bfloat16), truth, torch.bfloat16)
 
 
+def test_a_grouped_convolution_on_a_small_map_is_left_to_torch():
+    x = torch.randn(4, 64, 4, 4).bfloat16().contiguous(memory_format=LAST)
+    layer = nn.Conv2d(64, 32, 3, padding=1, groups=2, bias=False)
+    ours = copy.deepcopy(layer)
+    ours.__class__ = FUSED[nn.Conv2d]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours(x), layer(x))
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("readers", [2, 3, 6])
 def test_fan_out_adds_gradients(dtype, readers):

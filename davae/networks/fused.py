@@ -78,9 +78,8 @@ class FusedConvolution(nn.Conv2d):
             logits: Tensor = project(x, self.weight, self.bias)
             return logits
         few = places <= FEW or (places <= 4 * FEW and stride > 1)
-        if not (
-            self.training and few and x.dtype == torch.bfloat16 and self.bias is None and is_supported(x)
-        ):
+        plain = self.bias is None and self.groups == 1
+        if not (self.training and few and plain and x.dtype == torch.bfloat16 and is_supported(x)):
             return super().forward(x)
         y: Tensor = convolve(x, self.weight, stride, padding, dilation)
         return y

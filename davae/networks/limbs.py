@@ -87,8 +87,13 @@ class LimbDecoder(nn.Module):
         self.coarse = nn.Sequential(
             BasicBlock(width, 2 * width, stride=2), nn.Conv2d(2 * width, width, 1, bias=False)
         )
-        # Two heads as one: the mask's channels come first, those of colours after them.
+        # Two heads as one, which share no channel: the mask's come first, those of colours after them.
         self.first, self.norm = conv3x3(width, 2 * width), nn.BatchNorm2d(2 * width)
+        self.second = nn.Sequential(
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2, bias=False),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(inplace=True),
+        )
         self.shape = nn.Linear(config.latent_shape, width)
         self.appearance = nn.Linear(config.latent_appearance, width)
         self.mask = nn.Linear(width, self.stride**2)
@@ -106,8 +111,9 @@ class LimbDecoder(nn.Module):
         x = self.fine(self.draw(joints))
         x = self.add_coarse(x, self.coarse(x))
         x = self.tell(self.first(x), torch.cat([self.shape(shape), self.appearance(appearance)], 1))
-        weight = torch.block_diag(self.mask.weight, self.colour.weight)
-        return self.paint(F.conv2d(x, weight[..., None, None], torch.cat([self.mask.bias, self.colour.bias])))
+        weight = torch.block_diag(self.mask.weight, self.colour.weight)[..., None, None]
+        bias = torch.cat([self.mask.bias, self.colour.bias])
+        return self.paint(F.conv2d(self.second(x), weight, bias))
 
     def draw(self, joints: Tensor) -> Tensor:
         """Return the maps (b, 40, side, side) of the bones of normalised joints (b, 21, 3)."""
