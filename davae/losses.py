@@ -146,16 +146,18 @@ def objective(predicted: DaVAEOutput, true: Truth, weights: LossConfig) -> Objec
     """Eq. 3: sum_i alpha_i L_i + beta_i KL_i over pose, cloud/shape and image/appearance.
 
     A sample without a cloud adds 0 x prediction to that term, so that every parameter always has a gradient.
+    The image term is the mean over those samples, the first ones, that have a decoded image.
     """
+    seen = len(predicted.image)
     has_cloud = true.has_cloud.to(predicted.cloud.device, torch.float32)
     terms = {
         "pose": pose_loss(predicted.pose, true.joints).mean(),
         "cloud": (cloud_loss(predicted.cloud, true.cloud) * has_cloud).mean(),
-        "image": image_loss(predicted.image, true.target).mean(),
+        "image": image_loss(predicted.image, true.target[:seen]).mean(),
     }
     if predicted.mask is not None:  # a fourth channel of the picture, where its truth is known
-        wrong = image_loss(predicted.mask, true.mask) / 3
-        terms["image"] = terms["image"] + (wrong * true.has_mask).mean()
+        wrong = image_loss(predicted.mask, true.mask[:seen]) / 3
+        terms["image"] = terms["image"] + (wrong * true.has_mask[:seen]).mean()
     kls = {
         block: gaussian_kl(predicted.means[block], predicted.logvars[block]).sum(1).mean() for block in BLOCKS
     }

@@ -17,7 +17,13 @@ from davae.networks.blocks import SelectiveKernel
 from davae.networks.fused import FUSED, fuse
 from davae.networks.handmask import HandMaskNet
 from davae.networks.native import explain_missing, operations
-from davae.networks.native.operations import is_supported, mean_squared_error, normalise, unfold
+from davae.networks.native.operations import (
+    is_supported,
+    mean_squared_error,
+    normalise,
+    normalise_and_shift,
+    unfold,
+)
 from davae.training.mask_task import _measure_masks, mask_loss
 
 TYPES = [torch.float32, torch.bfloat16]
@@ -137,6 +143,30 @@ def test_normalise_is_batchnorm_sum_and_relu(dtype, shape, residual, relu):
 def test_the_gradients_of_readers_are_added(dtype, residual, relu, readers):
     x, other = make_map(2, 16, 6, 4, dtype=dtype), make_map(2, 16, 6, 4, dtype=dtype)
     compare_norms(x, other if residual else None, relu=relu, readers=readers)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(2, 16, 5, 7), (4, 48, 8, 8), (3, 24, 4, 5), (40, 12, 6, 6)])
+def test_normalise_and_shift_is_batchnorm_a_code_for_all_places_and_relu(dtype, shape):
+    x, code = make_map(*shape, dtype=dtype), torch.randn(shape[:2])
+
+    def plain(norm, x, code):
+        return F.relu(norm(x) + code[..., None, None])
+
+    norm = make_norm(shape[1])
+    truth = run_norm(norm, plain, [x, code], torch.float64)
+    results = [run_norm(norm, function, [x, code], dtype) for function in (normalise_and_shift, plain)]
+    small = {torch.float32: 2e-6, torch.bfloat16: 4e-3}[dtype]
+    for own, other, true in zip(*results, truth, strict=True):
+        assert distance(own, true) <= 2 * distance(other, true) + 4 * small
+
+
+def test_normalise_and_shift_leaves_other_maps_to_torch():
+    """Rows of 12 channels are joined in fours, which must not join two samples."""
+    x, code, norm = make_map(16, 12, 3, 3), torch.randn(16, 12), make_norm(12)
+    theirs = copy.deepcopy(norm)
+    expected = F.relu(theirs(x) + code[..., None, None])
+    assert torch.equal(normalise_and_shift(norm, x, code), expected)
 
 
 @pytest.mark.parametrize(
@@ -419,6 +449,15 @@ def test_the_gradient_of_a_convolutions_weights(size, stride, padding, dilation)
 
     truth = gradients(layer, torch.float64)
     assert_no_worse(gradients(ours, torch.bfloat16), gradients(layer, torch.bfloat16), truth, torch.bfloat16)
+
+
+def test_a_grouped_convolution_on_a_small_map_is_left_to_torch():
+    x = torch.randn(4, 64, 4, 4).bfloat16().contiguous(memory_format=LAST)
+    layer = nn.Conv2d(64, 32, 3, padding=1, groups=2, bias=False)
+    ours = copy.deepcopy(layer)
+    ours.__class__ = FUSED[nn.Conv2d]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours(x), layer(x))
 
 
 @pytest.mark.parametrize("dtype", TYPES)

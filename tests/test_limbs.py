@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from davae.config import BLOCKS, CANVAS, Config, preset
+from davae.config import BLOCKS, CANVAS, MID_GREY, Config, preset
 from davae.data.augment import Batch
 from davae.losses import image_loss, objective
 from davae.networks import DaVAE
@@ -84,48 +84,70 @@ def test_the_kernel_draws_the_same_maps(require, dtype, side):
     torch.testing.assert_close(fused.float(), plain, rtol=rounding, atol=1e-5)
 
 
+@pytest.mark.parametrize("stride", [2, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_kernel_paints_the_same_picture(require, dtype):
+def test_the_kernel_paints_the_same_picture(require, dtype, stride):
     """And has the same gradients, also where only one of image and mask is read."""
     require(explain_missing() is None, f"no kernels: {explain_missing()}")
     generator = torch.Generator().manual_seed(0)
-    last = {"memory_format": torch.channels_last}
-    logits = [
-        (3 * torch.randn(2, c, 3, 5, generator=generator)).to(dtype, **last).requires_grad_()
-        for c in (16, 48)
-    ]
-    decoder = LimbDecoder(dataclasses.replace(limb_config().model, image_last_stride=4)).train()
-    weights = torch.randn(2, 3, 12, 20, generator=generator), torch.randn(2, 1, 12, 20, generator=generator)
+    logits = 3 * torch.randn(2, 4 * stride**2, 3, 5, generator=generator)
+    logits = logits.to(dtype, memory_format=torch.channels_last).requires_grad_()
+    decoder = LimbDecoder(dataclasses.replace(limb_config().model, image_last_stride=stride)).train()
+    size = 3 * stride, 5 * stride
+    weights = torch.randn(2, 3, *size, generator=generator), torch.randn(2, 1, *size, generator=generator)
     found = {}
     for kind in (LimbDecoder, FusedLimbDecoder):
         decoder.__class__ = kind
-        image, mask = decoder.paint(*logits)
+        image, mask = decoder.paint(logits)
         totals = (image * weights[0]).sum(), (mask * weights[1]).sum()
         for name, total in (("image", totals[0]), ("mask", totals[1]), ("both", totals[0] + totals[1])):
-            gradients = torch.autograd.grad(total, logits, retain_graph=True, materialize_grads=True)
-            found.setdefault(name, []).append((image, mask, *gradients))
+            (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
+            found.setdefault(name, []).append((image, mask, gradient))
     for plain, fused in found.values():
         for one, other in zip(plain, fused, strict=True):
             rounding = 1e-5 if dtype == torch.float32 or other.dtype == torch.float32 else 1e-2
             torch.testing.assert_close(other, one, rtol=rounding, atol=rounding / 10)
 
 
-def test_appearance_cannot_move_the_outline():
+def test_appearance_moves_colours_alone_and_shape_the_outline_alone():
     torch.manual_seed(0)
     decoder = LimbDecoder(limb_config().model).eval()
     joints = rest_hand().expand(2, -1, -1)
     shape, appearance = torch.randn(1, 8).expand(2, -1), torch.randn(2, 16)
     image, mask = decoder(joints, appearance, shape)
     assert (mask[0] == mask[1]).all() and (image[0] - image[1]).abs().max() > 0.01
-    _, mask = decoder(joints, appearance[:1].expand(2, -1), torch.randn(2, 8))
+    image, mask = decoder(joints, appearance[:1].expand(2, -1), torch.randn(2, 8))
     assert (mask[0] - mask[1]).abs().max() > 0.01
+    colour = (image - MID_GREY) / mask  # over grey
+    torch.testing.assert_close(colour[0], colour[1])
+
+
+def test_training_paints_the_first_half_of_a_batch():
+    torch.manual_seed(0)
+    model = DaVAE(limb_config().model).train()
+    images, noise = torch.rand(5, 3, 64, 64), torch.randn(5, 48)
+    output = model(images, noise)
+    assert len(output.image) == len(output.mask) == 3 and len(output.pose) == len(output.cloud) == 5
+    joints = output.pose.detach()
+    batch = Batch(
+        image=images, target=torch.rand(5, 3, 64, 64), mask=torch.rand(5, 1, 64, 64), joints=joints,
+        cloud=torch.randn(5, 30, 3), has_cloud=torch.ones(5) > 0, has_mask=torch.arange(5) != 1,
+        scale_mm=torch.ones(5),
+    )  # fmt: skip
+    term = objective(output, batch, limb_config().loss).terms["image"]
+    masks = 256**2 * (output.mask - batch.mask[:3]).square().mean((1, 2, 3))
+    torch.testing.assert_close(
+        term, image_loss(output.image, batch.target[:3]).mean() + (masks[0] + masks[2]) / 3
+    )
+    model.eval()
+    assert len(model.decode_image(output.z, joints)[0]) == 5
 
 
 def test_the_picture_gives_pose_no_gradient():
     """Pose reaches the picture through the joints alone, which are learnt from joints."""
     torch.manual_seed(0)
     model = DaVAE(limb_config().model).train()
-    output = model(torch.rand(2, 3, 64, 64))
+    output = model(torch.rand(4, 3, 64, 64))
     assert output.mask is not None and output.mask.shape == (2, 1, 64, 64)
     output.image.sum().backward()
     assert all(p.grad is None for p in model.pose_decoder.parameters())

@@ -40,6 +40,7 @@ from davae.networks.native.operations import (
     is_supported,
     normalise,
     normalise_and_pool,
+    normalise_and_shift,
     paint,
     project,
     select,
@@ -77,9 +78,8 @@ class FusedConvolution(nn.Conv2d):
             logits: Tensor = project(x, self.weight, self.bias)
             return logits
         few = places <= FEW or (places <= 4 * FEW and stride > 1)
-        if not (
-            self.training and few and x.dtype == torch.bfloat16 and self.bias is None and is_supported(x)
-        ):
+        plain = self.bias is None and self.groups == 1
+        if not (self.training and few and plain and x.dtype == torch.bfloat16 and is_supported(x)):
             return super().forward(x)
         y: Tensor = convolve(x, self.weight, stride, padding, dilation)
         return y
@@ -215,7 +215,7 @@ class FusedImageDecoder(ImageDecoder):
 
 
 class FusedLimbDecoder(LimbDecoder):
-    """`LimbDecoder` that draws bones in one pass, and puts the hand over grey in one."""
+    """`LimbDecoder` in fewer passes, above all of drawing bones and of putting the hand over grey."""
 
     def draw(self, joints: Tensor) -> Tensor:
         """As `LimbDecoder`."""
@@ -226,12 +226,19 @@ class FusedLimbDecoder(LimbDecoder):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         return draw_bones(bones, self.side, CANVAS, REACH * CANVAS / self.side, dtype)
 
-    def paint(self, mask: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
+    def add_coarse(self, x: Tensor, coarse: Tensor) -> Tensor:
         """As `LimbDecoder`."""
-        known = is_supported(mask) and is_supported(colour) and mask.dtype == colour.dtype
-        if not (self.training and self.stride == 4 and known):
-            return super().paint(mask, colour)
-        return paint(mask, colour)
+        return enlarge_and_add(x, coarse) if self.training else super().add_coarse(x, coarse)
+
+    def tell(self, x: Tensor, code: Tensor) -> Tensor:
+        """As `LimbDecoder`."""
+        return normalise_and_shift(self.norm, x, code)
+
+    def paint(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """As `LimbDecoder`."""
+        if not (self.training and self.stride in (2, 4) and is_supported(logits)):
+            return super().paint(logits)
+        return paint(logits, self.stride)
 
 
 class FusedFold(Fold):

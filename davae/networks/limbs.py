@@ -8,6 +8,7 @@ The picture shows `CANVAS` reference bones a side around the middle MCP, whateve
 block of the code has to carry the crop's scale (`davae.data.augment` makes such targets).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from synthhand.skeleton import JOINTS, PARENTS
 DISTANCE = 10.0  # of the root from the camera, in bones: the median of SynthHand; no code knows the true one
 REACH = 1.5  # of a drawn bone's profile, in pixels of the maps
 BONES = JOINTS - 1
+LANES = 16  # channels that processors compute at once: 32 take no longer than 24
 MAPS = 2 * BONES  # of each bone where it is, and how far from the camera it is there
 
 
@@ -63,14 +65,18 @@ class LimbDecoder(nn.Module):
     """Joints (b, 21, 3), appearance and shape to a picture of the hand: its mask and its colours.
 
     A network with one step down and up, as U-Net (arXiv:1505.04597), turns the maps of the bones into
-    features. One head paints the mask from them and from shape, the other the colours from them, from the
-    mask and from appearance: so appearance cannot move the outline, and shape moves colours only with it.
-    Both end in sub-pixel form (arXiv:1609.05158).
+    features. From them and from shape the mask is painted, from them and from appearance the colours: so
+    appearance cannot move the outline, nor shape a colour within it. Both end in sub-pixel form
+    (arXiv:1609.05158).
+
+    In training mode only the first half of a batch is painted, which halves the cost: since samples come in
+    random order, the mean error of that half estimates the batch's without bias.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.stride, width = config.image_last_stride, 2 * config.image_width
+        self.stride = config.image_last_stride
+        width = LANES * math.ceil(2 * config.image_width / LANES)
         if config.image_px % (2 * self.stride):
             raise ValueError(
                 f"image_px is {config.image_px}; the limb decoder needs a multiple of {2 * self.stride}, "
@@ -79,53 +85,51 @@ class LimbDecoder(nn.Module):
         self.side = config.image_px // self.stride
         self.fine = nn.Sequential(conv3x3(MAPS, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.coarse = nn.Sequential(
-            BasicBlock(width, 2 * width, stride=2),
-            nn.Conv2d(2 * width, 4 * width, 1, bias=False),
-            nn.PixelShuffle(2),
+            BasicBlock(width, 2 * width, stride=2), nn.Conv2d(2 * width, width, 1, bias=False)
         )
-        self.mask = PaintingHead(width, config.latent_shape, 1, self.stride**2)
-        self.colour = PaintingHead(width + 1, config.latent_appearance, 3, self.stride**2)
+        # Two heads as one, which share no channel: the mask's come first, those of colours after them.
+        self.first, self.norm = conv3x3(width, 2 * width), nn.BatchNorm2d(2 * width)
+        self.second = nn.Sequential(
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2, bias=False),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(inplace=True),
+        )
+        self.shape = nn.Linear(config.latent_shape, width)
+        self.appearance = nn.Linear(config.latent_appearance, width)
+        self.mask = nn.Linear(width, self.stride**2)
+        self.colour = nn.Linear(width, 3 * self.stride**2)
 
     def forward(self, joints: Tensor, appearance: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
         """Paint hands of normalised joints (b, 21, 3), appearance (b, 16) and shape (b, 8).
 
         Returns:
-            The image (b, 3, h, w) on [0, 1], over mid-grey, and its mask (b, 1, h, w) on [0, 1].
+            The image (b, 3, h, w) on [0, 1], over mid-grey, and its mask (b, 1, h, w) on [0, 1]; in training
+            mode those of the first half of the batch, ceil(b / 2).
         """
+        if self.training:
+            joints, appearance, shape = (x[: (len(x) + 1) // 2] for x in (joints, appearance, shape))
         x = self.fine(self.draw(joints))
-        x = x + self.coarse(x)
-        mask = self.mask(x, shape)
-        seen = torch.sigmoid(mask.detach()).mean(1, keepdim=True).to(x.dtype)
-        return self.paint(mask, self.colour(torch.cat([x, seen], 1), appearance))
+        x = self.add_coarse(x, self.coarse(x))
+        x = self.tell(self.first(x), torch.cat([self.shape(shape), self.appearance(appearance)], 1))
+        weight = torch.block_diag(self.mask.weight, self.colour.weight)[..., None, None]
+        bias = torch.cat([self.mask.bias, self.colour.bias])
+        return self.paint(F.conv2d(self.second(x), weight, bias))
 
     def draw(self, joints: Tensor) -> Tensor:
         """Return the maps (b, 40, side, side) of the bones of normalised joints (b, 21, 3)."""
         maps = draw_limbs(project_bones(joints), self.side)
         return maps.contiguous(memory_format=torch.channels_last)
 
-    def paint(self, mask: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image and mask of their logits in sub-pixel form, stride x stride channels for each."""
-        mask, colour = (torch.sigmoid(F.pixel_shuffle(x.float(), self.stride)) for x in (mask, colour))
+    def add_coarse(self, x: Tensor, coarse: Tensor) -> Tensor:
+        """Return features (b, c, h, w) with those of half as many pixels a side added to them."""
+        return x + F.interpolate(coarse, scale_factor=2, mode="bilinear")
+
+    def tell(self, x: Tensor, code: Tensor) -> Tensor:
+        """Return features (b, c, h, w), normalised, moved by a code (b, c) and rectified."""
+        return F.relu(self.norm(x) + code[..., None, None])
+
+    def paint(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image and mask of logits (b, 4 s s, h, w) in sub-pixel form, s being the stride."""
+        picture = torch.sigmoid(F.pixel_shuffle(logits.float(), self.stride))
+        mask, colour = picture[:, :1], picture[:, 1:]
         return MID_GREY + mask * (colour - MID_GREY), mask
-
-
-class PaintingHead(nn.Module):
-    """Features (b, c, h, w) and a code (b, z) to logits (b, k cells, h, w) of k channels of a picture.
-
-    The code enters twice: before the features are read, and as a shade of the whole.
-    """
-
-    def __init__(self, channels: int, code: int, outputs: int, cells: int):
-        super().__init__()
-        width = channels // 2 * 2  # even: as many as the features have, without the map of the mask
-        self.first, self.norm = conv3x3(channels, width), nn.BatchNorm2d(width)
-        self.code, self.shade = nn.Linear(code, width), nn.Linear(code, outputs)
-        self.second = nn.Sequential(conv3x3(width, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.out, self.cells = nn.Conv2d(width, outputs * cells, 1), cells
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Return the logits, the cells of one channel after those of another."""
-        x = F.relu(self.norm(self.first(x)) + self.code(code)[..., None, None])
-        shade = self.shade(code).repeat_interleave(self.cells, dim=1)
-        logits: Tensor = self.out(self.second(x)) + shade[..., None, None]
-        return logits

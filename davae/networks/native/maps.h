@@ -88,21 +88,32 @@ static void NAME(apply_rows)(const TYPE *x, const TYPE *residual, TYPE *y, const
 #undef ROWS
 }
 
+/* Offsets of the rows of sample n: those of all, and the sample's own code (batch, channels). */
+static const float *NAME(shift_offset)(const float *offset, const float *code, float *own, int64_t n,
+                                       int64_t columns, int64_t channels) {
+    if (!code) return offset;
+    for (int64_t k = 0; k < columns; k++) own[k] = offset[k] + code[n * channels + k % channels];
+    return own;
+}
+
 /* y = act(scale x + offset + residual): BatchNorm, a sum that may be left out (NULL), and ReLU.
 
-   Arguments as of measure_batch. */
-API void NAME(bn_forward)(const TYPE *x, const TYPE *residual, TYPE *y, const float *gamma, const float *beta,
-                          float *running_mean, float *running_var, float *saved, float *work, double momentum,
-                          double epsilon, int64_t rows, int64_t channels, int64_t relu, int64_t threads) {
+   code: (batch, channels), added to all places of a sample, of which joined_rows divides the number; NULL adds
+   nothing. Other arguments as of measure_batch. */
+API void NAME(bn_forward)(const TYPE *x, const TYPE *residual, const float *code, TYPE *y, const float *gamma,
+                          const float *beta, float *running_mean, float *running_var, float *saved, float *work,
+                          double momentum, double epsilon, int64_t batch, int64_t rows, int64_t channels,
+                          int64_t relu, int64_t threads) {
     const int64_t columns = joined_rows(channels) * channels, size = rows * channels;
-    const int64_t block = columns * TILE, blocks = (size + block - 1) / block;
+    const int64_t block = code ? size / batch : columns * TILE, blocks = (size + block - 1) / block;
 #pragma omp parallel num_threads(threads)
     {
+        float own[columns];
         NAME(measure_batch)(x, gamma, beta, running_mean, running_var, saved, work, momentum, epsilon, rows, channels);
 #pragma omp for schedule(static)
         for (int64_t n = 0; n < blocks; n++)
-            NAME(apply_rows)(x, residual, y, work, work + columns, columns, n * block, least(size, (n + 1) * block),
-                             relu);
+            NAME(apply_rows)(x, residual, y, work, NAME(shift_offset)(work + columns, code, own, n, columns, channels),
+                             columns, n * block, least(size, (n + 1) * block), relu);
     }
 }
 
@@ -178,12 +189,15 @@ static inline void NAME(apply_gradients)(NAME(Gradients) m, int64_t begin, int64
    gradient, other, third: of y; `other` and `third`, which may be NULL, are added, where other layers read y.
    y: needed with relu and a residual, else NULL: then the sign is that of scale x + offset.
    of_residual: gradient of the residual, written; NULL where it is not needed.
-   affine: gradients of gamma and of beta, (2, channels). work: (2 PIECES + 5) columns. */
+   of_code: gradient of the code, (batch, channels), written if there is one, and then there is no residual.
+   affine: gradients of gamma and of beta, (2, channels).
+   work: (2 PIECES + 5) columns, or (2 batch + 5) columns if that is more and there is a code. */
 API void NAME(bn_backward)(const TYPE *gradient, const TYPE *other, const TYPE *third, const TYPE *x, const TYPE *y,
-                           const float *saved, TYPE *of_x, TYPE *of_residual, float *affine, float *work,
-                           int64_t rows, int64_t channels, int64_t relu, int64_t threads) {
+                           const float *code, const float *saved, TYPE *of_x, TYPE *of_residual, float *of_code,
+                           float *affine, float *work, int64_t batch, int64_t rows, int64_t channels, int64_t relu,
+                           int64_t threads) {
     const int64_t joined = joined_rows(channels), columns = joined * channels, count = rows / joined;
-    const int64_t pieces = count_pieces(count), piece = (count + pieces - 1) / pieces;
+    const int64_t pieces = code ? batch : count_pieces(count), piece = (count + pieces - 1) / pieces;
     float *mean = work, *scale = mean + columns, *offset = scale + columns, *a = offset + columns,
           *b = a + columns, *sums = b + columns;
     for (int64_t k = 0; k < columns; k++) {
@@ -192,24 +206,32 @@ API void NAME(bn_backward)(const TYPE *gradient, const TYPE *other, const TYPE *
         offset[k] = saved[3 * channels + k % channels];
     }
     const NAME(Gradients) m = {gradient, other, third, x, y, of_x, of_residual, mean, scale, offset, a, b, columns};
-    /* Of the residual's gradient, which is stored already, the second pass reads one number instead of three. */
-    NAME(Gradients) second = m;
-    if (of_residual) second.gradient = of_residual, second.other = second.third = second.y = NULL;
 #pragma omp parallel num_threads(threads)
     {
+        float own[columns];
+        NAME(Gradients) first = m, second = m;
+        /* Of the residual's gradient, which is stored already, the second pass reads one number instead of three. */
+        if (of_residual) second.gradient = of_residual, second.other = second.third = second.y = NULL;
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < pieces; p++) {
             const int64_t begin = p * piece, end = least(count, begin + piece);
-            float *own = sums + 2 * p * columns;
+            float *found = sums + 2 * p * columns;
+            first.offset = NAME(shift_offset)(offset, code, own, p, columns, channels);
             if (relu)
-                NAME(sum_gradients)(m, own, begin, end, 1);
+                NAME(sum_gradients)(first, found, begin, end, 1);
             else
-                NAME(sum_gradients)(m, own, begin, end, 0);
+                NAME(sum_gradients)(first, found, begin, end, 0);
+            for (int64_t c = 0; code && c < channels; c++) {
+                float sum = 0;
+                for (int64_t k = c; k < columns; k += channels) sum += found[k];
+                of_code[p * channels + c] = sum;
+            }
         }
         NAME(combine_gradients)(sums, saved, a, b, affine, pieces, columns, rows, channels);
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < pieces; p++) {
             const int64_t begin = p * piece, end = least(count, begin + piece);
+            second.offset = NAME(shift_offset)(offset, code, own, p, columns, channels);
             if (relu && !of_residual)
                 NAME(apply_gradients)(second, begin, end, 1);
             else
@@ -369,49 +391,81 @@ API void NAME(subpixel_backward)(const float *gradient, const float *y, TYPE *of
         }
 }
 
-/* A picture of the hand over grey, of the logits of its mask (batch, height, width, 4 x 4) and of its colours
-   (batch, height, width, 3, 4 x 4): `image` (batch, 4 height, 4 width, 3) and `seen`, its mask. */
-API void NAME(paint_forward)(const TYPE *mask, const TYPE *colour, float *image, float *seen, int64_t batch,
-                             int64_t height, int64_t width, int64_t threads) {
-    const int64_t line = STRIDE * width;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t row = 0; row < batch * height; row++)
-        for (int64_t column = 0; column < width; column++) {
-            const int64_t cell = row * width + column;
-            vector shown[3];
-            const vector hand = squash(load(mask + cell * LANES));
-            for (int k = 0; k < 3; k++)
-                shown[k] = GREY + hand * (squash(load(colour + (3 * cell + k) * LANES)) - GREY);
-            for (int64_t lane = 0; lane < LANES; lane++) {
-                const int64_t at = (row * STRIDE + lane / STRIDE) * line + column * STRIDE + lane % STRIDE;
-                seen[at] = hand[lane];
-                for (int k = 0; k < 3; k++) image[3 * at + k] = shown[k][lane];
-            }
-        }
+/* The sigmoids of the logits of a cell of the picture: of its mask and of three colours, each stride x stride. */
+static inline void NAME(squash_cell)(const TYPE *logits, float *values, int64_t samples) {
+    for (int64_t k = 0; k < samples; k += LANES) write_float(values + k, squash(load(logits + k)));
 }
 
-API void NAME(paint_backward)(const TYPE *mask, const TYPE *colour, const float *of_image, const float *of_seen,
-                              TYPE *of_mask, TYPE *of_colour, int64_t batch, int64_t height, int64_t width,
-                              int64_t threads) {
-    const int64_t line = STRIDE * width;
+/* A row of cells of a picture of the hand over grey; loops of their own for each stride, which is 2 or 4. */
+static inline void NAME(paint_row)(const TYPE *logits, float *image, float *seen, int64_t width,
+                                   const int64_t stride) {
+    const int64_t cells = stride * stride;
+    for (int64_t column = 0; column < width; column++) {
+        float values[4 * STRIDE * STRIDE], shown[3 * STRIDE * STRIDE];
+        NAME(squash_cell)(logits + 4 * cells * column, values, 4 * cells);
+        for (int64_t k = 0; k < 3; k++)
+            for (int64_t i = 0; i < cells; i++)
+                shown[k * cells + i] = GREY + values[i] * (values[(k + 1) * cells + i] - GREY);
+        for (int64_t dy = 0; dy < stride; dy++)
+            for (int64_t dx = 0; dx < stride; dx++) {
+                const int64_t at = (dy * width + column) * stride + dx, i = dy * stride + dx;
+                seen[at] = values[i];
+                for (int64_t k = 0; k < 3; k++) image[3 * at + k] = shown[k * cells + i];
+            }
+    }
+}
+
+static inline void NAME(paint_row_backward)(const TYPE *logits, const float *of_image, const float *of_seen,
+                                            TYPE *of_logits, int64_t width, const int64_t stride) {
+    const int64_t cells = stride * stride;
+    for (int64_t column = 0; column < width; column++) {
+        float values[4 * STRIDE * STRIDE], found[4 * STRIDE * STRIDE];
+        const float *colours = values + cells;
+        NAME(squash_cell)(logits + 4 * cells * column, values, 4 * cells);
+        for (int64_t dy = 0; dy < stride; dy++)
+            for (int64_t dx = 0; dx < stride; dx++) {
+                const int64_t at = (dy * width + column) * stride + dx, i = dy * stride + dx;
+                found[i] = of_seen[at];
+                for (int64_t k = 0; k < 3; k++) found[(k + 1) * cells + i] = of_image[3 * at + k];
+            }
+        for (int64_t k = 0; k < 3; k++)
+            for (int64_t i = 0; i < cells; i++) {
+                const float own = colours[k * cells + i], of_shown = found[(k + 1) * cells + i];
+                found[i] += of_shown * (own - GREY);
+                found[(k + 1) * cells + i] = of_shown * values[i] * own * (1 - own);
+            }
+        for (int64_t i = 0; i < cells; i++) found[i] *= values[i] * (1 - values[i]);
+        for (int64_t k = 0; k < 4 * cells; k += LANES)
+            store(of_logits + 4 * cells * column + k, read_float(found + k));
+    }
+}
+
+/* A picture of the hand over grey, of logits (batch, height, width, 4, stride x stride) of its mask and of three
+   colours: `image` (batch, stride height, stride width, 3) and `seen`, its mask. stride: 2 or 4. */
+API void NAME(paint_forward)(const TYPE *logits, float *image, float *seen, int64_t batch, int64_t height,
+                             int64_t width, int64_t stride, int64_t threads) {
+    const int64_t cells = stride * stride;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t row = 0; row < batch * height; row++)
-        for (int64_t column = 0; column < width; column++) {
-            const int64_t cell = row * width + column;
-            vector of_hand, of_shown[3];
-            for (int64_t lane = 0; lane < LANES; lane++) {
-                const int64_t at = (row * STRIDE + lane / STRIDE) * line + column * STRIDE + lane % STRIDE;
-                of_hand[lane] = of_seen[at];
-                for (int k = 0; k < 3; k++) of_shown[k][lane] = of_image[3 * at + k];
-            }
-            const vector hand = squash(load(mask + cell * LANES));
-            for (int k = 0; k < 3; k++) {
-                const vector own = squash(load(colour + (3 * cell + k) * LANES));
-                of_hand += of_shown[k] * (own - GREY);
-                store(of_colour + (3 * cell + k) * LANES, of_shown[k] * hand * own * (1 - own));
-            }
-            store(of_mask + cell * LANES, of_hand * hand * (1 - hand));
-        }
+    for (int64_t row = 0; row < batch * height; row++) {
+        const TYPE *own = logits + 4 * cells * width * row;
+        if (stride == 4)
+            NAME(paint_row)(own, image + 3 * cells * width * row, seen + cells * width * row, width, 4);
+        else
+            NAME(paint_row)(own, image + 3 * cells * width * row, seen + cells * width * row, width, 2);
+    }
+}
+
+API void NAME(paint_backward)(const TYPE *logits, const float *of_image, const float *of_seen, TYPE *of_logits,
+                              int64_t batch, int64_t height, int64_t width, int64_t stride, int64_t threads) {
+    const int64_t cells = stride * stride;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < batch * height; row++) {
+        const int64_t logit = 4 * cells * width * row, pixel = cells * width * row;
+        if (stride == 4)
+            NAME(paint_row_backward)(logits + logit, of_image + 3 * pixel, of_seen + pixel, of_logits + logit, width, 4);
+        else
+            NAME(paint_row_backward)(logits + logit, of_image + 3 * pixel, of_seen + pixel, of_logits + logit, width, 2);
+    }
 }
 
 /* The patches that a convolution reads, (batch, rows, columns, size, size, channels); beyond the border 0. */

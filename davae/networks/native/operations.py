@@ -37,41 +37,43 @@ def _order(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _workspace(columns: int) -> Tensor:
-    return torch.empty((2 * PIECES + 5) * columns)
+def _workspace(columns: int, pieces: int = PIECES) -> Tensor:
+    return torch.empty((2 * max(pieces, PIECES) + 5) * columns)
 
 
 class _Normalise(torch.autograd.Function):
-    """BatchNorm, a residual if there is one, and ReLU if asked for; for one to three readers."""
+    """BatchNorm, a residual or a code if there is one, and ReLU if asked for; for one to three readers."""
 
     @staticmethod
-    def forward(ctx, x, residual, weight, bias, mean, var, momentum, eps, relu, readers):
+    def forward(ctx, x, residual, code, weight, bias, mean, var, momentum, eps, relu, readers):
         channels = x.shape[1]
         rows, columns = x.numel() // channels, _columns(channels)
         y, saved = torch.empty_like(x), x.new_empty(4, channels, dtype=torch.float32)
         call(
-            f"bn_forward_{NAMES[x.dtype]}", x, residual, y, weight, bias, mean, var, saved,
-            _workspace(columns), momentum, eps, rows, channels, relu,
+            f"bn_forward_{NAMES[x.dtype]}", x, residual, code, y, weight, bias, mean, var, saved,
+            _workspace(columns), momentum, eps, len(x), rows, channels, relu,
         )  # fmt: skip
-        ctx.save_for_backward(x, saved, y if relu and residual is not None else None)
+        ctx.save_for_backward(x, saved, y if relu and residual is not None else None, code)
         ctx.relu, ctx.has_residual = relu, residual is not None
         return y if readers == 1 else (y, *(y.view_as(y) for _ in range(readers - 1)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient, other=None, third=None):
-        x, saved, y = ctx.saved_tensors
+        x, saved, y, code = ctx.saved_tensors
         channels = x.shape[1]
         rows, columns = x.numel() // channels, _columns(channels)
         gradient, other, third = (None if g is None else _order(g) for g in (gradient, other, third))
         of_x, affine = torch.empty_like(x), x.new_empty(2, channels, dtype=torch.float32)
+        of_code = None if code is None else torch.empty_like(code)
         written = ctx.has_residual and (ctx.relu or other is not None)
         of_residual = torch.empty_like(x) if written else gradient if ctx.has_residual else None
         call(
-            f"bn_backward_{NAMES[x.dtype]}", gradient, other, third, x, y, saved, of_x,
-            of_residual if written else None, affine, _workspace(columns), rows, channels, ctx.relu,
+            f"bn_backward_{NAMES[x.dtype]}", gradient, other, third, x, y, code, saved, of_x,
+            of_residual if written else None, of_code, affine,
+            _workspace(columns, PIECES if code is None else len(x)), len(x), rows, channels, ctx.relu,
         )  # fmt: skip
-        return of_x, of_residual, affine[0], affine[1], *(None,) * 6
+        return of_x, of_residual, of_code, affine[0], affine[1], *(None,) * 6
 
 
 class _NormaliseAndPool(torch.autograd.Function):
@@ -128,26 +130,26 @@ class _Subpixel(torch.autograd.Function):
 
 
 class _Paint(torch.autograd.Function):
-    """Logits of a mask (b, 4 x 4, h, w) and colours (b, 3 x 4 x 4, h, w) to image and mask, 4 h x 4 w."""
+    """Logits (b, 4 s s, h, w) of a mask and three colours to image and mask, s h x s w."""
 
     @staticmethod
-    def forward(ctx, mask, colour):
-        batch, _, height, width = ctx.shape = mask.shape
-        image = mask.new_empty(batch, 4 * height, 4 * width, 3, dtype=torch.float32)
+    def forward(ctx, logits, stride):
+        batch, _, height, width = logits.shape
+        ctx.sizes = batch, height, width, stride
+        image = logits.new_empty(batch, stride * height, stride * width, 3, dtype=torch.float32)
         seen = torch.empty_like(image[:, None, :, :, 0], memory_format=torch.contiguous_format)
-        call(f"paint_forward_{NAMES[mask.dtype]}", mask, colour, image, seen, batch, height, width)
-        ctx.save_for_backward(mask, colour)
+        call(f"paint_forward_{NAMES[logits.dtype]}", logits, image, seen, *ctx.sizes)
+        ctx.save_for_backward(logits)
         return image.permute(0, 3, 1, 2), seen
 
     @staticmethod
     @once_differentiable
     def backward(ctx, of_image, of_seen):
-        (mask, colour), (batch, _, height, width) = ctx.saved_tensors, ctx.shape
+        (logits,) = ctx.saved_tensors
         of_image, of_seen = _order(of_image.float()), of_seen.float().contiguous()
-        found = torch.empty_like(mask), torch.empty_like(colour)
-        name = f"paint_backward_{NAMES[mask.dtype]}"
-        call(name, mask, colour, of_image, of_seen, *found, batch, height, width)
-        return found
+        found = torch.empty_like(logits)
+        call(f"paint_backward_{NAMES[logits.dtype]}", logits, of_image, of_seen, found, *ctx.sizes)
+        return found, None
 
 
 def unfold(x: Tensor, size: int, stride: int, padding: int, dilation: int, rows: int, columns: int) -> Tensor:
@@ -418,10 +420,18 @@ def normalise(
     """
     known = residual is None or (residual.dtype == x.dtype and is_supported(residual))
     if norm.training and known and is_supported(x):
-        return _Normalise.apply(x, residual, *_statistics(norm), relu, readers)
+        return _Normalise.apply(x, residual, None, *_statistics(norm), relu, readers)
     y = norm(x) if residual is None else norm(x) + residual
     y = F.relu(y) if relu else y
     return y if readers == 1 else (y,) * readers
+
+
+def normalise_and_shift(norm: nn.BatchNorm2d, x: Tensor, code: Tensor) -> Tensor:
+    """Return relu(norm(x) + code) of a map (b, c, h, w) and a code (b, c) for all its places."""
+    if norm.training and is_supported(x) and x[0].numel() % _columns(x.shape[1]) == 0:
+        y: Tensor = _Normalise.apply(x, None, code.float().contiguous(), *_statistics(norm), True, 1)
+        return y
+    return F.relu(norm(x) + code[..., None, None])
 
 
 def normalise_and_pool(norm: nn.BatchNorm2d, x: Tensor, pool: nn.Module) -> Pair:
@@ -461,14 +471,14 @@ def subpixel(x: Tensor) -> Any:
     return _Subpixel.apply(x)
 
 
-def paint(mask: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
-    """Return image (b, 3, 4 h, 4 w) and mask (b, 1, 4 h, 4 w), fp32; see `davae.networks.limbs.LimbDecoder`.
+def paint(logits: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Return image (b, 3, s h, s w) and mask (b, 1, s h, s w), fp32; see `davae.networks.limbs.LimbDecoder`.
 
     Args:
-        mask: logits (b, 4 x 4, h, w), channels-last.
-        colour: logits (b, 3 x 4 x 4, h, w) of the same type and order.
+        logits: (b, 4 s s, h, w), channels-last: of the mask, then of each colour.
+        stride: s, 2 or 4.
     """
-    image, seen = _Paint.apply(mask, colour)
+    image, seen = _Paint.apply(logits, stride)
     return image, seen
 
 

@@ -73,24 +73,31 @@ API void resample(const uint8_t *pictures, const uint8_t *masks, const uint8_t *
                 const int64_t i = (int64_t)left, j = (int64_t)top, at = (n * px + row) * px + column;
                 const four weights = {(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down};
                 four corners[4] = {{0}}, truths = {0}, guesses = {0};
-                if (i >= 0 && j >= 0 && i + 2 < side && j + 1 < side) {
-                    const int64_t k = j * side + i; /* the fourth byte of a pixel is the next one's */
-                    corners[0] = read_four(picture + 3 * k);
-                    corners[1] = read_four(picture + 3 * (k + 1));
-                    corners[2] = read_four(picture + 3 * (k + side));
-                    corners[3] = read_four(picture + 3 * (k + side + 1));
+                const int inside = i >= 0 && j >= 0 && i + 2 < side && j + 1 < side;
+                const int64_t k = j * side + i;
+                if (inside) {
                     truths = read_square(own + k, side);
                     guesses = read_square(other + k, side);
                 } else
                     read_border(picture, own, other, side, i, j, (float)padding, corners, &truths, &guesses);
-                const four value = (weights[0] * corners[0] + weights[1] * corners[1] + weights[2] * corners[2] +
-                                    weights[3] * corners[3]) * (1.0f / 255);
                 const float predicted_here = sum_products(weights, guesses) * (1.0f / 255);
                 const float true_here = has_mask[n]   ? sum_products(weights, truths) * (1.0f / 255)
                                         : masked == 2 ? predicted_here
                                                       : 1;
+                const float over = masked == 0 ? 1 : masked == 1 ? true_here : predicted_here;
+                four value = {0}; /* where the hand is not, no colour is read */
+                if ((image && over != 0) || (target && true_here != 0)) {
+                    if (inside) { /* the fourth byte of a pixel is the next one's */
+                        corners[0] = read_four(picture + 3 * k);
+                        corners[1] = read_four(picture + 3 * (k + 1));
+                        corners[2] = read_four(picture + 3 * (k + side));
+                        corners[3] = read_four(picture + 3 * (k + side + 1));
+                    }
+                    value = (weights[0] * corners[0] + weights[1] * corners[1] + weights[2] * corners[2] +
+                             weights[3] * corners[3]) * (1.0f / 255);
+                }
                 if (image)
-                    write_over_grey(image + 3 * at, value, masked == 0 ? 1 : masked == 1 ? true_here : predicted_here);
+                    write_over_grey(image + 3 * at, value, over);
                 if (target) {
                     write_over_grey(target + 3 * at, value, true_here);
                     mask[at] = true_here;
