@@ -16,7 +16,7 @@ from torch import Tensor
 from davae.config import BLOCKS, TERMS, LossConfig
 from davae.networks import DaVAEOutput
 from davae.networks.native import operations
-from davae.networks.nearest import find_nearest
+from davae.networks.nearest import nearest_squared_distances
 
 REDUCTIONS = {
     "pose": "squared error summed over 21 joints and 3 axes (normalised units: reference bone = 1)",
@@ -123,25 +123,6 @@ def chamfer_distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.maximum(_sqrt(forward).mean(1), _sqrt(backward).mean(1))
 
 
-def nearest_squared_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the squared distance from each point to the nearest point of the other cloud.
-
-    Of clouds (b, n, 3) and (b, m, 3) -> (b, n) from `a` to `b` and (b, m) back, differentiable in both.
-
-    Raises:
-        ValueError: the shapes are not batched point clouds, or a cloud is empty.
-    """
-    if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != 3 or b.shape[2] != 3:
-        raise ValueError(
-            f"expected clouds (b, n, 3) and (b, m, 3), found {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    if not (a.shape[1] and b.shape[1]):
-        raise ValueError(f"a cloud is empty: shapes {tuple(a.shape)} and {tuple(b.shape)}")
-    a, b = a.float(), b.float()
-    nearest_in_b, nearest_in_a = find_nearest(a, b)
-    return _squared_distance(a, b, nearest_in_b), _squared_distance(b, a, nearest_in_a)
-
-
 def objective(predicted: DaVAEOutput, true: Truth, weights: LossConfig) -> Objective:
     """Eq. 3: sum_i alpha_i L_i + beta_i KL_i over pose, cloud/shape and image/appearance.
 
@@ -164,11 +145,6 @@ def objective(predicted: DaVAEOutput, true: Truth, weights: LossConfig) -> Objec
     weighted = {f"alpha_{term}": getattr(weights, f"alpha_{term}") * terms[term] for term in TERMS}
     weighted |= {f"beta_{block}": getattr(weights, f"beta_{block}") * kls[block] for block in BLOCKS}
     return Objective(reduce(torch.add, weighted.values()), terms, kls, weighted)
-
-
-def _squared_distance(points: Tensor, others: Tensor, chosen: Tensor) -> Tensor:
-    neighbours = others.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 3))
-    return (points - neighbours).square().sum(-1)
 
 
 def _sqrt(squared: Tensor) -> Tensor:

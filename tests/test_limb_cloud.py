@@ -9,9 +9,10 @@ from torch.testing import assert_close
 
 from davae.config import BLOCKS, ModelConfig, preset
 from davae.data.augment import Batch
-from davae.losses import nearest_squared_distances, objective
+from davae.losses import objective
 from davae.networks import DaVAE
 from davae.networks.limb_cloud import RADIUS, LimbCloudDecoder, wrap_bones
+from davae.networks.nearest import nearest_squared_distances
 from davae.training.davae_task import DaVAETask
 from davae.training.task import Examples
 from synthhand.model.procedural import procedural_rig
@@ -120,7 +121,7 @@ def test_it_is_trained_around_true_joints(monkeypatch):
     task = DaVAETask(config)
     network, read = task.build(), []
     monkeypatch.setattr(
-        network.cloud_decoder, "forward", lambda given, *_: read.append(given) or torch.zeros(2, 4, 3)
+        network.cloud_decoder, "forward", lambda given, *_, **__: read.append(given) or torch.zeros(2, 4, 3)
     )
     task.forward(network, Examples(batch, None, np.arange(2), slice(None), torch.Generator()))
     assert len(read) == 1 and torch.equal(read[0], joints)

@@ -24,7 +24,7 @@ from davae.networks.blocks import (
 from davae.networks.camera import CameraHead, project_to_crop, trunk_shape
 from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import ResNet, composite_over_grey, enlarge
-from davae.networks.nearest import find_nearest
+from davae.networks.nearest import find_nearest, nearest_squared_distances
 from synthhand import pinhole
 from synthhand.skeleton import BONES, JOINTS, PARENTS, RHD_ORDER
 
@@ -56,7 +56,7 @@ def test_the_check_sees_wrong_sizes_ranks_and_types():
 @given(few, sizes, sizes)
 def test_shapes_of_distances(b, n, m):
     p, q = torch.randn(b, n, 3), torch.randn(b, m, 3)
-    forward, backward = losses.nearest_squared_distances(p, q)
+    forward, backward = nearest_squared_distances(p, q)
     in_q, in_p = find_nearest(p, q)
     check(
         (p, Float32[Tensor, "b n 3"]),

@@ -62,14 +62,10 @@ def _sweep() -> Config:
     # Three minutes or a little more on one thread, so that several runs can share a machine.
     # The paper's image decoder, and hands of the realistic range of flesh: so were the runs of record.
     laptop, replace = _laptop(), dataclasses.replace
-    return Config(
-        "sweep",
-        replace(laptop.render, flesh="realistic"),
-        replace(laptop.data, canvas=False),
-        replace(laptop.model, image_decoder="paper", image_last_stride=4),
-        laptop.loss,
-        replace(laptop.train, steps=640, checkpoint_every=40),
-    )
+    render, data = replace(laptop.render, flesh="realistic"), replace(laptop.data, canvas=False)
+    model = replace(laptop.model, image_decoder="paper", image_last_stride=4)
+    train = replace(laptop.train, steps=640, checkpoint_every=40)
+    return Config("sweep", render, data, model, laptop.loss, train)
 
 
 def _gpu() -> Config:

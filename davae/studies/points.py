@@ -91,4 +91,6 @@ def parse_seeds(text: str) -> list[int]:
 
 def format_value(value: Value) -> str:
     """Return a value as it is written on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
