@@ -36,7 +36,7 @@ class Changes(NamedTuple):
 
     def select(self, rows: slice) -> "Changes":
         """Return those of some of the images."""
-        return Changes(*(field[rows] for field in self[:-1]), self.noise)
+        return Changes._make([*(field[rows] for field in self[:-1]), self.noise])
 
 
 def draw_changes(count: int, px: int, strength: float, generator: torch.Generator) -> Changes:
@@ -82,7 +82,7 @@ def change_photos(images: Tensor, changes: Changes, masks: Tensor | None = None)
         own = None if masks is None else masks.contiguous()
         call("change_photos", source, own, *changes, changed, b, height, width, changes.noise.shape[0])
         return changed.permute(0, 3, 1, 2)
-    changes = Changes(*(field.to(images.device) for field in changes))
+    changes = Changes._make(field.to(images.device) for field in changes)
     detail, tone, grain = (
         field[:, None, None, None] for field in (changes.detail, changes.tone, changes.grain)
     )
