@@ -256,23 +256,21 @@ def _resample_by_kernel(
         call("resample", *ordered, float(PADDING), b, stored, px, masked)
 
     apart = config.canvas or config.steady_target
-    if changes is not None:  # of the photo, so its background is hidden afterwards
+    if changes is not None and masked:  # of the photo, so its background is hidden afterwards
         seen = torch.empty_like(mask)
         own = layers if predicted is None else (predicted, None, torch.ones_like(raw.has_mask))
         resample(zoomed, shifted, image, torch.empty_like(image), seen, own, masked=0)
         resample(*((step, none) if apart else (zoomed, shifted)), None, target)
-        hidden = None if config.mask == "none" else seen[:, None]
-        return (
-            change_photos(image.permute(0, 3, 1, 2), changes, hidden),
-            target.permute(0, 3, 1, 2),
-            mask[:, None],
-        )
+        changed = change_photos(image.permute(0, 3, 1, 2), changes, seen[:, None])
+        return changed, target.permute(0, 3, 1, 2), mask[:, None]
     if apart:
         resample(zoomed, shifted, image, None)
         resample(step, none, None, target)
     else:
         resample(zoomed, shifted, image, target)
-    return image.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2), mask[:, None]
+    shown = image.permute(0, 3, 1, 2)
+    shown = shown if changes is None else change_photos(shown, changes)
+    return shown, target.permute(0, 3, 1, 2), mask[:, None]
 
 
 def _resample(layers: Tensor, step: Tensor, px: int, shift: Tensor | None = None) -> Tensor:
