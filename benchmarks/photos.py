@@ -9,26 +9,38 @@ and reference bone length known) and of joints on the photo, in units of the sid
 are from the camera to the root, computed with the true camera and bone length, relative to the true distance.
 Bones are the length of the decoded reference bone, which is 1 for perfect joints. Speed is that of
 `HandPredictor.predict_all` on encoded photos, including hand detection.
+
+    python -m davae render --out LARGE --train 1 --val 100 --test 200 --seed 7 --size 960
+    python benchmarks/photos.py --root LARGE --perturb --count 100
+
+measures instead what photographs do to the finding of hands. Frames are taken whole, and cut so that the hand
+fills them: the side of the true crop is 1.0 to 1.4 times theirs. Both are reduced to 320 px and changed in
+one of `CHANGES`. Frames three times as large give close-ups the fine detail of photographs.
 """
 
 import io
 import json
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
+from davae.data.sample import warp_image
 from davae.metrics import endpoint_error
 from davae.photo.finding import Box
 from davae.photo.hand import Hand
 from davae.photo.predict import HandPredictor
 from synthhand.formats.record import HandRecord
 from synthhand.formats.rhd import RHDSplit
-from synthhand.pinhole import hand_crop, pixel_ray, view_rotation
+from synthhand.pinhole import apply_homography, hand_crop, pixel_ray, view_rotation
 from synthhand.skeleton import REFERENCE_BONE, ROOT
 
 UNIT_CAMERA = (
@@ -39,6 +51,37 @@ UNIT_CAMERA = (
 )  # distance is proportional to focal length, so each frame's own is applied later
 AT_ONCE = 32  # frames in one batch
 WAYS = ("true box, true side", "found box, true side", "found box, guessed side")
+SEEN_PX = 320  # side of the photos that are changed
+FILLED = (1.0, 1.4)  # side of the true crop over that of a close-up
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+Pixels = NDArray[np.float32]  # (h, w, 3), 0 to 255
+
+
+def _blur(pixels: Pixels, spread_px: float) -> Pixels:
+    return gaussian_filter(pixels, (spread_px, spread_px, 0), mode="nearest")
+
+
+def _store_as_jpeg(pixels: Pixels, quality: int) -> Pixels:
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file), np.float32)
+
+
+# Name -> what it does to a photo; the generator is its own.
+CHANGES: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
+    "none": lambda pixels, _: pixels,
+    "blurred, 1.5 px": lambda pixels, _: _blur(pixels, 1.5),
+    "blurred, 3 px": lambda pixels, _: _blur(pixels, 3.0),
+    "darker, x 0.6": lambda pixels, _: 0.6 * pixels,
+    "brighter, x 1.4": lambda pixels, _: 1.4 * pixels,
+    "cooler": lambda pixels, _: pixels * np.array([0.8, 0.97, 1.2], np.float32),
+    "warmer": lambda pixels, _: pixels * np.array([1.2, 1.0, 0.75], np.float32),
+    "grey": lambda pixels, _: np.repeat(pixels @ np.array(LUMA, np.float32)[:, None], 3, axis=2),
+    "noise of 20 levels": lambda pixels, generator: pixels + generator.normal(0, 20, pixels.shape),
+    "sharpened": lambda pixels, _: pixels + 2 * (pixels - _blur(pixels, 1.0)),
+    "JPEG of quality 30": lambda pixels, _: _store_as_jpeg(pixels, 30),
+}
 
 
 def cut_true_box(record: HandRecord) -> Box:
@@ -71,6 +114,72 @@ def measure_overlap(a: Box, b: Box) -> float:
     ]
     both = max(sides[0], 0.0) * max(sides[1], 0.0)
     return both / (4 * a.half**2 + 4 * b.half**2 - both)
+
+
+def cut_frame(record: HandRecord, frame: Box, px: int = SEEN_PX) -> HandRecord:
+    """Return a record as a camera sees it that shows a square of its frame in `px` pixels."""
+    to_seen = frame.to_crop(px)
+    return replace(
+        record,
+        image=warp_image(record.image, to_seen, px),
+        uv_px=apply_homography(to_seen, record.uv_px),
+        K=to_seen @ record.K,
+        hand_mask=None,
+        depth_mm=None,
+    )
+
+
+def cut_views(record: HandRecord, generator: np.random.Generator) -> dict[str, HandRecord]:
+    """Return a record's square frame whole and, inside it, close up around the hand."""
+    side, box = record.image.shape[0], cut_true_box(record)
+    half = min(box.half / generator.uniform(*FILLED), side / 2)
+    jitter = generator.uniform(-0.1, 0.1, 2) * half
+    centre = np.clip(np.array(box.centre) + jitter, half - 0.5, side - half - 0.5)
+    whole = Box(((side - 1) / 2,) * 2, side / 2)
+    frames = {"whole": whole, "close-up": Box((float(centre[0]), float(centre[1])), half)}
+    return {name: cut_frame(record, frame) for name, frame in frames.items()}
+
+
+def change(record: HandRecord, name: str, seed: int) -> HandRecord:
+    """Return a record whose image is changed in one of `CHANGES`."""
+    pixels = CHANGES[name](record.image.astype(np.float32), np.random.default_rng(seed))
+    return replace(record, image=np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def measure_changes(predictor: HandPredictor, split: RHDSplit, count: int) -> list[dict[str, Any]]:
+    """Return a row for each of `CHANGES` and each view: shares of good boxes and right sides, error."""
+    results: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+    for number in tqdm(range(count), unit="frame", disable=None):
+        views = cut_views(split.record(number), np.random.default_rng(number))
+        seen = {(c, v): change(record, c, number) for c in CHANGES for v, record in views.items()}
+        hands = predictor.predict_all([record.image for record in seen.values()])
+        for (key, record), hand in zip(seen.items(), hands, strict=True):
+            good = measure_overlap(hand.box, cut_true_box(record)) >= 0.5
+            values = good, hand.side == record.side, measure_p1_mm(hand, record), hand.box.confidence
+            results.setdefault(key, []).append(values)
+    rows = []
+    for (changed, view), values in results.items():
+        good, right, error, confidence = np.array(values).T
+        rows.append({
+            "change": changed, "view": view, "good boxes": good.mean(), "right sides": right.mean(),
+            "right sides in good boxes": right[good > 0].mean() if good.any() else None,
+            "P1, mm, mean": error.mean(), "P1, mm, median": np.median(error), "confidence": confidence.mean(),
+        })  # fmt: skip
+    return rows
+
+
+def format_changes(rows: list[dict[str, Any]]) -> str:
+    """Return the rows of `measure_changes` as a Markdown table, with their means at the end of each view."""
+    names = [name for name in rows[0] if name not in ("change", "view")]
+    lines = ["| photo, change | " + " | ".join(names) + " |", "| --- " * (1 + len(names)) + "|"]
+    for view in dict.fromkeys(row["view"] for row in rows):
+        own = [row for row in rows if row["view"] == view]
+        known = {name: [row[name] for row in own if row[name] is not None] for name in names}
+        mean = {name: float(np.mean(values)) if values else None for name, values in known.items()}
+        for row in [*own, {"change": "mean of these", "view": view, **mean}]:
+            values = ["-" if row[n] is None else f"{row[n]:.{1 if 'mm' in n else 2}f}" for n in names]
+            lines.append(f"| {view}, {row['change']} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
 
 
 def measure(predictor: HandPredictor, records: list[HandRecord]) -> dict[str, list]:
@@ -155,17 +264,32 @@ def measure_rate(predictor: HandPredictor, records: list[HandRecord], count: int
     return count / min(times)
 
 
-def main(root: Path, weights: Path | None = None, count: int = 0, out: Path | None = None) -> None:
-    """Measure weights on the test split of a rendered set.
+def main(
+    root: Path,
+    weights: Path | None = None,
+    count: int = 0,
+    out: Path | None = None,
+    perturb: bool = False,
+    part: Literal["test", "val"] = "test",
+) -> None:
+    """Measure weights on a split of a rendered set.
 
     Args:
         root: Folder of `davae render`, with a seed that the weights were not trained on.
         weights: File of `davae pack`; the default is the file shipped with davae.
         count: Number of frames; 0 means all.
         out: JSON file to write in addition.
+        perturb: Measure how boxes and sides are found in changed photos and close-ups, and print a table.
+        part: Split of the set; choices are made on "val".
     """
-    predictor, split = HandPredictor.load(weights), RHDSplit(root, "test")
+    predictor, split = HandPredictor.load(weights), RHDSplit(root, part)
     count = min(count or len(split), len(split))
+    if perturb:
+        table = measure_changes(predictor, split, count)
+        print(format_changes(table))
+        if out is not None:
+            out.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        return
     rows: dict[str, list] = {}
     for begin in tqdm(range(0, count, AT_ONCE), unit="batch", disable=None):
         records = [split.record(n) for n in range(begin, min(begin + AT_ONCE, count))]

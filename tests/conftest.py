@@ -93,7 +93,9 @@ def trained(tmp_path_factory, tiny_config, prepared):
     jittered = dataclasses.replace(tiny_config.data, scale_max=1.25, shift=0.1)
     masks = mask_preset("smoke")
     masks = dataclasses.replace(
-        masks, data=jittered, train=dataclasses.replace(masks.train, steps=4, batch_size=4, warmup_steps=1)
+        masks,
+        data=dataclasses.replace(jittered, canvas=False),
+        train=dataclasses.replace(masks.train, steps=4, batch_size=4, warmup_steps=1),
     )
     train_mask(masks, data, home / "mask", progress=False)
     predict_masks(home / "mask", data, progress=False)

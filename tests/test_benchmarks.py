@@ -398,6 +398,53 @@ def test_photos_end_to_end(photos, release, tmp_path, capsys):
         assert 0 < report[way]["P1 mm, median"] < 1000
 
 
+def test_close_ups_are_filled_by_the_hand_and_see_its_joints_where_they_are(photos, tmp_path):
+    split = RHDSplit(write_synthhand(tmp_path / "set", 0, 0, 6, 3, progress=False), "test")
+    for number in range(6):
+        record = split.record(number)
+        views = photos.cut_views(record, np.random.default_rng(number))
+        side = photos.SEEN_PX
+        filled = photos.cut_true_box(views["close-up"]).half * 2 / side
+        assert 0.99 < filled < 1.41
+        assert photos.cut_true_box(views["whole"]).half * 2 < filled * side
+        for view in views.values():
+            assert view.image.shape == (side, side, 3)
+            seen = view.joints_mm.astype(float) @ view.K.T
+            np.testing.assert_allclose(seen[:, :2] / seen[:, 2:], view.uv_px, atol=1e-2)
+            assert (photos.change(view, "none", 0).image == view.image).all()
+
+
+def test_each_change_of_a_photo_is_the_one_it_is_called(photos):
+    pixels = np.random.default_rng(0).uniform(40, 160, (32, 32, 3)).astype(np.float32)
+
+    def change(name):
+        return photos.CHANGES[name](pixels, np.random.default_rng(1))
+
+    assert change("darker, x 0.6").mean() == pytest.approx(0.6 * pixels.mean(), rel=1e-4)
+    assert np.ptp(change("grey"), axis=2).max() == 0
+    detail = [
+        change(name).std() for name in ("blurred, 3 px", "blurred, 1.5 px", "none", "noise of 20 levels")
+    ]
+    assert detail == sorted(detail) and change("sharpened").std() > 1.5 * detail[2]
+    blue_over_red = [
+        change(name)[..., 2].mean() / change(name)[..., 0].mean() for name in ("warmer", "cooler")
+    ]
+    assert blue_over_red[0] < 0.7 and blue_over_red[1] > 1.4
+    assert 0 < np.abs(change("JPEG of quality 30") - pixels).mean() < 40
+
+
+def test_changed_photos_are_measured_one_by_one(photos, release, tmp_path, capsys):
+    root = write_dataset(tmp_path / "rhd", train=4, val=1, test=3)
+    photos.main(root, release, count=1, out=tmp_path / "out.json", perturb=True)
+    rows, table = json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out
+    assert [(row["view"], row["change"]) for row in rows] == [
+        (view, change) for change in photos.CHANGES for view in ("whole", "close-up")
+    ]
+    assert all(row["good boxes"] in (0, 1) and 0 < row["P1, mm, mean"] < 1000 for row in rows)
+    whole = [row["good boxes"] for row in rows if row["view"] == "whole"]
+    assert f"| whole, mean of these | {np.mean(whole):.2f} |" in table
+
+
 @pytest.fixture(scope="module")
 def rendered(trained, tmp_path_factory):
     """Four hands to test on, prepared for the run of `trained`, drawn by the seed of its preset."""

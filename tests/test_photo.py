@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 from davae.photo import finding, reading
 from davae.photo.colour import ADOBE_GAMMA, ADOBE_RGB, D65, H273_PRIMARIES, SRGB, SRGB_CURVE, make_profile
 from davae.photo.engine import MaskNetwork
-from davae.photo.finding import Box, _lay_squares, cut, find_hands
+from davae.photo.finding import Box, _lay_squares, choose_apart, cut, find_hands
 from davae.photo.metadata import EXIF, MAX_BYTES, strip_metadata
 from davae.photo.reading import PhotoError, Reduced, photo_px, read_photo
 
@@ -565,7 +565,7 @@ def test_a_disc_is_found_wherever_it_lies(width, height, u, v, radius):
     y, x = np.mgrid[:height, :width]
     photo = np.where((x - u) ** 2 + (y - v) ** 2 < radius**2, 250, 60).astype(np.uint8)
     box, *others = find_hands(BRIGHT, BRIGHT, np.repeat(photo[..., None], 3, axis=2))
-    assert len(others) < finding.KEPT
+    assert len(others) < finding.KEPT + len(finding.WHOLE)
     assert np.hypot(box.centre[0] - u, box.centre[1] - v) < 0.2 * radius
     assert box.half == pytest.approx(radius / finding.FILL, rel=0.15)
     assert 0.5 < box.confidence <= 1
@@ -587,6 +587,48 @@ def test_of_two_hands_each_square_holds_one():
     boxes = find_hands(BRIGHT, BRIGHT, photo)
     for box in boxes:
         assert min(abs(box.centre[0] - 50) / 30, abs(box.centre[0] - 190) / 22) < 0.3 and box.confidence > 0.4
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 90), (120, 68)])
+def test_the_photo_as_a_whole_is_offered_where_a_hand_fills_it_and_only_there(width, height):
+    y, x = np.mgrid[:height, :width]
+    half = (width * height) ** 0.5 / 2
+    middle = ((width - 1) / 2, (height - 1) / 2)
+    whole = {Box(middle, half), Box(middle, 1.3 * half)}
+    for radius, offered in ((0.9 * half, whole), (0.3 * half, set())):
+        disc = (x - middle[0]) ** 2 + (y - middle[1]) ** 2 < radius**2
+        photo = np.repeat(np.where(disc, 250, 60).astype(np.uint8)[..., None], 3, axis=2)
+        assert whole & set(find_hands(BRIGHT, BRIGHT, photo)) == offered
+
+
+def test_fine_detail_is_blurred_as_far_as_it_is_fine_in_what_is_searched():
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    assert finding._soften(noise).std() < 0.4 * noise.std()
+    small = finding._soften(noise[:26, :26])
+    assert small.shape == (26, 26, 3) and small.std() > 0.8 * noise.std()
+
+
+def test_two_hands_are_both_found_if_both_are_looked_for():
+    photo = np.full((120, 360, 3), 60, np.uint8)
+    y, x = np.mgrid[:120, :360]
+    for u, radius in ((50, 30), (310, 22)):
+        photo[(x - u) ** 2 + (y - 60) ** 2 < radius**2] = 250
+    boxes = find_hands(BRIGHT, BRIGHT, photo, 2)
+    found = [boxes[n] for n in choose_apart(boxes, 2)]
+    assert sorted(round(box.centre[0] / 10) for box in found) == [5, 31]
+
+
+def test_boxes_that_share_half_of_the_smaller_are_of_one_hand():
+    hand, finger, beside = (
+        Box((50.0, 50.0), 40.0, 0.6),
+        Box((80.0, 50.0), 10.0, 0.9),
+        Box((110.0, 50.0), 30.0),
+    )
+    assert hand.covers(finger) == finger.covers(hand) == 1
+    assert hand.covers(beside) == pytest.approx(10 / 60)
+    assert hand.covers(Box((150.0, 50.0), 40.0)) == 0 == hand.covers(Box((50.0, 200.0), 40.0))
+    boxes = [hand, finger, beside, Box((111.0, 50.0), 30.0, 0.5)]
+    assert choose_apart(boxes, 4) == [1, 3] and choose_apart(boxes, 1) == [1]
 
 
 def test_where_there_is_nothing_boxes_without_confidence_are_returned():

@@ -358,8 +358,8 @@ def test_a_turned_photo_gives_the_turned_hand(predictor):
 
 def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
     found = Box((70.0, 60.0), 40.0, 0.7)
-    monkeypatch.setattr("davae.photo.predict.find_hands", lambda finder, mask, photo: [found])
-    monkeypatch.setattr("davae.photo.predict.estimate_confidence", lambda apart, sure: 0.7)
+    monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: [found])
+    monkeypatch.setattr("davae.photo.predict.estimate_confidence", lambda *signs: 0.7)
     monkeypatch.setattr("davae.photo.observer.VIEWS", 1)
     monkeypatch.setattr("davae.photo.observer.ZOOM", 1.0)
     first = predictor.predict(photo(), box=found, side="right")
@@ -386,31 +386,88 @@ def test_a_guess_tells_how_certain_the_mask_is_and_how_much_views_disagree(predi
     assert guess.certainty.item() == pytest.approx(
         mask[mask > 0.5].mean().item() if (mask > 0.5).any() else 0
     )
+    edges = mask[0, 0] > 0.5
+    assert guess.cut_off.item() == (edges.sum() - edges[1:-1, 1:-1].sum()) / (4 * 63)
     # Of two, each is half of their distance from the middle.
     assert guess.disagreement.item() == pytest.approx(
         np.linalg.norm(joints[0] - joints[1], axis=2).mean() / 2, rel=1e-3
     )
 
 
-@given(st.floats(0, 3), st.floats(0, 1), st.floats(0, 1))
-def test_more_agreement_and_a_surer_mask_give_more_confidence(apart, sure, less):
-    told = estimate_confidence(apart, sure)
-    assert 0 <= estimate_confidence(apart + 0.1, sure) <= told <= 1
-    assert estimate_confidence(apart, less * sure) <= told
+@given(st.floats(0, 3), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_more_agreement_and_a_surer_mask_inside_the_crop_give_more_confidence(apart, sure, less, cut_off):
+    told = estimate_confidence(apart, sure, cut_off)
+    assert 0 <= estimate_confidence(apart + 0.1, sure, cut_off) <= told <= 1
+    assert estimate_confidence(apart, less * sure, cut_off) <= told <= estimate_confidence(apart, sure, 0)
+
+
+def offer(monkeypatch, boxes: list[Box], apart: list[float], sides: list[str]):
+    """Let these squares be found, with views that disagree by so much about them."""
+    signs = Guess(sides, np.array(apart), np.full(len(boxes), 0.9), np.zeros(len(boxes)))
+    monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: boxes)
+    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: signs)
 
 
 def test_of_the_squares_the_likeliest_is_read(predictor, monkeypatch):
     offered = [Box((50.0, 60.0), 30.0), Box((110.0, 60.0), 30.0)]
-    signs = Guess(["right", "left"], np.array([0.3, 0.1]), np.array([0.9, 0.9]))
-    monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: offered)
-    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: signs)
+    offer(monkeypatch, offered, [0.3, 0.1], ["right", "left"])
     (request,) = predictor.request([photo()])
-    box, side = predictor._locate(request, photo())
+    ((box, side),) = predictor._locate(request, photo(), 1)
     assert (box.centre, side) == ((110.0, 60.0), "left")
-    assert box.confidence == pytest.approx(estimate_confidence(0.1, 0.9), rel=1e-5)
-    swapped = Guess(["right", "left"], np.array([0.1, 0.3]), np.array([0.9, 0.9]))
-    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: swapped)
-    assert predictor._locate(request, photo())[0].centre == (50.0, 60.0)
+    assert box.confidence == pytest.approx(estimate_confidence(0.1, 0.9, 0.0), rel=1e-5)
+    offer(monkeypatch, offered, [0.1, 0.3], ["right", "left"])
+    assert predictor._locate(request, photo(), 1)[0][0].centre == (50.0, 60.0)
+
+
+def test_of_several_hands_those_are_returned_that_are_likely_and_apart(predictor, monkeypatch):
+    places = [((40.0, 60.0), 30.0), ((45.0, 62.0), 28.0), ((120.0, 60.0), 30.0), ((40.0, 110.0), 9.0)]
+    offer(monkeypatch, [Box(*place) for place in places], [0.05, 0.06, 0.1, 3.0], ["right", "left"] * 2)
+    monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: hand.box)
+    hands = predictor.predict_hands(photo(), 4, name="two", side="right")
+    assert [hand.box.centre for hand in hands] == [(40.0, 60.0), (120.0, 60.0)]
+    assert [hand.box.confidence for hand in hands] == [
+        pytest.approx(estimate_confidence(apart, 0.9, 0.0)) for apart in (0.05, 0.1)
+    ]
+    for hand in hands:
+        check(hand)
+        assert hand.name == "two" and hand.side == "right"
+    (alone,) = predictor.predict_hands(photo(), 1, side="right")
+    one = predictor.predict(photo(), side="right")
+    assert alone.box == one.box == hands[0].box
+    np.testing.assert_array_equal(alone.joints, one.joints)
+    monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: Box((60.0, 60.0), 50.0, 0.9))
+    assert len(predictor.predict_hands(photo(), 4, side="right")) == 1, "both moved to one place"
+    with pytest.raises(ValueError, match=r"hands: 0; expected 1 or more"):
+        predictor.predict_hands(photo(), 0)
+    with pytest.raises(PhotoError, match=r"^none: "):
+        predictor.predict_hands(b"none", 2, name="none")
+
+
+def test_each_of_several_hands_has_its_files_and_a_row_of_the_overlay(release, tmp_path, monkeypatch):
+    offer(monkeypatch, [Box((40.0, 60.0), 30.0), Box((120.0, 60.0), 40.0)], [0.05, 0.1], ["right", "left"])
+    monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: hand.box)
+    Image.fromarray(photo()).save(tmp_path / "x.png")
+    out, options = tmp_path / "out", {"progress": False, "weights": release, "side": "right"}
+    (line,) = predict_files([tmp_path / "x.png"], out, hands=3, **options).lines
+    assert line.count("right hand, confidence") == 2
+    own, second = {f"x{ending}" for ending in ENDINGS}, {f"x-hand2{ending}" for ending in ENDINGS[:-1]}
+    assert {path.name for path in out.iterdir()} == own | second
+    reports = [json.loads((out / name).read_text()) for name in ("x.json", "x-hand2.json")]
+    assert [report["box"]["half_px"] for report in reports] == [30.0, 40.0]
+    assert reports[0].keys() == reports[1].keys() and reports[0]["photo"] == reports[1]["photo"]
+    with Image.open(out / "x-overlay.png") as overlay:
+        assert overlay.size == (1042, 2 * 280)
+    (out / "x.json").unlink()
+    with pytest.raises(ValueError, match=r"x.ply: is no result of davae"):
+        predict_files([tmp_path / "x.png"], out, hands=3, **options)
+    for path in out.glob("x[.-][pgmo]*"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"x-hand2.json: is no result of davae"):
+        predict_files([tmp_path / "x.png"], out, hands=2, **options)
+    predict_files([tmp_path / "x.png"], out, hands=1, **options)
+    for hands, box in ((0, ""), (2, "1,1,9,9")):
+        with pytest.raises(ValueError, match=rf"--hands {hands}: expected 1 or more, and 1 with --box"):
+            predict_files([tmp_path / "x.png"], out, box, hands=hands, **options)
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one(predictor, monkeypatch):

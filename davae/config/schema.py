@@ -21,6 +21,7 @@ VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
 ADDED = {
     "scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False, "canvas": False,
     "image_decoder": "paper", "cloud_decoder": "paper", "flesh": "realistic", "divided": True,
+    "photometric": 0.0,
 }  # fmt: skip
 RENAMED = {"blocks": "depths"}
 Crop = Literal["plain", "rotated-camera"]
@@ -52,6 +53,9 @@ class DataConfig:
     cloud_points: int = 2048  # target points drawn per step
     mask: InputMask = "none"  # which mask hides the background of the input
     blur: float = 0.0  # augmentation: blurs half the inputs by a Gaussian of U[0, blur] of their side
+    photometric: float = (
+        0.0  # augmentation: strength, to 1, of changes in the inputs' light, colours and detail
+    )
     steady_target: bool = False  # zoom and shift move the input, but not the image decoder's target
     canvas: bool = False  # the target shows `CANVAS` bones a side, whatever the crop shows
 

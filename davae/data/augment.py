@@ -3,8 +3,8 @@
 All samples of a batch are rotated at once on the device. Each stored crop is resampled once, or twice under
 `DataConfig.steady_target`; its margin is wide enough for every angle and scale, unless crops are shifted.
 Samples are view-normalised before: only then does rotating the picture about the crop's centre equal rotating
-the hand about the optical axis. Zoom, shift and blur change the image alone, since poses are relative to the
-root and normalised by a bone.
+the hand about the optical axis. Zoom, shift, blur and photometric changes (`davae.data.photometric`) are
+those of the image alone, since poses are relative to the root and normalised by a bone.
 """
 
 import math
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from davae.config import CANVAS, DataConfig
 from davae.config.schema import Crop
+from davae.data.photometric import Changes, change_photos, draw_changes
 from davae.data.prepared import PreparedSplit
 from davae.data.sample import PADDING, bone_px, stored_px
 from davae.networks.handmask import composite_over_grey
@@ -135,8 +136,9 @@ def augment(
 
     Per sample: an angle from U[-rotation, rotation] (positive is clockwise on the screen, as in
     `synthhand.pinhole.rotation_about_z`), a scale of the hand in the image from U[scale_min, scale_max], and
-    a shift and a blur of the input if `config` has them. `cloud_points` of the stored points are drawn,
-    without repetition if there are enough; they are stored in random order, so consecutive ones will do.
+    a shift, photometric changes and a blur of the input if `config` has them. `cloud_points` of the stored
+    points are drawn, without repetition if there are enough; they are stored in random order, so consecutive
+    ones will do.
 
     Args:
         raw: the stored samples (b, ...).
@@ -158,18 +160,27 @@ def augment(
     shift = None
     if config.shift:
         shift = config.shift * (2 * torch.rand(b, 2, generator=generator) - 1)[rows]
-    seen = turn_and_zoom(raw._replace(clouds=cloud), config, angle[rows], scale[rows], shift)
+    largest = config.image_px * config.blur
+    if config.blur:
+        spread = largest * torch.rand(b, generator=generator)
+        spread *= torch.rand(b, generator=generator) < 0.5  # photos are sharp as often as not
+    changes = None
+    if config.photometric:
+        changes = draw_changes(b, config.image_px, config.photometric, generator).select(rows)
+    seen = turn_and_zoom(raw._replace(clouds=cloud), config, angle[rows], scale[rows], shift, changes)
     if not config.blur:
         return seen
-    largest = config.image_px * config.blur
-    spread = largest * torch.rand(b, generator=generator)
-    spread *= torch.rand(b, generator=generator) < 0.5  # photos are sharp as often as not
     image = blur(seen.image, spread[rows].to(seen.image.device), math.ceil(3 * largest))
     return seen._replace(image=image)
 
 
 def turn_and_zoom(
-    raw: RawBatch, config: DataConfig, angle: Tensor, scale: Tensor, shift: Tensor | None = None
+    raw: RawBatch,
+    config: DataConfig,
+    angle: Tensor,
+    scale: Tensor,
+    shift: Tensor | None = None,
+    changes: Changes | None = None,
 ) -> Batch:
     """Rotate image, joints and cloud by `angle` (b,) radians, and scale the image by `scale` (b,).
 
@@ -178,6 +189,8 @@ def turn_and_zoom(
 
     `shift` (b, 2), in sides of the crop, moves the picture right and down. Joints and cloud stay, since they
     are relative to the root. What then lies beyond the stored crop is grey and no hand.
+
+    `changes` are made to the input, before its background is hidden.
 
     Raises:
         ValueError: as `augment`.
@@ -204,7 +217,7 @@ def turn_and_zoom(
     root = (torch.zeros(b, 2) if shift is None else shift).to(device)
     joints, clouds, scale = raw.joints @ turn, raw.clouds @ turn, scale.to(device)
     if device.type == "cpu" and explain_missing() is None:
-        pictures = _resample_by_kernel(raw, config, zoomed, step, shift)
+        pictures = _resample_by_kernel(raw, config, zoomed, step, shift, changes)
         return Batch(*pictures, joints, clouds, raw.has_cloud, raw.has_mask, raw.scale_mm, root, scale)
     # Reordering bytes and then casting is five times as fast as both at once.
     layers = torch.empty(b, 3 + len(masks), stored, stored, dtype=torch.uint8, device=device)
@@ -214,11 +227,16 @@ def turn_and_zoom(
     layers = layers.float()
     pixels = _resample(layers, zoomed, config.image_px, shift)
     shown = _resample(layers, step, config.image_px) if apart else pixels
-    return _assemble(raw, config, pixels, shown, joints, clouds, root, scale)
+    return _assemble(raw, config, pixels, shown, joints, clouds, root, scale, changes)
 
 
 def _resample_by_kernel(
-    raw: RawBatch, config: DataConfig, zoomed: Tensor, step: Tensor, shift: Tensor | None
+    raw: RawBatch,
+    config: DataConfig,
+    zoomed: Tensor,
+    step: Tensor,
+    shift: Tensor | None,
+    changes: Changes | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return input (b, 3, px, px), target (b, 3, px, px) and its mask (b, 1, px, px), as `_assemble` would.
 
@@ -230,18 +248,29 @@ def _resample_by_kernel(
     shifted = none if shift is None else 2 * (zoomed @ shift[:, :, None])[:, :, 0]
     masked = ("none", "truth", "network").index(config.mask)
     predicted = raw.predicted_masks if config.mask == "network" else None
+    layers = raw.masks, predicted, raw.has_mask
 
-    def resample(step: Tensor, shift: Tensor, image: Tensor | None, target: Tensor | None) -> None:
-        arrays = raw.images, raw.masks, predicted, raw.has_mask, step, shift, image, target, mask
+    def resample(step, shift, image, target, mask=mask, layers=layers, masked=masked) -> None:
+        arrays = raw.images, *layers, step, shift, image, target, mask
         ordered = (None if array is None else array.contiguous() for array in arrays)
         call("resample", *ordered, float(PADDING), b, stored, px, masked)
 
-    if config.canvas or config.steady_target:
+    apart = config.canvas or config.steady_target
+    if changes is not None and masked:  # of the photo, so its background is hidden afterwards
+        seen = torch.empty_like(mask)
+        own = layers if predicted is None else (predicted, None, torch.ones_like(raw.has_mask))
+        resample(zoomed, shifted, image, torch.empty_like(image), seen, own, masked=0)
+        resample(*((step, none) if apart else (zoomed, shifted)), None, target)
+        changed = change_photos(image.permute(0, 3, 1, 2), changes, seen[:, None])
+        return changed, target.permute(0, 3, 1, 2), mask[:, None]
+    if apart:
         resample(zoomed, shifted, image, None)
         resample(step, none, None, target)
     else:
         resample(zoomed, shifted, image, target)
-    return image.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2), mask[:, None]
+    shown = image.permute(0, 3, 1, 2)
+    shown = shown if changes is None else change_photos(shown, changes)
+    return shown, target.permute(0, 3, 1, 2), mask[:, None]
 
 
 def _resample(layers: Tensor, step: Tensor, px: int, shift: Tensor | None = None) -> Tensor:
@@ -335,9 +364,12 @@ def _assemble(
     cloud: Tensor,
     root: Tensor,
     zoom: Tensor,
+    changes: Changes | None = None,
 ) -> Batch:
     """Assemble a batch from colours and masks (b, 4 or 5, h, w) of input (`pixels`) and target (`shown`)."""
     image, mask = pixels[:, :3], _choose_mask(raw, config, shown)
+    if changes is not None:
+        image = change_photos(image, changes)
     if config.mask == "network":
         image = composite_over_grey(image, pixels[:, 4:])
     elif config.mask == "truth":

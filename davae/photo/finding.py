@@ -1,4 +1,4 @@
-"""Where in a photo a hand may be: segment a dozen squares of it, then close in on the best.
+"""Where in a photo a hand may be: segment a dozen squares of it, close in on the best, or take it whole.
 
 Two mask networks are used. The *finder* was trained on squares in which a hand lies anywhere and may be
 small; it closes in from the squares all over the photo. The mask network of da-VAE was trained on crops with
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy.ndimage import label
 
 from davae.data.sample import cut_square, warp_image
@@ -26,8 +26,12 @@ THUMBNAIL_PX = 256  # of a photo's shorter side while it is searched: the smalle
 SMALL = 0.25  # of a square's side: a smaller hand is better judged in a smaller square
 KEPT = 2  # squares to close in from; a third made no more boxes good on 1,500 held-out frames
 ROUNDS = 2  # of closing in
+SOFT_PX = 1.0  # standard deviation of the blur of a photo of `THUMBNAIL_PX`
+WHOLE = (1.0, 1.3)  # sides of the squares around the whole photo, over that of a square of its area
+FILLED = 0.5  # of such a square: a smaller hand is better seen in a square of its own
 CROPS_AT_ONCE = 64  # in one batch of a network
 DOUBTFUL = 0.5  # a box of less confidence is more likely wrong than right
+APART = 0.5  # of the smaller square: two that share less show two hands
 SMALL_PX = 64  # a square of fewer pixels shows little of a hand
 TAIL = 0.01  # share of a mask's mass on each side that does not count towards its extent
 
@@ -56,6 +60,15 @@ class Box:
         (u, v), half = self.centre, self.half
         return -half < u < width - 1 + half and -half < v < height - 1 + half
 
+    def covers(self, other: "Box") -> float:
+        """Return the share of the smaller of two squares that lies in the larger."""
+        reach = self.half + other.half
+        sides = [
+            min(reach - abs(a - b), 2 * min(self.half, other.half))
+            for a, b in zip(self.centre, other.centre, strict=True)
+        ]
+        return max(sides[0], 0.0) * max(sides[1], 0.0) / (4 * min(self.half, other.half) ** 2)
+
     def scale(self, factor: float) -> "Box":
         """Return the same square in the photo enlarged by `factor`."""
         if factor == 1:
@@ -73,14 +86,35 @@ def cut(photo: NDArray[np.uint8], boxes: Sequence[Box], px: int) -> NDArray[np.f
     return _to_planes([warp_image(photo, box.to_crop(px), px) for box in boxes])
 
 
-def find_hands(finder: MaskNetwork, mask: MaskNetwork, photo: NDArray[np.uint8]) -> list[Box]:
-    """Return 1 to `KEPT` squares of a photo (h, w, 3) that may be crops of a hand, the likeliest first."""
+def find_hands(finder: MaskNetwork, mask: MaskNetwork, photo: NDArray[np.uint8], most: int = 1) -> list[Box]:
+    """Return squares of a photo (h, w, 3) that may be crops of one of `most` hands, the likeliest first.
+
+    The photo as a whole follows where a hand fills it: of a hand so near, the networks rather see a finger.
+    """
     small, scale = _shrink(photo)
-    boxes = _update(finder, small, _lay_squares(small.shape[1], small.shape[0]), _propose)
-    boxes = sorted(boxes, key=lambda box: -(box.confidence or 0.0))[:KEPT]
+    soft = _soften(small)
+    laid = _update(finder, soft, _lay_squares(small.shape[1], small.shape[0]), _propose)
+    laid = sorted(laid, key=lambda box: -(box.confidence or 0.0))
+    boxes = laid[:KEPT]
+    if most > 1:  # squares that lie apart, too, since the likeliest may all show the same hand
+        boxes = list(dict.fromkeys([*boxes, *(laid[n] for n in choose_apart(laid, KEPT * most))]))
     for _ in range(ROUNDS):
-        boxes = _update(finder, small, boxes, _close_in)
-    return [box.scale(scale) for box in _update(mask, small, boxes, _close_in)]
+        boxes = _update(finder, soft, boxes, _close_in)
+    boxes = _update(mask, small, boxes, _close_in)
+    whole = _lay_around(small.shape[1], small.shape[0])
+    hands = map(_keep_largest, _segment(mask, small, whole))
+    filled = [hand.any() and _measure_extent(hand)[1] >= FILLED for hand in hands]
+    boxes += [box for box, is_filled in zip(whole, filled, strict=True) if is_filled]
+    return [box.scale(scale) for box in boxes]
+
+
+def choose_apart(boxes: Sequence[Box], most: int) -> list[int]:
+    """Return which boxes, up to `most`, are the most confident and lie apart from each other, those first."""
+    chosen: list[int] = []
+    for number in sorted(range(len(boxes)), key=lambda n: -(boxes[n].confidence or 0.0)):
+        if len(chosen) < most and all(boxes[number].covers(boxes[n]) < APART for n in chosen):
+            chosen.append(number)
+    return chosen
 
 
 def _to_planes(crops: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -95,6 +129,12 @@ def _shrink(photo: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
         return photo, 1.0
     size = round(width / scale), round(height / scale)
     return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BOX, reducing_gap=2.0)), scale
+
+
+def _soften(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blur a photo that is searched: fine detail, of which renderings have little, misleads the finder."""
+    spread = SOFT_PX * min(small.shape[:2]) / THUMBNAIL_PX
+    return np.asarray(Image.fromarray(small).filter(ImageFilter.GaussianBlur(spread)))
 
 
 def _lay_squares(width: int, height: int) -> list[Box]:
@@ -112,6 +152,12 @@ def _lay_squares(width: int, height: int) -> list[Box]:
     return list(dict.fromkeys([*squares, around]))  # in a square photo the largest is the one around it
 
 
+def _lay_around(width: int, height: int) -> list[Box]:
+    """Return the squares in which a hand may lie that fills a photo or reaches beyond it."""
+    middle, half = ((width - 1) / 2, (height - 1) / 2), np.sqrt(width * height) / 2
+    return [Box(middle, float(half * share)) for share in WHOLE]
+
+
 def _update(
     network: MaskNetwork,
     photo: NDArray[np.uint8],
@@ -119,13 +165,18 @@ def _update(
     move: Callable[[Box, NDArray], Box],
 ) -> list[Box]:
     """Segment the square of each box, and return the box as `move` changes it, given its mask (px, px)."""
-    updated = []
+    return [move(box, mask) for box, mask in zip(boxes, _segment(network, photo, boxes), strict=True)]
+
+
+def _segment(network: MaskNetwork, photo: NDArray[np.uint8], boxes: list[Box]) -> list[NDArray[np.float32]]:
+    """Return the mask (px, px) of the square of each box."""
+    masks: list[NDArray[np.float32]] = []
     for begin in range(0, len(boxes), CROPS_AT_ONCE):
         batch = boxes[begin : begin + CROPS_AT_ONCE]
         to_photo = [np.asarray(np.linalg.inv(box.to_crop(network.px)), np.float64) for box in batch]
         crops = _to_planes([cut_square(photo, H, network.px) for H in to_photo])
-        updated += [move(box, mask[0]) for box, mask in zip(batch, network.segment(crops), strict=True)]
-    return updated
+        masks += list(network.segment(crops)[:, 0])
+    return masks
 
 
 def _propose(box: Box, mask: NDArray) -> Box:

@@ -55,6 +55,7 @@ class Guess(NamedTuple):
     certainty: NDArray[
         np.float32
     ]  # (b,) mean probability over the mask's pixels above 0.5; 0 if there are none
+    cut_off: NDArray[np.float64]  # (b,) share of the crop's border that is the mask's
 
 
 class Observer:
@@ -119,7 +120,10 @@ class Observer:
         hand = masks > 0.5
         certainty = (masks * hand).sum((1, 2, 3)) / hand.sum((1, 2, 3)).clip(1)
         disagreement = np.where(right, *np.split(apart, 2))
-        return Guess(["right" if one else "left" for one in right], disagreement, certainty)
+        cut_off = [np.concatenate([*one[[0, -1]], *one[1:-1, [0, -1]].T]).mean() for one in hand[:, 0]]
+        return Guess(
+            ["right" if one else "left" for one in right], disagreement, certainty, np.array(cut_off)
+        )
 
     def _estimate(self, views: NDArray[np.float32]) -> Estimate:
         """Return what is estimated from images (k, b, 3, px, px), in rows (k * b)."""
@@ -132,10 +136,10 @@ def _lay_over_grey(crops: Images, masks: NDArray[np.float32]) -> Images:
     return grey + masks * (crops - grey)
 
 
-def estimate_confidence(disagreement: float, certainty: float) -> float:
+def estimate_confidence(disagreement: float, certainty: float, cut_off: float) -> float:
     """Return the share of boxes with such a `Guess` that overlap the true box by half.
 
-    Fitted to 1,500 held-out renderings.
+    Fitted to 1,500 held-out renderings, in whose boxes hands were hardly ever cut off.
     """
     doubt = (1 - certainty) / max(certainty, 1e-6)
-    return 1 / (1 + (disagreement / 0.215) ** 0.77 * (doubt / 0.1) ** 1.18)
+    return (1 - cut_off) ** 2 / (1 + (disagreement / 0.215) ** 0.77 * (doubt / 0.1) ** 1.18)

@@ -23,19 +23,25 @@ RED = (214, 50, 45)
 TINT = np.uint8(64)  # opacity of the mask, of 255
 
 
-def draw_overlay(photo: NDArray[np.uint8], hand: Hand) -> NDArray[np.uint8]:
+def draw_overlay(photo: NDArray[np.uint8], *hands: Hand) -> NDArray[np.uint8]:
     """Draw the photo with the box, joints and mask close up, and the mesh from the front and from its side.
 
     Args:
         photo: (h, w, 3).
-        hand: what was found in it.
+        hands: what was found in it; each has a row, in which the boxes of the others are white.
 
     Returns:
-        (280, 1042, 3) RGB.
+        (280 k, 1042, 3) RGB for k hands.
     """
-    hand = hand.scale_to(photo)
+    scaled = [hand.scale_to(photo) for hand in hands]
+    boxes = [hand.box for hand in scaled]
+    rows = [_draw_row(photo, hand, [box for box in boxes if box is not hand.box]) for hand in scaled]
+    return np.concatenate(rows)
+
+
+def _draw_row(photo: NDArray[np.uint8], hand: Hand, others: list[Box]) -> NDArray[np.uint8]:
     panels = {
-        f"{hand.side} hand": _draw_photo(photo, hand),
+        f"{hand.side} hand": _draw_photo(photo, hand, others),
         "joints and mask": _draw_close_up(photo, hand),
         "mesh, as photographed": draw_mesh(hand, 0.0, 0.0, PANEL_PX),
         "from its side": draw_mesh(hand, 90.0, 0.0, PANEL_PX),
@@ -58,13 +64,18 @@ def draw_mesh(hand: Hand, turn_deg: float, tilt_deg: float, px: int) -> NDArray[
     return view.draw_mesh(about_root, faces, view.view_from(turn_deg, tilt_deg), half_mm=half_mm, px=px)
 
 
-def _draw_photo(photo: NDArray[np.uint8], hand: Hand) -> NDArray[np.uint8]:
-    """Draw the whole photo with the box."""
+def _draw_photo(photo: NDArray[np.uint8], hand: Hand, others: list[Box]) -> NDArray[np.uint8]:
+    """Draw the whole photo with the box, and those of other hands."""
     height, width = photo.shape[:2]
     panel, to_panel = _cut_panel(photo, Box(((width - 1) / 2, (height - 1) / 2), max(width, height) / 2))
-    (u, v), half = hand.box.centre, hand.box.half
-    corners = _transform(np.array([[u - half, v - half], [u + half, v + half]]), to_panel)
-    ImageDraw.Draw(panel).rectangle(tuple(corners.ravel()), outline=RED, width=2 * FINE)
+    pen = ImageDraw.Draw(panel)
+    for box in (*others, hand.box):
+        (u, v), half = box.centre, box.half
+        corners = _transform(np.array([[u - half, v - half], [u + half, v + half]]), to_panel)
+        own = box is hand.box
+        pen.rectangle(
+            tuple(corners.ravel()), outline=RED if own else "white", width=2 * FINE if own else FINE
+        )
     return np.asarray(panel.reduce(FINE))
 
 

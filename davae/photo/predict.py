@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davae.photo.engine import Networks, open_graphs
-from davae.photo.finding import Box, cut, find_hands
+from davae.photo.finding import APART, DOUBTFUL, Box, choose_apart, cut, find_hands
 from davae.photo.hand import Hand, Side, reference_bone_mm
 from davae.photo.observer import Observer, Reading, estimate_confidence
 from davae.photo.packed import Packed, read_packed
@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 
 Intrinsics = tuple[float, float, float, float]  # fx, fy, cx, cy, pixels
 Result = tuple[Hand | PhotoError, NDArray[np.uint8] | None]  # a hand with its photo (h, w, 3), or an error
+Results = tuple[list[Hand] | PhotoError, NDArray[np.uint8] | None]  # the same of several hands
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,29 @@ class HandPredictor:
             raise hand
         return hand
 
+    def predict_hands(
+        self, photo: Photo, most: int, *, name: str | None = None, **options: Any
+    ) -> list[Hand]:
+        """Find up to `most` hands in one photo, the likeliest first.
+
+        There is always one. Others follow if they are more likely a hand than not, and lie apart from it.
+
+        Args:
+            photo: a file, its contents, an array or a Pillow image.
+            most: number of hands.
+            name: of the photo in the results and in errors.
+            options: side, bone_mm and intrinsics, as in `request`.
+
+        Raises:
+            PhotoError: the photo cannot be used.
+            ValueError: an option makes no sense.
+        """
+        (request,) = self.request([photo], names=None if name is None else [name], **options)
+        hands, _ = self.answer_hands(request, most)
+        if isinstance(hands, PhotoError):
+            raise hands
+        return hands
+
     def predict_all(self, photos: Sequence[Photo], **options: Any) -> list[Hand | PhotoError]:
         """Find the hand in each photo; unusable photos are reported, and the others get their results.
 
@@ -186,31 +210,54 @@ class HandPredictor:
 
     def answer(self, request: Request) -> Result:
         """Read a photo and find the hand in it; whatever goes wrong is the result."""
+        hands, photo = self.answer_hands(request, 1)
+        return hands if isinstance(hands, PhotoError) else hands[0], photo
+
+    def answer_hands(self, request: Request, most: int) -> Results:
+        """Read a photo and find up to `most` hands in it, the likeliest first; or one in the box given.
+
+        Whatever goes wrong with the photo is the result.
+
+        Raises:
+            ValueError: `most` is below 1.
+        """
+        if most < 1:
+            raise ValueError(f"hands: {most}; expected 1 or more")
         try:
             photo = read_photo(request.photo, request.name)
             _check_box(request, photo)
-            return self._find(request, photo), photo
+            return self._find(request, photo, most), photo
         except Exception as error:
             return _to_photo_error(error, request.name), None
 
-    def _find(self, request: Request, photo: NDArray[np.uint8]) -> Hand:
+    def _find(self, request: Request, photo: NDArray[np.uint8], most: int) -> list[Hand]:
         if request.box is not None:
-            return self._read(request, photo, request.box, request.side)
-        box, side = self._locate(request, photo)
-        # A crop around the joints that a coarse reading shows is more like those of training.
-        coarse = self._read(request, photo, box, side, coarse=True)
-        return self._read(request, photo, refine_box(coarse), request.side)  # the side is guessed better now
+            return [self._read(request, photo, request.box, request.side)]
+        hands: list[Hand] = []
+        for box, side in self._locate(request, photo, most):
+            # A crop around the joints that a coarse reading shows is more like those of training.
+            coarse = self._read(request, photo, box, side, coarse=True)
+            box = refine_box(coarse)
+            if all(box.covers(hand.box) < APART for hand in hands):  # each may have moved to another's place
+                hands.append(self._read(request, photo, box, request.side))  # the side is guessed better now
+        return hands
 
-    def _locate(self, request: Request, photo: NDArray[np.uint8]) -> tuple[Box, Side]:
-        """Return the square of a photo that looks most like a hand, and which hand that is."""
+    def _locate(self, request: Request, photo: NDArray[np.uint8], most: int) -> list[tuple[Box, Side]]:
+        """Return the squares of a photo that look most like a hand each, and which hand that is.
+
+        The first is the likeliest; further ones, to `most`, lie apart from it and are no `DOUBTFUL` ones.
+        """
         networks = self.observer.networks
-        squares = find_hands(networks.finder, networks.mask, photo)
+        squares = find_hands(networks.finder, networks.mask, photo, most)
         crops = cut(photo, squares, self.px)
         guess = self.observer.guess(crops, [request.side] * len(squares), LOCATE_VIEWS)
-        confidences = list(map(estimate_confidence, guess.disagreement.tolist(), guess.certainty.tolist()))
-        best = int(np.argmax(confidences))
-        box = squares[best].scale(photo_px(photo)[0] / photo.shape[1])
-        return replace(box, confidence=confidences[best]), guess.sides[best]
+        signs = guess.disagreement.tolist(), guess.certainty.tolist(), guess.cut_off.tolist()
+        confidences = list(map(estimate_confidence, *signs))
+        boxes = [replace(box, confidence=sure) for box, sure in zip(squares, confidences, strict=True)]
+        first, *further = choose_apart(boxes, most)
+        chosen = [first, *(n for n in further if confidences[n] >= DOUBTFUL)]
+        scale = photo_px(photo)[0] / photo.shape[1]
+        return [(boxes[n].scale(scale), guess.sides[n]) for n in chosen]
 
     def _read(
         self,

@@ -42,10 +42,11 @@ def predict_files(
     bone_mm: float | None = None,
     intrinsics: str = "",
     weights: Path | None = None,
+    hands: int = 1,
     progress: bool = True,
     report: Callable[[str], object] = tqdm.write,
 ) -> Summary:
-    """Find the hand in each file and write the results; arguments are as on the command line.
+    """Find the hands in each file and write the results; arguments are as on the command line.
 
     Each photo is reported as soon as it is done, so an error that stops the run loses no earlier report.
     Unusable photos, and photos whose results cannot be made, are reported and skipped. `side` may be in
@@ -62,10 +63,12 @@ def predict_files(
     camera = parse_numbers(intrinsics, "--intrinsics", "600,600,320,240")
     if rectangle and min(rectangle[2:]) <= 0:
         raise ValueError(f"--box {box}: expected a width and a height above 0")
+    if hands < 1 or (rectangle and hands > 1):
+        raise ValueError(f"--hands {hands}: expected 1 or more, and 1 with --box, which holds one hand")
     stems = name_results(images)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; --out is the folder for the results, so name another")
-    _check_places(images, out, stems)
+    _check_places(images, out, stems, hands)
     sides: dict[str, Side] = {"left": "left", "right": "right"}
     Thread(target=built_in_rig).start()  # a third of a second, meanwhile the networks find the first hand
     predictor = HandPredictor.load(weights)
@@ -79,7 +82,7 @@ def predict_files(
 
     def work(job: tuple[Request, Path, str]) -> tuple[str, bool]:
         request, path, stem = job
-        return _write(*predictor.answer(request), out, path, stem)
+        return _write(*predictor.answer_hands(request, hands), out, path, stem)
 
     jobs = list(zip(requests, images, stems, strict=True))
     results = map_in_order(work, jobs, predictor.workers)
@@ -95,7 +98,7 @@ def predict_files(
     return Summary(lines, failed)
 
 
-def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> list[Path]:
+def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str, *further: Hand) -> list[Path]:
     """Write OUT/STEM with each of `ENDINGS`, each file whole or not at all.
 
     Args:
@@ -103,15 +106,24 @@ def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str) -> li
         photo: (h, w, 3) in which it was found.
         out: folder; made if it does not exist.
         stem: of the files' names.
+        further: other hands in the photo. Each is a row of the overlay and has files of its own beside it.
 
     Returns:
-        The files.
+        The files, the overlay last.
     """
     out.mkdir(parents=True, exist_ok=True)
-    contents = {f".{ending}": content for ending, content in hand.encode_files().items()}
-    contents["-mask.png"] = _encode_png(np.rint(255 * hand.mask).astype(np.uint8))
-    contents["-overlay.png"] = _encode_png(draw_overlay(photo, hand))
-    return [_write_file(out / f"{stem}{ending}", contents[ending]) for ending in ENDINGS]
+    contents: dict[str, bytes] = {}
+    for number, one in enumerate((hand, *further), 1):
+        encoded = one.encode_files() | {"png": _encode_png(np.rint(255 * one.mask).astype(np.uint8))}
+        own = _name_endings(number)[:-1]
+        contents |= dict(zip(own, (encoded[ending.rsplit(".")[-1]] for ending in own), strict=True))
+    contents[ENDINGS[-1]] = _encode_png(draw_overlay(photo, hand, *further))
+    return [_write_file(out / f"{stem}{ending}", content) for ending, content in contents.items()]
+
+
+def _name_endings(number: int) -> list[str]:
+    """Return the endings of the files of a photo's hand: `ENDINGS`, or -hand2.json and so on."""
+    return [ending if number == 1 else f"-hand{number}{ending}" for ending in ENDINGS]
 
 
 def parse_numbers(text: str, name: str, example: str) -> tuple[float, float, float, float] | None:
@@ -150,17 +162,28 @@ def name_results(images: Sequence[Path | str]) -> list[str]:
 
 
 def _write(
-    hand: Hand | PhotoError, photo: NDArray[np.uint8] | None, out: Path, path: Path, stem: str
+    hands: list[Hand] | PhotoError, photo: NDArray[np.uint8] | None, out: Path, path: Path, stem: str
 ) -> tuple[str, bool]:
     """Write the result of the photo at `path`; return the line about it and whether there is a result."""
-    if isinstance(hand, PhotoError) or photo is None:
-        return f"failed: {hand}", False
+    if isinstance(hands, PhotoError) or photo is None:
+        return f"failed: {hands}", False
+    hand, *further = hands
     try:
-        *_, overlay = write_hand(hand, photo, out, stem)
+        *_, overlay = write_hand(hand, photo, out, stem, *further)
     except OSError:  # a full disk is full for all
         raise
     except Exception as error:
         return f"failed: {wrap_unexpected(str(path), error)}", False
+    told = "; ".join(map(_describe, hands))
+    return (
+        f"{path}: {told}, reference bone assumed to be {hand.bone_mm:.1f} mm (exact in mesh and "
+        f"posed joints), see {overlay}",
+        True,
+    )
+
+
+def _describe(hand: Hand) -> str:
+    """Return which hand was found, and how surely."""
     confidence = hand.box.confidence
     found = "in the box given" if confidence is None else f"confidence {confidence:.2f}"
     if confidence is not None and confidence < DOUBTFUL:
@@ -168,11 +191,7 @@ def _write(
     if 2 * hand.box.half < SMALL_PX:
         found += f", a square of only {2 * hand.box.half:.0f} pixels"
     distance = "" if hand.intrinsics is None else f", about {hand.joints_mm[ROOT, 2]:.0f} mm away"
-    return (
-        f"{path}: {hand.side} hand, {found}, reference bone assumed to be {hand.bone_mm:.1f} mm (exact in "
-        f"mesh and posed joints){distance}, see {overlay}",
-        True,
-    )
+    return f"{hand.side} hand, {found}{distance}"
 
 
 def _write_file(path: Path, content: bytes) -> Path:
@@ -205,11 +224,12 @@ def _encode_png(pixels: NDArray[np.uint8]) -> bytes:
     )
 
 
-def _check_places(images: Sequence[Path], out: Path, stems: list[str]) -> None:
+def _check_places(images: Sequence[Path], out: Path, stems: list[str], hands: int) -> None:
     """Refuse to overwrite one of the photos, or a file that is not ours, such as the photos' labels."""
     photos = {Path(path).resolve() for path in images}
     for stem in stems:
-        places = [out / f"{stem}{ending}" for ending in ENDINGS]
+        endings = [ending for number in range(1, hands + 1) for ending in _name_endings(number)]
+        places = [out / f"{stem}{ending}" for ending in endings]
         for place in places:
             if place.resolve() in photos:
                 raise ValueError(

@@ -11,11 +11,11 @@ Kind = Literal["da-VAE", "mask", "camera"]
 
 # Sources that decide what a given config and dataset train to.
 _SHARED_SOURCES = (
-    "networks/blocks.py", "networks/encoder.py", "data/augment.py", "training/trainer.py", "training/task.py",
-    "training/schedule.py", "training/optimisers.py", "training/muon.py", "training/device.py",
-    "training/distributed.py", "networks/fused.py", "networks/native/operations.py",
-    "networks/native/kernels.c", "networks/native/maps.h", "networks/native/pictures.h",
-    "networks/native/points.h",
+    "networks/blocks.py", "networks/encoder.py", "data/augment.py", "data/photometric.py",
+    "training/trainer.py", "training/task.py", "training/schedule.py", "training/optimisers.py",
+    "training/muon.py", "training/device.py", "training/distributed.py", "networks/fused.py",
+    "networks/native/operations.py", "networks/native/kernels.c", "networks/native/maps.h",
+    "networks/native/pictures.h", "networks/native/points.h",
 )  # fmt: skip
 _SHAPING_SOURCES: dict[Kind, tuple[str, ...]] = {
     "da-VAE": (

@@ -106,6 +106,51 @@ API void resample(const uint8_t *pictures, const uint8_t *masks, const uint8_t *
         }
 }
 
+/* To [0, 1]; what is not a number stays none. */
+static inline vector limit(vector v) { return 1 - rectify(1 - rectify(v)); }
+
+/* Change detail, colours, tone and grain of photos (batch, height, width, 3), as davae.data.photometric says.
+
+   masks: (batch, height, width), or NULL; colours: (batch, 3, 4); tone, detail, grain: (batch,).
+   noise: (side, side, 3), of which a photo's begins at corner, (batch, 2). */
+API void change_photos(const float *photos, const float *masks, const float *colours, const float *tone,
+                       const float *detail, const float *grain, const int64_t *corner, const float *noise,
+                       float *changed, int64_t batch, int64_t height, int64_t width, int64_t side, int64_t threads) {
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < batch; n++)
+        for (int64_t row = 0; row < height; row++) {
+            const float *photo = photos + 3 * n * height * width, *own = photo + 3 * row * width,
+                        *above = photo + 3 * clamp(row - 1, height) * width,
+                        *below = photo + 3 * clamp(row + 1, height) * width, *m = colours + 12 * n,
+                        *added = noise + 3 * ((corner[2 * n] + row) * side + corner[2 * n + 1]);
+            const int64_t length = 3 * width, room = length + 6;
+            float sums[room], sharp[room], mixed[room], shown[room];
+            for (int64_t i = 0; i < length; i++) sums[i + 3] = above[i] + own[i] + below[i];
+            memcpy(sums, sums + 3, 3 * sizeof *sums); /* the first pixel once more, then the last */
+            memcpy(sums + length + 3, sums + length, 3 * sizeof *sums);
+            const float kept = 1 + detail[n], removed = detail[n] / 9;
+            const four red = {m[0], m[4], m[8]}, green = {m[1], m[5], m[9]}, blue = {m[2], m[6], m[10]},
+                       offset = {m[3], m[7], m[11]};
+            for (int64_t i = 0; i < length; i++)
+                sharp[i] = kept * own[i] - removed * (sums[i] + sums[i + 3] + sums[i + 6]);
+            for (int64_t i = 0; i < length; i += 3) {
+                const four colour = sharp[i] * red + sharp[i + 1] * green + sharp[i + 2] * blue + offset;
+                memcpy(mixed + i, &colour, sizeof colour); /* the fourth number is overwritten by the next */
+            }
+            if (masks)
+                for (int64_t i = 0; i < width; i++)
+                    shown[3 * i] = shown[3 * i + 1] = shown[3 * i + 2] = masks[(n * height + row) * width + i];
+            float *out = changed + 3 * (n * height + row) * width;
+            for (int64_t i = 0; i < length; i += LANES) {
+                const int64_t count = least(LANES, length - i);
+                const vector x = limit(read_some(mixed + i, count));
+                vector y = limit(x + tone[n] * x * (1 - x) + grain[n] * read_some(added + i, count));
+                if (masks) y = GREY + read_some(shown + i, count) * (y - GREY);
+                write_some(out + i, y, count);
+            }
+        }
+}
+
 /* The sum of squared differences of each of `batch` pairs of pictures of n numbers. */
 API void squared_error(const float *a, const float *b, float *sums, int64_t batch, int64_t n, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)

@@ -33,6 +33,7 @@ def predict(
     bone_mm: float | None = None,
     intrinsics: Annotated[str, tyro.conf.arg(metavar="FX,FY,CX,CY")] = "",
     weights: Path | None = None,
+    hands: int = 1,
 ) -> None:
     """Find the hand in photos: write joints and latent code as JSON, the mesh as PLY and GLB, and a picture.
 
@@ -47,10 +48,12 @@ def predict(
         intrinsics: Focal lengths and principal point of the camera, pixels. Joints are then written in mm in
             the camera's frame.
         weights: File of `pack`; the default is the model that comes with davae.
+        hands: Largest number of hands to find in a photo. The second has files of its own, NAME-hand2.json
+            and so on.
     """
     from davae.photo.predict_files import predict_files
 
-    found = predict_files(images, out, box, side, bone_mm, intrinsics, weights)
+    found = predict_files(images, out, box, side, bone_mm, intrinsics, weights, hands)
     sys.exit(0 if not found.failed else 1)
 
 
