@@ -50,7 +50,11 @@ def _laptop() -> Config:
             side_heads=0.25, head_pool="none", pose_hidden=256, fold_grid=12, fold_hidden=64,
             image_decoder="limbs", image_width=12,
         ),
-        loss=LossConfig(alpha_pose=100_000.0, beta_pose=3.0, beta_appearance=3.0, beta_shape=3.0),
+        # From alpha_image = 100 on, flesh can be read from the shape block; P1 is no worse. With a third of
+        # this beta_shape, so can the joints (docs/latent.md).
+        loss=LossConfig(
+            alpha_pose=100_000.0, alpha_image=100.0, beta_pose=3.0, beta_appearance=50.0, beta_shape=1000.0
+        ),
         train=TrainConfig(
             steps=3000, batch_size=128, optimiser="muon", learning_rate=1e-2, warmup_steps=75,
             weight_decay=1e-4, average_decay=0.98, checkpoint_every=100,
@@ -65,7 +69,8 @@ def _sweep() -> Config:
     render, data = replace(laptop.render, flesh="realistic"), replace(laptop.data, canvas=False)
     model = replace(laptop.model, image_decoder="paper", image_last_stride=4)
     train = replace(laptop.train, steps=640, checkpoint_every=40)
-    return Config("sweep", render, data, model, laptop.loss, train)
+    loss = replace(laptop.loss, alpha_image=1.0, beta_appearance=3.0, beta_shape=3.0)
+    return Config("sweep", render, data, model, loss, train)
 
 
 def _gpu() -> Config:
