@@ -94,7 +94,11 @@ def model_diagram(config: ModelConfig) -> Figure:
         _text(ax, 54.2, y + 1.8, r"$\mu,\sigma$")
     points = config.fold_grid**2
     outputs = {"pose": "21×3 joints", "cloud": f"{points}×3 points", "image": f"3×{px}×{px}"}
-    how = {"pose": "MLP", "cloud": "FoldingNet", "image": "transposed conv."}
+    how = {  # limb decoders read the pose as decoded joints
+        "pose": "MLP",
+        "cloud": {"paper": "FoldingNet", "limbs": "tubes on joints"}[config.cloud_decoder],
+        "image": {"paper": "transposed conv.", "limbs": "maps of joints"}[config.image_decoder],
+    }
     for block, name in DECODERS.items():
         y, colour = heights[block], HUES[name]
         text = f"{name} decoder\n{how[name]}\n{_count(parameters[f'{name} decoder'])}\n→ {outputs[name]}"
