@@ -18,6 +18,7 @@ PHOTO = (  # what the shipped da-VAE differs from `laptop` in (docs/photos.md)
     "data.shift=0.1",
     "data.scale_max=1.25",
 )
+PAPERS = ("model.image_decoder=paper", "data.canvas=false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,15 @@ class Workbench:
         return dataclasses.replace(split, predicted_masks=split.masks)
 
     def load_config(self, name: str) -> Config:
-        """Return the config of a preset or of "photo"; in a quick run, with batches of 4."""
+        """Return the config of a preset or of "photo"; in a quick run, with batches of 4.
+
+        All have the paper's image decoder, as the reference and the figures of record do.
+        """
         config = apply_settings(preset("laptop"), PHOTO) if name == "photo" else preset(name)
+        if config.model.image_decoder != "paper":
+            config = apply_settings(config, PAPERS)
+        if name in ("laptop", "photo"):
+            config = apply_settings(config, ["model.image_last_stride=4"])
         return replace_batch(config, 4) if self.quick else config
 
 

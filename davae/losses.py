@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from davae.config import BLOCKS, TERMS, LossConfig
-from davae.networks import DaVAEOutput
+from davae.networks import DaVAEOutput, Decoded
 from davae.networks.native import operations
-from davae.networks.nearest import nearest_squared_distances
+from davae.networks.nearest import nearest_distances, nearest_squared_distances
 
 REDUCTIONS = {
     "pose": "squared error summed over 21 joints and 3 axes (normalised units: reference bone = 1)",
@@ -103,6 +103,18 @@ def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return IMAGE_ELEMENTS * operations.mean_squared_error(predicted, target)
 
 
+def picture_loss(predicted: Decoded | DaVAEOutput, true: Truth) -> Tensor:
+    """L_RGB of Eq. 3 of the samples that have a decoded image, the first ones -> (b,).
+
+    A decoded mask counts as a fourth channel, where its truth is known.
+    """
+    seen = len(predicted.image)
+    term = image_loss(predicted.image, true.target[:seen])
+    if predicted.mask is None:
+        return term
+    return term + image_loss(predicted.mask, true.mask[:seen]) / 3 * true.has_mask[:seen]
+
+
 def cloud_loss(predicted: Tensor, true: Tensor) -> Tensor:
     """L_cloud of Eq. 3, of clouds P (b, p, 3) and Q (b, q, 3) -> (b,).
 
@@ -119,35 +131,25 @@ def chamfer_distance(a: Tensor, b: Tensor) -> Tensor:
     Of point clouds (b, n, 3) and (b, m, 3) in one unit -> (b,) in that unit. Raises as
     `nearest_squared_distances`.
     """
-    forward, backward = nearest_squared_distances(a, b)
-    return torch.maximum(_sqrt(forward).mean(1), _sqrt(backward).mean(1))
+    forward, backward = nearest_distances(a, b)
+    return torch.maximum(forward.mean(1), backward.mean(1))
 
 
 def objective(predicted: DaVAEOutput, true: Truth, weights: LossConfig) -> Objective:
     """Eq. 3: sum_i alpha_i L_i + beta_i KL_i over pose, cloud/shape and image/appearance.
 
     A sample without a cloud adds 0 x prediction to that term, so that every parameter always has a gradient.
-    The image term is the mean over those samples, the first ones, that have a decoded image.
+    The image term is the mean over the samples that have a decoded image.
     """
-    seen = len(predicted.image)
     has_cloud = true.has_cloud.to(predicted.cloud.device, torch.float32)
     terms = {
         "pose": pose_loss(predicted.pose, true.joints).mean(),
         "cloud": (cloud_loss(predicted.cloud, true.cloud) * has_cloud).mean(),
-        "image": image_loss(predicted.image, true.target[:seen]).mean(),
+        "image": picture_loss(predicted, true).mean(),
     }
-    if predicted.mask is not None:  # a fourth channel of the picture, where its truth is known
-        wrong = image_loss(predicted.mask, true.mask[:seen]) / 3
-        terms["image"] = terms["image"] + (wrong * true.has_mask[:seen]).mean()
     kls = {
         block: gaussian_kl(predicted.means[block], predicted.logvars[block]).sum(1).mean() for block in BLOCKS
     }
     weighted = {f"alpha_{term}": getattr(weights, f"alpha_{term}") * terms[term] for term in TERMS}
     weighted |= {f"beta_{block}": getattr(weights, f"beta_{block}") * kls[block] for block in BLOCKS}
     return Objective(reduce(torch.add, weighted.values()), terms, kls, weighted)
-
-
-def _sqrt(squared: Tensor) -> Tensor:
-    """Return the square root, with a gradient of 0 at 0, where the true one is infinite."""
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)

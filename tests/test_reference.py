@@ -27,18 +27,26 @@ VARIANTS = {
 }
 
 
+@pytest.fixture(scope="session")
+def paper_config(tiny_config):
+    """The experiment with the paper's image decoder, which the reference has."""
+    data = dataclasses.replace(tiny_config.data, canvas=False)
+    model = dataclasses.replace(tiny_config.model, image_decoder="paper")
+    return dataclasses.replace(tiny_config, data=data, model=model)
+
+
 @pytest.fixture(params=VARIANTS)
-def twins(request, tiny_config, prepared):
+def twins(request, paper_config, prepared):
     """davae's model and loss on a batch, the reference's on the same, and the gradients of both, by name."""
     torch.manual_seed(3)
-    config = dataclasses.replace(tiny_config.model, **VARIANTS[request.param])
+    config = dataclasses.replace(paper_config.model, **VARIANTS[request.param])
     model, plain = DaVAE(config).train(), reference.Reference(config).train()
     plain.load_state_dict(reference.rename_weights(model.state_dict()))
     raw = augment.load_batch(PreparedSplit.open(prepared, "train"), np.arange(6))
     raw = raw._replace(has_cloud=torch.tensor([True] * 5 + [False]))
-    batch = augment.augment(raw, tiny_config.data, torch.Generator().manual_seed(1))
+    batch = augment.augment(raw, paper_config.data, torch.Generator().manual_seed(1))
     noise = torch.randn(6, model.latents)
-    return model, plain, batch, noise, tiny_config.loss
+    return model, plain, batch, noise, paper_config.loss
 
 
 def close(found, expected):
@@ -69,8 +77,8 @@ def test_outputs_loss_and_gradients_are_those_of_davae(twins, chamfer):
 
 @pytest.mark.parametrize("mask", ["none", "truth"])
 @pytest.mark.parametrize("has_mask", [True, False])
-def test_a_sample_is_turned_and_zoomed_as_a_batch_is(tiny_config, prepared, mask, has_mask):
-    config = dataclasses.replace(tiny_config.data, mask=mask)
+def test_a_sample_is_turned_and_zoomed_as_a_batch_is(paper_config, prepared, mask, has_mask):
+    config = dataclasses.replace(paper_config.data, mask=mask)
     split = PreparedSplit.open(prepared, "train")
     raw = augment.load_batch(split, np.arange(4))
     raw = raw._replace(has_mask=torch.full((4,), has_mask))
@@ -88,14 +96,14 @@ def test_a_sample_is_turned_and_zoomed_as_a_batch_is(tiny_config, prepared, mask
             torch.testing.assert_close(value, of_batch, rtol=0, atol=levels, msg=f"{name} {index}")
 
 
-def test_an_epoch_reads_files_and_trains(tiny_config, tmp_path):
+def test_an_epoch_reads_files_and_trains(paper_config, tmp_path):
     root = write_dataset(tmp_path / "rendered", train=3, val=1, test=1)
-    samples = reference.RenderedSamples(root, "train", tiny_config.data)
+    samples = reference.RenderedSamples(root, "train", paper_config.data)
     first, again = samples[0], samples[0]
     assert len(samples) == 3 and not torch.equal(first.image, again.image)  # turned anew each time
     bones = [torch.linalg.vector_norm(s.joints[10] - s.joints[9]).item() for s in (first, again)]
     assert bones == pytest.approx([1, 1], abs=1e-4)
-    training = reference.ReferenceTraining(tiny_config)
+    training = reference.ReferenceTraining(paper_config)
     before = [p.detach().clone() for p in training.model.parameters()]
     training.epoch(samples, steps=2, workers=0)
     assert all(torch.isfinite(p).all() for p in training.model.parameters())

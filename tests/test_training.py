@@ -98,7 +98,9 @@ def test_run_folder_holds_what_it_promises(finished, short):
 
 @pytest.mark.parametrize("divided", [True, False])
 def test_validation_measures_the_joints_of_the_whole_network(short, prepared, divided):
-    config = dataclasses.replace(short, model=dataclasses.replace(short.model, divided=divided))
+    config = dataclasses.replace(
+        short, model=dataclasses.replace(short.model, divided=divided, image_decoder="paper")
+    )
     task = davae_task.DaVAETask(config)
     network, split = task.build().eval(), PreparedSplit.open(prepared, "val")
     indices = np.arange(len(split))
@@ -110,7 +112,8 @@ def test_validation_measures_the_joints_of_the_whole_network(short, prepared, di
 
 
 def test_an_undivided_code_is_trained_evaluated_and_read_as_three_parts(short, prepared, tmp_path):
-    config = dataclasses.replace(short, model=dataclasses.replace(short.model, divided=False))
+    model = dataclasses.replace(short.model, divided=False, image_decoder="paper")
+    config = dataclasses.replace(short, model=model)
     run = train(config, prepared, tmp_path / "run", progress=False)
     report = evaluate(run, prepared, progress=False)
     assert report["model"] == "da-VAE, undivided" and set(report["latent"]) == set(BLOCKS)

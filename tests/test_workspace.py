@@ -141,7 +141,7 @@ def test_a_notebook_that_fails_does_not_cost_the_report(home, monkeypatch, capsy
         ),
         (("evaluate", "--run", "nowhere", "--data", "x", "--out", "z.json"), "no run here"),
         (("prepare", "--dataset", "rhd", "--root", "nowhere", "--out", "y"), "nowhere"),
-        ((*NOTEBOOKS, "--home", "h", "--only", "07"), "no notebook's name contains '07'"),
+        ((*NOTEBOOKS, "--home", "h", "--only", "08"), "no notebook's name contains '08'"),
         ((*NOTEBOOKS, "--home", "h", "--timeout-s", "-1"), "time limit of a cell is -1 s"),
         ((*NOTEBOOKS, "--home", "h", "--weights", "shipped"), "add `--only 05`"),
     ],
@@ -214,7 +214,7 @@ def test_each_copy_of_a_dataset_has_its_own_folders(tmp_path, two_copies, tiny_c
 
 
 def test_a_range_of_flesh_is_rendered_as_the_config_says_into_a_folder_of_its_own(tmp_path, tiny_config):
-    render = dataclasses.replace(tiny_config.render, train=2, val=1, test=1, size=32)
+    render = dataclasses.replace(tiny_config.render, train=2, val=1, test=1, size=32, flesh="realistic")
     usual = Workspace(dataclasses.replace(tiny_config, render=render), tmp_path)
     wide = Workspace(set_variable(usual.config, "render.flesh", "wide"), tmp_path)
     assert wide.rendered.name == f"{usual.rendered.name}-wide" and wide.prepared != usual.prepared

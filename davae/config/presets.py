@@ -41,6 +41,7 @@ def _laptop() -> Config:
     # the pose's are narrow to save time. At alpha_pose = 1000 the gradient of the cloud always outweighs that
     # of the joints; beta = 3 is the lower end of the paper's best ratios. Batches of 128, since the cost of
     # Muon is per step, not per image. Predicted masks lower the joint error by 7 %.
+    # Less alpha_image hides flesh from the shape block, less beta_shape buys it the joints (docs/latent.md).
     return Config(
         preset="laptop",
         render=RenderConfig(train=16_000, val=500, test=1000, flesh="wide"),
@@ -50,8 +51,6 @@ def _laptop() -> Config:
             side_heads=0.25, head_pool="none", pose_hidden=256, fold_grid=12, fold_hidden=64,
             image_decoder="limbs", image_width=12,
         ),
-        # From alpha_image = 100 on, flesh can be read from the shape block; P1 is no worse. With a third of
-        # this beta_shape, so can the joints (docs/latent.md).
         loss=LossConfig(
             alpha_pose=100_000.0, alpha_image=100.0, beta_pose=3.0, beta_appearance=50.0, beta_shape=1000.0
         ),
@@ -68,9 +67,8 @@ def _sweep() -> Config:
     laptop, replace = _laptop(), dataclasses.replace
     render, data = replace(laptop.render, flesh="realistic"), replace(laptop.data, canvas=False)
     model = replace(laptop.model, image_decoder="paper", image_last_stride=4)
-    train = replace(laptop.train, steps=640, checkpoint_every=40)
     loss = replace(laptop.loss, alpha_image=1.0, beta_appearance=3.0, beta_shape=3.0)
-    return Config("sweep", render, data, model, loss, train)
+    return Config("sweep", render, data, model, loss, replace(laptop.train, steps=640, checkpoint_every=40))
 
 
 def _gpu() -> Config:

@@ -17,7 +17,7 @@ from davae.evaluation.joints import JointNet
 from davae.evaluation.predictions import Predictions, save_predictions
 from davae.evaluation.report import report, report_json
 from davae.evaluation.skin_tone import COLOUR_FACTOR
-from davae.losses import chamfer_distance, cloud_loss, image_loss, pose_loss
+from davae.losses import chamfer_distance, cloud_loss, picture_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
 from davae.networks.handmask import MID_GREY
 from davae.training import runs
@@ -196,7 +196,7 @@ def _measure(model: DaVAE, output: DaVAEOutput, batch: Batch, noise: Tensor) -> 
     drawn = model.decode(z)
     rows["term_pose"] = pose_loss(drawn.pose, batch.joints)
     rows["term_cloud"] = torch.where(batch.has_cloud, cloud_loss(drawn.cloud, batch.cloud), 0.0)
-    rows["term_image"] = image_loss(drawn.image, batch.target)
+    rows["term_image"] = picture_loss(drawn, batch)
 
     chamfer = chamfer_distance(output.cloud, batch.cloud) * batch.scale_mm
     rows["chamfer_mm"] = torch.where(batch.has_cloud, chamfer, torch.nan)

@@ -14,6 +14,12 @@ TREE_PAIRS = 250_000  # from this many pairs of points in a sample on, a CPU is 
 CHUNK_PAIRS = 400_000  # pairs of points whose distances fit in a CPU's cache
 
 
+def nearest_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the roots of `nearest_squared_distances`; their gradient at 0, where it is infinite, is 0."""
+    forward, backward = nearest_squared_distances(a, b)
+    return _sqrt(forward), _sqrt(backward)
+
+
 def nearest_squared_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return the squared distance from each point to the nearest point of the other cloud.
 
@@ -78,3 +84,9 @@ def _search_all_pairs(points: Tensor, others: Tensor) -> Tensor:
 def _squared_distance(points: Tensor, others: Tensor, chosen: Tensor) -> Tensor:
     neighbours = others.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 3))
     return (points - neighbours).square().sum(-1)
+
+
+def _sqrt(squared: Tensor) -> Tensor:
+    """Return the square root, with a gradient of 0 at 0, where the true one is infinite."""
+    positive = squared > 0
+    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
