@@ -134,7 +134,9 @@ LOG = {"step": "3000", "seconds": "650.5", "val_epe_mm": "17.25"}
 
 def measured(mask: str = "none") -> dict[str, str]:
     config = preset("laptop")
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mask=mask))
+    # Weights of its own: what the row states must come from the config, whatever the preset is today.
+    loss = dataclasses.replace(config.loss, alpha_pose=2e5, beta_shape=7)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mask=mask), loss=loss)
     return record.make_row(report(), config, LOG, "abc1234")
 
 
@@ -155,7 +157,7 @@ def test_a_run_of_record_is_appended_once(tmp_path):
     assert (second["crop"], second["mask"]) == ("plain", "network")
     assert (first["P1_epe_mm"], first["P5_epe_low_mm"], first["seed"]) == ("20.123", "19.5", "3")
     assert first["chamfer_mm"] == "" and first["data"] == "a" * 12
-    assert (first["alpha_pose"], first["beta_shape"], first["active_pose"]) == ("1e+05", "3", "7")
+    assert (first["alpha_pose"], first["beta_shape"], first["active_pose"]) == ("2e+05", "7", "7")
     assert (first["steps"], first["seconds"], first["val_P1_epe_mm"]) == ("3000", "650.5", "17.25")
 
 
