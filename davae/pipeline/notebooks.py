@@ -28,6 +28,18 @@ def notebook_folder() -> Path:
     return folder
 
 
+def find_notebooks(only: str = "") -> list[Path]:
+    """Return the paths of the notebooks whose names contain `only`, in order.
+
+    Raises:
+        ValueError: there is none.
+    """
+    sources = [path for path in sorted(notebook_folder().glob("[0-9]*.ipynb")) if only in path.name]
+    if not sources:
+        raise ValueError(f"no notebook's name contains {only!r} in {notebook_folder()}")
+    return sources
+
+
 def select(
     out: Path | str, parameters: dict[str, Any], *, only: str = "", timeout_s: int = CELL_TIMEOUT_S
 ) -> dict[Path, set[str]]:
@@ -48,9 +60,7 @@ def select(
 
     if timeout_s < 0:
         raise ValueError(f"the time limit of a cell is {timeout_s} s; give at least 1, or 0 for no limit")
-    sources = [path for path in sorted(notebook_folder().glob("[0-9]*.ipynb")) if only in path.name]
-    if not sources:
-        raise ValueError(f"no notebook's name contains {only!r} in {notebook_folder()}")
+    sources = find_notebooks(only)
     known = {source: set(papermill.inspect_notebook(source)) for source in sources}
     if unknown := sorted(parameters.keys() - set().union(*known.values())):
         names, own = ", ".join(s.name for s in sources), sorted(set().union(*known.values()))

@@ -7,8 +7,9 @@ from davae.pipeline.options import Dataset, Mask, Model, Preset, Rig
 
 
 def notebooks(
-    preset: Preset,
-    out: Path,
+    preset: Preset | None = None,
+    out: Path | None = None,
+    student: Path | None = None,
     seed: int = 0,
     model: Model = "da",
     dataset: Dataset = "synthhand",
@@ -23,10 +24,12 @@ def notebooks(
     """Execute the notebooks with papermill, after making the data and the run that they need.
 
     Failures are reported at the end; other notebooks continue. The exit status is 1 if one failed.
+    With --student, nothing is executed.
 
     Args:
-        preset: Size and schedule.
-        out: Folder of the executed copies.
+        preset: Size and schedule; needed unless --student is given.
+        out: Folder of the executed copies; needed unless --student is given.
+        student: Folder for copies without the solutions of the exercises, to hand out in a course.
         seed: Training seed.
         dataset: SynthHand, which is rendered, or a dataset on disk.
         root: Folder of a dataset other than SynthHand.
@@ -37,9 +40,16 @@ def notebooks(
         home: Folder that holds data and outputs; the default is the clone.
         timeout_s: Time limit of one cell, seconds; 0 for none, since sweeps in 03 and 04 can take hours.
     """
-    from davae.pipeline.notebooks import execute, select
+    from davae.pipeline.exercises import write_student_copies
+    from davae.pipeline.notebooks import execute, find_notebooks, select
     from davae.pipeline.workspace import Workspace
 
+    if student is not None:
+        for path in write_student_copies(find_notebooks(only), student):
+            print(path)
+        return
+    if preset is None or out is None:
+        raise ValueError("--preset and --out are needed, or --student for copies without solutions")
     space = Workspace.of(
         preset,
         seed=seed,

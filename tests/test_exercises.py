@@ -1,0 +1,158 @@
+"""Exercises: checks tell right from wrong, and students' copies lack the solutions alone."""
+
+import nbformat
+import pytest
+
+from davae.pipeline import exercises, notebooks
+from davae.pipeline.exercises import (
+    NotAnsweredError,
+    WrongAnswerError,
+    check_answer,
+    leave_blank,
+    make_student_copy,
+    reject,
+    write_student_copies,
+)
+from davae.pipeline.notebooks import NotebookError, execute
+
+ALL = notebooks.find_notebooks()
+SOLUTION = '''# Use the definition.
+import math
+
+def area(radius):
+    """Area of a disc."""
+    square = radius**2
+    return math.pi * square
+
+radius = other = 3
+print(area(radius))
+'''
+
+
+def doubles(answer):
+    return answer(4) == 8
+
+
+@pytest.fixture(autouse=True)
+def _no_checks_of_before(monkeypatch):
+    monkeypatch.setattr(exercises, "_checks", {})
+
+
+def test_a_right_answer_is_told(capsys):
+    check_answer("02.1", lambda x: 2 * x, doubles, "Twice?")
+    check_answer("02.2", 0, lambda answer: answer == 0, "Nought?")
+    assert capsys.readouterr().out == "Exercise 02.1: right.\nExercise 02.2: right.\n"
+
+
+def test_a_wrong_answer_gets_the_hint_and_not_the_solution():
+    with pytest.raises(WrongAnswerError, match=r"^Exercise 02.1: not right yet. Twice\?$"):
+        check_answer("02.1", lambda x: 3 * x, doubles, "Twice?")
+
+
+@pytest.mark.parametrize("blank", [..., None, lambda x: None, lambda x: ...])
+def test_a_blank_stops_with_a_sentence(blank):
+    with pytest.raises(
+        NotAnsweredError, match=r"^Exercise 02.1 has no answer yet: replace `\.\.\.` in the cell above"
+    ):
+        check_answer("02.1", blank, lambda answer: callable(answer) and doubles(answer), "Twice?")
+
+
+def test_an_error_in_an_answer_is_the_students_own():
+    with pytest.raises(ZeroDivisionError):
+        check_answer("02.1", lambda x: x / 0, doubles, "Twice?")
+
+
+def test_mistakes_must_be_rejected():
+    check_answer("02.1", lambda x: 2 * x, doubles, "Twice?")
+    reject("02.1", lambda x: x, lambda x: x + 3)
+    with pytest.raises(AssertionError, match=r"exercise 02\.1: the check lets wrong answer 2 of 2 pass"):
+        reject("02.1", lambda x: x, lambda x: x + 4)
+
+
+def test_a_blank_keeps_what_the_task_asks_for():
+    assert leave_blank(SOLUTION) == (
+        "# Use the definition.\nimport math\n\n\n"
+        'def area(radius):\n    """Area of a disc."""\n    ...  # your answer\n'
+        "radius = other = ...  # your answer"
+    )
+
+
+def test_a_solution_that_defines_nothing_is_refused():
+    with pytest.raises(ValueError, match="defines no function and assigns no name"):
+        leave_blank("print(1)")
+
+
+def exercise(number="02.1"):
+    """The cells of a notebook with one exercise."""
+    lines = (
+        ("", "from davae.pipeline.exercises import check_answer, reject"),
+        ("solution", "def double(x):\n    return x + x"),
+        ("check", f"check_answer({number!r}, double, lambda f: f(4) == 8, 'Twice?')"),
+        ("mistakes", f"reject({number!r}, lambda x: x)"),
+    )
+    cells = [nbformat.v4.new_code_cell(text, metadata={"tags": [tag]} if tag else {}) for tag, text in lines]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+def test_a_students_copy_lacks_solutions_and_mistakes_alone():
+    solved = exercise()
+    student = make_student_copy(solved)
+    assert solved == exercise() | {"cells": solved["cells"]}
+    assert [cell["metadata"].get("tags", []) for cell in student["cells"]] == [[], ["blank"], ["check"]]
+    assert student["cells"][1]["source"] == "def double(x):\n    ...  # your answer"
+    assert student["cells"][2] == solved["cells"][2]
+
+
+def test_copies_never_replace_a_students_work(tmp_path):
+    source = tmp_path / "notebooks" / "02_x.ipynb"
+    source.parent.mkdir()
+    nbformat.write(exercise(), source)
+    (copy,) = write_student_copies([source], tmp_path / "course")
+    copy.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"02_x.ipynb: is there already and may hold a student's work"):
+        write_student_copies([source], tmp_path / "course")
+    assert copy.read_text() == "mine"
+    with pytest.raises(ValueError, match="holds the notebooks themselves"):
+        write_student_copies([source], source.parent)
+
+
+def test_a_students_copy_stops_at_its_first_blank_and_the_solved_one_does_not(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    parameters = nbformat.v4.new_code_cell("preset = 'smoke'", metadata={"tags": ["parameters"]})
+    solved = exercise()
+    solved["cells"].insert(0, parameters)
+    solved["metadata"] = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    nbformat.write(solved, folder / "02_x.ipynb")
+    monkeypatch.setattr(notebooks, "notebook_folder", lambda: folder)
+    assert execute(tmp_path / "solved", {}, progress=False)
+    write_student_copies([folder / "02_x.ipynb"], tmp_path / "course")
+    monkeypatch.setattr(notebooks, "notebook_folder", lambda: tmp_path / "course")
+    with pytest.raises(
+        NotebookError, match=r"failed with NotAnsweredError: Exercise 02\.1 has no answer yet"
+    ):
+        execute(tmp_path / "stopped", {}, progress=False)
+
+
+EXERCISES = {"exercise": "markdown", "solution": "code", "check": "code", "mistakes": "code"}
+
+
+def tagged(path):
+    """The cells of a notebook's exercises, in order: (tag, cell)."""
+    cells = nbformat.read(path, as_version=4).cells
+    return [(tag, cell) for cell in cells for tag in cell.metadata.get("tags", []) if tag in EXERCISES]
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_every_notebook_has_exercises_in_the_stated_form(path):
+    cells = tagged(path)
+    count, rest = divmod(len(cells), len(EXERCISES))
+    assert rest == 0 and 3 <= count <= 5, f"{count} exercises and {rest} cells"
+    assert [tag for tag, _ in cells] == [*EXERCISES] * count
+    for place, (tag, cell) in enumerate(cells):
+        number = f"{path.name[:2]}.{place // len(EXERCISES) + 1}"
+        assert cell.cell_type == EXERCISES[tag]
+        if tag == "solution":
+            assert leave_blank(cell.source).count("...") >= 1
+        else:
+            assert number in cell.source, f"{tag} of exercise {number} does not name it"
