@@ -77,6 +77,12 @@ def test_a_blank_keeps_what_the_task_asks_for():
     )
 
 
+def test_names_assigned_together_get_a_blank_each():
+    blank = leave_blank("near, far = sorted([3, 1])")
+    assert blank == "near = ...  # your answer\nfar = ...  # your answer"
+    exec(blank, {})  # one blank for both could not be unpacked, and the student would see a TypeError
+
+
 def test_a_solution_that_defines_nothing_is_refused():
     with pytest.raises(ValueError, match="defines no function and assigns no name"):
         leave_blank("print(1)")

@@ -102,7 +102,8 @@ def leave_blank(solution: str) -> str:
 
     Args:
         solution: source of a cell. Comments at its head, imports, `def` lines with their docstrings and the
-            left sides of assignments stay; other statements go.
+            left sides of assignments stay; other statements go. Names that are assigned together, as
+            `near, far = ...`, get a blank each, since a blank cannot be unpacked.
 
     Raises:
         ValueError: it defines nothing, so nothing could be checked.
@@ -119,8 +120,15 @@ def leave_blank(solution: str) -> str:
             begin = part.body[0].end_lineno if documented else part.body[0].lineno - 1
             kept += [*_with_room(kept), *lines[part.lineno - 1 : begin], f"    {BLANK}"]
         elif isinstance(part, ast.Assign):
-            kept.append(" = ".join(ast.unparse(target) for target in part.targets) + f" = {BLANK}")
+            kept += [f"{names} = {BLANK}" for names in _left_sides(part)]
     return "\n".join(kept)
+
+
+def _left_sides(assignment: ast.Assign) -> list[str]:
+    """What an assignment assigns to: `a = b` of `a = b = 1`, and both `a` and `b` of `a, b = 1, 2`."""
+    if len(assignment.targets) == 1 and isinstance(assignment.targets[0], ast.Tuple):
+        return [ast.unparse(target) for target in assignment.targets[0].elts]
+    return [" = ".join(ast.unparse(target) for target in assignment.targets)]
 
 
 def _with_room(before: list[str]) -> list[str]:
