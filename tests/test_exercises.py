@@ -49,7 +49,7 @@ def test_a_wrong_answer_gets_the_hint_and_not_the_solution():
         check_answer("02.1", lambda x: 3 * x, doubles, "Twice?")
 
 
-@pytest.mark.parametrize("blank", [..., None, lambda x: None, lambda x: ...])
+@pytest.mark.parametrize("blank", [..., None, (1, ...), lambda x: None, lambda x: ..., lambda x: (1, ...)])
 def test_a_blank_stops_with_a_sentence(blank):
     with pytest.raises(
         NotAnsweredError, match=r"^Exercise 02.1 has no answer yet: replace `\.\.\.` in the cell above"

@@ -47,7 +47,8 @@ def check_answer(number: str, answer: Any, is_right: Callable[[Any], bool], hint
 
     Args:
         number: of the exercise, as 02.1.
-        answer: what the student defined: a value, or a function, which must not return None.
+        answer: what the student defined: a value, a tuple of values, or a function. Neither may be None,
+            and a function must not return None.
         is_right: returns whether an answer is right. It should compare with something that does not show the
             solution: a library's function, a property, brute force.
         hint: a sentence for those whose answer is wrong.
@@ -89,7 +90,8 @@ def _judge(number: str, answer: Any) -> None:
 
 
 def _require_answer(number: str, answer: Any) -> Any:
-    if answer is None or answer is ...:
+    parts = answer if isinstance(answer, tuple) else (answer,)
+    if any(part is None or part is ... for part in parts):
         raise NotAnsweredError(
             f"Exercise {number} has no answer yet: replace `...` in the cell above, "
             "run it, then run this cell again."
