@@ -72,6 +72,9 @@ MAKERS = {
     "hands_grid": lambda: figures.hands_grid(
         PICTURES, UV, titles=[f"id {i}" for i in range(9)], visible=VISIBLE
     ),
+    "hands_grid, several lines": lambda: figures.hands_grid(
+        PICTURES[:5], titles=["pose 1, +2 sd\njoints 3 mm\ncloud 4 mm\ncolour 5/255"] * 5, columns=5
+    ),
     "hands_grid, compared": lambda: figures.hands_grid(PICTURES, UV, UV_GUESSES, columns=5),
     "best_median_worst": lambda: figures.best_median_worst(
         PICTURES, UV, UV_GUESSES, HANDS, GUESSES, ERRORS_MM.mean(axis=1), each=2

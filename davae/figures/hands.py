@@ -176,7 +176,7 @@ def hands_grid(
     side_in = 6.5 / columns
     legend_in = 0.25 if uv_px_pred is not None else 0.0
     lines = max((title.count("\n") + 1 for title in titles or ()), default=0)
-    title_in = 0.06 + 0.14 * lines if lines else 0.0
+    title_in = 0.08 + 0.155 * lines if lines else 0.0  # a line of 8 points is 0.155 inches high
     figure, axes = new_axes(rows * (side_in + title_in) + legend_in, rows, columns)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.035, wspace=0.01, hspace=0.01)
     compared = uv_px_pred is not None
@@ -186,6 +186,7 @@ def hands_grid(
             ax.set_axis_off()
             continue
         show_image(ax, images[index])
+        ax.set_anchor("N")  # where the layout takes its title to be; in the middle, the title would be cut
         if uv_px_true is not None:
             seen = None if visible is None else visible[index]
             colour = TRUTH if compared else None

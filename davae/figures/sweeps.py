@@ -223,14 +223,16 @@ def trend(
     ax = axes[0, 0]
     parts = np.array_split(np.argsort(factor), bins)
     x = np.array([np.mean(factor[part]) for part in parts])
+    apart = 0.006 * np.ptp(x)  # so that error bars do not hide each other
     for index, (label, values) in enumerate(series.items()):
         means = np.array([np.mean(values[part]) for part in parts])
         errors = np.array([2 * np.std(values[part]) / np.sqrt(len(part)) for part in parts])
+        shift = apart * (index - (len(series) - 1) / 2)
         ax.errorbar(
-            x, means, errors, marker=MARKERS[index % len(MARKERS)], markersize=3.5, capsize=2,
-            linestyle=DASHES[index % len(DASHES)],
-            color=HUES.get(label, SERIES[index % len(SERIES)]), label=label,
+            x + shift, means, errors, marker=MARKERS[index % len(MARKERS)], markersize=3.5, capsize=2,
+            linestyle=DASHES[index % len(DASHES)], color=HUES.get(label, SERIES[index % len(SERIES)]),
+            label=label,
         )  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.legend()
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series))
     return figure
