@@ -47,7 +47,7 @@ def found() -> dict[str, list[Result]]:
 def test_the_page_is_what_the_records_say():
     """If this fails, a record has changed: `python -m davae findings` writes the page again."""
     text = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
-    assert text == format_page(read_runs_of_record())
+    assert text == format_page(read_runs_of_record()), "stale: run `python -m davae findings`"
 
 
 def test_every_claim_has_one_row_and_all_that_a_row_needs(found):
