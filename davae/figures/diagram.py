@@ -120,7 +120,8 @@ def model_diagram(config: ModelConfig) -> Figure:
     ):
         _text(ax, x, 58.5, word, weight="bold")
     total = f"{config.title}: {_count(parameters['total'])} parameters"
-    _text(ax, 15, 9, total, weight="bold")
+    _text(ax, 15, 10.5, total, weight="bold")
+    _text(ax, 15, 7.5, "in each box: its own")
     return figure
 
 
