@@ -359,6 +359,22 @@ def test_conda_environment_is_the_lock():
     assert lock_file == {"pip": ["-r requirements.lock", "-e ."]}
 
 
+def test_binder_gets_the_same_python_and_the_lock():
+    """It reads `.binder/` alone: torch without CUDA from conda-forge, then the lock, which keeps that torch."""
+    folder = REPOSITORY / ".binder"
+    conda, binder = (
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (REPOSITORY / "environment.yml", folder / "environment.yml")
+    )
+    assert binder["channels"] == conda["channels"]
+    *same, torch = binder["dependencies"]
+    assert same == conda["dependencies"][:2]
+    assert torch == f"pytorch-cpu<={pins()[('torch', '')]}"
+    build = folder / "postBuild"
+    assert build.stat().st_mode & 0o111, "Binder runs postBuild; it must be executable"
+    assert "pip install --no-cache-dir -r requirements.lock" in build.read_text(encoding="utf-8")
+
+
 def test_this_python_is_supported():
     assert (
         default_environment()["python_version"] in Requirement(f"p{project()['requires-python']}").specifier
