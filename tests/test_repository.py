@@ -360,7 +360,7 @@ def test_conda_environment_is_the_lock():
 
 
 def test_binder_gets_the_same_python_and_the_lock():
-    """It reads `.binder/` alone: torch without CUDA from conda-forge, then the lock, which keeps that torch."""
+    """It reads `.binder/` alone: torch from conda-forge, without CUDA, then the lock, which keeps it."""
     folder = REPOSITORY / ".binder"
     conda, binder = (
         yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -4,17 +4,21 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LEAST_GB = {  # found on this version; a folder of data and outputs, and free memory while notebooks train
-    "disk": {"smoke": 0.2, "laptop": 7.0},
-    "memory": {"smoke": 2.0, "laptop": 3.0},
+LEAST_GB = {
+    "disk": {"smoke": 0.2, "laptop": 7.0},  # data and outputs of `reproduce`, as measured
+    "memory": {
+        "smoke": 2.0,
+        "laptop": 3.0,
+    },  # two processes with torch, 0.8 GB each or a little more; and room
 }
 CONTROL_GROUP = Path("/sys/fs/cgroup")  # where Linux tells what a container may use
 GB = 1e9
@@ -59,7 +63,7 @@ def format_findings(findings: list[Finding]) -> str:
     return "\n".join(["| what | found | what to do |", "|---|---|---|", *rows])
 
 
-def compare_versions(lock: str, wanted: list[str], installed: dict[str, str]) -> list[Finding]:
+def compare_versions(lock: str, wanted: Sequence[str], installed: Mapping[Any, str]) -> list[Finding]:
     """Compare installed packages with a lock and with the ranges that the project allows.
 
     Args:
@@ -95,7 +99,7 @@ def compare_versions(lock: str, wanted: list[str], installed: dict[str, str]) ->
     return findings
 
 
-def _advise_on(other: list[str]) -> str:
+def _advise_on(other: Sequence[str]) -> str:
     if not other:
         return ""
     return "if something fails, take the tested versions: `pip install -r requirements.lock`"
