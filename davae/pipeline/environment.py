@@ -219,4 +219,4 @@ def _check_folder(folder: Path) -> Finding:
         return Finding(folder.name, f"{folder}, made when first needed", remedy)
     remedy = "" if os.access(folder, os.W_OK) else "not writable: name another folder with `home`"
     kept = sum(1 for _ in folder.iterdir())
-    return Finding(folder.name, f"{folder}, {kept} entries", remedy)
+    return Finding(folder.name, f"{folder}, {kept} {'entry' if kept == 1 else 'entries'}", remedy)
