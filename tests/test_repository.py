@@ -576,6 +576,16 @@ def test_documents_link_to_files_that_exist(tracked):
     assert not broken
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_link_to_files_that_exist(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in target]
+    assert not [target for target in targets if not (path.parent / target).exists()]
+    if path.name.startswith("00"):  # its map names every other notebook
+        assert {other.name for other in NOTEBOOKS} - {path.name} <= {*targets}
+
+
 def test_licence_and_citation():
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     assert (REPOSITORY / "LICENSE").read_text().startswith("MIT License\n")
