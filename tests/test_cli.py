@@ -165,11 +165,11 @@ def test_a_broken_pipe_that_is_not_the_output_is_reported():
     assert done.returncode == 1 and b"davae: [Errno 32] a worker ended" in done.stderr
 
 
-def test_a_terminal_without_greek_letters_ends_no_command():
+def test_a_terminal_without_greek_letters_ends_no_command(tmp_path):
     code = (  # figures, which take seconds, are left out
         "import sys; from davae.pipeline import cli; from davae.studies import record_figures; "
         "record_figures.draw = lambda *_: ['the figures']; "
-        "sys.argv = ['davae', 'findings']; cli.main()"
+        f"sys.argv = ['davae', 'findings', '--results', {str(tmp_path / 'results.md')!r}]; cli.main()"
     )
     done = python("-c", code, **PLAIN_C)
     assert b"\\u03b2 itself, at the paper's \\u03b1" in done.stdout

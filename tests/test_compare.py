@@ -56,12 +56,18 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 def test_equal_models_differ_by_nothing():
     errors = RNG.random((3, 10))
     assert tuple(paired_difference(errors, errors)[:3]) == (0, 0, 0)
-    assert verdict(paired_difference(np.tile(errors, (2, 1)), np.tile(errors, (2, 1)))) == "undecided"
+    assert verdict(paired_difference(np.tile(errors, (2, 1)), np.tile(errors, (2, 1)))) == "not confirmed"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "pairs", "words"),
-    [(-2, -1, 6, "confirmed"), (-2, -1, 5, "undecided"), (-2, 1, 9, "undecided"), (1, 2, 6, "not confirmed")],
+    [
+        (-2, -1, 6, "confirmed"),
+        (-2, -1, 5, "not confirmed"),
+        (-2, 1, 9, "not confirmed"),
+        (1, 2, 6, "contradicted"),
+        (1, 2, 5, "not confirmed"),
+    ],
 )
 def test_a_verdict_needs_an_interval_without_zero_and_enough_seeds(low, high, pairs, words):
     assert verdict(Difference((low + high) / 2, low, high, np.zeros(pairs))) == words

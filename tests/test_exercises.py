@@ -49,7 +49,7 @@ def test_a_wrong_answer_gets_the_hint_and_not_the_solution():
         check_answer("02.1", lambda x: 3 * x, doubles, "Twice?")
 
 
-@pytest.mark.parametrize("blank", [..., None, lambda x: None, lambda x: ...])
+@pytest.mark.parametrize("blank", [..., None, (1, ...), lambda x: None, lambda x: ..., lambda x: (1, ...)])
 def test_a_blank_stops_with_a_sentence(blank):
     with pytest.raises(
         NotAnsweredError, match=r"^Exercise 02.1 has no answer yet: replace `\.\.\.` in the cell above"
@@ -75,6 +75,12 @@ def test_a_blank_keeps_what_the_task_asks_for():
         'def area(radius):\n    """Area of a disc."""\n    ...  # your answer\n'
         "radius = other = ...  # your answer"
     )
+
+
+def test_names_assigned_together_get_a_blank_each():
+    blank = leave_blank("near, far = sorted([3, 1])")
+    assert blank == "near = ...  # your answer\nfar = ...  # your answer"
+    exec(blank, {})  # one blank for both could not be unpacked, and the student would see a TypeError
 
 
 def test_a_solution_that_defines_nothing_is_refused():

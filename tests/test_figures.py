@@ -15,6 +15,7 @@ from test_repository import DEPRECATED, ORDER
 from davae import figures, metrics
 from davae.config import preset
 from davae.evaluation.summary import summarise
+from davae.figures import curves
 from davae.figures.diagram import FROM_NETWORK, PHOTO_PATH, ROOMS, TO_NETWORK
 from davae.figures.disentanglement import BELONGS
 from davae.figures.style import ESTIMATE, TRUTH
@@ -70,6 +71,9 @@ MAKERS = {
     "draw_hand_3d": lambda: one_hand("3d"),
     "hands_grid": lambda: figures.hands_grid(
         PICTURES, UV, titles=[f"id {i}" for i in range(9)], visible=VISIBLE
+    ),
+    "hands_grid, several lines": lambda: figures.hands_grid(
+        PICTURES[:5], titles=["pose 1, +2 sd\njoints 3 mm\ncloud 4 mm\ncolour 5/255"] * 5, columns=5
     ),
     "hands_grid, compared": lambda: figures.hands_grid(PICTURES, UV, UV_GUESSES, columns=5),
     "best_median_worst": lambda: figures.best_median_worst(
@@ -213,6 +217,61 @@ def test_comparison_draws_truth_in_blue_and_estimate_in_red(drawn):
     }
     assert {TRUTH, ESTIMATE} <= colours
     assert {"truth", "estimate"} <= set(texts(drawn["hands_grid, compared"]))
+
+
+def test_truth_and_estimate_differ_without_colour(drawn):
+    """For readers who see no red, above all on skin: a light and a dark edge; in space, dashes."""
+    for name in ("hands_grid, compared", "best_median_worst"):
+        flat = drawn[name].axes[0]
+        bones = [c for c in flat.collections if hasattr(c, "get_segments")]
+        edges = {
+            matplotlib.colors.to_hex(bones[i + 1].get_color()[0]): bones[i].get_color()[0] for i in (0, 2)
+        }
+        assert min(edges[TRUTH][:3]) > 0.9 and max(edges[ESTIMATE][:3]) < 0.2
+    space = next(ax for ax in drawn["best_median_worst"].axes if hasattr(ax, "get_zlim"))
+    dashes = {line.get_color(): line.get_linestyle() for line in space.lines}
+    assert dashes == {TRUTH: "-", ESTIMATE: "--"}
+
+
+@pytest.mark.parametrize("name", ["pck_curves", "leak_curves", "kl_profiles", "trend", "loss_curves"])
+def test_curves_differ_without_colour(name):
+    makers = MAKERS | {  # as many curves as there are protocols
+        "pck_curves": lambda: figures.pck_curves({f"P{n}": ERRORS_MM * n for n in range(1, 6)}),
+    }
+    figure = makers[name]()
+    labelled = next(ax for ax in figure.axes if ax.get_legend())  # of kl_profiles, the last
+    handles = [h[0] if isinstance(h, tuple) else h for h in labelled.get_legend_handles_labels()[0]]
+    lines = [handle for handle in handles if isinstance(handle, matplotlib.lines.Line2D)]
+    looks = [(str(line._dash_pattern), line.get_marker()) for line in lines]
+    if name == "loss_curves":  # a hue for each block: errors are solid, KL dashed, the sum is wide
+        looks = [(*look, line.get_linewidth()) for look, line in zip(looks, lines, strict=True)]
+        assert len(set(looks)) == 3
+    else:
+        assert len(looks) > 1 and len(set(looks)) == len(looks)
+
+
+def test_a_legend_shows_which_bars_are_whose(drawn):
+    legend = drawn["error_by_joint"].axes[0].get_legend()
+    hatches = [patch.get_hatch() for patch in legend.findobj(matplotlib.patches.Rectangle)[:2]]
+    bars = [container[0].get_hatch() for container in drawn["error_by_joint"].axes[0].containers]
+    assert hatches == bars and len(set(bars)) == 2
+
+
+def test_a_legend_of_a_sweep_lies_on_nothing(drawn):
+    (ax,) = drawn["sweep_curve"].axes
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1 - 1
+
+
+def test_names_of_factors_do_not_lie_on_each_other(drawn):
+    for ax in drawn["block_maps"].axes:
+        boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+def test_numbers_above_bars_are_short():
+    assert [curves._shorten(v) for v in (0.1234, 56.789, 999.6, 460123.0, 1234567.0)] == [
+        *("0.123", "56.8", "1k", "460k", "1.23M")
+    ]
 
 
 def test_best_median_worst_in_order(drawn):

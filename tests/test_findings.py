@@ -62,10 +62,10 @@ def test_claims_that_hold_are_confirmed(tmp_path):
     assert row[1] == "25.10 at 10" and row[2].endswith("at 1") and row[3].startswith("-1.0")
 
 
-def test_claims_that_do_not_hold_are_not_confirmed(tmp_path):
+def test_claims_that_do_not_hold_are_contradicted(tmp_path):
     found = made_up(tmp_path, ("beta_ratio",), lambda name, seed, value: 25 + abs(np.log10(value / 0.3)))
     (row,) = rows_of(format_report(found), CLAIMS[0].text)
-    assert row[-1] == "not confirmed" and row[2] == "25.00 at 0.3"
+    assert row[-1] == "contradicted" and row[2] == "25.00 at 0.3"
 
 
 def test_a_flat_curve_and_too_few_seeds_decide_nothing(tmp_path):
@@ -75,13 +75,13 @@ def test_a_flat_curve_and_too_few_seeds_decide_nothing(tmp_path):
 
     flat = made_up(tmp_path, ("beta_ratio",), error)
     (row,) = rows_of(format_report(flat), CLAIMS[0].text)
-    assert row[-2:] == ["3", "undecided"]
+    assert row[-2:] == ["3", "not confirmed"]
     few = made_up(tmp_path, ("beta_ratio", "alpha_pose"), valley, seeds=(0, 1))
     for claim in CLAIMS[:2]:
         (row,) = rows_of(format_report(few), claim.text)
-        assert row[-1] == "undecided" and row[-2] == "2"
+        assert row[-1] == "not confirmed" and row[-2] == "2"
     (row,) = rows_of(format_report(few), CLAIMS[2].text)
-    assert row[2:] == ["–", "–", "0", "undecided"]  # of α₂, only the paper's own was run
+    assert row[2:] == ["–", "–", "0", "cannot be tested here"]  # of α₂, only the paper's own was run
 
 
 def test_attention_is_judged_over_six_pairs(tmp_path):
@@ -96,7 +96,7 @@ def test_attention_is_judged_over_six_pairs(tmp_path):
     assert row[-2:] == ["6", "confirmed"] and row[1:3] == ["20.00", "21.00"]
     five = made_up(tmp_path, ("attention",), error, seeds=range(5))
     (row,) = rows_of(format_report(five), "a lower EPE P1, mm, than na-VAE")
-    assert row[-2:] == ["5", "undecided"]
+    assert row[-2:] == ["5", "not confirmed"]
 
 
 def test_elbo_and_kl_point_the_right_way(tmp_path):

@@ -86,9 +86,9 @@ def verdict(difference: Difference, *, min_pairs: int = MIN_PAIRS) -> str:
     """Judge the claim that the first model errs less than the second.
 
     Returns:
-        "confirmed" if the interval lies below zero, "not confirmed" if it lies above zero, "undecided" if it
-        contains zero or there are fewer than `min_pairs` seeds.
+        "confirmed" if the interval lies below zero, "contradicted" if it lies above zero, "not confirmed" if
+        it contains zero or there are fewer than `min_pairs` seeds.
     """
     if len(difference.per_seed) < min_pairs or not difference.excludes_zero:
-        return "undecided"
-    return "confirmed" if difference.high < 0 else "not confirmed"
+        return "not confirmed"
+    return "confirmed" if difference.high < 0 else "contradicted"

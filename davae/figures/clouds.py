@@ -141,7 +141,7 @@ def reconstructions(
     clouds = {name: points for name, points in clouds.items() if points is not None}
     images = {"input": inputs, "target": targets, "reconstruction": outputs}
     columns = len(images) + len(clouds)
-    figure, axes = new_axes(count * 6.5 / columns + 0.3, count, columns)
+    figure, axes = new_axes(count * 6.5 / columns + (0.5 if clouds else 0.3), count, columns)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     for row in range(count):
         for ax, pictures in zip(axes[row], images.values(), strict=False):
@@ -155,6 +155,9 @@ def reconstructions(
             ax.spines[["left", "bottom"]].set_visible(False)
     for ax, title in zip(axes[0], [*images, *clouds], strict=True):
         ax.set_title(title)
+    if clouds:
+        words = "points: the brighter, the nearer; both clouds of a row on the scale of the true one"
+        figure.supxlabel(words, fontsize=8)
     return figure
 
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 
 from davae.config import BLOCKS
-from davae.figures.style import HUES, SERIES, new_axes, styled
+from davae.figures.style import DASHES, HUES, SERIES, new_axes, styled
 from davae.metrics import AUC_THRESHOLDS_MM, auc, pck
 from synthhand.skeleton import FINGER_COLOURS, JOINT_COLOURS, JOINT_NAMES
 
@@ -38,13 +39,15 @@ def loss_curves(metrics: Mapping[str, np.ndarray]) -> Figure:
         2.9, 1, 2 if measured.any() else 1, width_ratios=[3, 2] if measured.any() else None
     )
     ax = axes[0, 0]
-    curves = {"total": ("sum (Eq. 3)", "black", "-")}
+    curves = {"total": ("sum (Eq. 3)", "#b0b0b0", "-")}  # wide, since its largest summand lies on it
     curves |= {name: (label, *_summand_style(name)) for name, label in SUMMANDS.items()}
     for name, (label, colour, dashes) in curves.items():
         values = np.asarray(metrics[name], dtype=float)
         there = np.isfinite(values)
         ax.plot(steps[there], values[there], color=colour, linewidth=0.6, alpha=0.35)
-        ax.plot(steps[there], _smooth(values[there]), color=colour, linestyle=dashes, label=label)
+        width = 4.0 if name == "total" else 1.5
+        ax.plot(steps[there], _smooth(values[there]), color=colour, linestyle=dashes, linewidth=width,
+                label=label)  # fmt: skip
     ax.set(xlabel="step", ylabel="weighted term of Eq. 3 (nats)", yscale="log")
     ax.legend(loc="upper right", ncols=2, handlelength=1.8, columnspacing=1.0)
     low, high = ax.get_ylim()
@@ -77,7 +80,7 @@ def term_bars(metrics: Mapping[str, np.ndarray]) -> Figure:
         bars = ax.bar(
             places + offset, values, 0.38, color=[_summand_style(n)[0] for n in SUMMANDS], alpha=alpha
         )
-        ax.bar_label(bars, [f"{float(f'{value:.3g}'):,.6g}" for value in values], fontsize=7, padding=1)
+        ax.bar_label(bars, [_shorten(value) for value in values], fontsize=7, padding=1)
     ax.set_xticks(places, SUMMANDS.values())
     ax.set(ylabel="weighted term of Eq. 3 (nats)", yscale="log")
     low, high = ax.get_ylim()
@@ -101,7 +104,7 @@ def kl_bars(kl_per_dim: Mapping[str, np.ndarray], *, active: float = 0.05) -> Fi
             Dimensions above it need not carry any: a spread that is equal for all images also costs nats.
     """
     sizes = [len(kl_per_dim[block]) for block in BLOCKS]
-    figure, axes = new_axes(2.3, 1, len(BLOCKS), sharey=True, width_ratios=[max(size, 9) for size in sizes])
+    figure, axes = new_axes(2.3, 1, len(BLOCKS), sharey=True, width_ratios=[max(size, 12) for size in sizes])
     for ax, block in zip(axes[0], BLOCKS, strict=True):
         values = np.sort(np.asarray(kl_per_dim[block], dtype=float))[::-1]
         bars = ax.bar(np.arange(1, len(values) + 1), values, color=HUES[block], width=0.8)
@@ -112,7 +115,7 @@ def kl_bars(kl_per_dim: Mapping[str, np.ndarray], *, active: float = 0.05) -> Fi
         ax.set_xticks([1, *range(4, len(values) + 1, 4)])
         ax.grid(axis="x", visible=False)
     axes[0, 0].set_ylabel("KL to the prior (nats)")
-    figure.supxlabel("dimension of the block, in order of KL", fontsize=9)
+    figure.supxlabel(f"dimension of the block, in order of KL (pale: below {active:g} nats)", fontsize=9)
     return figure
 
 
@@ -140,10 +143,10 @@ def draw_pck(ax: Axes, errors_mm: Mapping[str, np.ndarray], colours: Mapping[str
         errors = errors[~np.isnan(errors)]
         colour = (colours or {}).get(label, SERIES[index % len(SERIES)])
         area = auc(window, pck(errors, window))
-        dashes = ("-", "--", "-.", ":")[index % 4]
         ax.plot(
-            thresholds_mm, pck(errors, thresholds_mm), dashes, color=colour, label=f"{label} ({area:.3f})"
-        )
+            thresholds_mm, pck(errors, thresholds_mm), color=colour, label=f"{label} ({area:.3f})",
+            linestyle=DASHES[index % len(DASHES)],
+        )  # fmt: skip
     ax.set(
         xlim=(0, 50),
         ylim=(0, 1.02),
@@ -180,7 +183,7 @@ def pck_beside_reported(
             value, place, "o", color=colour, markerfacecolor=colour if measured else "white", markersize=5
         )
     names = [f"{name}, measured" if measured else name for _, name, measured in rows]
-    ax.set_yticks(range(len(rows)), names, fontsize=6.5)
+    ax.set_yticks(range(len(rows)), names, fontsize=7)
     ax.set(xlabel="AUC, 20-50 mm", ylim=(-0.7, len(rows) - 0.3))
     ax.set_title(f"rings: as printed, on {reported_on}")
     return figure
@@ -200,14 +203,16 @@ def error_by_joint(per_joint_mm: Mapping[str, np.ndarray] | np.ndarray, *, proto
     places = np.array([0.0, *(1.5 + joint + 0.5 * (joint // 4) for joint in range(20))])
     width = 0.8 / len(models)
     hatches = ("", "////", "....", "xxxx")
+    keys = {}  # of the legend: bar and line of the mean, together
     for index, (label, values) in enumerate(models.items()):
         offset = (index - (len(models) - 1) / 2) * width
         values = np.asarray(values, dtype=float)
         ax.bar(places + offset, values, width, color=JOINT_COLOURS, edgecolor="white", linewidth=0.4,
                hatch=hatches[index % 4])  # fmt: skip
         mean = float(np.nanmean(values))
-        ax.axhline(mean, color="#444444", linewidth=0.9, linestyle=("-", "--", "-.", ":")[index % 4],
-                   label=f"{label + ': ' if label else ''}mean {mean:.1f} mm")  # fmt: skip
+        line = ax.axhline(mean, color="#444444", linewidth=0.9, linestyle=DASHES[index % 4])
+        bar = Patch(facecolor="#8a8a8a", edgecolor="white", hatch=hatches[index % 4])
+        keys[f"{label + ': ' if label else ''}mean {mean:.1f} mm"] = (bar, line)
     names = [name.split("_")[-1].upper() if "_" in name else "wrist" for name in JOINT_NAMES]
     ax.set_xticks(places, [n if n != "TIP" else "tip" for n in names], rotation=90)
     for finger, colour in FINGER_COLOURS.items():
@@ -219,8 +224,19 @@ def error_by_joint(per_joint_mm: Mapping[str, np.ndarray] | np.ndarray, *, proto
     ax.grid(axis="x", visible=False)
     top = max(np.nanmax(np.asarray(v, dtype=float)) for v in models.values())
     ax.set_ylim(0, top * 1.22)
-    ax.legend(loc="upper left", ncols=len(models))
+    ax.legend(
+        keys.values(), keys, loc="upper left", ncols=len(models), handlelength=4.0,
+        handler_map={tuple: HandlerTuple(ndivide=None)},
+    )  # fmt: skip
     return figure
+
+
+def _shorten(value: float) -> str:
+    """Return a number to three digits, thousands as k and millions as M, to fit above a bar."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if abs(float(f"{value:.3g}")) >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.3g}"
 
 
 def _summand_style(name: str) -> tuple[str, str]:

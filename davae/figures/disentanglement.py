@@ -74,7 +74,7 @@ def block_maps(models: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float
             groups. A frame marks the factors of a block in every map, also where a model has no such blocks.
     """
     kinds = list(next(iter(models.values())))
-    figure = new_figure(0.75 + 0.95 * len(models))
+    figure = new_figure(1.55 + 0.95 * len(models))
     axes = figure.subplots(len(models), len(kinds), squeeze=False)
     for row, (model, by_kind) in enumerate(models.items()):
         for ax, (kind, known) in zip(axes[row], by_kind.items(), strict=True):
@@ -91,12 +91,11 @@ def block_maps(models: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float
             _frame_own(ax, names, groups, (-0.5, -0.5))
             ax.set_yticks(range(len(names)), names if ax is axes[row, 0] else [""] * len(names), fontsize=7)
             last = row == len(models) - 1
-            ax.set_xticks(
-                range(len(groups)), [g.replace(" ", "\n", 1) if last else "" for g in groups], fontsize=6.5
-            )
+            ax.set_xticks(range(len(groups)), groups if last else [""] * len(groups), fontsize=7, rotation=90)
             ax.tick_params(length=0)
             ax.grid(visible=False)
             ax.set_title(f"{model}: {kind}" if ax is axes[row, 0] else kind, loc="left", fontsize=8)
+    figure.supxlabel("numbers: R² on held-out images; framed: the factors of the block", fontsize=8)
     return figure
 
 
@@ -121,7 +120,7 @@ def _draw_map(ax: Axes, names, groups, known, drawn, blocks) -> None:
             ax.text(middle, row + 0.42, _share(value), ha="center", va="center", fontsize=10, color=ink)
             ax.text(
                 middle, row + 0.76, f"drawn {_share(drawn[block][group])}", ha="center", va="center",
-                fontsize=6, color=ink, alpha=0.8,
+                fontsize=6.5, color=ink, alpha=0.8,
             )  # fmt: skip
         facts = blocks[block]
         ax.text(

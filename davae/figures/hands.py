@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 
 from davae.figures.style import ESTIMATE, TRUTH, common_length, new_axes, new_figure, show_image, styled
 from synthhand.skeleton import BONES, JOINT_COLOURS, JOINTS
 
+DARK = "#1a1a1a"  # edge of an estimate over a photo: on skin, red-blind readers see no red
 PHOTO_VIEW = (12.0, -78.0)  # elevation and azimuth, degrees: near the camera's view, turned to show depth
 
 
@@ -25,7 +27,7 @@ def draw_hand(
     colour: str | None = None,
     visible=None,
     linewidth: float = 1.8,
-    halo: bool = True,
+    halo: bool | str = True,
 ) -> None:
     """Draw a 2D skeleton, over a photo if one is given.
 
@@ -36,15 +38,16 @@ def draw_hand(
         colour: of the whole hand; the default is one colour per finger.
         visible: (21,) bool; joints that are not visible are drawn hollow.
         linewidth: in points.
-        halo: whether to draw a thin white edge, which separates the lines from the photo.
+        halo: whether to draw a thin white edge, which separates the lines from the photo; or its colour.
     """
     uv_px = _joints("uv_px", uv_px, 2)
     if image is not None:
         show_image(ax, image)
     colours = [colour] * JOINTS if colour else list(JOINT_COLOURS)
     if halo:  # below all bones, so that the edge of one does not cover another
+        light, width = halo is True, linewidth + (0.9 if halo is True else 0.7)
         edge = LineCollection(
-            uv_px[BONES], colors="white", linewidths=linewidth + 0.9, capstyle="round", zorder=2
+            uv_px[BONES], colors="white" if light else halo, linewidths=width, capstyle="round", zorder=2
         )
         ax.add_collection(edge)
     own = [colours[child] for _, child in BONES]
@@ -66,6 +69,11 @@ def draw_hand(
         ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
+def draw_estimate(ax: Axes, uv_px, linewidth: float) -> None:
+    """Draw an estimate (21, 2) over a photo on which the truth is drawn: red with a dark edge."""
+    draw_hand(ax, uv_px, colour=ESTIMATE, linewidth=linewidth, halo=DARK)
+
+
 @styled
 def draw_hand_3d(
     ax: Axes3D,
@@ -76,6 +84,7 @@ def draw_hand_3d(
     unit: str = "bone lengths",
     ticks: bool = True,
     linewidth: float = 1.8,
+    linestyle: str = "-",
     label: str | None = None,
 ) -> None:
     """Draw a skeleton in space, seen nearly from the camera.
@@ -88,6 +97,7 @@ def draw_hand_3d(
         unit: of the joints, named on the axes.
         ticks: whether to draw numbers and labels.
         linewidth: in points.
+        linestyle: of the bones.
         label: of the hand, for a legend.
     """
     joints = _joints("joints", joints, 3)
@@ -95,8 +105,9 @@ def draw_hand_3d(
         ends = to_plot(joints[[parent, child]])
         own = colour or JOINT_COLOURS[child]
         ax.plot(
-            *ends.T, color=own, linewidth=linewidth, solid_capstyle="round", label=None if index else label
-        )
+            *ends.T, color=own, linewidth=linewidth, linestyle=linestyle, solid_capstyle="round",
+            label=None if index else label,
+        )  # fmt: skip
     size = (1.7 * linewidth) ** 2
     ax.scatter(*to_plot(joints).T, s=size, c=[colour or c for c in JOINT_COLOURS], depthshade=False)
     set_space(ax, limits or cube(joints), unit, ticks)
@@ -146,8 +157,8 @@ def hands_grid(
 ) -> Figure:
     """Return a contact sheet of photos with their skeletons.
 
-    The truth alone is drawn with one colour per finger; with an estimate, the truth is blue and the estimate
-    red.
+    The truth alone is drawn with one colour per finger; with an estimate, the truth is blue with a light edge
+    and the estimate red with a dark one.
 
     Args:
         images: n images (h, w, 3).
@@ -165,7 +176,7 @@ def hands_grid(
     side_in = 6.5 / columns
     legend_in = 0.25 if uv_px_pred is not None else 0.0
     lines = max((title.count("\n") + 1 for title in titles or ()), default=0)
-    title_in = 0.06 + 0.14 * lines if lines else 0.0
+    title_in = 0.08 + 0.155 * lines if lines else 0.0  # a line of 8 points is 0.155 inches high
     figure, axes = new_axes(rows * (side_in + title_in) + legend_in, rows, columns)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.035, wspace=0.01, hspace=0.01)
     compared = uv_px_pred is not None
@@ -175,12 +186,13 @@ def hands_grid(
             ax.set_axis_off()
             continue
         show_image(ax, images[index])
+        ax.set_anchor("N")  # where the layout takes its title to be; in the middle, the title would be cut
         if uv_px_true is not None:
             seen = None if visible is None else visible[index]
             colour = TRUTH if compared else None
             draw_hand(ax, uv_px_true[index], colour=colour, visible=seen, linewidth=thickness)
         if compared:
-            draw_hand(ax, uv_px_pred[index], colour=ESTIMATE, linewidth=thickness, halo=False)
+            draw_estimate(ax, uv_px_pred[index], thickness)
         height, width = np.shape(images[index])[:2]
         ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         if titles:
@@ -215,13 +227,13 @@ def best_median_worst(
         for column, index in enumerate(chosen):
             flat = figure.add_subplot(6, each, 2 * row * each + column + 1)
             draw_hand(flat, uv_px_true[index], images[index], colour=TRUTH, linewidth=1.2)
-            draw_hand(flat, uv_px_pred[index], colour=ESTIMATE, linewidth=1.2, halo=False)
+            draw_estimate(flat, uv_px_pred[index], 1.2)
             height, width = np.shape(images[index])[:2]
             flat.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
             flat.set_title(f"{name}, {errors_mm[index]:.1f} mm", fontsize=8, pad=2)
             space = figure.add_subplot(6, each, (2 * row + 1) * each + column + 1, projection="3d")
             compare_3d(space, joints_true[index], joints_pred[index])
-    _legend(figure)
+    _legend(figure, "estimate (dashed in space)")
     return figure
 
 
@@ -238,17 +250,21 @@ def choose_extremes(errors, each: int) -> dict[str, np.ndarray]:
 
 @styled
 def compare_3d(ax: Axes3D, joints_true, joints_pred, *, ticks: bool = False) -> None:
-    """Draw the truth (blue) and the estimate (red) of one hand (21, 3) into a 3D axes, as paper Fig. 8."""
+    """Draw the truth (blue) and the estimate (red, dashed) of one hand (21, 3) in space, as paper Fig. 8."""
     limits = cube(joints_true, joints_pred)
     draw_hand_3d(ax, joints_true, colour=TRUTH, limits=limits, ticks=ticks, linewidth=1.4, label="truth")
     draw_hand_3d(
-        ax, joints_pred, colour=ESTIMATE, limits=limits, ticks=ticks, linewidth=1.4, label="estimate"
-    )
+        ax, joints_pred, colour=ESTIMATE, limits=limits, ticks=ticks, linewidth=1.4, linestyle="--",
+        label="estimate",
+    )  # fmt: skip
 
 
-def _legend(figure: Figure) -> None:
-    lines = [Line2D([], [], color=TRUTH, linewidth=2), Line2D([], [], color=ESTIMATE, linewidth=2)]
-    figure.legend(lines, ["truth", "estimate"], loc="outside lower center", ncols=2)
+def _legend(figure: Figure, estimate: str = "estimate") -> None:
+    lines = [
+        Line2D([], [], color=colour, linewidth=2, path_effects=[withStroke(linewidth=3.4, foreground=edge)])
+        for colour, edge in ((TRUTH, "white"), (ESTIMATE, DARK))
+    ]
+    figure.legend(lines, ["truth", estimate], loc="outside lower center", ncols=2)
 
 
 def _joints(name: str, points, width: int) -> np.ndarray:

@@ -26,6 +26,9 @@ HUES = {
     "appearance": "#d55e00",
 }
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b")
+# Beside colours, so that curves differ in grey, too: as many of each as there are colours.
+DASHES: tuple[Any, ...] = (*("-", "--", "-.", ":", (0, (7, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (9, 3))),)
+MARKERS = ("o", "s", "D", "v", "P", "X", "*")
 DEPTH_COLOURS = "viridis_r"  # near points bright
 
 STYLE: dict[Any, Any] = {  # matplotlib's stubs admit only its own literal keys

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from davae.config import BLOCKS
-from davae.figures.style import HUES, SERIES, common_length, new_axes, styled
+from davae.figures.style import DASHES, HUES, MARKERS, SERIES, common_length, new_axes, styled
 
 CLAIM = "#f3e3c3"  # shade of the paper's range of best values
+WIDE_IN = 4.0  # axes that are wider have their legend in one line
 
 
 @styled
@@ -47,11 +49,9 @@ def draw_sweep(
     ends, colour = (x.min() - 0.25, x.max() + 0.25), SERIES[0]
     if claim is not None:
         low, high = (np.clip(np.log10(max(end, 1e-300)), *ends) for end in claim)
-        ax.axvspan(low, high, color=CLAIM, zorder=0, linewidth=0, label="the paper's best values")
+        ax.axvspan(low, high, color=CLAIM, zorder=0, linewidth=0, label="the paper's best")
     if guess is not None:
-        ax.axhline(
-            guess, color="#777777", linestyle=":", linewidth=1.2, label="mean pose, whatever the image"
-        )
+        ax.axhline(guess, color="#777777", linestyle=":", linewidth=1.2, label="always the mean pose")
     if len(errors) > 1:
         fewest, most = (int(end) for end in np.percentile(np.isfinite(errors).sum(0), (0, 100)))
         ax.fill_between(
@@ -62,7 +62,10 @@ def draw_sweep(
     label = "mean over seeds" if len(errors) > 1 else "one seed"
     ax.plot(x, np.nanmean(errors, 0), "o-", color=colour, markersize=4, label=label)
     ax.set(xlim=ends, xlabel=f"lg {variable}", ylabel=measure)
-    ax.legend(loc="best")
+    # Above the axes: within, it would lie on the line of the guess or on the shade.
+    wide = ax.get_window_extent().width > WIDE_IN * ax.figure.dpi
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4 if wide else 2, fontsize=7.5,
+              handlelength=1.4, handletextpad=0.5, columnspacing=1.0)  # fmt: skip
 
 
 @styled
@@ -129,7 +132,10 @@ def leak_curves(
     for index, (label, found) in enumerate(ratios.items()):
         y, colour = np.asarray(found, dtype=float), SERIES[index % len(SERIES)]
         common_length(values=x, ratios=y)
-        ax.plot(x, y, "o-", color=colour, label=label)
+        ax.plot(
+            x, y, color=colour, label=label, marker=MARKERS[index % len(MARKERS)], markersize=5,
+            linestyle=DASHES[index % len(DASHES)],
+        )  # fmt: skip
         for place, value in zip(x, y, strict=True):
             if np.isfinite(value) and value > top:
                 ax.plot(place, top, "^", color=colour, markersize=7, clip_on=False)
@@ -157,7 +163,7 @@ def kl_profiles(profiles: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             ordered = np.sort(np.asarray(blocks[block], dtype=float))[::-1]
             ax.plot(
                 np.arange(1, len(ordered) + 1), ordered, marker=".", color=SERIES[index % len(SERIES)],
-                linestyle=("-", "--", "-.", ":")[index % 4], label=label,
+                linestyle=DASHES[index % len(DASHES)], label=label,
             )  # fmt: skip
         ax.set(title=block, xlabel="dimension, by its KL")
     axes[0, 0].set_ylabel("KL (nats)")
@@ -185,6 +191,10 @@ def paired_seeds(errors: Mapping[str, np.ndarray], *, measure: str = "EPE, P1 (m
         ax.hlines(mean, place - 0.18, place + 0.18, color=colour, linewidth=2.5, zorder=3)
         ax.annotate(f"{mean:.2f}", (place + 0.2, mean), va="center", color=colour, fontsize=8)
     counts = np.isfinite(table).sum(1)
+    keys = [Line2D([], [], color="#bbbbbb", linewidth=0.8), Line2D([], [], color="#555555", linewidth=2.5)]
+    ax.legend(
+        keys, ["the same seed", "mean over seeds"], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
+    )
     ticks = [f"{label}\n{n} seed{'s' * (n > 1)}" for label, n in zip(errors, counts.tolist(), strict=True)]
     ax.set_xticks(places, ticks)
     ax.set(xlim=(-0.5, len(errors) - 0.4), ylabel=measure)
@@ -213,13 +223,16 @@ def trend(
     ax = axes[0, 0]
     parts = np.array_split(np.argsort(factor), bins)
     x = np.array([np.mean(factor[part]) for part in parts])
+    apart = 0.006 * np.ptp(x)  # so that error bars do not hide each other
     for index, (label, values) in enumerate(series.items()):
         means = np.array([np.mean(values[part]) for part in parts])
         errors = np.array([2 * np.std(values[part]) / np.sqrt(len(part)) for part in parts])
+        shift = apart * (index - (len(series) - 1) / 2)
         ax.errorbar(
-            x, means, errors, marker="o", markersize=3.5, capsize=2,
-            color=HUES.get(label, SERIES[index % len(SERIES)]), label=label,
+            x + shift, means, errors, marker=MARKERS[index % len(MARKERS)], markersize=3.5, capsize=2,
+            linestyle=DASHES[index % len(DASHES)], color=HUES.get(label, SERIES[index % len(SERIES)]),
+            label=label,
         )  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.legend()
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series))
     return figure

@@ -47,7 +47,8 @@ def check_answer(number: str, answer: Any, is_right: Callable[[Any], bool], hint
 
     Args:
         number: of the exercise, as 02.1.
-        answer: what the student defined: a value, or a function, which must not return None.
+        answer: what the student defined: a value, a tuple of values, or a function. Neither may be None,
+            and a function must not return None.
         is_right: returns whether an answer is right. It should compare with something that does not show the
             solution: a library's function, a property, brute force.
         hint: a sentence for those whose answer is wrong.
@@ -89,7 +90,8 @@ def _judge(number: str, answer: Any) -> None:
 
 
 def _require_answer(number: str, answer: Any) -> Any:
-    if answer is None or answer is ...:
+    parts = answer if isinstance(answer, tuple) else (answer,)
+    if any(part is None or part is ... for part in parts):
         raise NotAnsweredError(
             f"Exercise {number} has no answer yet: replace `...` in the cell above, "
             "run it, then run this cell again."
@@ -102,7 +104,8 @@ def leave_blank(solution: str) -> str:
 
     Args:
         solution: source of a cell. Comments at its head, imports, `def` lines with their docstrings and the
-            left sides of assignments stay; other statements go.
+            left sides of assignments stay; other statements go. Names that are assigned together, as
+            `near, far = ...`, get a blank each, since a blank cannot be unpacked.
 
     Raises:
         ValueError: it defines nothing, so nothing could be checked.
@@ -119,8 +122,15 @@ def leave_blank(solution: str) -> str:
             begin = part.body[0].end_lineno if documented else part.body[0].lineno - 1
             kept += [*_with_room(kept), *lines[part.lineno - 1 : begin], f"    {BLANK}"]
         elif isinstance(part, ast.Assign):
-            kept.append(" = ".join(ast.unparse(target) for target in part.targets) + f" = {BLANK}")
+            kept += [f"{names} = {BLANK}" for names in _left_sides(part)]
     return "\n".join(kept)
+
+
+def _left_sides(assignment: ast.Assign) -> list[str]:
+    """What an assignment assigns to: `a = b` of `a = b = 1`, and both `a` and `b` of `a, b = 1, 2`."""
+    if len(assignment.targets) == 1 and isinstance(assignment.targets[0], ast.Tuple):
+        return [ast.unparse(target) for target in assignment.targets[0].elts]
+    return [" = ".join(ast.unparse(target) for target in assignment.targets)]
 
 
 def _with_room(before: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from davae.config import BLOCKS, VARIANTS
 from davae.evaluation.compare import MIN_PAIRS, Difference, verdict
 from davae.studies.records import Record, mean_over_seeds
 
+UNTESTED = "cannot be tested here"  # the verdict where there is no run
 MIN_SEEDS = 3  # for claims on weights, whose effects are large; attention needs `MIN_PAIRS`
 
 
@@ -108,5 +109,5 @@ def _judge_attention(record: Record) -> list[str]:
 def _format_verdict(difference: Difference | None, min_seeds: int) -> str:
     """Return cells of a table: the difference, the number of seeds, the verdict."""
     if difference is None:
-        return "– | 0 | undecided"
+        return f"– | 0 | {UNTESTED}"
     return f"{difference} | {len(difference.per_seed)} | {verdict(difference, min_pairs=min_seeds)}"

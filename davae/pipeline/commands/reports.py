@@ -99,19 +99,34 @@ def reproduce(
     print(run_all_stages(space))
 
 
-def findings(out: Path = Path("docs/figures")) -> None:
-    """Judge the paper's claims by the committed runs of record and draw Figs. 2 and 3; trains nothing.
+_FIGURES, _RESULTS = Path("docs/figures"), Path("docs/results.md")
+
+
+def findings(
+    out: Path = _FIGURES,
+    results: Path = _RESULTS,
+    runs: Path | None = None,
+) -> None:
+    """Judge every claim of the paper by the committed runs of record and draw Figs. 2 and 3; trains nothing.
 
     Args:
         out: Folder for the figures.
+        results: File for the table of all claims, as Markdown.
+        runs: Folder whose finished and evaluated runs, at any depth, are judged instead of those of record:
+            of one preset, on one dataset. Needs `--out` and `--results`, lest they replace our own.
     """
+    from davae.studies.claims import write_page
     from davae.studies.findings import format_report
     from davae.studies.record_figures import draw
-    from davae.studies.records import read_records
+    from davae.studies.records import read_run_folders, read_runs_of_record
 
-    records = read_records()
-    print(format_report(records))
-    for path in draw(records, out):
+    if runs is not None and (out == _FIGURES or results == _RESULTS):
+        raise ValueError("--runs needs --out and --results: those of our runs of record are docs/figures "
+                         "and docs/results.md")  # fmt: skip
+    found = read_runs_of_record() if runs is None else read_run_folders(runs)
+    print(format_report(found.records))
+    write_page(results, found)
+    for path in (results, *draw(found.records, out)):
         print(path)
 
 
