@@ -94,3 +94,25 @@ def test_snippets_run(path, snippet, tmp_path, monkeypatch, request, capsys):
 
 def test_there_are_snippets():
     assert {path.name for path, _ in SNIPPETS} >= {"README.md", "photos.md", "architecture.md"}
+
+
+def rows_of_glossary() -> list[tuple[str, Path]]:
+    """Each name in the second column of the glossary, with the file in the fourth."""
+    page = REPOSITORY / "docs" / "glossary.md"
+    found = []
+    for line in page.read_text(encoding="utf-8").splitlines():
+        cells = re.split(r"(?<!\\)\|", line)[1:-1]
+        if len(cells) == 4 and (place := re.search(r"\]\((.*?)\)", cells[3])):
+            found += [(name, page.parent / place[1]) for name in re.findall(r"`([^`]+)`", cells[1])]
+    return found
+
+
+def test_names_of_the_glossary_occur_where_it_says():
+    rows = rows_of_glossary()
+    assert len(rows) > 60
+    astray = [
+        (name, file.name)
+        for name, file in rows
+        if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", file.read_text(encoding="utf-8"))
+    ]
+    assert not astray

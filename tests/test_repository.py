@@ -359,6 +359,22 @@ def test_conda_environment_is_the_lock():
     assert lock_file == {"pip": ["-r requirements.lock", "-e ."]}
 
 
+def test_binder_gets_the_same_python_and_the_lock():
+    """It reads `.binder/` alone: torch from conda-forge, without CUDA, then the lock, which keeps it."""
+    folder = REPOSITORY / ".binder"
+    conda, binder = (
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (REPOSITORY / "environment.yml", folder / "environment.yml")
+    )
+    assert binder["channels"] == conda["channels"]
+    *same, torch = binder["dependencies"]
+    assert same == conda["dependencies"][:2]
+    assert torch == f"pytorch-cpu<={pins()[('torch', '')]}"
+    build = folder / "postBuild"
+    assert build.stat().st_mode & 0o111, "Binder runs postBuild; it must be executable"
+    assert "pip install --no-cache-dir -r requirements.lock" in build.read_text(encoding="utf-8")
+
+
 def test_this_python_is_supported():
     assert (
         default_environment()["python_version"] in Requirement(f"p{project()['requires-python']}").specifier
@@ -407,7 +423,7 @@ def test_notebooks_are_numbered_without_a_gap_but_for_those_that_the_readme_call
     numbers = [path.name.split("_")[0] for path in NOTEBOOKS]
     readme = (REPOSITORY / "README.md").read_text()
     planned = re.findall(r"^\| `(\d\d)\w*` \|.*\| planned \|$", readme, re.MULTILINE)
-    assert sorted(numbers + planned) == [f"{n:02d}" for n in range(1, len(numbers + planned) + 1)]
+    assert sorted(numbers + planned) == [f"{n:02d}" for n in range(len(numbers + planned))]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -558,6 +574,16 @@ def test_documents_link_to_files_that_exist(tracked):
             if "://" not in target and not (document.parent / target).exists():
                 broken.append(f"{document.relative_to(REPOSITORY)}: {target}")
     assert not broken
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_link_to_files_that_exist(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in target]
+    assert not [target for target in targets if not (path.parent / target).exists()]
+    if path.name.startswith("00"):  # its map names every other notebook
+        assert {other.name for other in NOTEBOOKS} - {path.name} <= {*targets}
 
 
 def test_licence_and_citation():

@@ -62,10 +62,13 @@ def select(
         raise ValueError(f"the time limit of a cell is {timeout_s} s; give at least 1, or 0 for no limit")
     sources = find_notebooks(only)
     known = {source: set(papermill.inspect_notebook(source)) for source in sources}
-    if unknown := sorted(parameters.keys() - set().union(*known.values())):
+    unknown = sorted(parameters.keys() - set().union(*known.values()))
+    if unknown and (unknown := sorted({*unknown} - _names_of_an_experiment())):
         names, own = ", ".join(s.name for s in sources), sorted(set().union(*known.values()))
         raise ValueError(f"{names}: unknown parameter(s) {unknown}; known are {own}")
-    training = [source.name for source in sources if "weights" not in known[source]]
+    training = [
+        source.name for source in sources if needs_run(known[source]) and "weights" not in known[source]
+    ]
     if "weights" in parameters and training:
         raise ValueError(
             f"weights is {parameters['weights']!r}, but {', '.join(training)} would still train a model; "
@@ -74,6 +77,20 @@ def select(
     if Path(out).resolve() == notebook_folder().resolve():
         raise ValueError(f"{out}: holds the notebooks themselves; name another folder for executed copies")
     return known
+
+
+def needs_run(known: set[str]) -> bool:
+    """Tell by the names of a notebook's parameters whether it needs data and a run: 00 has no preset."""
+    return "preset" in known
+
+
+def _names_of_an_experiment() -> set[str]:
+    """Return the parameters that every notebook with a run has; 00 may be given them, and ignores them."""
+    import papermill
+
+    known = [set(papermill.inspect_notebook(source)) for source in find_notebooks()]
+    on_data = [names for names in known if needs_run(names)]
+    return set.intersection(*on_data) if on_data else set()
 
 
 def execute(

@@ -21,7 +21,7 @@ def notebooks(
     home: str = "",
     timeout_s: int = CELL_TIMEOUT_S,
 ) -> None:
-    """Execute the notebooks with papermill, after making the data and the run that they need.
+    """Execute the notebooks with papermill, after making the data and the run that they need (00 needs none).
 
     Failures are reported at the end; other notebooks continue. The exit status is 1 if one failed.
     With --student, nothing is executed.
@@ -41,7 +41,7 @@ def notebooks(
         timeout_s: Time limit of one cell, seconds; 0 for none, since sweeps in 03 and 04 can take hours.
     """
     from davae.pipeline.exercises import write_student_copies
-    from davae.pipeline.notebooks import execute, find_notebooks, select
+    from davae.pipeline.notebooks import execute, find_notebooks, needs_run, select
     from davae.pipeline.workspace import Workspace
 
     if student is not None:
@@ -62,8 +62,9 @@ def notebooks(
         weights=weights,
     )
     parameters = space.notebook_parameters
-    select(out, parameters, only=only, timeout_s=timeout_s)  # refuse wrong requests before any training
-    if not weights:
+    # Refuse wrong requests before any training.
+    known = select(out, parameters, only=only, timeout_s=timeout_s)
+    if not weights and any(map(needs_run, known.values())):
         space.ensure_trained()
     for path in execute(out, parameters, only=only, timeout_s=timeout_s):
         print(path)
