@@ -1,7 +1,7 @@
-"""Sphinx's settings for the book. `make book` lays out the sources (docs/book/stage.py) and runs Sphinx on them.
+"""Sphinx's settings for the book. `make book` lays out the sources (docs/book/stage.py), then runs Sphinx.
 
-Nothing that a reader's browser needs comes from another host: the theme brings no web font, formulas are MathML,
-plotly is copied from its own package, and search runs in the page.
+Nothing that a reader's browser needs comes from another host: the theme brings no web font, formulas are
+MathML, plotly is copied from its own package, and search runs in the page.
 """
 
 import re
@@ -15,12 +15,15 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
+from docstrings import to_rst  # noqa: E402
 from stage import API, ORIGINALS, PACKAGES, PLAIN  # noqa: E402
 
 project = "davae"
 author = "the davae contributors"
 copyright = "the davae contributors, MIT licence"
-release = re.search(r'__version__ = "(.+)"', (REPOSITORY / "davae/__init__.py").read_text(encoding="utf-8"))[1]
+release = re.search(r'__version__ = "(.+)"', (REPOSITORY / "davae/__init__.py").read_text(encoding="utf-8"))[
+    1
+]
 html_title = f"davae {release}"
 
 extensions = ["myst_nb", "autoapi.extension", "sphinx.ext.napoleon", "sphinx_copybutton"]
@@ -33,7 +36,10 @@ myst_heading_anchors = 4  # links to headings, as code hosts make them
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict] = {}  # by default from another host; stage.py leaves no widget
-suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
+suppress_warnings = [
+    "myst.header",  # a notebook may leave out a level of headings
+    "autoapi.python_import_resolution",  # constants that are unpacked from tuples, which stay text
+]
 
 # The reference, from docstrings, without importing anything
 autoapi_dirs = [str(REPOSITORY / package) for package in PACKAGES]
@@ -46,7 +52,7 @@ autoapi_python_class_content = "class"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-default_role = "code"  # docstrings write code in single backticks
+default_role = "py:obj"  # names in single backticks: links to what they name, where it is in the reference
 
 # Look
 html_theme = "furo"
@@ -91,6 +97,11 @@ def add_scripts(app: Any, pagename: str, templatename: str, context: dict, doctr
         app.add_js_file("recorded.js", loading_method="defer")
 
 
+def convert_docstring(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Make a docstring reStructuredText, in place, before napoleon reads its sections."""
+    lines[:] = to_rst(lines)
+
+
 def skip_private(app: Any, what: str, name: str, item: Any, skip: bool, options: Any) -> bool:
     """Leave out names that begin with an underscore."""
     return skip or any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
@@ -105,4 +116,5 @@ def setup(app: Any) -> None:
     )
     app.connect("config-inited", lambda app, config: config.html_static_path.append(f"{app.srcdir}/_parts"))
     app.connect("html-page-context", add_scripts)
+    app.connect("autodoc-process-docstring", convert_docstring, priority=400)  # napoleon has 500
     app.connect("autoapi-skip-member", skip_private)

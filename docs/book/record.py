@@ -2,10 +2,10 @@
 
     python docs/book/record.py --out outputs/book-parts
 
-Two rendered hands are encoded. Each block of the code goes from the first's to the second's in a few steps, and
-every combination of steps is decoded: pictures become one WebP file, meshes, clouds and changes a script, since a
-page opened from a folder may load scripts and pictures but no other data. Beside them are copied what only the
-environment of the notebooks has: plotly's own script, and a font with the signs of mathematics (of matplotlib).
+Two rendered hands are encoded. Each block of the code goes from the first's to the second's in a few steps,
+and every combination of steps is decoded: pictures become one WebP file, meshes, clouds and changes a script,
+since a page opened from a folder may load scripts and pictures but no other data. Beside them is copied what
+only the environment of the notebooks has: plotly's own script, and a font with the signs of mathematics.
 """
 
 import argparse
@@ -39,11 +39,11 @@ from synthhand.model.kinematics import fit_mesh
 from synthhand.model.procedural import procedural_rig
 from synthhand.render.view import HALF_BONES
 
-ENDS = (2, 35)  # an open, fair hand and a curled, dark one, of seed 0's frontal test hands
+ENDS = (2, 66)  # an open, slender, fair hand and a curled, stout, dark one, of seed 0's frontal test hands
 STEPS = {"pose": 9, "appearance": 5, "shape": 5}
 UNITS_MM = 0.05  # of the meshes' whole numbers
-CLOUD_RANGE = 127  # of the clouds' whole numbers
-QUALITY = 80  # of the WebP file
+CLOUD_RANGE = 127  # of the clouds' whole numbers, of which the farthest point has the largest
+QUALITY = 92  # of the WebP file
 
 
 class Recording(NamedTuple):
@@ -98,7 +98,7 @@ def _between(codes: Tensor, share: float) -> Tensor:
 
 
 def make_sheet(images: NDArray[np.uint8]) -> bytes:
-    """Return a WebP file of pictures (p, a, s, h, w, 3): a column a step of pose, a row a pair of the others."""
+    """Return a WebP file of pictures (p, a, s, h, w, 3): columns are steps of pose, rows pairs of others."""
     p, a, s, height, width, _ = images.shape
     sheet = images.transpose(1, 2, 3, 0, 4, 5).reshape(a * s * height, p * width, 3)
     file = io.BytesIO()
@@ -109,7 +109,7 @@ def make_sheet(images: NDArray[np.uint8]) -> bytes:
 def make_script(found: Recording, ends: NDArray[np.uint8]) -> str:
     """Return a script that gives the page everything but the decoded pictures.
 
-    Arrays are whole numbers, compressed by gzip and written in base64. A cloud's are shares of half a view.
+    Arrays are whole numbers, compressed by gzip and written in base64.
 
     Args:
         found: what was recorded.
@@ -117,7 +117,7 @@ def make_script(found: Recording, ends: NDArray[np.uint8]) -> str:
     """
     p, a, s, height, width, _ = found.images.shape
     units = np.round(found.vertices_mm / UNITS_MM)
-    shares = np.round(found.clouds_mm / found.half_mm * CLOUD_RANGE).clip(-CLOUD_RANGE, CLOUD_RANGE)
+    cloud_mm = float(np.abs(found.clouds_mm).max()) / CLOUD_RANGE
     data: dict[str, Any] = {
         "steps": {"pose": p, "appearance": a, "shape": s},
         "size": [width, height],
@@ -126,11 +126,11 @@ def make_script(found: Recording, ends: NDArray[np.uint8]) -> str:
         "ends": [_data_address(image) for image in ends],
         "half_mm": found.half_mm,
         "units_mm": UNITS_MM,
-        "cloud_mm": found.half_mm / CLOUD_RANGE,
+        "cloud_mm": cloud_mm,
         # Changes of a mesh from step to step are small numbers, which gzip shortens.
         "vertices": _pack(np.diff(units, axis=0, prepend=0).astype("<i2")),
         "faces": _pack(found.faces.astype("<u2")),
-        "clouds": _pack(shares.astype("i1")),
+        "clouds": _pack(np.round(found.clouds_mm / cloud_mm).astype("i1")),
         "changes": np.round(found.changes, 1).tolist(),
     }
     return f"window.davaeFrames = {json.dumps(data, separators=(',', ':'))};\n"

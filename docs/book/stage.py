@@ -2,8 +2,8 @@
 
     python docs/book/stage.py --notebooks outputs/nb --parts outputs/book-parts --out outputs/book-source
 
-Links between pages then hold as they are written. What a page of the site cannot hold is changed in the copies:
-outputs that would need a kernel or a library from another host, and links to files that are no pages.
+Links between pages then hold as they are written. What a page of the site cannot hold is changed in the
+copies: outputs that would need a kernel or a library from another host, and links to files that are no pages.
 Only Python's own library is needed. `make book` calls this.
 """
 
@@ -21,25 +21,31 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # Pages beside the notebooks. Other Markdown files can be linked to and are then shown as text.
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "findings/README.md"),
-    *("davae/photo/weights/README.md", "docs/*.md"),
+    *("davae/photo/weights/README.md", "docs/*.md", "docs/results/*.md"),
 )
-OWN_PAGES = ("index.md", "recorded.md")  # of docs/book, laid at the top of the site
+OWN_PAGES = ("index.md", "recorded.md", "reference.md")  # of docs/book, laid at the top of the site
 NOTEBOOKS = "notebooks"
 ORIGINALS = f"{NOTEBOOKS}/unexecuted"  # which readers can download
 PLAIN = "files"  # copies of linked files that are no pages
 PACKAGES = ("davae", "synthhand")
 API = "reference"  # folder of the pages made from docstrings
 
-# What a reader of the book must ask for: tag of the cell -> what the button says.
-FOLDED = {"solution": "Solution", "mistakes": "Mistakes the check catches"}
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-NEEDS_KERNEL = "*Sliders that need a kernel stand here. [Some are recorded](../recorded.md).*"
+NEEDS_KERNEL = (
+    '<em>Sliders that need a kernel stand here. <a href="../recorded.html">Some are recorded</a>.</em>'
+)
 INJECTED = "injected-parameters"  # tag of the cell that papermill adds
+# What a reader of the book must ask for: tag of the cell -> what the button says.
+FOLDED = {
+    "solution": "Solution",
+    "mistakes": "Mistakes the check catches",
+    INJECTED: "Parameters of this run",
+}
 HOME = re.compile(r"^home = .*\n?", re.MULTILINE)
 
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s#]+)(?P<rest>#[^)\s]*)?(?P<title>\s[^)]*)?\)")
-FENCE = re.compile(r"(^```.*?^```[^\n]*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 STEM = re.compile(r"(?<![\[`\w])`(\d\d_\w+)`(?![\]`])")
 
 
@@ -61,7 +67,9 @@ def stage(notebooks: Path, parts: Path, out: Path, repository: Path = REPOSITORY
     """
     sources = sorted((repository / NOTEBOOKS).glob("*.ipynb"))
     if missing := [source.name for source in sources if not (notebooks / source.name).is_file()]:
-        raise FileNotFoundError(f"{notebooks}: no executed copy of {', '.join(missing)}; run `make notebooks`")
+        raise FileNotFoundError(
+            f"{notebooks}: no executed copy of {', '.join(missing)}; run `make notebooks`"
+        )
     _empty(out)
     paths = [path for pattern in PAGES for path in sorted(repository.glob(pattern))]
     names = {path.relative_to(repository).as_posix() for path in [*paths, *sources]}
@@ -73,8 +81,10 @@ def stage(notebooks: Path, parts: Path, out: Path, repository: Path = REPOSITORY
     for path in paths:
         name = path.relative_to(repository).as_posix()
         _write(out / name, link(name)(path.read_text(encoding="utf-8")))
-    for name in OWN_PAGES:
-        _write(out / name, (Path(__file__).parent / name).read_text(encoding="utf-8"))
+    own = {name: (Path(__file__).parent / name).read_text(encoding="utf-8") for name in OWN_PAGES}
+    own["index.md"] += list_others(own["index.md"], names)
+    for name, text in own.items():
+        _write(out / name, text)
     for source in sources:
         name = f"{NOTEBOOKS}/{source.name}"
         executed = json.loads((notebooks / source.name).read_text(encoding="utf-8"))
@@ -87,12 +97,24 @@ def stage(notebooks: Path, parts: Path, out: Path, repository: Path = REPOSITORY
     return {"pages": len(paths) + len(OWN_PAGES), "notebooks": len(sources)}
 
 
+def list_others(index: str, names: set[str]) -> str:
+    """Return the part of the contents that lists pages which the rest of it does not name."""
+    pages = {name.removesuffix(".md") for name in names if name.endswith(".md")}
+    named = {re.sub(r"^.* <(.+)>$", r"\1", line) for line in index.splitlines()}
+    others = sorted(pages - named)
+    return (
+        "\n".join(["", "```{toctree}", ":caption: More", ":hidden:", "", *others, "```", ""])
+        if others
+        else ""
+    )
+
+
 def prepare_notebook(executed: dict[str, Any], rewrite: Callable[[str], str]) -> dict[str, Any]:
     """Return a copy of an executed notebook that a page without a kernel can show.
 
     Args:
         executed: a notebook, as JSON; it is not changed.
-        rewrite: called with the text of each Markdown cell and output; returns the text to show.
+        rewrite: called with the text of each Markdown cell; returns the text to show.
     """
     notebook = copy.deepcopy(executed)
     parameters = notebook["metadata"].get("papermill", {}).get("parameters", {})
@@ -110,24 +132,19 @@ def prepare_notebook(executed: dict[str, Any], rewrite: Callable[[str], str]) ->
             if tag in tags:
                 cell["metadata"]["tags"] = sorted(tags | {"hide-cell"})
                 cell["metadata"]["mystnb"] = {"code_prompt_show": name, "code_prompt_hide": f"{name}: hide"}
-        cell["outputs"] = [
-            shown
-            for output in cell.get("outputs", [])
-            if (shown := prepare_output(output, home, rewrite)) is not None
-        ]
+        shown = [prepare_output(output, home) for output in cell.get("outputs", [])]
+        cell["outputs"] = [output for output in shown if output is not None]
     if note := describe_run(parameters):
         # After the title's cell, so that a page still begins with its title.
         notebook["cells"].insert(1, _markdown_cell("book-run", note))
     return notebook
 
 
-def prepare_output(
-    output: dict[str, Any], home: str, rewrite: Callable[[str], str]
-) -> dict[str, Any] | None:
+def prepare_output(output: dict[str, Any], home: str) -> dict[str, Any] | None:
     """Return an output as a page can show it, or None if it should not be shown.
 
-    Progress bars and warnings (stderr) go. A plotly figure becomes an element for `static/figures.js`, widgets
-    a sentence. Paths lose the folder of the machine that ran the notebook.
+    Progress bars and warnings (stderr) go. A plotly figure becomes an element for `static/figures.js`,
+    widgets a sentence. Paths lose the folder of the machine that ran the notebook.
     """
     if output.get("name") == "stderr":
         return None
@@ -138,15 +155,15 @@ def prepare_output(
     if PLOTLY in data:
         data = {"text/html": embed_plotly(data[PLOTLY])}
     elif WIDGET in data:
-        data = {"text/markdown": NEEDS_KERNEL, "text/plain": "sliders"}
-    elif "text/markdown" in data:
-        data = data | {"text/markdown": rewrite(_join(data["text/markdown"]))}
+        data = {"text/html": NEEDS_KERNEL}
     return output | {"data": data}
 
 
 def embed_plotly(figure: dict[str, Any]) -> str:
     """Return an element that `static/figures.js` fills with a plotly figure."""
-    text = json.dumps({key: figure[key] for key in ("data", "layout") if key in figure}, separators=(",", ":"))
+    text = json.dumps(
+        {key: figure[key] for key in ("data", "layout") if key in figure}, separators=(",", ":")
+    )
     text = text.replace("</", "<\\/")  # else a string could end the script element
     return (
         '<div class="davae-plotly" role="img" aria-label="a figure that turns when it is dragged">'
@@ -208,11 +225,9 @@ def rewrite_links(text: str, page: str, pages: set[str], linked: set[str], repos
         name = f"{NOTEBOOKS}/{match[1]}.ipynb"
         return f"[`{match[1]}`]({_relative(name, page)})" if name in pages and name != page else match[0]
 
-    # Code is left alone, but for the names of notebooks.
-    pieces = FENCE.split(LINK.sub(rewrite, text) if "](" in text else text)
-    return "".join(
-        STEM.sub(name_notebook, piece) if not piece.startswith("```") else piece for piece in pieces
-    )
+    pieces = FENCE.split(text)
+    pieces[::2] = [STEM.sub(name_notebook, LINK.sub(rewrite, piece)) for piece in pieces[::2]]
+    return "".join(pieces)
 
 
 def api_page(name: str) -> str:
@@ -223,7 +238,9 @@ def api_page(name: str) -> str:
 
 def as_plain(name: str) -> str:
     """Return where the copy of a linked file lies."""
-    return f"{PLAIN}/{name}" if PurePosixPath(name).suffix not in {"", ".py"} else f"{PLAIN}/{name}.txt"
+    return (
+        f"{PLAIN}/{name}" if PurePosixPath(name).suffix not in {"", ".py", ".md"} else f"{PLAIN}/{name}.txt"
+    )
 
 
 def _is_picture(name: str) -> bool:

@@ -8,9 +8,9 @@
   const TURN = { turn: [-180, 180], tilt: [-90, 90] };
   const STEP_DEG = 5;
   const CAPTIONS = {
-    image: "decoded picture: reads all blocks",
-    mesh: "mesh through the decoded joints: reads pose",
-    cloud: "decoded cloud: reads pose and shape",
+    image: "picture: reads all blocks",
+    mesh: "mesh through the joints: reads pose",
+    cloud: "cloud: reads pose and shape",
   };
   const FLESH = [222, 178, 150];
   const AMBIENT = 0.35;
@@ -134,8 +134,9 @@
       element.dataset.state = JSON.stringify(state);
       for (const [name, [input, output]] of Object.entries(inputs)) {
         input.value = state[name];
-        output.value = name in TURN ? `${state[name]}°` : `${state[name]} of ${frames.steps[name] - 1}`;
-        input.setAttribute("aria-valuetext", output.value);
+        const share = (state[name] / (frames.steps[name] - 1)).toFixed(2);
+        output.textContent = name in TURN ? `${state[name]}°` : share;
+        input.setAttribute("aria-valuetext", name in TURN ? `${state[name]} degrees` : `${share} of the way`);
       }
     }
 
@@ -186,10 +187,10 @@
       const [low, high] = TURN[name] ?? [0, frames.steps[name] - 1];
       const input = create("input", { type: "range", min: low, max: high, step: name in TURN ? STEP_DEG : 1 });
       input.name = name;
-      input.style.accentColor = frames.hues[name] ?? "";
+      if (frames.hues[name]) input.style.setProperty("--hue", frames.hues[name]);
       input.oninput = () => set({ [name]: Number(input.value) });
       input.onkeydown = (event) => event.stopPropagation(); // arrow keys of the page open other pages
-      const output = create("output");
+      const output = create("span", { className: "davae-value" });
       inputs[name] = [input, output];
       return create("label", {}, create("span", { textContent: name }), input, output);
     }
@@ -209,7 +210,9 @@
       });
       element.append(create("div", { className: "davae-ends" }, ...ends));
     }
-    element.append(create("div", { className: "davae-views" }, ...shown), controls, ...(all ? [status] : []));
+    if (all) controls.append(status);
+    element.append(create("div", { className: "davae-views" }, ...shown), controls);
+    element.classList.toggle("davae-single", !all);
     show();
   }
 
