@@ -134,7 +134,13 @@ def clone(tmp_path):
     """A small repository."""
     for name in (
         *("README.md", "LICENSE", "docs/a.md", "docs/pictures/a.png", "notebooks/01_one.ipynb"),
-        *("davae/losses.py", "davae/photo/__init__.py", "benchmarks/suite.py", "findings/README.md"),
+        *(
+            "docs/book/recorded.md",
+            "davae/losses.py",
+            "davae/photo/__init__.py",
+            "benchmarks/suite.py",
+            "findings/README.md",
+        ),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -154,6 +160,7 @@ def clone(tmp_path):
         ("../benchmarks/suite.py", "../files/benchmarks/suite.py.txt"),
         ("../LICENSE", "../files/LICENSE.txt"),
         ("../benchmarks/", "README.md"),
+        ("book/recorded.md", "../recorded.md"),
         ("https://example.org/a.py", "https://example.org/a.py"),
     ],
 )
@@ -163,6 +170,13 @@ def test_links_lead_to_what_the_site_has(clone, target, expected):
     assert found == f"see [it]({expected})."
     assert linked == {name for name in ("docs/pictures/a.png", "benchmarks/suite.py", "LICENSE")
                       if target.endswith(Path(name).name)}  # fmt: skip
+
+
+def test_links_of_the_books_own_pages_hold_where_they_are_laid(clone):
+    found = stage.rewrite_links(
+        "[a](../a.md) [r](recorded.md)", "docs/book/recorded.md", {"docs/a.md"}, set(), clone
+    )
+    assert found == "[a](docs/a.md) [r](recorded.md)"
 
 
 def test_a_link_to_nothing_is_an_error(clone):
@@ -224,6 +238,7 @@ def test_notebooks_that_were_not_executed_are_named(tmp_path):
         ("*args and z_ here", r"\*args and z\_ here"),
         ("- one * two", r"- one \* two"),
         ("a_b stays", "a_b stays"),
+        ("see `notebooks/02_x.ipynb`", "see :doc:`notebooks/02_x.ipynb </notebooks/02_x>`"),
     ],
 )
 def test_letters_of_a_docstring_mean_themselves(line, expected):

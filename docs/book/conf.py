@@ -32,6 +32,7 @@ html_math_renderer = "mathml"
 
 # Pages and notebooks
 myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_dmath_double_inline = True  # $$ within a paragraph, as notebooks have it
 myst_heading_anchors = 4  # links to headings, as code hosts make them
 nb_execution_mode = "off"
 nb_merge_streams = True
@@ -86,12 +87,30 @@ def write_mathml(translator: Any, node: Any, block: bool) -> None:
     raise SkipNode
 
 
+def prune_contents(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
+    """Leave out of a page's contents what other modules hold: the whole of it is larger than most pages."""
+    from bs4 import BeautifulSoup
+
+    contents = BeautifulSoup(context.get("furo_navigation_tree", ""), "html.parser")
+    for item in contents.select("li.has-children:not(.current)"):
+        for part in item.find_all(["ul", "input", "label"], recursive=False):
+            part.decompose()
+    context["furo_navigation_tree"] = str(contents)
+
+
 def add_scripts(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
     """Load scripts on the pages that use them."""
     body = context.get("body", "")
     if "davae-plotly" in body:
         app.add_js_file("plotly.min.js", loading_method="defer")
         app.add_js_file("figures.js", loading_method="defer")
+    if pagename == "search":
+        # Excerpts of the pages found are fetched, which a browser refuses to pages opened from a folder.
+        app.add_js_file(
+            None,
+            body="if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;",
+            priority=300,
+        )
     if "davae-recorded" in body:
         app.add_js_file("frames.js", loading_method="defer")
         app.add_js_file("recorded.js", loading_method="defer")
@@ -116,5 +135,6 @@ def setup(app: Any) -> None:
     )
     app.connect("config-inited", lambda app, config: config.html_static_path.append(f"{app.srcdir}/_parts"))
     app.connect("html-page-context", add_scripts)
+    app.connect("html-page-context", prune_contents, priority=900)  # behind the theme
     app.connect("autodoc-process-docstring", convert_docstring, priority=400)  # napoleon has 500
     app.connect("autoapi-skip-member", skip_private)

@@ -7,6 +7,7 @@ such as `|` and `*` that mean themselves. Sections (Args, Returns, Raises) are l
 import re
 
 CODE = re.compile(r"`([^`]+)`")
+NOTEBOOK = re.compile(r"(notebooks/\w+)\.ipynb")
 NAME = re.compile(r"[A-Za-z_][\w.]*(\(\))?")
 LIST = re.compile(r"\s*([-*]|\d+\.)\s")
 SPECIAL = re.compile(r"([*|\\])|(?<=\w)(_)(?!\w)")  # the last would make a reference
@@ -46,7 +47,10 @@ def convert_line(line: str) -> str:
         if place % 2 == 0:
             pieces[place] = SPECIAL.sub(r"\\\g<0>", piece) if not LIST.match(piece) else _escape_item(piece)
             continue
-        code = f"`{piece}`" if NAME.fullmatch(piece) else f"``{piece}``"
+        if notebook := NOTEBOOK.fullmatch(piece):
+            code = f":doc:`{piece} </{notebook[1]}>`"
+        else:
+            code = f"`{piece}`" if NAME.fullmatch(piece) else f"``{piece}``"
         # A letter at the end of code, as in `StandIn`s, needs an empty separator.
         before, after = pieces[place - 1][-1:], pieces[place + 1][:1]
         pieces[place] = (r"\ " if before.isalnum() else "") + code + (r"\ " if after.isalnum() else "")

@@ -23,7 +23,8 @@ PAGES = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "findings/README.md"),
     *("davae/photo/weights/README.md", "docs/*.md", "docs/results/*.md"),
 )
-OWN_PAGES = ("index.md", "recorded.md", "reference.md")  # of docs/book, laid at the top of the site
+HOME_FOLDER = "docs/book"
+OWN_PAGES = ("index.md", "recorded.md", "reference.md")  # of that folder, laid at the top of the site
 NOTEBOOKS = "notebooks"
 ORIGINALS = f"{NOTEBOOKS}/unexecuted"  # which readers can download
 PLAIN = "files"  # copies of linked files that are no pages
@@ -81,10 +82,10 @@ def stage(notebooks: Path, parts: Path, out: Path, repository: Path = REPOSITORY
     for path in paths:
         name = path.relative_to(repository).as_posix()
         _write(out / name, link(name)(path.read_text(encoding="utf-8")))
-    own = {name: (Path(__file__).parent / name).read_text(encoding="utf-8") for name in OWN_PAGES}
-    own["index.md"] += list_others(own["index.md"], names)
-    for name, text in own.items():
-        _write(out / name, text)
+    for name in OWN_PAGES:
+        text = (repository / HOME_FOLDER / name).read_text(encoding="utf-8")
+        others = list_others(text, names) if name == "index.md" else ""
+        _write(out / name, link(f"{HOME_FOLDER}/{name}")(text) + others)
     for source in sources:
         name = f"{NOTEBOOKS}/{source.name}"
         executed = json.loads((notebooks / source.name).read_text(encoding="utf-8"))
@@ -92,7 +93,6 @@ def stage(notebooks: Path, parts: Path, out: Path, repository: Path = REPOSITORY
         _copy(source, out / ORIGINALS / source.name)
     for name in linked:
         _copy(repository / name, out / (name if _is_picture(name) else as_plain(name)))
-    _copy(repository / "docs/figures/photo_interpolation.png", out / "docs/figures/photo_interpolation.png")
     shutil.copytree(parts, out / "_parts")
     return {"pages": len(paths) + len(OWN_PAGES), "notebooks": len(sources)}
 
@@ -210,24 +210,34 @@ def rewrite_links(text: str, page: str, pages: set[str], linked: set[str], repos
             raise FileNotFoundError(f"{page} links to {target}, which does not exist")
         if path.is_dir() and f"{name}/README.md" in pages:
             name = f"{name}/README.md"
-        if name in pages or _is_picture(name):
-            if name not in pages:
-                linked.add(name)
-            return f"{match['before']}{_relative(name, page)}{rest}{title})"
-        if path.suffix == ".py" and PurePosixPath(name).parts[0] in PACKAGES:
-            return f"{match['before']}{_relative(api_page(name), page)}{title})"
-        if path.is_dir():
-            return f"{match['before']}{_relative('docs/README.md', page)}{title})"
-        linked.add(name)
-        return f"{match['before']}{_relative(as_plain(name), page)}{title})"
+        if name in pages or place_of(name) != name:
+            found = place_of(name) + rest
+        elif path.suffix == ".py" and PurePosixPath(name).parts[0] in PACKAGES:
+            found = api_page(name)
+        elif path.is_dir():
+            found = "docs/README.md"
+        else:
+            linked.add(name)
+            found = name if _is_picture(name) else as_plain(name)
+        return f"{match['before']}{_relative(found, place_of(page))}{title})"
 
     def name_notebook(match: re.Match[str]) -> str:
         name = f"{NOTEBOOKS}/{match[1]}.ipynb"
-        return f"[`{match[1]}`]({_relative(name, page)})" if name in pages and name != page else match[0]
+        return (
+            f"[`{match[1]}`]({_relative(name, place_of(page))})"
+            if name in pages and name != page
+            else match[0]
+        )
 
     pieces = FENCE.split(text)
     pieces[::2] = [STEM.sub(name_notebook, LINK.sub(rewrite, piece)) for piece in pieces[::2]]
     return "".join(pieces)
+
+
+def place_of(page: str) -> str:
+    """Return where a page of the repository lies in the site."""
+    name = page.removeprefix(f"{HOME_FOLDER}/")
+    return name if name in OWN_PAGES else page
 
 
 def api_page(name: str) -> str:
