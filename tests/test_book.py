@@ -153,6 +153,7 @@ def clone(tmp_path):
         ("a.md#part", "a.md#part"),
         ("../README.md", "../README.md"),
         ("../findings", "../findings/README.md"),
+        ("../notebooks", "../notebooks/01_one.ipynb"),
         ("../notebooks/01_one.ipynb", "../notebooks/01_one.ipynb"),
         ("pictures/a.png", "pictures/a.png"),
         ("../davae/losses.py", "../reference/davae/losses/index.rst"),

@@ -210,6 +210,8 @@ def rewrite_links(text: str, page: str, pages: set[str], linked: set[str], repos
             raise FileNotFoundError(f"{page} links to {target}, which does not exist")
         if path.is_dir() and f"{name}/README.md" in pages:
             name = f"{name}/README.md"
+        elif name == NOTEBOOKS:
+            name = min(one for one in pages if one.startswith(f"{NOTEBOOKS}/"))
         if name in pages or place_of(name) != name:
             found = place_of(name) + rest
         elif path.suffix == ".py" and PurePosixPath(name).parts[0] in PACKAGES:
