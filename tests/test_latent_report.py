@@ -17,6 +17,7 @@ from davae.latent.blend import read_factors, render_frame
 from davae.latent.codes import encode
 from davae.latent.reading import Reader
 from davae.latent.report import measure_latent, to_plain
+from davae.latent.report_table import format_latent
 from davae.networks import DaVAE, HandMaskNet
 from davae.pipeline import cli
 from davae.training.davae_task import train
@@ -213,6 +214,8 @@ def test_the_command_from_a_run_to_its_table_and_figure(arrays, tiny_config, tmp
     assert set(measured["swaps"]["shape"]) == set(swaps.MEASURES)
     text = (out / "latent.md").read_text(encoding="utf-8")
     assert text in said and "| joints |" in text and "(chance)" in text
+    assert measured["divided"] and "is not divided" not in text
+    assert "is not divided: every decoder reads all of it" in format_latent(measured | {"divided": False})
     assert matplotlib.image.imread(out / "latent.png").shape[2] == 4
 
 

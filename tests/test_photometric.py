@@ -1,4 +1,4 @@
-"""davae.data.photometric: inputs change in light, colours and detail, and nothing else does."""
+"""davae.data.photometric: pictures change in light, colours and detail, and nothing else does."""
 
 import dataclasses
 
@@ -84,7 +84,7 @@ def test_changes_reach_what_photographs_do():
 
 @pytest.mark.parametrize("mask", ["none", "truth", "network"])
 @pytest.mark.parametrize("target", [{}, {"steady_target": True}, {"canvas": True}])
-def test_only_the_input_changes_and_only_where_the_hand_is(way, mask, target):
+def test_only_pictures_change_and_only_where_the_hand_is(way, mask, target):
     plain = dataclasses.replace(CONFIG, mask=mask, blur=0.0, **target)
     raw = raw_batch(8, plain)
     predicted = torch.where(raw.masks > 0, 255, 0).to(torch.uint8) if mask == "network" else None
@@ -93,14 +93,30 @@ def test_only_the_input_changes_and_only_where_the_hand_is(way, mask, target):
         augment(raw, config, drawn()) for config in (plain, dataclasses.replace(plain, photometric=1.0))
     )
     for name in here._fields:
-        if name != "image":
+        if name not in ("image", "target"):
             torch.testing.assert_close(getattr(here, name), getattr(there, name), rtol=0, atol=0)
+    bare = (here.mask == 0).expand_as(here.target)
+    assert (there.target[bare] == 0.5).all()
     moved = (here.image - there.image).abs().amax((1, 2, 3))
     assert (moved > 0.05).all()
     if mask != "none":
         background = (here.image - 0.5).abs().amax(1) == 0
         background[raw.has_mask.logical_not()] &= mask == "network"
         assert background.any() and (there.image.permute(0, 2, 3, 1)[background] == 0.5).all()
+
+
+def test_the_target_takes_the_colours_of_the_changes_and_not_their_detail(way):
+    flat = dataclasses.replace(CONFIG, blur=0.0)
+    raw = raw_batch(4, flat)
+    raw = raw._replace(images=torch.full_like(raw.images, 102), masks=torch.full_like(raw.masks, 255))
+    changed = dataclasses.replace(
+        flat, photometric=1.0, shift=0.0, scale_min=0.8, scale_max=0.8, rotation=0.0
+    )
+    seen = augment(raw, changed, drawn())
+    inner = seen.image[:, :, 8:-8, 8:-8].mean((2, 3)), seen.target[:, :, 8:-8, 8:-8].mean((2, 3))
+    assert (inner[1] - 0.4).abs().max() > 0.05
+    torch.testing.assert_close(*inner, atol=0.02, rtol=0)  # but for the grain's mean
+    assert seen.target[:, :, 8:-8, 8:-8].std((2, 3)).max() < 1e-3
 
 
 def test_without_it_nothing_more_is_drawn_and_with_it_the_same_is_drawn_first():

@@ -39,11 +39,12 @@ from davae.photo.packed import read_packed
 from davae.photo.predict import WEIGHTS, HandPredictor, open_networks, refine_box
 from davae.photo.predict_files import ENDINGS, name_results, predict_files, write_hand
 from davae.photo.reading import PhotoError, read_photo
-from davae.photo.release import Estimator, build, pack, run_in_torch, unpack, write_packed
+from davae.photo.release import Estimator, build, pack, run_in_torch, unpack, write_packed, write_runs
 from davae.photo.workers import AHEAD
 from davae.training import runs
 from davae.training.camera_task import bone_in_sides, placement_loss, train_camera
 from davae.training.davae_task import train
+from davae.training.mask_task import train_mask
 from davae.training.runs import load_camera
 from synthhand.model.procedural import procedural_rig
 from synthhand.pinhole import apply_homography, project
@@ -169,6 +170,36 @@ def test_a_release_holds_the_networks_at_half_precision(trained, release):
     assert release.stat().st_size < 0.55 * sum(
         (trained / part / "model.safetensors").stat().st_size for part in parts
     )
+
+
+def test_a_release_becomes_runs_that_trainings_begin_with_and_that_are_packed_again(
+    trained, release, tmp_path, prepared
+):
+    out = tmp_path / "runs"
+    model, mask, camera, finder = write_runs(release, out)
+    assert [path.name for path in (model, mask, camera, finder)] == ["model", "mask", "camera", "finder"]
+    again = tmp_path / "again.safetensors"
+    pack(model, mask, camera, finder, again, graphs=False)
+    first, second = read_packed(release), read_packed(again)
+    assert first.configs == second.configs and first.tensors.keys() == second.tensors.keys()
+    for name, value in first.tensors.items():
+        np.testing.assert_array_equal(second.tensors[name], value, err_msg=name)
+    with pytest.raises(FileExistsError, match="runs: is not empty; name a new folder"):
+        write_runs(release, out)
+    with pytest.raises(ValueError, match="was not trained on masks of"):
+        pack(model, trained / "mask", camera, finder, tmp_path / "x.safetensors")
+
+    _, config = runs.load_mask_network(finder)
+    still = dataclasses.replace(config.train, learning_rate=1e-12, average_decay=0.0, steps=2)
+    tuned = train_mask(
+        dataclasses.replace(config, train=still), prepared, tmp_path / "tuned", init=finder, progress=False
+    )
+    (before, _), (after, _) = runs.load_mask_network(finder), runs.load_mask_network(tuned)
+    for name, value in before.named_parameters():
+        assert_close(after.get_parameter(name), value, atol=1e-6, rtol=0)
+    wider = dataclasses.replace(config, width=2 * config.width)
+    with pytest.raises(ValueError, match=r"finder: is a run of another network: config\.width: the run has"):
+        train_mask(wider, prepared, tmp_path / "wider", init=finder, progress=False)
 
 
 def test_runs_that_do_not_belong_together_are_not_packed(trained, tiny_config, prepared, tmp_path):

@@ -53,7 +53,7 @@ class DataConfig:
     cloud_points: int = 2048  # target points drawn per step
     mask: InputMask = "none"  # which mask hides the background of the input
     blur: float = 0.0  # augmentation: blurs half the inputs by a Gaussian of U[0, blur] of their side
-    photometric: float = 0.0  # augmentation: strength, to 1, of changes in light, colours, detail of inputs
+    photometric: float = 0.0  # augmentation: strength, to 1, of changes in light, colours and detail
     steady_target: bool = False  # zoom and shift move the input, but not the image decoder's target
     canvas: bool = False  # the target shows `CANVAS` bones a side, whatever the crop shows
 

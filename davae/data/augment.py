@@ -168,6 +168,8 @@ def augment(
     if config.photometric:
         changes = draw_changes(b, config.image_px, config.photometric, generator).select(rows)
     seen = turn_and_zoom(raw._replace(clouds=cloud), config, angle[rows], scale[rows], shift, changes)
+    if changes is not None:  # appearance is what the photo shows: its light and tint, too
+        seen = seen._replace(target=change_photos(seen.target, changes.keep_colours(), seen.mask))
     if not config.blur:
         return seen
     image = blur(seen.image, spread[rows].to(seen.image.device), math.ceil(3 * largest))

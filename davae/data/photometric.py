@@ -1,7 +1,8 @@
 """Photometric augmentation: light, colours, detail and grain of the inputs vary as those of photographs do.
 
 Renderings are all lit, tinted and focused by one program, and a network that has seen nothing else takes a
-cool, a grey or a sharpened photo for something else. Poses, masks and targets do not change.
+cool, a grey or a sharpened photo for something else. Poses and masks do not change. The target of da-VAE's
+picture changes in its colours alone, since the appearance of a hand is that in its photo.
 """
 
 from typing import NamedTuple
@@ -37,6 +38,10 @@ class Changes(NamedTuple):
     def select(self, rows: slice) -> "Changes":
         """Return those of some of the images."""
         return Changes._make([*(field[rows] for field in self[:-1]), self.noise])
+
+    def keep_colours(self) -> "Changes":
+        """Return them without those of detail and grain."""
+        return self._replace(detail=torch.zeros_like(self.detail), grain=torch.zeros_like(self.grain))
 
 
 def draw_changes(count: int, px: int, strength: float, generator: torch.Generator) -> Changes:

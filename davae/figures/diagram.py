@@ -71,7 +71,7 @@ def model_diagram(config: ModelConfig) -> Figure:
     parameters = {part.name: part.parameters for part in summarise(config)}
     figure = new_figure(4.1)
     ax = figure.add_subplot()
-    ax.set(xlim=(0, 100), ylim=(4, 61))
+    ax.set(xlim=(0, 104), ylim=(4, 61))
     ax.set_axis_off()
     px, width = config.image_px, config.width
     map_px = math.ceil(math.ceil(px / config.stem_stride) / (4 if config.stem_pool else 2))
@@ -103,7 +103,13 @@ def model_diagram(config: ModelConfig) -> Figure:
         y, colour = heights[block], HUES[name]
         text = f"{name} decoder\n{how[name]}\n{_count(parameters[f'{name} decoder'])}\n→ {outputs[name]}"
         _box(ax, 89.5, y, 19, 14.5, text, _tint(colour), colour)
-        reads = [row for row in reversed(ROWS) if row in config.reads(name)]
+        limbs = getattr(config, f"{name}_decoder", None) == "limbs"  # which reads joints in place of z_pose
+        reads = [row for row in reversed(ROWS) if row in config.reads(name) and not (limbs and row == "pose")]
+        if limbs:
+            top = heights["pose"] + (1.6 if name == "image" else -1.6)
+            side = 102.5 if name == "image" else 101.0
+            ax.plot([99, side, side], [top, top, y], color=HUES["pose"], linewidth=1.1, zorder=2)
+            _arrow(ax, (side, y), (99, y), HUES["pose"])
         for index, source in enumerate(reads):  # a block's own decoder is level with it
             _arrow(ax, (69.5, heights[source]), (80, y + 2.7 * index), HUES[source])
     for x, word in (

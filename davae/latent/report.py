@@ -95,6 +95,7 @@ def measure_latent(
         "data": split.manifest["digest"],
         "mask": reader.data.mask,
         "seed": seed,
+        "divided": reader.model.config.divided,
         "blocks": {
             block: {"dimensions": reading.means[block].shape[1]}
             | measure_rate(reading.means[block].numpy(), reading.logvars[block].numpy())

@@ -18,6 +18,11 @@ def format_latent(measured: dict[str, Any]) -> str:
         f"{measured['split']}; input mask: {measured['mask']}; seed {measured['seed']}. Brackets are 95 % "
         "bootstrap intervals over images.\n"
     )
+    if not measured.get("divided", True):  # reports of before do not say
+        head += (
+            "\nThis code is not divided: every decoder reads all of it. Its blocks are the dimensions that a "
+            "divided code of these sizes would give to each, and mean nothing more.\n"
+        )
     return "\n".join([head, *(part(measured) for part in parts)])
 
 

@@ -6,7 +6,7 @@ can exceed fp16's range. `davae.photo.packed` describes the file and reads it wi
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -23,7 +23,7 @@ from davae.networks import DaVAE, HandMaskNet
 from davae.networks.camera import CameraHead
 from davae.networks.folding import fold_batchnorm, pair_norms
 from davae.photo.engine import Images, MaskNetwork, Networks, open_graphs, to_estimate
-from davae.photo.packed import FORMAT, GRAPH, Packed, read_packed
+from davae.photo.packed import FORMAT, GRAPH, PARTS, Packed, read_packed
 from davae.training import runs
 from davae.training.threads import single_threaded
 from synthhand.storage import write_atomically
@@ -209,6 +209,41 @@ def build(packed: Packed) -> Release:
         configs,
         packed.about,
     )
+
+
+def write_runs(path: Path | str, out: Path | str) -> list[Path]:
+    """Write each network of a file of `pack` as a finished run, for trainings to begin with.
+
+    The runs belong together, so `pack` takes them, also with another finder. Weights are those of the file,
+    rounded to fp16.
+
+    Args:
+        path: file of `pack`.
+        out: folder to make; in it, each network's run is named after its part.
+
+    Returns:
+        The folders of the runs.
+
+    Raises:
+        FileExistsError: `out` exists and is not empty.
+        FileNotFoundError, ValueError: as `unpack`.
+    """
+    out, release = Path(out), unpack(path)
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out}: is not empty; name a new folder for the runs of {path}")
+    networks: dict[str, nn.Module] = {part: getattr(release, part) for part in PARTS}
+    data, digests = release.about["data"], dict[str, str]()
+    for part in ("finder", "mask", "model", "camera"):  # each after those whose digests it states
+        run, own_mask = out / part, digests.get("mask") if part in ("model", "camera") else None
+        init = digests["model"] if part == "camera" else None
+        run.mkdir(parents=True)
+        runs.write_text(run / "config.json", release.configs[part].to_json())
+        identity = runs.Identity(data, sources={}, init=init, mask_network=own_mask)
+        runs.write_text(run / "identity.json", json.dumps(asdict(identity), indent=2) + "\n")
+        runs.write_text(run / "environment.txt", f"unpacked_from {Path(path).name}\n")
+        runs.save_model(run, networks[part])
+        digests[part] = runs.weights_digest(run)
+    return [out / part for part in PARTS]
 
 
 class Estimator(nn.Module):

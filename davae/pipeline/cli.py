@@ -20,8 +20,8 @@ COMMANDS = {
     for function in (
         data.render, data.check_data, data.prepare, training.train_mask, training.predict_masks,
         training.train, training.sweep, training.evaluate, latent.latent_report, training.train_camera,
-        photos.pack, photos.predict, photos.app, photos.export, reports.notebooks, reports.reproduce,
-        reports.findings, reports.summary,
+        photos.pack, photos.unpack, photos.predict, photos.app, photos.export, reports.notebooks,
+        reports.reproduce, reports.findings, reports.summary,
     )
 }  # fmt: skip
 

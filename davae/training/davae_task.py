@@ -65,12 +65,9 @@ def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
         ValueError: its network is another one.
     """
     model, found = runs.load_model(init)
-    unlike = runs.differences(dataclasses.asdict(found.model), dataclasses.asdict(config.model), "model")
-    if unlike:
-        raise ValueError(
-            f"{init}: is a run of another network: {'; '.join(unlike)}. Begin with a run of the same preset "
-            "and model"
-        )
+    runs.require_same_network(
+        init, runs.differences(dataclasses.asdict(found.model), dataclasses.asdict(config.model), "model")
+    )
     return model.state_dict()
 
 

@@ -4,6 +4,7 @@ A batch shows what da-VAE would see, never the margin around the crop; predictio
 The truth is the mask of the chosen hand, so the other hand and the arm are background.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from davae.data.prepared import PreparedSplit
 from davae.networks import HandMaskNet
 from davae.networks.handmask import enlarge
 from davae.networks.native import operations
-from davae.training import distributed
+from davae.training import distributed, runs
 from davae.training.identity import Identity
 from davae.training.mask_inference import mask_iou, predict_probability
 from davae.training.task import Examples, Loss, Task
@@ -25,7 +26,13 @@ from davae.training.trainer import train_task
 
 
 def train_mask(
-    config: MaskConfig, data: Path | str, run: Path | str, *, device: str = "auto", progress: bool = True
+    config: MaskConfig,
+    data: Path | str,
+    run: Path | str,
+    *,
+    init: Path | str | None = None,
+    device: str = "auto",
+    progress: bool = True,
 ) -> Path:
     """Train one mask network, resume its training, or find it finished.
 
@@ -35,6 +42,7 @@ def train_mask(
         config: the network and its schedule.
         data: folder written by `davae.data.prepared.prepare`, of a dataset that has masks.
         run: the run's folder; see `davae.training.runs`.
+        init: a finished run whose weights to begin with; None for random weights.
         device: "auto" uses a GPU if there is one.
         progress: show a progress bar.
 
@@ -44,8 +52,9 @@ def train_mask(
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
         ValueError: the data was prepared for another image size or crop, or has no masks to learn from; or
-            the config's data.mask, data.steady_target or data.canvas is set; or the processes cannot
-            share the batch evenly.
+            the config's data.mask, data.steady_target or data.canvas is set; or `init` is another network;
+            or the processes cannot share the batch evenly.
+        FileNotFoundError: `init` is not a finished run.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is not finite; the last resume point is kept.
     """
@@ -60,7 +69,7 @@ def train_mask(
                 f"data.{field} is true, but a mask network's target is the mask of the very crop that it "
                 "sees; leave it false here and set it for `train`"
             )
-    return train_task(MaskTask(config), data, run, device=device, progress=progress)
+    return train_task(MaskTask(config, init), data, run, device=device, progress=progress)
 
 
 def mask_loss(logits: Tensor, truth: Tensor, has_mask: Tensor, samples: float | None = None) -> Loss:
@@ -92,13 +101,26 @@ def _measure_masks(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return entropy, 1 - (both + 1) / (either + 1)
 
 
+def _initial_weights(init: Path | str, config: MaskConfig) -> dict[str, Tensor]:
+    """Return the weights of a finished run of a network of the same sizes; it may have seen other crops."""
+    network, found = runs.load_mask_network(init)
+    sizes, asked = (
+        {name: value for name, value in dataclasses.asdict(one).items() if name not in ("data", "train")}
+        for one in (found, config)
+    )
+    runs.require_same_network(init, runs.differences(sizes, asked, "config"))
+    return network.state_dict()
+
+
 class MaskTask(Task):
     """The hand mask network, validated by the IoU of its masks of test crops, each seen in one direction."""
 
     kind, measured, shown = "mask", "val_iou", ("cross_entropy", "soft_iou")
 
-    def __init__(self, config: MaskConfig):
+    def __init__(self, config: MaskConfig, init: Path | str | None = None):
         self.config: MaskConfig = config
+        self.init = init
+        self.first_weights = None if init is None else _initial_weights(init, config)
 
     def check(
         self, data: Path | str, split: PreparedSplit, validation: PreparedSplit, identity: Identity
@@ -113,8 +135,11 @@ class MaskTask(Task):
                 )
 
     def build(self) -> nn.Module:
-        """Return the mask network with random weights."""
-        return HandMaskNet(self.config)
+        """Return the mask network with random weights, or those of `init`."""
+        network = HandMaskNet(self.config)
+        if self.first_weights is not None:
+            network.load_state_dict(self.first_weights)
+        return network
 
     def forward(self, network: nn.Module, examples: Examples) -> Tensor:
         """Return logits (b, 1, h / 2, w / 2)."""

@@ -115,6 +115,15 @@ def differences(found: Any, asked: Any, where: str) -> list[str]:
     return [] if found == asked else [f"{where}: the run has {found!r}, asked for {asked!r}"]
 
 
+def require_same_network(init: Path | str, unlike: list[str]) -> None:
+    """Raise ValueError if a run has weights of another network: `unlike` are the `differences`."""
+    if unlike:
+        raise ValueError(
+            f"{init}: is a run of another network: {'; '.join(unlike)}. Begin with a run of the same preset "
+            "and model"
+        )
+
+
 def environment() -> str:
     """Return a description of software and machine, one `name value` a line."""
     lines = {

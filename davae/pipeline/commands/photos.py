@@ -25,6 +25,20 @@ def pack(run: Path, mask_run: Path, camera_run: Path, finder_run: Path, out: Pat
     print(f"packed: {out}, {out.stat().st_size / 1e6:.1f} MB; {measured}")
 
 
+def unpack(out: Path, weights: Path | None = None) -> None:
+    """Write the networks of a file of weights as finished runs, for `--init` to begin with, and for `pack`.
+
+    Args:
+        out: Folder to make, with the runs model, mask, camera and finder.
+        weights: File of `pack`; the default is the model that comes with davae.
+    """
+    from davae.photo.predict import WEIGHTS
+    from davae.photo.release import write_runs
+
+    for run in write_runs(WEIGHTS if weights is None else weights, out):
+        print(run)
+
+
 def predict(
     images: Annotated[tuple[Path, ...], tyro.conf.Positional],
     out: Path,

@@ -116,6 +116,7 @@ def train_mask(
     run: Path,
     seed: int = 0,
     crop: PreparedCrop = "plain",
+    init: Path | None = None,
     settings: Settings = (),
 ) -> None:
     """Train and measure a hand mask network. An interrupted run is resumed, a finished run is loaded.
@@ -127,6 +128,7 @@ def train_mask(
         data: Folder written by `prepare`.
         run: The run's folder.
         seed: Seed of initial weights, order and augmentation.
+        init: Finished run of `train-mask` to take the initial weights from; `unpack` makes one of a file.
         settings: Fields of its config to change, such as train.steps=12000 data.shift=0.1.
     """
     from davae.config.settings import apply_settings, mask_experiment
@@ -134,7 +136,8 @@ def train_mask(
     from davae.training import distributed, mask_task, runs
 
     finished = runs.is_finished(run)
-    mask_task.train_mask(apply_settings(mask_experiment(preset, seed=seed, crop=crop), settings), data, run)
+    config = apply_settings(mask_experiment(preset, seed=seed, crop=crop), settings)
+    mask_task.train_mask(config, data, run, init=init)
     if distributed.rank() == 0:
         print(f"{'found finished' if finished else 'trained'}: {run}")
         print(format_masks(evaluate_masks(run, data)), end="")
