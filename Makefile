@@ -14,6 +14,7 @@ NOTEBOOKS   ?= outputs/notebooks/$(BOOK_PRESET)-da-seed0
 python    := $(VENV)/bin/python
 installed := $(VENV)/.installed
 book_installed := $(BOOK_VENV)/.installed
+book_work := outputs/book-work
 notebooks := $(wildcard notebooks/*.ipynb davae/photo/app/*.ipynb)
 
 # The first of these that runs, is Python 3.11 or 3.12 and has venv: a name on the path is no proof of that.
@@ -63,11 +64,12 @@ notebooks: $(installed) ## run every notebook at PRESET, executed copies to OUT
 	$(python) -m davae notebooks --preset $(PRESET) --out $(OUT)
 
 book: $(installed) $(book_installed) $(if $(filter file,$(origin NOTEBOOKS)),$(NOTEBOOKS)/.executed) ## notebooks, docs and reference as one site for any browser, to outputs/book
-	$(python) docs/book/record.py --out outputs/book-parts
-	$(BOOK_VENV)/bin/python docs/book/stage.py --notebooks $(NOTEBOOKS) --parts outputs/book-parts --out outputs/book-source
-	rm -rf outputs/book
-	$(BOOK_VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs/book -d outputs/book-doctrees outputs/book-source outputs/book
-	$(python) docs/book/check.py outputs/book
+	rm -rf $(book_work)
+	$(python) docs/book/record.py --out $(book_work)/parts
+	$(python) docs/book/stage.py --notebooks $(NOTEBOOKS) --parts $(book_work)/parts --out $(book_work)/source
+	$(BOOK_VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs/book -d $(book_work)/doctrees $(book_work)/source $(book_work)/site
+	$(python) docs/book/check.py $(book_work)/site
+	rm -rf outputs/book && mv $(book_work)/site outputs/book
 	@echo "Open outputs/book/index.html in a browser, or copy outputs/book to any web server."
 
 # Made again when a notebook or a module has changed.

@@ -1,6 +1,6 @@
 """Record the frames of the book's sliders, from the weights that come with davae.
 
-    python docs/book/record.py --out outputs/book-parts
+    python docs/book/record.py --out outputs/book-work/parts
 
 Two rendered hands are encoded. Each block of the code goes from the first's to the second's in a few steps,
 and every combination of steps is decoded: pictures become one WebP file, meshes, clouds and changes a script,

@@ -1,6 +1,6 @@
 """Lay out the book's sources: pages, executed notebooks and what they link to, as the repository has them.
 
-    python docs/book/stage.py --notebooks outputs/nb --parts outputs/book-parts --out outputs/book-source
+    python docs/book/stage.py --notebooks EXECUTED --parts PARTS --out SOURCES
 
 Links between pages then hold as they are written. What a page of the site cannot hold is changed in the
 copies: outputs that would need a kernel or a library from another host, and links to files that are no pages.
