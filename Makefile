@@ -6,8 +6,15 @@ VENV    ?= .venv
 WORKERS ?= 2
 OUT     ?= outputs/notebooks/$(PRESET)-da-seed0
 
+# The book shows NOTEBOOKS, executed copies; by default they are made at PRESET, or at smoke where none is given.
+BOOK_VENV   ?= .venv-book
+BOOK_PRESET := $(if $(filter file,$(origin PRESET)),smoke,$(PRESET))
+NOTEBOOKS   ?= outputs/notebooks/$(BOOK_PRESET)-da-seed0
+
 python    := $(VENV)/bin/python
 installed := $(VENV)/.installed
+book_installed := $(BOOK_VENV)/.installed
+book_work := outputs/book-work
 notebooks := $(wildcard notebooks/*.ipynb davae/photo/app/*.ipynb)
 
 # The first of these that runs, is Python 3.11 or 3.12 and has venv: a name on the path is no proof of that.
@@ -22,11 +29,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install reproduce app test bench lint format notebooks lock clean
+.PHONY: help install reproduce app test bench lint format notebooks book lock lockbook clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT)), WORKERS of tests (now $(WORKERS)), WEIGHTS and PORT of app"
+	@echo "Variables: PRESET=smoke|laptop|sweep|gpu|paper (now $(PRESET)), VENV (now $(VENV)), OUT (now $(OUT)), WORKERS of tests (now $(WORKERS)), WEIGHTS and PORT of app, NOTEBOOKS of book"
 
 install: $(installed) ## make the environment (the other commands do so by themselves)
 
@@ -56,8 +63,29 @@ format: $(installed) ## mend what lint complains of, as far as a machine can
 notebooks: $(installed) ## run every notebook at PRESET, executed copies to OUT
 	$(python) -m davae notebooks --preset $(PRESET) --out $(OUT)
 
+book: $(installed) $(book_installed) $(if $(filter file,$(origin NOTEBOOKS)),$(NOTEBOOKS)/.executed) ## notebooks, docs and reference as one site for any browser, to outputs/book
+	rm -rf $(book_work)
+	$(python) docs/book/record.py --out $(book_work)/parts
+	$(python) docs/book/stage.py --notebooks $(NOTEBOOKS) --parts $(book_work)/parts --out $(book_work)/source
+	$(BOOK_VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs/book -d $(book_work)/doctrees $(book_work)/source $(book_work)/site
+	$(python) docs/book/check.py $(book_work)/site
+	rm -rf outputs/book && mv $(book_work)/site outputs/book
+	@echo "Open outputs/book/index.html in a browser, or copy outputs/book to any web server."
+
+# Made again when a notebook or a module has changed.
+$(NOTEBOOKS)/.executed: $(wildcard notebooks/*.ipynb) $(shell find davae synthhand -name '*.py') | $(installed)
+	$(python) -m davae notebooks --preset $(BOOK_PRESET) --out $(NOTEBOOKS)
+	@touch $@
+
+# What makes pages is apart from what the tests run with: requirements.lock stays the tested set.
+$(book_installed): docs/book/requirements.lock $(installed)
+	@echo "Installing about 75 packages into $(BOOK_VENV): once, under a minute ..."; \
+	$(python) -m venv $(BOOK_VENV)
+	@$(BOOK_VENV)/bin/python -m pip install --quiet --no-compile -r docs/book/requirements.lock
+	@touch $(book_installed)
+
 clean: ## remove the environment and caches; outputs/ and data/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(BOOK_VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find davae synthhand tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Modules are byte-compiled when first imported: compiling all of them at once takes longer than installing.
@@ -92,3 +120,13 @@ lock: ## choose the versions in requirements.lock anew
 	     /^open3d(-cpu)?==/ { sub(/^.*==/, ""); print "open3d-cpu==" $$0 "; " cpu; print "open3d==" $$0 "; " other; next } \
 	     { print }' "$$fresh/freeze" > requirements.lock.new; \
 	mv requirements.lock.new requirements.lock; echo "requirements.lock: $$(grep -c == requirements.lock) packages"
+
+# As above, of what pyproject.toml lists under book.
+lockbook:
+	@base=$$($(find_python)); fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; set -e; \
+	"$$base" -m venv "$$fresh"; \
+	"$$base" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["book"], sep="\n")' > "$$fresh/wanted"; \
+	"$$fresh/bin/python" -m pip install --quiet --no-compile -r "$$fresh/wanted"; \
+	{ echo "# Everything that makes the book from executed notebooks, pinned. Written by \`make lockbook\`; do not edit."; \
+	  "$$fresh/bin/python" -m pip freeze --exclude pip; } > docs/book/requirements.lock.new; \
+	mv docs/book/requirements.lock.new docs/book/requirements.lock; echo "docs/book/requirements.lock: $$(grep -c == docs/book/requirements.lock) packages"
