@@ -286,6 +286,12 @@ def test_weights_bring_their_size_of_pictures_and_a_folder_of_figures(tmp_path, 
     assert shipped.config.data.image_px == model.data.image_px != ours.config.data.image_px
     assert shipped.rendered == ours.rendered and shipped.prepared != ours.prepared
     assert shipped.figures.name == f"{ours.figures.name}-shipped"
+    whole, tested = (
+        Workspace.of("laptop", home=str(tmp_path), weights=w).config.render for w in ("", "shipped")
+    )
+    assert tested == dataclasses.replace(
+        whole, train=64, val=16
+    )  # nothing is trained: hands to test on suffice
     assert "weights" not in ours.notebook_parameters and shipped.notebook_parameters["weights"] == "shipped"
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"mine\.safetensors: missing"):

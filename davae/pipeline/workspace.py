@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from davae.config import Config
+from davae.config import Config, preset
 from davae.config.settings import experiment, mask_experiment
 from davae.pipeline.folders import Folders, project_folder
 from davae.studies.executors import executor_factory
@@ -43,7 +43,8 @@ class Workspace(Folders):
     ) -> "Workspace":
         """Return the workspace of a preset. An empty `home` is the clone; an empty `mask` is the preset's.
 
-        With `weights`, images have the size and crop that these were trained on.
+        With `weights`, images have the size and crop that these were trained on, and hardly any hands are
+        rendered for training.
 
         Raises:
             FileNotFoundError: `home` is empty and there is no clone, or the file of `weights` is missing.
@@ -57,7 +58,10 @@ class Workspace(Folders):
         return dataclasses.replace(space, config=space._config_of_weights()) if weights else space
 
     def _config_of_weights(self) -> Config:
-        """Return the config with image size, crop and scale of `weights`."""
+        """Return the config with image size, crop and scale of `weights`, and few hands but those to test on.
+
+        Nothing is trained with weights: rendering all training images of a preset would be for nothing.
+        """
         seen = self.release().configs["model"]
         if not isinstance(seen, Config):
             raise ValueError(f"{self.weights}: its model is not da-VAE; pack it again with `davae pack`")
@@ -66,7 +70,9 @@ class Workspace(Folders):
             self.config.data, image_px=px, crop=seen.data.crop, scale_min=seen.data.scale_min
         )
         model = dataclasses.replace(self.config.model, image_px=px)
-        return dataclasses.replace(self.config, data=data, model=model)
+        render, few = self.config.render, preset("smoke").render
+        render = dataclasses.replace(render, train=min(render.train, few.train), val=min(render.val, few.val))
+        return dataclasses.replace(self.config, render=render, data=data, model=model)
 
     def release(self) -> "Release":
         """Open the file of `weights`.
