@@ -32,16 +32,6 @@ class WrongAnswerError(Exception):
     """The answer to an exercise is wrong. The message gives a hint, not the solution."""
 
 
-class _Watched:
-    """A student's function, which must return something."""
-
-    def __init__(self, number: str, function: Callable) -> None:
-        self.number, self.function = number, function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _require_answer(self.number, self.function(*args, **kwargs))
-
-
 def check_answer(number: str, answer: Any, is_right: Callable[[Any], bool], hint: str) -> None:
     """Say whether the answer to an exercise is right.
 
@@ -85,8 +75,17 @@ def reject(number: str, *mistakes: Any) -> None:
 def _judge(number: str, answer: Any) -> None:
     is_right, hint = _checks[number]
     _require_answer(number, answer)
-    if not is_right(_Watched(number, answer) if callable(answer) else answer):
+    if not is_right(_watch(number, answer) if callable(answer) else answer):
         raise WrongAnswerError(f"Exercise {number}: not right yet. {hint}")
+
+
+def _watch(number: str, function: Callable) -> Callable:
+    """Return a student's function as one that must return something."""
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        return _require_answer(number, function(*args, **kwargs))
+
+    return watched
 
 
 def _require_answer(number: str, answer: Any) -> Any:

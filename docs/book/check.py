@@ -20,7 +20,6 @@ LOADS = {"src", "srcset", "data", "poster", "background"}
 FOLLOWS = {"href", "action", "cite"}
 LINK_LOADS = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "manifest", "preconnect"}
 CSS_LOAD = re.compile(r"""url\(\s*["']?([^"')]+)["']?\s*\)|@import\s+["']([^"']+)["']""")
-INLINE = ("data:", "javascript:", "about:", "blob:", "#")
 
 
 class Report(NamedTuple):
@@ -94,23 +93,21 @@ def check_site(site: Path) -> Report:
     loads = {path: page.loads for path, page in pages.items()}
     loads |= {path: css_loads(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.css"))}
     broken, external, count = [], [], 0
-    for path, found in loads.items():
+    for path, loaded in loads.items():
         name = path.relative_to(site).as_posix()
-        for address in found:
-            if address.startswith("//") or urlsplit(address).scheme not in ("", "data", "blob"):
-                external.append(f"{name}: {address}")
-    for path in loads:
-        name = path.relative_to(site).as_posix()
-        for address in loads[path] + (pages[path].links if path in pages else []):
-            if address.startswith("//") or (urlsplit(address).scheme and not address.startswith(INLINE)):
-                continue
-            if address.startswith(INLINE) and not address.startswith("#"):
-                continue
+        external += [f"{name}: {address}" for address in loaded if not _is_own(address, "data", "blob")]
+        inside = filter(_is_own, loaded + (pages[path].links if path in pages else []))
+        for address in inside:
             count += 1
             if not _exists(address, path, site, pages):
                 broken.append(f"{name}: {address}")
     size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
     return Report(len(pages), count, size, broken, external)
+
+
+def _is_own(address: str, *schemes: str) -> bool:
+    """Return whether an address is of this site, or has one of these schemes."""
+    return not address.startswith("//") and urlsplit(address).scheme in ("", *schemes)
 
 
 def _exists(address: str, page: Path, site: Path, pages: dict[Path, Page]) -> bool:
