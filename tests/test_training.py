@@ -208,6 +208,24 @@ def test_a_run_may_begin_with_the_weights_of_another(finished, short, prepared, 
     assert train(still, prepared, tmp_path / "moved", init=finished, progress=False) == tmp_path / "moved"
 
 
+def test_a_decoder_of_another_kind_begins_at_random(finished, short, prepared, tmp_path):
+    """The trunk is worth keeping when another image decoder takes the place of the run's."""
+    still = settings_for(short, learning_rate=1e-12, average_decay=0.0)
+    assert short.model.image_decoder == "limbs"
+    paper = dataclasses.replace(
+        still, model=dataclasses.replace(still.model, image_decoder="paper", image_width=12)
+    )
+    before, _ = runs.load_model(finished)
+    after, _ = runs.load_model(train(paper, prepared, tmp_path / "run", init=finished, progress=False))
+    kept = [name for name, _ in after.named_parameters() if not name.startswith("image_decoder.")]
+    assert any(name.startswith("cloud_decoder.") for name in kept)
+    for name in kept:
+        assert_close(after.get_parameter(name), before.get_parameter(name), atol=1e-6, rtol=0)
+    coarser = dataclasses.replace(paper, model=dataclasses.replace(paper.model, fold_grid=7))
+    with pytest.raises(ValueError, match=r"another network: model\.fold_grid"):
+        train(coarser, prepared, tmp_path / "coarser", init=finished, progress=False)
+
+
 def test_a_run_cannot_begin_with_another_network_or_an_unfinished_run(finished, short, prepared, tmp_path):
     other = dataclasses.replace(short, model=dataclasses.replace(short.model, attention="none"))
     with pytest.raises(

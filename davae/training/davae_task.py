@@ -16,6 +16,12 @@ from davae.training.log import MetricsLog
 from davae.training.task import Examples, Loss, Task
 from davae.training.trainer import train_task
 
+# The decoders that come in more than one kind, each with the fields of ModelConfig that shape no other part.
+DECODERS = {
+    "image_decoder": ("image_decoder", "image_width", "image_last_stride"),
+    "cloud_decoder": ("cloud_decoder", "fold_grid", "fold_hidden"),
+}
+
 
 def train(
     config: Config,
@@ -38,6 +44,7 @@ def train(
         data: folder written by `davae.data.prepared.prepare`.
         run: the run's folder; see `davae.training.runs`.
         init: a finished run whose weights to begin with (RHD first, then STB); None for random weights.
+            A decoder of another kind than the run's begins with random ones.
         device: "auto" uses a GPU if there is one.
         progress: show a progress bar.
         threads: of torch on a CPU. None uses OMP_NUM_THREADS or, if that is not set, the number that is
@@ -60,15 +67,24 @@ def train(
 def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
     """Return the weights of a finished run, for a run of `config` to begin with.
 
+    A decoder of another kind than the run's begins at random; its weights are not among those returned.
+
     Raises:
         FileNotFoundError: there is no finished run.
-        ValueError: its network is another one.
+        ValueError: its network is another one, apart from its decoders of picture and cloud.
     """
     model, found = runs.load_model(init)
+    of_run, asked = dataclasses.asdict(found.model), dataclasses.asdict(config.model)
+    anew = tuple(part for part in DECODERS if of_run[part] != asked[part])
+    fields = {field for part in anew for field in DECODERS[part]}
     runs.require_same_network(
-        init, runs.differences(dataclasses.asdict(found.model), dataclasses.asdict(config.model), "model")
+        init,
+        runs.differences(
+            *({name: value for name, value in one.items() if name not in fields} for one in (of_run, asked)),
+            "model",
+        ),
     )
-    return model.state_dict()
+    return {name: weight for name, weight in model.state_dict().items() if name.partition(".")[0] not in anew}
 
 
 class DaVAETask(Task):
@@ -93,10 +109,10 @@ class DaVAETask(Task):
         self.first_weights = None if init is None else initial_weights(init, config)
 
     def build(self) -> nn.Module:
-        """Return da-VAE with random weights, or those of `init`."""
+        """Return da-VAE with random weights, or those of `init` as far as that has them."""
         model = DaVAE(self.config.model)
         if self.first_weights is not None:
-            model.load_state_dict(self.first_weights)
+            model.load_state_dict(model.state_dict() | self.first_weights)
         return model
 
     def forward(self, network: nn.Module, examples: Examples) -> DaVAEOutput:
