@@ -13,15 +13,26 @@ changing the others.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from synthhand.dataset.flesh import BUILDS, Build
-from synthhand.model import FLESH
-from synthhand.model.pose import random_rotation, sample_articulation, sample_orientation, sample_wrist
+from synthhand.dataset.framing import frame_hand
+from synthhand.dataset.world import SAMPLERS, STREAM, World, choose_world
+from synthhand.model import FLESH, WORLD
+from synthhand.model.pose import (
+    random_rotation,
+    sample_articulation,
+    sample_orientation,
+    sample_wrist,
+    segment_rotations,
+)
 from synthhand.model.procedural import flesh_radii, procedural_rig
+from synthhand.model.rig import resize_joints, segment_motion
 from synthhand.render.appearance import BANDS, Skin
+from synthhand.skeleton import ROOT
 
 SPLITS = ("train", "val", "test")
 GROUPS = ("pose", "shape", "appearance", "scene")
@@ -124,18 +135,24 @@ class Factors:
     shape: ShapeFactors
     appearance: Skin
     scene: SceneFactors
+    world: World = World()
 
     def flat(self) -> dict[str, np.ndarray]:
-        """Return all factors as a mapping from `group/name` to array."""
+        """Return all factors as a mapping from `group/name` to array; those of the world that are on."""
         return {
             f"{group}/{field.name}": np.asarray(getattr(part, field.name))
             for group, part in ((group, getattr(self, group)) for group in GROUPS)
             for field in dataclasses.fields(part)
-        }
+        } | self.world.flat()
 
 
 def sample_factors(
-    seed: int, split: str, index: int, viewpoint: str = "sphere", flesh: str = "realistic"
+    seed: int,
+    split: str,
+    index: int,
+    viewpoint: str = "sphere",
+    flesh: str = "realistic",
+    world: Iterable[str] = (),
 ) -> Factors:
     """Sample the factors of sample `index` of a split; they depend on the arguments alone.
 
@@ -147,11 +164,39 @@ def sample_factors(
             `synthhand.model.pose.sample_orientation`.
         flesh: range of flesh and bone proportions, see `synthhand.dataset.flesh`; appearance and scene do not
             depend on it.
+        world: what of the world of photographs is switched on, see `synthhand.dataset.world`. Under "framing"
+            the camera and the place of the hand follow its pose; all else is independent as before.
 
     Raises:
-        ValueError: the split, the viewpoint or the range is unknown, or the seed or the index is negative.
+        ValueError: the split, the viewpoint, the range or the world is unknown, or the seed or the index is
+            negative.
     """
-    return Factors(*(sample_group(group, seed, split, index, viewpoint, flesh) for group in GROUPS))
+    names = choose_world(world)
+    groups = [sample_group(group, seed, split, index, viewpoint, flesh) for group in GROUPS]
+    streams = {
+        name: random_stream(seed, SPLITS.index(split), index, STREAM + WORLD.index(name)) for name in names
+    }
+    factors = Factors(*groups, World(**{name: SAMPLERS[name](rng) for name, rng in streams.items()}))
+    return factors if factors.world.framing is None else _frame(factors)
+
+
+def _frame(factors: Factors) -> Factors:
+    """Return the factors with the camera and the place that their framing asks for.
+
+    The second hand keeps its distance relative to the first.
+    """
+    pose, scene, rig = factors.pose, factors.scene, procedural_rig()
+    rest, _ = resize_joints(rig, pose.palm_scale, pose.bone_scale)
+    _, _, posed = segment_motion(rest, segment_rotations(rig, pose.articulation, pose.orientation, pose.wrist))
+    view = frame_hand(scene.size * (posed - posed[ROOT]), factors.world.framing)
+    framed = dataclasses.replace(
+        scene,
+        focal_px=FRAME_PX * view.focal,
+        root_uv=FRAME_PX * view.root,
+        root_mm=view.root_mm,
+        second_mm=scene.second_mm / scene.root_mm * view.root_mm,
+    )
+    return dataclasses.replace(factors, scene=framed)
 
 
 def sample_group(

@@ -30,7 +30,7 @@ def to_display(linear: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-_LINEAR = to_linear(np.arange(256) / 255).astype(np.float32)
+LINEAR = to_linear(np.arange(256) / 255).astype(np.float32)
 
 
 def paint_backdrop(
@@ -74,7 +74,7 @@ def paint_backdrop(
         canvas = canvas.filter(ImageFilter.BoxBlur(0.55))  # smooths jagged edges, which no lens produces
     if side != size:
         canvas = canvas.resize((size, size), Image.Resampling.BILINEAR)
-    return _LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
+    return LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
 
 
 def _paint_plane(

@@ -48,6 +48,17 @@ class Hits:
     corners: np.ndarray
     weights: np.ndarray
 
+    def take(self, chosen: np.ndarray) -> "Hits":
+        """Return what some of the rays that met something met; `found` and `distance` are theirs alone."""
+        rays = np.flatnonzero(self.found).take(chosen)
+        return Hits(
+            self.found.take(rays),
+            self.distance.take(rays),
+            self.triangles.take(chosen),
+            self.corners.take(chosen, axis=0),
+            self.weights.take(chosen, axis=0),
+        )
+
     @cached_property
     def nearest(self) -> np.ndarray:
         """The closest of the three corners (n,)."""
@@ -116,6 +127,16 @@ class Mesh:
         rays = np.zeros((*directions.shape[:-1], 6), np.float32)
         rays[..., 3:] = directions
         return self._scene.cast_rays(load_open3d().core.Tensor(rays), nthreads=1)
+
+    def find_passed(self, directions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Return which rays (n, 3) from the camera pass wanted vertices (v,) bool, be they behind others."""
+        rays = np.zeros((len(directions), 6), np.float32)
+        rays[:, 3:] = directions
+        answer = self._scene.list_intersections(load_open3d().core.Tensor(rays), nthreads=1)
+        met = wanted.take(self.faces[:, 0].take(answer["primitive_ids"].numpy()))
+        passed = np.zeros(len(directions), bool)
+        passed[answer["ray_ids"].numpy()[met]] = True
+        return passed
 
     def measure_occlusion(
         self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf

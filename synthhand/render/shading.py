@@ -11,6 +11,7 @@ from synthhand.model.body import incidence
 from synthhand.model.rig import Rig
 from synthhand.render.appearance import Skin, Surface, shade_skin
 from synthhand.render.light import Light, golden_fraction, sample_disc, sample_hemisphere
+from synthhand.render.material import Material, shade_material
 from synthhand.render.raycast import Hits, Mesh, dot
 
 # Gathering of light
@@ -24,6 +25,7 @@ SMOOTHINGS = 2  # number of averages over neighbouring triangles: few rays are n
 WRAP = (0.34, 0.17, 0.11)  # cosine beyond 90 degrees that the key light still reaches: red goes furthest
 BLEED = (0.25, 0.0, -0.08)  # by how much it lightens the borders of shadows
 FILL_WRAP = 0.2  # as WRAP, for the second light
+HARD_WRAP, HARD_BLEED = (0.06, 0.06, 0.06), (0.0, 0.0, 0.0)  # the same of things, which light does not enter
 AMBIENT_BLEED = 0.8  # share of BLEED that ambient shadows get
 LEAST_SKY = 0.15  # share of the ambient light that arrives where no sky is seen
 
@@ -57,14 +59,20 @@ def gather_light(mesh: Mesh, light: Light, hits: Hits) -> np.ndarray:
 
 
 def shade(
-    mesh: Mesh, rig: Rig, skin: Skin, light: Light, received: np.ndarray, rays: np.ndarray, hits: Hits
+    mesh: Mesh,
+    rig: Rig,
+    look: Skin | Material,
+    light: Light,
+    received: np.ndarray,
+    rays: np.ndarray,
+    hits: Hits,
 ) -> np.ndarray:
     """Return the linear colour (3, n) of the points met: diffuse light that bleeds red, highlight, faint rim.
 
     Args:
         mesh: the bodies.
         rig: the hand they were made from.
-        skin: their appearance.
+        look: the appearance of all points met.
         light: the light.
         received: (v, 2) shares of key light and of sky, from `gather_light`.
         rays: (n, 3) directions of the rays that met something.
@@ -79,7 +87,13 @@ def shade(
     # One long row per coordinate (9, n): NumPy is several times faster along those.
     values = np.ascontiguousarray((between @ carried).T)
     normal, (key, sky) = _normalise(values[:3]), values[7:]
-    albedo, gloss = shade_skin(skin, rig, Surface(values[3:6], mesh.parts[hits.nearest], values[6]))
+    surface = Surface(values[3:6], mesh.parts[hits.nearest], values[6])
+    if isinstance(look, Material):
+        albedo, gloss = shade_material(look, surface)
+        wraps, bleeds = HARD_WRAP, HARD_BLEED
+    else:
+        albedo, gloss = shade_skin(look, rig, surface)
+        wraps, bleeds = WRAP, BLEED
     view = _normalise(-np.ascontiguousarray(rays.T))
     to_light = light.key_direction.astype(np.float32)[:, None]
     facing = dot(normal, to_light)
@@ -92,7 +106,7 @@ def shade(
     # The second light has no rays of its own: where little of the sky is seen, it reaches little.
     filled = dot(normal, light.fill_direction.astype(np.float32)[:, None])
     second = (filled + FILL_WRAP).clip(0) * (open_sky * (1 / (1 + FILL_WRAP)))
-    lights = (light.key_colour, light.fill_colour, light.sky_colour, light.ground_colour, WRAP, BLEED)
+    lights = (light.key_colour, light.fill_colour, light.sky_colour, light.ground_colour, wraps, bleeds)
     colour = np.empty_like(albedo)
     for k, (bright, weak, above, below, wrap, bleed) in enumerate(
         [float(x) for x in channel] for channel in zip(*lights, strict=True)

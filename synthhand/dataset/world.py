@@ -1,0 +1,193 @@
+"""The world that photographs show and SynthHand's own scenes lack: factors with a switch each, off by default.
+
+    framing     hands from a tenth of the frame to 1.4 times the frame, cut by its border
+    held        things in, at or before the hand, which hide fingers
+    camera      exposure from under to blown, white balance from candle to shade, grey, tone curves, sharpening
+                with halos, chroma noise, rescaling, JPEG of every quality
+    detail      sharp backgrounds with fine texture
+    company     hands of other people, beside the hand or behind it
+    worn        more rings, patterned sleeves that may cover the wrist
+
+`sample_factors(..., world=("held", "camera"))` switches some on; `choose_world("photographs")` is all. Each has
+a random stream of its own, so that one is switched without a change in the others or in the four groups of
+`synthhand.dataset.factors`. Their numbers are recorded as `held/mode` and so on.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from synthhand.model import PHOTOGRAPHS, WORLD
+from synthhand.model.things import KINDS, MODES, SUITABLE
+
+STREAM = 16  # the first stream's key; groups and published forms have smaller ones
+
+# Framing: range of the hand's longer side over the frame's, and how often
+SHARES = ((0.75, 1.4, 0.45), (0.3, 0.75, 0.35), (0.1, 0.3, 0.2))
+FOCAL = (0.75, 2.8)  # over the frame's side: a phone's whole picture to a cut from a larger one
+_CUT = 0.14  # the hand's middle may leave the border behind by so much of its side
+
+_MODE_SHARES = (0.4, 0.28, 0.1, 0.1, 0.12)  # of `MODES`
+
+_STOPS = ((-0.5, 0.5, 0.5), (-2.6, -0.5, 0.22), (0.5, 2.3, 0.28))  # of exposure, as `SHARES`
+_KELVIN = (1900.0, 12000.0)  # candle to shade
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where the hand is in the frame.
+
+    Attributes:
+        share: longer side of the box around the hand, over the frame's.
+        focal: focal length over the frame's side; another is taken where the hand would be too near or far.
+        aside: (2,) the box's middle from the frame's, over the frame's side; less where too little were seen.
+    """
+
+    share: float
+    focal: float
+    aside: np.ndarray
+
+
+@dataclass(frozen=True)
+class Held:
+    """A thing.
+
+    Attributes:
+        mode: index into `synthhand.model.things.MODES`.
+        kind: index into `synthhand.model.things.KINDS`.
+        size: factor of its size.
+        seed: of its proportions, its place and its look.
+    """
+
+    mode: int
+    kind: int
+    size: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a camera does with the light, and what happens to a picture after that.
+
+    Attributes:
+        stops: exposure beyond the scene's, in powers of two.
+        kelvin: temperature of the light, of which the white balance leaves the share `cast`.
+        cast: see `kelvin`.
+        contrast: of an S-shaped tone curve, 0 for none; negative is flat.
+        gamma: power of the tone curve.
+        black, white: display values that become 0 and 1; black may be negative (haze).
+        saturation: 0 is grey, 1 as it is.
+        noise: strength of the sensor noise, instead of the scene's.
+        chroma, chroma_px: strength (grey levels) and grain of coloured noise.
+        scale: size at which the picture was kept, over the frame's.
+        resampling: index into `synthhand.dataset.effects.RESAMPLING`, of the way back from it.
+        sharpen, sharpen_px: strength and radius of the sharpening.
+        quality: of JPEG, 5 to 100.
+        subsampled: 1 if JPEG halves the resolution of colour.
+        again: quality of a second JPEG, 0 for none.
+        seed: of the noise.
+    """
+
+    stops: float
+    kelvin: float
+    cast: float
+    contrast: float
+    gamma: float
+    black: float
+    white: float
+    saturation: float
+    noise: float
+    chroma: float
+    chroma_px: int
+    scale: float
+    resampling: int
+    sharpen: float
+    sharpen_px: float
+    quality: int
+    subsampled: int
+    again: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class World:
+    """The factors that are switched on; None stands for one that is off."""
+
+    framing: Framing | None = None
+    held: Held | None = None
+    camera: Camera | None = None
+
+    def flat(self) -> dict[str, np.ndarray]:
+        """Return what is switched on as a mapping from `factor/name` to array."""
+        return {
+            f"{name}/{field.name}": np.asarray(getattr(part, field.name))
+            for name, part in ((name, getattr(self, name)) for name in WORLD)
+            if part is not None
+            for field in dataclasses.fields(part)
+        }
+
+
+def choose_world(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the factors that names stand for, in the order of `WORLD`; "photographs" stands for all.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    chosen = {names} if isinstance(names, str) else set(names)
+    for name in sorted(chosen - {*WORLD, PHOTOGRAPHS}):
+        raise ValueError(f"unknown world {name!r}; choose some of {', '.join((PHOTOGRAPHS, *WORLD))}")
+    return WORLD if PHOTOGRAPHS in chosen else tuple(name for name in WORLD if name in chosen)
+
+
+def sample_framing(rng: np.random.Generator) -> Framing:
+    """Sample how large the hand is, and how far from the middle."""
+    share = _pick(rng, SHARES, logarithmic=True)
+    room = abs(1 - share) / 2 + _CUT * share
+    focal = float(np.exp(rng.uniform(*np.log(FOCAL))))
+    return Framing(share, focal, room * rng.uniform(-1, 1, 2))
+
+
+def sample_held(rng: np.random.Generator) -> Held:
+    """Sample a thing, or (mode "none") nothing."""
+    mode = int(rng.choice(len(MODES), p=_MODE_SHARES))
+    kinds = SUITABLE.get(MODES[mode], KINDS)
+    kind = KINDS.index(kinds[int(rng.integers(len(kinds)))])
+    return Held(mode, kind, float(np.exp(0.12 * rng.normal())), int(rng.integers(2**31)))
+
+
+def sample_camera(rng: np.random.Generator) -> Camera:
+    """Sample a camera, good or bad."""
+    often = lambda share: float(rng.random() < share)  # noqa: E731
+    hazy = often(0.25)
+    return Camera(
+        stops=_pick(rng, _STOPS),
+        kelvin=float(np.exp(rng.uniform(*np.log(_KELVIN)))),
+        cast=float(rng.beta(1.2, 2.0)),
+        contrast=float(rng.uniform(-0.4, 1.0)),
+        gamma=float(np.exp(0.18 * rng.normal())),
+        black=float(-rng.uniform(0, 0.2) if hazy else rng.uniform(0, 0.09)),
+        white=float(rng.uniform(0.72, 1.0)),
+        saturation=0.0 if rng.random() < 0.1 else float(rng.uniform(0.4, 1.6)),
+        noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.06)))),
+        chroma=often(0.5) * float(np.exp(rng.uniform(np.log(1.0), np.log(14.0)))),
+        chroma_px=int(2 ** rng.integers(0, 4)),
+        scale=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else 1.0,
+        resampling=int(rng.integers(4)),
+        sharpen=often(0.65) * float(np.exp(rng.uniform(np.log(0.3), np.log(3.0)))),
+        sharpen_px=float(rng.uniform(0.5, 2.2)),
+        quality=int(rng.integers(8, 101)) if rng.random() < 0.7 else int(rng.integers(70, 101)),
+        subsampled=int(rng.random() < 0.6),
+        again=int(rng.integers(30, 96)) if rng.random() < 0.25 else 0,
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _pick(rng: np.random.Generator, ranges: tuple, logarithmic: bool = False) -> float:
+    """Sample from one of some ranges (low, high, how often)."""
+    low, high, _ = ranges[int(rng.choice(len(ranges), p=[share for *_, share in ranges]))]
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))) if logarithmic else rng.uniform(low, high))
+
+
+SAMPLERS = {"framing": sample_framing, "held": sample_held, "camera": sample_camera}
