@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 
 from synthhand.dataset.factors import SceneFactors
 from synthhand.dataset.lens import DISPLAYED
@@ -60,15 +60,19 @@ def bend_tones(display: np.ndarray, camera: Camera) -> np.ndarray:
 
 def finish(image: np.ndarray, camera: Camera) -> np.ndarray:
     """Return a picture (size, size, 3) uint8 as it comes out of the camera, an application and a network."""
-    image = _colour(image, camera)
     size = len(image)
+    if camera.chroma and camera.saturation:
+        image = _add_chroma(image, camera)
     picture = Image.fromarray(image)
+    if camera.saturation != 1:
+        picture = ImageEnhance.Color(picture).enhance(camera.saturation)
     kept = max(LEAST_PX, round(camera.scale * size))
     if kept < size:
-        picture = picture.resize((kept, kept), Image.Resampling.BOX if kept % 2 else Image.Resampling.BICUBIC)
+        picture = picture.resize((kept, kept), Image.Resampling.BICUBIC)
     if camera.sharpen > 0:
-        radius = camera.sharpen_px * size / 320
-        picture = picture.filter(ImageFilter.UnsharpMask(radius, round(100 * camera.sharpen), 0))
+        picture = picture.filter(
+            ImageFilter.UnsharpMask(camera.sharpen_px * size / 320, round(100 * camera.sharpen), 0)
+        )
     for quality in (camera.quality, camera.again):
         if 0 < quality < 100:
             buffer = io.BytesIO()
@@ -79,28 +83,19 @@ def finish(image: np.ndarray, camera: Camera) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _colour(image: np.ndarray, camera: Camera) -> np.ndarray:
-    """Add coloured noise, and change the saturation."""
-    if camera.saturation == 1 and not camera.chroma:
-        return image
-    pixels = image.astype(np.float32)
-    grey = (pixels @ _LUMA)[..., None]
-    if camera.saturation != 1:
-        pixels -= grey
-        pixels *= np.float32(camera.saturation)
-        pixels += grey
-    if camera.chroma and camera.saturation:
-        size = len(image)
-        sheet = _make_chroma(-(-size // _OFFSETS_PX) * _OFFSETS_PX + _OFFSETS_PX, camera.chroma_px)
-        top, left = np.random.default_rng(camera.seed).integers(0, _OFFSETS_PX, 2)
-        pixels += np.float32(camera.chroma) * sheet[top : top + size, left : left + size]
-    pixels += np.float32(0.5)
-    return pixels.clip(0, 255).astype(np.uint8)
+def _add_chroma(image: np.ndarray, camera: Camera) -> np.ndarray:
+    """Return a picture with coloured noise, which leaves its brightness."""
+    size = len(image)
+    sheet = _make_chroma(-(-size // _OFFSETS_PX) * _OFFSETS_PX + _OFFSETS_PX, camera.chroma_px)
+    top, left = np.random.default_rng(camera.seed).integers(0, _OFFSETS_PX, 2)
+    noisy = sheet[top : top + size, left : left + size] * np.float32(camera.chroma)
+    noisy += image
+    return noisy.clip(0, 255, out=noisy).astype(np.uint8)
 
 
 @lru_cache(maxsize=8)
 def _make_chroma(side: int, grain_px: int) -> np.ndarray:
-    """Make noise (side, side, 3) without brightness, of unit deviation and a grain."""
+    """Make noise (side, side, 3) without brightness, of unit deviation and a grain (so many pixels)."""
     rng = np.random.default_rng(grain_px)
     coarse = rng.standard_normal((3, -(-side // grain_px), -(-side // grain_px))).astype(np.float32)
     layers = [Image.fromarray(layer).resize((side, side), Image.Resampling.BICUBIC) for layer in coarse]

@@ -29,9 +29,10 @@ SHARES = ((0.75, 1.4, 0.45), (0.3, 0.75, 0.35), (0.1, 0.3, 0.2))
 FOCAL = (0.75, 2.8)  # over the frame's side: a phone's whole picture to a cut from a larger one
 _CUT = 0.14  # the hand's middle may leave the border behind by so much of its side
 
-_MODE_SHARES = (0.4, 0.28, 0.1, 0.1, 0.12)  # of `MODES`
+_MODE_SHARES = (0.35, 0.29, 0.1, 0.08, 0.18)  # of `MODES`
 
-_STOPS = ((-0.5, 0.5, 0.5), (-2.6, -0.5, 0.22), (0.5, 2.3, 0.28))  # of exposure, as `SHARES`
+_STOPS = ((-0.5, 0.5, 0.6), (-1.9, -0.5, 0.17), (0.5, 2.2, 0.23))  # of exposure, as `SHARES`
+_RESAMPLED = (0.35, 0.35, 0.25, 0.05)  # how often each way of enlarging is used
 _KELVIN = (1900.0, 12000.0)  # candle to shade
 
 
@@ -170,11 +171,11 @@ def sample_camera(rng: np.random.Generator) -> Camera:
         black=float(-rng.uniform(0, 0.2) if hazy else rng.uniform(0, 0.09)),
         white=float(rng.uniform(0.72, 1.0)),
         saturation=0.0 if rng.random() < 0.1 else float(rng.uniform(0.4, 1.6)),
-        noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.06)))),
+        noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.03)))),
         chroma=often(0.5) * float(np.exp(rng.uniform(np.log(1.0), np.log(14.0)))),
         chroma_px=int(2 ** rng.integers(0, 4)),
-        scale=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else 1.0,
-        resampling=int(rng.integers(4)),
+        scale=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.5 else 1.0,
+        resampling=int(rng.choice(4, p=_RESAMPLED)),
         sharpen=often(0.65) * float(np.exp(rng.uniform(np.log(0.3), np.log(3.0)))),
         sharpen_px=float(rng.uniform(0.5, 2.2)),
         quality=int(rng.integers(8, 101)) if rng.random() < 0.7 else int(rng.integers(70, 101)),

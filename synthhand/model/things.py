@@ -26,12 +26,14 @@ _ROUND = 0.45, 3.0  # edges of blocks are rounded by this share of the least hal
 # Placing
 SINK_MM = 1.5  # flesh gives way by so much
 _TOUCH_MM = 5.0  # closer flesh counts as touching
-_TRIES = 24  # places among which the best is taken
-_STEPS = 14  # moves out of the flesh
+_TRIES = 16  # places among which the best is taken
+_STEPS = 10  # moves out of the flesh
 MOST_HIDDEN = 0.6  # share of the flesh that a thing may hide from the camera
+_WAY = np.linspace(-1, 1, 13)  # steps along a ray, over the thing's reach
+_CLOSE = 0.3
 _NEAREST_MM = 60.0  # nothing is closer to the camera
-_PER_BONE = 4  # balls of flesh
-_ARM_EVERY, _ARM_MM = 16, 260.0  # vertices of the arm that count as flesh: one in so many, so near the wrist
+_PER_BONE = 3  # balls of flesh
+_ARM_EVERY, _ARM_MM = 24, 220.0  # vertices of the arm that count as flesh: one in so many, so near the wrist
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,19 @@ class Piece:
     half: np.ndarray
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Return the distance (...) of points (..., 3) of the thing's frame, mm, negative inside."""
-        local = points - self.centre
+        """Return the distance (...) of points (3, ...) of the thing's frame, mm, negative inside."""
+        x, y, z = (row - row.dtype.type(c) for row, c in zip(points, self.centre, strict=True))
+        across, up, deep = (points.dtype.type(h) for h in self.half)
         if self.form == "ball":
-            return np.sqrt(np.einsum("...i,...i->...", local, local)) - self.half[0]
+            return np.sqrt(x * x + y * y + z * z) - across
         if self.form == "tube":
-            x, y, z = np.moveaxis(local, -1, 0)
-            out = np.stack([np.sqrt(x * x + y * y) - self.half[0], np.abs(z) - self.half[2]])
-        else:
-            out = np.moveaxis(np.abs(local) - self.half, -1, 0)
-        outside = out.clip(0)
-        return np.sqrt(np.einsum("k...,k...->...", outside, outside)) + out.max(0).clip(max=0)
+            beside, along = np.sqrt(x * x + y * y) - across, np.abs(z) - deep
+            inside = np.maximum(beside, along)
+            return np.hypot(beside.clip(0), along.clip(0)) + inside.clip(max=0)
+        x, y, z = np.abs(x) - across, np.abs(y) - up, np.abs(z) - deep
+        inside = np.maximum(np.maximum(x, y), z).clip(max=0)
+        x, y, z = x.clip(0), y.clip(0), z.clip(0)
+        return np.sqrt(x * x + y * y + z * z) + inside
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Thing:
     pieces: tuple[Piece, ...]
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Return the distance (...) of points (..., 3) of the thing's frame, mm, negative inside."""
+        """Return the distance (...) of points (3, ...) of the thing's frame, mm, negative inside."""
         return np.minimum.reduce([piece.distance(points) for piece in self.pieces])
 
     def corners(self) -> np.ndarray:
@@ -374,7 +378,7 @@ def place_thing(
         possible &= hidden > 0.02
     else:
         possible &= (gaps.min(1) > -2 * SINK_MM - 1) & (contacts >= 2)
-        score = contacts + rng.uniform(0, 4, len(contacts))
+        score = contacts + rng.uniform(0, 25) * hidden + rng.uniform(0, 4, len(contacts))
     if not possible.any():
         return None
     best = int(np.argmax(np.where(possible, score, -np.inf)))
@@ -383,7 +387,15 @@ def place_thing(
 
 def _measure(thing: Thing, turns: np.ndarray, centres: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the distance (t, n) of points (n, 3) to the thing at each place."""
-    return thing.distance(np.einsum("tji,tnj->tni", turns, points - centres[:, None]))
+    return thing.distance(_to_local(turns, points.T[:, None] - centres.T[:, :, None]))
+
+
+def _to_local(turns: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Turn offsets (3, t, ...) back by rotations (t, 3, 3)."""
+    shape = (len(turns), *[1] * (offsets.ndim - 2))
+    x, y, z = offsets.astype(np.float32)
+    columns = turns.astype(np.float32).T  # (column, row, t)
+    return np.stack([a.reshape(shape) * x + b.reshape(shape) * y + c.reshape(shape) * z for a, b, c in columns])
 
 
 def _measure_hidden(thing: Thing, turns: np.ndarray, centres: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -391,14 +403,13 @@ def _measure_hidden(thing: Thing, turns: np.ndarray, centres: np.ndarray, points
     reach = np.linalg.norm(thing.corners(), axis=1).max()
     length = np.linalg.norm(points, axis=1)
     # Only the part of the way that passes the thing is looked at, in steps.
-    middle = np.einsum("ti,ni->tn", centres, points / length[:, None])
-    part = middle[..., None] + reach * np.linspace(-1, 1, 17)
-    share = (part.clip(0) / length[:, None]).clip(max=1)
-    inside = share < 1
-    local = np.einsum("tji,tnsj->tnsi", turns, share[..., None] * points[:, None] - centres[:, None, None])
-    # A thin thing lies between two steps: the way to it is shorter than half a step.
-    near = thing.distance(local) < min(0.5, reach / 17)
-    return (near & inside).any(-1).mean(1)
+    middle = centres @ (points / length[:, None]).T
+    part = (middle[..., None] + reach * _WAY).clip(0)  # (t, n, s)
+    share = (part / length[:, None]).clip(max=1)
+    offsets = share * points.T[:, None, :, None] - centres.T[:, :, None, None]
+    # A thin thing may lie between two steps: the way counts as blocked where it passes closely, too.
+    blocked = thing.distance(_to_local(turns, offsets)) < 0.5 * reach * (_WAY[1] - _WAY[0]) * _CLOSE
+    return (blocked & (share < 1)).any(-1).mean(1)
 
 
 def _jitter(rng: np.random.Generator, turns: np.ndarray, degrees: float) -> np.ndarray:

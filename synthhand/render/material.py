@@ -9,9 +9,10 @@ from synthhand.model.things import Piece, Thing
 from synthhand.render.appearance import Surface
 from synthhand.render.backdrop import LINEAR
 from synthhand.render.photos import crop_photo
-from synthhand.render.textures import MATERIALS, SIDE, make_texture, material_colours
+from synthhand.render.textures import MATERIALS, SIDE, material_colours, shrink_texture
 
-_PHOTO_PX = 192  # side of a photograph on a thing
+_LEAST_PX, _PHOTO_PX = 8, 256  # bounds of the side of a photograph on a thing
+_MOST_SHRUNK = 5  # patterns are halved so many times at most
 _SHINY = {"metal": 0.55, "plastic": 0.18, "matt": 0.03, "glass": 0.35}
 
 
@@ -20,12 +21,12 @@ class Coat:
     """What covers a piece.
 
     Attributes:
-        levels: pictures (s, s, 3) of linear reflectance, float32, periodic, each half as large as the last.
-        px_per_mm: scale of the first.
+        picture: (s, s, 3) of linear reflectance, float32, periodic.
+        px_per_mm: its scale.
         gloss: strength of highlights.
     """
 
-    levels: tuple[np.ndarray, ...]
+    picture: np.ndarray
     px_per_mm: float
     gloss: float
 
@@ -37,45 +38,49 @@ class Material:
     Attributes:
         pieces: the thing's.
         coats: one for each piece.
-        mm_per_px: size of a pixel of the frame at the thing; finer detail is averaged.
     """
 
     pieces: tuple[Piece, ...]
     coats: tuple[Coat, ...]
-    mm_per_px: float
 
 
 def sample_material(
     rng: np.random.Generator, thing: Thing, mm_per_px: float, backgrounds: Path | None = None
 ) -> Material:
-    """Sample a look for a thing: printed photographs, woven, painted, plain, of metal, plastic or wood."""
-    main = _sample_coat(rng, thing.pieces[0], backgrounds)
-    others = [main if rng.random() < 0.3 else _sample_coat(rng, piece, None) for piece in thing.pieces[1:]]
-    return Material(thing.pieces, (main, *others), mm_per_px)
+    """Sample a look for a thing: printed photographs, woven, painted, plain, of metal, plastic or wood.
+
+    Args:
+        rng: source of randomness.
+        thing: what gets the look.
+        mm_per_px: size of a pixel of the frame at the thing; finer detail is averaged.
+        backgrounds: folder of photographs, see `synthhand.render.photos.crop_photo`.
+    """
+    coats = [_sample_coat(rng, thing.pieces[0], mm_per_px, backgrounds)]
+    for piece in thing.pieces[1:]:
+        coats.append(coats[0] if rng.random() < 0.3 else _sample_coat(rng, piece, mm_per_px, None))
+    return Material(thing.pieces, tuple(coats))
 
 
-def _sample_coat(rng: np.random.Generator, piece: Piece, backgrounds: Path | None) -> Coat:
+def _sample_coat(rng: np.random.Generator, piece: Piece, mm_per_px: float, backgrounds: Path | None) -> Coat:
     kind = rng.random()
     gloss = float(rng.choice([*_SHINY.values()]) * rng.uniform(0.6, 1.2))
     if kind < 0.3:  # a label, a cover or a screen
-        picture = np.asarray(crop_photo(rng, _PHOTO_PX, backgrounds))
         repeat = int(rng.integers(1, 3)) if piece.form == "tube" else 1
         extent = 2 * np.pi * piece.half[0] / repeat if piece.form != "block" else 2 * np.sort(piece.half)[1]
-        scale = _PHOTO_PX / max(extent, 4.0)
+        side = int(np.clip(extent / mm_per_px, _LEAST_PX, _PHOTO_PX))
+        picture = np.asarray(crop_photo(rng, side, backgrounds))
+        scale = side / max(extent, 4.0)
     elif kind < 0.45:  # plain, as moulded plastic or bare metal
         base = rng.uniform(8, 245) * np.exp(rng.uniform(0.0, 0.7) * rng.normal(size=3))
         picture = np.broadcast_to(base.clip(4, 250).astype(np.uint8), (16, 16, 3))
         scale = 1.0
     else:
         name = list(MATERIALS)[int(rng.integers(len(MATERIALS)))]
-        picture = material_colours(rng, name).take(make_texture(name).astype(np.intp), axis=0)
         scale = SIDE / float(np.exp(rng.uniform(np.log(45), np.log(260))))
-    level = LINEAR.take(picture.astype(np.intp), mode="clip")
-    levels = [level]
-    while len(level) > 8:
-        level = (level[::2, ::2] + level[1::2, ::2] + level[::2, 1::2] + level[1::2, 1::2]) * np.float32(0.25)
-        levels.append(level)
-    return Coat(tuple(levels), float(scale), gloss)
+        level = int(np.clip(np.round(np.log2(scale * mm_per_px)), 0, _MOST_SHRUNK))
+        pattern = shrink_texture(name, level)
+        picture, scale = material_colours(rng, name).take(pattern.astype(np.intp), axis=0), scale * 0.5**level
+    return Coat(LINEAR.take(picture.astype(np.intp), mode="clip"), float(scale), gloss)
 
 
 def shade_material(material: Material, at: Surface) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +91,7 @@ def shade_material(material: Material, at: Surface) -> tuple[np.ndarray, np.ndar
         there = np.flatnonzero(at.parts == number)
         if len(there):
             u, v = _unroll(piece, at.rest_mm.take(there, axis=1))
-            colour[:, there] = _read(coat, u, v, material.mm_per_px).T
+            colour[:, there] = _read(coat, u, v).T
             gloss[there] = coat.gloss
     return colour, gloss
 
@@ -106,11 +111,10 @@ def _unroll(piece: Piece, rest_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(cap, x, around), np.where(cap, y, z)
 
 
-def _read(coat: Coat, u: np.ndarray, v: np.ndarray, mm_per_px: float) -> np.ndarray:
+def _read(coat: Coat, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return the colours (n, 3) at places (n,), (n,) in mm, between the four nearest pixels."""
-    level = int(np.clip(np.round(np.log2(max(coat.px_per_mm * mm_per_px, 1e-6))), 0, len(coat.levels) - 1))
-    picture = coat.levels[level]
-    side, scale = len(picture), np.float32(coat.px_per_mm * 0.5**level)
+    picture = coat.picture
+    side, scale = len(picture), np.float32(coat.px_per_mm)
     column, row = u * scale, v * scale
     left, top = np.floor(column), np.floor(row)
     across, down = (column - left)[:, None], (row - top)[:, None]
