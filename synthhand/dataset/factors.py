@@ -214,7 +214,7 @@ def sample_group(
         return _sample_pose(rng, viewpoint, BUILDS[flesh])
     if group == "shape":
         return ShapeFactors(BUILDS[flesh].sample_coefficients(rng))
-    return {"appearance": _sample_appearance, "scene": _sample_scene}[group](rng)
+    return {"appearance": sample_appearance, "scene": _sample_scene}[group](rng)
 
 
 def random_stream(seed: int, *key: int) -> np.random.Generator:
@@ -229,7 +229,8 @@ def _sample_pose(rng: np.random.Generator, viewpoint: str, build: Build) -> Pose
     return PoseFactors(angles, orientation, palm, bones, sample_wrist(rng, orientation), gesture)
 
 
-def _sample_appearance(rng: np.random.Generator) -> Skin:
+def sample_appearance(rng: np.random.Generator) -> Skin:
+    """Sample one person's skin, nails and what the arm wears."""
     polish = float(rng.random() < 0.12)
     waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
     sleeve, stripe = _sample_cloth_colour(rng), _sample_cloth_colour(rng)

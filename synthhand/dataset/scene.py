@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synthhand.dataset.company import place_company
 from synthhand.dataset.effects import finish, set_camera
 from synthhand.dataset.factors import FRAME_PX, Factors, SceneFactors
 from synthhand.dataset.lens import develop
@@ -15,11 +16,14 @@ from synthhand.model.procedural import flesh_radii, procedural_rig
 from synthhand.model.rig import resize_joints, segment_motion
 from synthhand.model.things import KINDS, MODES, Place, build_thing, make_thing, place_thing
 from synthhand.pinhole import project
-from synthhand.render.appearance import Skin
 from synthhand.render.backdrop import paint_backdrop
+from synthhand.render.clothing import Dressed, dress_body, sample_cloth
+from synthhand.render.detail import KINDS as BACKGROUNDS
+from synthhand.render.detail import paint_detail
 from synthhand.render.light import Light
-from synthhand.render.material import Material, sample_material
+from synthhand.render.material import sample_material
 from synthhand.render.raster import Raster, draw_bodies
+from synthhand.render.shading import Look
 from synthhand.render.wall import Wall
 from synthhand.skeleton import JOINTS, RHD_ORDER, ROOT
 
@@ -178,15 +182,26 @@ def render(
     K = camera_matrix(factors, size)
     first, second = build_hand(factors), build_second_hand(factors) if scene.second_shown else None
     if picture is None:
-        picture = paint_backdrop(scene.wall_seed, size, backgrounds)
+        detail = factors.world.detail
+        if detail is None or BACKGROUNDS[detail.kind] == "none":
+            picture = paint_backdrop(scene.wall_seed, size, backgrounds)
+        else:
+            picture = paint_detail(BACKGROUNDS[detail.kind], detail.seed, size, backgrounds)
     wall = Wall(picture, scene.wall_mm, tuple(scene.wall_slope))
-    roles = [_Role(first, side, factors.appearance)]
+    look: Look = factors.appearance
+    if factors.world.worn is not None:
+        first, look = _dress(first, factors)
+    roles = [_Role(first, side, look)]
     if second is not None:
         roles.append(beside := _Role(second, other, factors.appearance))
     outcomes: dict[str, np.ndarray] = {}
     if factors.world.held is not None:
         thing, outcomes = _place_held(factors, first, K, backgrounds)
         roles += thing
+    if factors.world.company is not None:
+        others, skins, found = place_company(factors.world.company, first, K, size)
+        roles += [_Role(body, "person", skin) for body, skin in zip(others, skins, strict=True)]
+        outcomes |= found
 
     def draw() -> Raster:
         bodies, sides, looks = zip(*((role.body, role.side, role.look) for role in roles), strict=True)
@@ -195,7 +210,8 @@ def render(
     raster = draw()
     if raster.hidden > MOST_COVERED:
         roles = [role for role in roles if role.side != "thing"]
-        raster, outcomes = draw(), _describe_held(None)
+        raster = draw()
+        outcomes |= _describe_held(None)
     if second is not None and _count(raster, other) >= _count(raster, side):
         second = None
         roles.remove(beside)
@@ -230,7 +246,17 @@ class _Role:
 
     body: Body
     side: str
-    look: Skin | Material
+    look: Look
+
+
+def _dress(hand: Body, factors: Factors) -> tuple[Body, Look]:
+    """Return the hand with the rings and the sleeve that it wears."""
+    worn, cloth, scale = factors.world.worn, None, 1.0
+    if worn.sleeve:
+        cloth, scale = sample_cloth(np.random.default_rng(worn.seed))
+        hand = dress_body(hand, worn.cuff_mm, worn.loose_mm * factors.scene.size)
+    look = Dressed(factors.appearance, worn.rings, worn.ring_colour, cloth, scale, worn.cuff_mm)
+    return hand, look
 
 
 def _count(raster: Raster, side: str) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 
 from synthhand.model import PHOTOGRAPHS, WORLD
 from synthhand.model.things import KINDS, MODES, SUITABLE
+from synthhand.render.detail import KINDS as BACKGROUNDS
 
 STREAM = 16  # the first stream's key; groups and published forms have smaller ones
 
@@ -34,6 +35,10 @@ _MODE_SHARES = (0.35, 0.29, 0.1, 0.08, 0.18)  # of `MODES`
 _STOPS = ((-0.5, 0.5, 0.6), (-1.9, -0.5, 0.17), (0.5, 2.2, 0.23))  # of exposure, as `SHARES`
 _RESAMPLED = (0.35, 0.35, 0.25, 0.05)  # how often each way of enlarging is used
 _KELVIN = (1900.0, 12000.0)  # candle to shade
+
+
+_COUNTS = (0.6, 0.27, 0.09, 0.04)  # of 0, 1, ... hands of other people
+_DETAILED = (0.2, 0.34, 0.1, 0.2, 0.07, 0.09)  # of `synthhand.render.detail.KINDS`
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,57 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """A sharp background.
+
+    Attributes:
+        kind: index into `synthhand.render.detail.KINDS`; 0 leaves the scene's own background.
+        seed: of the picture.
+    """
+
+    kind: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Company:
+    """Hands of other people: `count` of them; `seed` of their poses, places and looks."""
+
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Worn:
+    """What the hand wears besides the ring, bracelet or watch of its appearance.
+
+    Attributes:
+        rings: (5,) phalanx that bears a ring, 1 (proximal) or 2, of thumb to little finger; 0 for none.
+        ring_colour: (3,) linear RGB.
+        sleeve: 1 for a patterned sleeve, instead of the appearance's.
+        cuff_mm: position along the forearm at which it begins; below 0 it covers the wrist.
+        loose_mm: by how much it stands off.
+        seed: of the pattern.
+    """
+
+    rings: np.ndarray
+    ring_colour: np.ndarray
+    sleeve: int
+    cuff_mm: float
+    loose_mm: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class World:
     """The factors that are switched on; None stands for one that is off."""
 
     framing: Framing | None = None
     held: Held | None = None
     camera: Camera | None = None
+    detail: Detail | None = None
+    company: Company | None = None
+    worn: Worn | None = None
 
     def flat(self) -> dict[str, np.ndarray]:
         """Return what is switched on as a mapping from `factor/name` to array."""
@@ -185,10 +235,42 @@ def sample_camera(rng: np.random.Generator) -> Camera:
     )
 
 
+def sample_detail(rng: np.random.Generator) -> Detail:
+    """Sample a background."""
+    return Detail(int(rng.choice(len(BACKGROUNDS), p=_DETAILED)), int(rng.integers(2**31)))
+
+
+def sample_company(rng: np.random.Generator) -> Company:
+    """Sample how many hands of other people there are."""
+    return Company(int(rng.choice(len(_COUNTS), p=_COUNTS)), int(rng.integers(2**31)))
+
+
+def sample_worn(rng: np.random.Generator) -> Worn:
+    """Sample rings and a sleeve."""
+    rings = np.where(rng.random(5) < rng.choice([0.0, 0.25, 0.6], p=[0.6, 0.3, 0.1]), 1, 0)
+    rings = rings * np.where(rng.random(5) < 0.15, 2, 1)
+    metal = np.array([(0.62, 0.62, 0.64), (0.72, 0.5, 0.2), (0.05, 0.05, 0.06)])[int(rng.integers(3))]
+    return Worn(
+        rings=rings,
+        ring_colour=metal * np.exp(0.1 * rng.normal(size=3)),
+        sleeve=int(rng.random() < 0.45),
+        cuff_mm=float(rng.uniform(-14, 90)),
+        loose_mm=float(rng.uniform(1.5, 9)),
+        seed=int(rng.integers(2**31)),
+    )
+
+
 def _pick(rng: np.random.Generator, ranges: tuple, logarithmic: bool = False) -> float:
     """Sample from one of some ranges (low, high, how often)."""
     low, high, _ = ranges[int(rng.choice(len(ranges), p=[share for *_, share in ranges]))]
     return float(np.exp(rng.uniform(np.log(low), np.log(high))) if logarithmic else rng.uniform(low, high))
 
 
-SAMPLERS = {"framing": sample_framing, "held": sample_held, "camera": sample_camera}
+SAMPLERS = {
+    "framing": sample_framing,
+    "held": sample_held,
+    "camera": sample_camera,
+    "detail": sample_detail,
+    "company": sample_company,
+    "worn": sample_worn,
+}

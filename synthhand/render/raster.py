@@ -6,11 +6,9 @@ import numpy as np
 
 from synthhand.model.body import Body, long_rows
 from synthhand.model.rig import FOREARM, FOREARM_PART, PALM_PART, SEGMENT_PARENTS, Rig, segment_parts
-from synthhand.render.appearance import Skin
 from synthhand.render.light import Light
-from synthhand.render.material import Material
 from synthhand.render.raycast import Hits, Mesh
-from synthhand.render.shading import gather_light, shade
+from synthhand.render.shading import Look, gather_light, shade
 from synthhand.render.wall import Wall, light_wall, pixel_rays, wall_depth
 from synthhand.skeleton import JOINTS, WRIST
 
@@ -48,7 +46,7 @@ def draw_bodies(
     rig: Rig,
     bodies: list[Body],
     sides: list[str],
-    looks: Skin | list[Skin | Material],
+    looks: Look | list[Look],
     light: Light,
     wall: Wall,
     K: np.ndarray,
@@ -103,7 +101,7 @@ def draw_bodies(
 def _shade_by_look(
     mesh: Mesh,
     rig: Rig,
-    looks: Skin | list[Skin | Material],
+    looks: Look | list[Look],
     light: Light,
     received: np.ndarray,
     rays: np.ndarray,

@@ -12,7 +12,10 @@ from synthhand.model.rig import Rig
 from synthhand.render.appearance import Skin, Surface, shade_skin
 from synthhand.render.light import Light, golden_fraction, sample_disc, sample_hemisphere
 from synthhand.render.material import Material, shade_material
+from synthhand.render.clothing import Dressed, shade_dressed
 from synthhand.render.raycast import Hits, Mesh, dot
+
+Look = Skin | Dressed | Material
 
 # Gathering of light
 LIGHT_SAMPLES = 2  # rays per vertex to the key light
@@ -61,7 +64,7 @@ def gather_light(mesh: Mesh, light: Light, hits: Hits) -> np.ndarray:
 def shade(
     mesh: Mesh,
     rig: Rig,
-    look: Skin | Material,
+    look: Look,
     light: Light,
     received: np.ndarray,
     rays: np.ndarray,
@@ -92,7 +95,8 @@ def shade(
         albedo, gloss = shade_material(look, surface)
         wraps, bleeds = HARD_WRAP, HARD_BLEED
     else:
-        albedo, gloss = shade_skin(look, rig, surface)
+        dressed = isinstance(look, Dressed)
+        albedo, gloss = (shade_dressed if dressed else shade_skin)(look, rig, surface)
         wraps, bleeds = WRAP, BLEED
     view = _normalise(-np.ascontiguousarray(rays.T))
     to_light = light.key_direction.astype(np.float32)[:, None]
