@@ -1,4 +1,4 @@
-"""Hands of other people in a scene: of another look, farther than the annotated hand and smaller in the frame.
+"""Hands of other people in a scene: of another look, farther than the annotated hand and smaller.
 
 The annotated hand is always told by this: it is the nearest, and no other covers more than `LARGEST` of the
 box around its joints. Masks show other people's hands as RHD's "person".
@@ -21,7 +21,7 @@ from synthhand.skeleton import ROOT
 LARGEST = 0.6  # area of another hand's box, of that around the annotated hand
 BEHIND_MM = 110.0  # at least, so that hands do not cut into each other
 _POSES = 32  # posed once per process, then turned, mirrored and scaled
-_POSED_MM = 500.0
+_POSED_MM = np.array([0.0, 0.0, 500.0])
 _ROUNDS = 5
 
 
@@ -45,11 +45,12 @@ def place_company(
         depth = max(ratio * hand.joints_mm[ROOT, 2], hand.joints_mm[:, 2].max() + BEHIND_MM)
         uv, turn, left = rng.uniform(-0.05, 1.05, 2) * size, rng.uniform(0, 2 * np.pi), rng.random() < 0.5
         skin = sample_appearance(rng)
+        c, s = np.cos(turn), np.sin(turn)
+        motion = scale * np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.diag([-1.0 if left else 1.0, 1, 1])
         for _ in range(_ROUNDS):
             root = np.append((uv - K[:2, 2]) / K[[0, 1], [0, 1]], 1.0) * depth
-            body = _move(start, turn, left, scale, root)
-            if _box_area(body.joints_mm, K) <= LARGEST * area:
-                bodies.append(body)
+            if _box_area((start.joints_mm - _POSED_MM) @ motion.T + root, K) <= LARGEST * area:
+                bodies.append(_move(start, motion, root))
                 skins.append(skin)
                 roots[number] = root
                 break
@@ -70,23 +71,21 @@ def _pose(number: int) -> Body:
         np.exp(0.04 * rng.normal(size=2)),
         np.exp(0.03 * rng.normal(size=len(PHALANGES))),
         size=1.0,
-        root_mm=np.array([0, 0, _POSED_MM]),
+        root_mm=_POSED_MM,
         left=False,
         arm_angle_rad=float(rng.uniform(0, 2 * np.pi)),
     )
 
 
-def _move(body: Body, turn: float, left: bool, scale: float, root_mm: np.ndarray) -> Body:
-    """Turn a hand about the optical axis, mirror it for a left one, scale it and put its root elsewhere."""
-    c, s = np.cos(turn), np.sin(turn)
-    matrix = scale * np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.diag([-1.0 if left else 1.0, 1, 1])
-    origin = np.array([0, 0, _POSED_MM])
-    vertices = (body.vertices_mm - origin.astype(np.float32)) @ matrix.T.astype(np.float32)
+def _move(body: Body, motion: np.ndarray, root_mm: np.ndarray) -> Body:
+    """Turn, scale and mirror a hand of `_pose` by a matrix (3, 3), and put its root elsewhere."""
+    vertices = (body.vertices_mm - _POSED_MM.astype(np.float32)) @ motion.T.astype(np.float32)
+    mirrored = np.linalg.det(motion) < 0
     return replace(
         body,
         vertices_mm=vertices + root_mm.astype(np.float32),
-        joints_mm=(body.joints_mm - origin) @ matrix.T + root_mm,
-        faces=np.ascontiguousarray(body.faces[:, ::-1]) if left else body.faces,
+        joints_mm=(body.joints_mm - _POSED_MM) @ motion.T + root_mm,
+        faces=np.ascontiguousarray(body.faces[:, ::-1]) if mirrored else body.faces,
     )
 
 

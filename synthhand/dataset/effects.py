@@ -70,9 +70,8 @@ def finish(image: np.ndarray, camera: Camera) -> np.ndarray:
     if kept < size:
         picture = picture.resize((kept, kept), Image.Resampling.BICUBIC)
     if camera.sharpen > 0:
-        picture = picture.filter(
-            ImageFilter.UnsharpMask(camera.sharpen_px * size / 320, round(100 * camera.sharpen), 0)
-        )
+        soft = picture.filter(ImageFilter.BoxBlur(camera.sharpen_px * size / 320))
+        picture = Image.blend(soft, picture, 1 + camera.sharpen)
     for quality in (camera.quality, camera.again):
         if 0 < quality < 100:
             buffer = io.BytesIO()

@@ -14,13 +14,14 @@ changing the others.
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from synthhand.dataset.flesh import BUILDS, Build
 from synthhand.dataset.framing import frame_hand
-from synthhand.dataset.world import SAMPLERS, STREAM, World, choose_world
+from synthhand.dataset.world import SAMPLERS, STREAM, Framing, World, choose_world
 from synthhand.model import FLESH, WORLD
 from synthhand.model.pose import (
     random_rotation,
@@ -135,14 +136,14 @@ class Factors:
     shape: ShapeFactors
     appearance: Skin
     scene: SceneFactors
-    world: World = World()
+    world: World = field(default_factory=World)
 
     def flat(self) -> dict[str, np.ndarray]:
         """Return all factors as a mapping from `group/name` to array; those of the world that are on."""
         return {
-            f"{group}/{field.name}": np.asarray(getattr(part, field.name))
+            f"{group}/{entry.name}": np.asarray(getattr(part, entry.name))
             for group, part in ((group, getattr(self, group)) for group in GROUPS)
-            for field in dataclasses.fields(part)
+            for entry in dataclasses.fields(part)
         } | self.world.flat()
 
 
@@ -176,19 +177,23 @@ def sample_factors(
     streams = {
         name: random_stream(seed, SPLITS.index(split), index, STREAM + WORLD.index(name)) for name in names
     }
-    factors = Factors(*groups, World(**{name: SAMPLERS[name](rng) for name, rng in streams.items()}))
-    return factors if factors.world.framing is None else _frame(factors)
+    drawn: dict[str, Any] = {name: SAMPLERS[name](rng) for name, rng in streams.items()}
+    factors = Factors(*groups, world=World(**drawn))
+    framing = factors.world.framing
+    return factors if framing is None else _frame(factors, framing)
 
 
-def _frame(factors: Factors) -> Factors:
-    """Return the factors with the camera and the place that their framing asks for.
+def _frame(factors: Factors, framing: Framing) -> Factors:
+    """Return the factors with the camera and the place that a framing asks for.
 
     The second hand keeps its distance relative to the first.
     """
     pose, scene, rig = factors.pose, factors.scene, procedural_rig()
     rest, _ = resize_joints(rig, pose.palm_scale, pose.bone_scale)
-    _, _, posed = segment_motion(rest, segment_rotations(rig, pose.articulation, pose.orientation, pose.wrist))
-    view = frame_hand(scene.size * (posed - posed[ROOT]), factors.world.framing)
+    _, _, posed = segment_motion(
+        rest, segment_rotations(rig, pose.articulation, pose.orientation, pose.wrist)
+    )
+    view = frame_hand(scene.size * (posed - posed[ROOT]), framing)
     framed = dataclasses.replace(
         scene,
         focal_px=FRAME_PX * view.focal,

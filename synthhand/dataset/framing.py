@@ -11,7 +11,7 @@ NEAREST_MM, FARTHEST_MM = 110.0, 2600.0  # of any joint; of the root
 # Over the frame's side. A hand that is not shown is outside any frame of the shortest.
 LEAST_FOCAL, MOST_FOCAL = 0.72, 12.0
 LEAST_INSIDE = 12  # joints that stay in the frame
-_ROUNDS = 6
+_ROUNDS = 4
 
 
 class View(NamedTuple):

@@ -9,6 +9,7 @@ from synthhand.dataset.company import place_company
 from synthhand.dataset.effects import finish, set_camera
 from synthhand.dataset.factors import FRAME_PX, Factors, SceneFactors
 from synthhand.dataset.lens import develop
+from synthhand.dataset.world import Held, Worn
 from synthhand.formats.rhd import LEFT_IDS, RIGHT_IDS
 from synthhand.model.body import Body, build_body
 from synthhand.model.pose import segment_rotations
@@ -127,7 +128,7 @@ def draw_scene(
     K: np.ndarray,
     size: int,
     turn: np.ndarray | None = None,
-    looks: list | None = None,
+    looks: list[Look] | None = None,
 ) -> Raster:
     """Draw bodies in a camera's frame, with the factors' skin, size and light.
 
@@ -149,8 +150,8 @@ def draw_scene(
         key, scene.key_colour, scene.key_width, scene.sky_colour, scene.ground_colour, fill, scene.fill_colour
     )
     radii = flesh_radii() * scene.size
-    looks = factors.appearance if looks is None else looks
-    return draw_bodies(procedural_rig(), bodies, sides, looks, light, wall, K, size, radii)
+    seen = factors.appearance if looks is None else looks
+    return draw_bodies(procedural_rig(), bodies, sides, seen, light, wall, K, size, radii)
 
 
 def render(
@@ -190,13 +191,13 @@ def render(
     wall = Wall(picture, scene.wall_mm, tuple(scene.wall_slope))
     look: Look = factors.appearance
     if factors.world.worn is not None:
-        first, look = _dress(first, factors)
+        first, look = _dress(factors.world.worn, first, factors)
     roles = [_Role(first, side, look)]
     if second is not None:
         roles.append(beside := _Role(second, other, factors.appearance))
     outcomes: dict[str, np.ndarray] = {}
     if factors.world.held is not None:
-        thing, outcomes = _place_held(factors, first, K, backgrounds)
+        thing, outcomes = _place_held(factors.world.held, factors, first, K, backgrounds)
         roles += thing
     if factors.world.company is not None:
         others, skins, found = place_company(factors.world.company, first, K, size)
@@ -235,9 +236,7 @@ def render(
     visible = np.concatenate([hands[s][1][RHD_ORDER] for s in ("left", "right")])
     uv_vis = np.concatenate([project(joints, K), visible[:, None]], axis=1)
     shown = second is not None
-    return Rendering(
-        image, raster.depth_mm, raster.mask, joints, uv_vis, K, side, colour, shown, outcomes
-    )
+    return Rendering(image, raster.depth_mm, raster.mask, joints, uv_vis, K, side, colour, shown, outcomes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,9 +248,9 @@ class _Role:
     look: Look
 
 
-def _dress(hand: Body, factors: Factors) -> tuple[Body, Look]:
+def _dress(worn: Worn, hand: Body, factors: Factors) -> tuple[Body, Look]:
     """Return the hand with the rings and the sleeve that it wears."""
-    worn, cloth, scale = factors.world.worn, None, 1.0
+    cloth, scale = None, 1.0
     if worn.sleeve:
         cloth, scale = sample_cloth(np.random.default_rng(worn.seed))
         hand = dress_body(hand, worn.cuff_mm, worn.loose_mm * factors.scene.size)
@@ -264,10 +263,10 @@ def _count(raster: Raster, side: str) -> int:
 
 
 def _place_held(
-    factors: Factors, hand: Body, K: np.ndarray, backgrounds: Path | None
+    held: Held, factors: Factors, hand: Body, K: np.ndarray, backgrounds: Path | None
 ) -> tuple[list[_Role], dict[str, np.ndarray]]:
     """Return the thing of the factors as a role, if it has a place, and what became of it."""
-    scene, held = factors.scene, factors.world.held
+    scene = factors.scene
     mode, kind = MODES[held.mode], KINDS[held.kind]
     if mode == "none":
         return [], _describe_held(None)
@@ -281,7 +280,7 @@ def _place_held(
 
 
 def _describe_held(place: Place | None) -> dict[str, np.ndarray]:
-    """Return what became of a thing: whether it is shown, its place, and the balls of flesh that it touches."""
+    """Return what became of a thing: whether it is shown, its place, and how much flesh it touches."""
     if place is None:
         place, shown = Place(np.zeros((3, 3)), np.zeros(3), 0.0, 0), 0
     else:

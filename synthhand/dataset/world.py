@@ -1,16 +1,16 @@
-"""The world that photographs show and SynthHand's own scenes lack: factors with a switch each, off by default.
+"""What photographs show and SynthHand's own scenes lack: factors with a switch each, off by default.
 
     framing     hands from a tenth of the frame to 1.4 times the frame, cut by its border
     held        things in, at or before the hand, which hide fingers
-    camera      exposure from under to blown, white balance from candle to shade, grey, tone curves, sharpening
-                with halos, chroma noise, rescaling, JPEG of every quality
+    camera      exposure from under to blown, white balance from candle to shade, grey, tone curves,
+                sharpening with halos, chroma noise, rescaling, JPEG of every quality
     detail      sharp backgrounds with fine texture
     company     hands of other people, beside the hand or behind it
     worn        more rings, patterned sleeves that may cover the wrist
 
-`sample_factors(..., world=("held", "camera"))` switches some on; `choose_world("photographs")` is all. Each has
-a random stream of its own, so that one is switched without a change in the others or in the four groups of
-`synthhand.dataset.factors`. Their numbers are recorded as `held/mode` and so on.
+`sample_factors(..., world=("held", "camera"))` switches some on; `choose_world("photographs")` is all. Each
+has a random stream of its own, so that one is switched without a change in the others or in the four groups
+of `synthhand.dataset.factors`. Their numbers are recorded as `held/mode` and so on.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from synthhand.render.detail import KINDS as BACKGROUNDS
 STREAM = 16  # the first stream's key; groups and published forms have smaller ones
 
 # Framing: range of the hand's longer side over the frame's, and how often
-SHARES = ((0.75, 1.4, 0.45), (0.3, 0.75, 0.35), (0.1, 0.3, 0.2))
+SHARES = ((0.8, 1.4, 0.4), (0.3, 0.8, 0.4), (0.1, 0.3, 0.2))
 FOCAL = (0.75, 2.8)  # over the frame's side: a phone's whole picture to a cut from a larger one
 _CUT = 0.14  # the hand's middle may leave the border behind by so much of its side
 
@@ -37,7 +37,7 @@ _RESAMPLED = (0.35, 0.35, 0.25, 0.05)  # how often each way of enlarging is used
 _KELVIN = (1900.0, 12000.0)  # candle to shade
 
 
-_COUNTS = (0.6, 0.27, 0.09, 0.04)  # of 0, 1, ... hands of other people
+_COUNTS = (0.68, 0.22, 0.07, 0.03)  # of 0, 1, ... hands of other people
 _DETAILED = (0.2, 0.34, 0.1, 0.2, 0.07, 0.09)  # of `synthhand.render.detail.KINDS`
 
 
@@ -220,7 +220,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
         gamma=float(np.exp(0.18 * rng.normal())),
         black=float(-rng.uniform(0, 0.2) if hazy else rng.uniform(0, 0.09)),
         white=float(rng.uniform(0.72, 1.0)),
-        saturation=0.0 if rng.random() < 0.1 else float(rng.uniform(0.4, 1.6)),
+        saturation=0.0 if rng.random() < 0.1 else float(rng.uniform(0.4, 1.45)),
         noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.03)))),
         chroma=often(0.5) * float(np.exp(rng.uniform(np.log(1.0), np.log(14.0)))),
         chroma_px=int(2 ** rng.integers(0, 4)),

@@ -26,8 +26,8 @@ _ROUND = 0.45, 3.0  # edges of blocks are rounded by this share of the least hal
 # Placing
 SINK_MM = 1.5  # flesh gives way by so much
 _TOUCH_MM = 5.0  # closer flesh counts as touching
-_TRIES = 16  # places among which the best is taken
-_STEPS = 10  # moves out of the flesh
+_TRIES = 12  # places among which the best is taken
+_STEPS = 8  # moves out of the flesh
 MOST_HIDDEN = 0.6  # share of the flesh that a thing may hide from the camera
 _WAY = np.linspace(-1, 1, 13)  # steps along a ray, over the thing's reach
 _CLOSE = 0.3
@@ -257,7 +257,9 @@ def _mesh_tube(half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height = long - edge + edge * np.cos(bend)
     side = np.full(len(down) - 2, radius)
     profile = np.concatenate([cap[:-1], around, side, around[::-1], cap[-2::-1]])
-    z = np.concatenate([np.full(len(cap) - 1, long), height, down[1:-1], -height[::-1], np.full(len(cap) - 1, -long)])
+    z = np.concatenate(
+        [np.full(len(cap) - 1, long), height, down[1:-1], -height[::-1], np.full(len(cap) - 1, -long)]
+    )
     return _revolve(profile, z)
 
 
@@ -278,7 +280,11 @@ def _mesh_block(half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u, v = np.meshgrid(lines[(axis + 1) % 3], lines[(axis + 2) % 3], indexing="ij")
         for sign in (-1, 1):
             points = np.empty((*u.shape, 3))
-            points[..., axis], points[..., (axis + 1) % 3], points[..., (axis + 2) % 3] = sign * half[axis], u, v
+            points[..., axis], points[..., (axis + 1) % 3], points[..., (axis + 2) % 3] = (
+                sign * half[axis],
+                u,
+                v,
+            )
             inside = points.clip(round_mm - half, half - round_mm)
             out = points - inside
             points = inside + round_mm * out / np.linalg.norm(out, axis=-1, keepdims=True)
@@ -395,7 +401,9 @@ def _to_local(turns: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     shape = (len(turns), *[1] * (offsets.ndim - 2))
     x, y, z = offsets.astype(np.float32)
     columns = turns.astype(np.float32).T  # (column, row, t)
-    return np.stack([a.reshape(shape) * x + b.reshape(shape) * y + c.reshape(shape) * z for a, b, c in columns])
+    return np.stack(
+        [a.reshape(shape) * x + b.reshape(shape) * y + c.reshape(shape) * z for a, b, c in columns]
+    )
 
 
 def _measure_hidden(thing: Thing, turns: np.ndarray, centres: np.ndarray, points: np.ndarray) -> np.ndarray:

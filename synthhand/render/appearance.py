@@ -280,7 +280,7 @@ def _along_phalanx(rig: Rig, at: Surface):
 
 
 def phalanx_coordinates(rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
-    """Return the place (n,) along its phalanx of each point on a finger, and the phalanx's length (n,), mm."""
+    """Return where (n,) along its phalanx each point on a finger is, and the phalanx's length (n,), mm."""
     axial, _, _, bone, _ = _along_phalanx(rig, at)
     return axial, bone
 

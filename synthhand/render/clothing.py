@@ -8,7 +8,7 @@ from synthhand.model.body import Body, vertex_normals
 from synthhand.model.rig import FOREARM_PART, PALM_PART, Rig
 from synthhand.render.appearance import Skin, Surface, phalanx_coordinates, shade_skin
 from synthhand.render.backdrop import LINEAR
-from synthhand.render.textures import MATERIALS, SIDE, material_colours, shrink_texture
+from synthhand.render.textures import SIDE, material_colours, shrink_texture
 
 _RING_HALF_MM = 2.0
 _RING_AT = {1: 0.45, 2: 0.4}  # place on the phalanx, as a share of its length
@@ -53,12 +53,11 @@ def sample_cloth(rng: np.random.Generator) -> tuple[np.ndarray, float]:
     level = int(rng.integers(0, 2))
     picture = colours.take(shrink_texture(name, level).astype(np.intp), axis=0)
     period_mm = float(np.exp(rng.uniform(np.log(40), np.log(200))))
-    assert name in MATERIALS
     return LINEAR.take(picture.astype(np.intp)), (SIDE >> level) / period_mm
 
 
 def dress_body(body: Body, cuff_mm: float, loose_mm: float) -> Body:
-    """Return the body with a sleeve from `cuff_mm` on: it stands off the arm, and what it covers is no hand."""
+    """Return the body with a sleeve from `cuff_mm` on, which stands off; what it covers is no hand."""
     past = body.rest_mm[:, 1] - cuff_mm
     rise = (past / _HEM_MM).clip(0, 1) * (loose_mm + 0.25 * loose_mm * np.sin(0.11 * body.rest_mm[:, 1]))
     covered = (past > 0) & (body.parts >= PALM_PART)

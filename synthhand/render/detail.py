@@ -1,7 +1,7 @@
 """Sharp backgrounds with fine texture: photographs at their own resolution, and patterns of many scales.
 
-Photographs of the real world have sharp edges at all scales, which painted backgrounds lack. The model of dead
-leaves (discs that cover each other, their sizes following a power law) has edges with the statistics of
+Photographs of the real world have sharp edges at all scales, which painted backgrounds lack. The model of
+dead leaves (discs that cover each other, their sizes following a power law) has edges with the statistics of
 natural pictures: Lee, Mumford and Huang, "Occlusion models for natural images", doi:10.1023/A:1011109015675.
 """
 
@@ -83,7 +83,8 @@ def _draw_leaves(number: int) -> Image.Image:
     colours = colours * np.exp(0.15 * rng.normal(size=(_LEAVES, 1)))
     low, high = (radius**-2.0 for radius in _LEAF_PX)
     radii = (low + (high - low) * rng.random(_LEAVES)) ** -0.5
-    radii[:_BELOW] = np.exp(rng.uniform(*np.log((30, _LEAF_PX[1])), _BELOW))  # no ground shows between leaves
+    # Large ones come first, so that no ground shows between leaves.
+    radii[:_BELOW] = np.exp(rng.uniform(np.log(30), np.log(_LEAF_PX[1]), _BELOW))
     fine = 2  # drawn larger and reduced, for smooth edges
     canvas = Image.new("RGB", (fine * _SHEET_PX,) * 2, tuple(int(v) for v in colours[0].clip(0, 255)))
     draw = ImageDraw.Draw(canvas)
@@ -94,12 +95,16 @@ def _draw_leaves(number: int) -> Image.Image:
         aside = thin * np.array([-along[1], along[0]])
         fill = tuple(int(v) for v in colour.clip(0, 255))
         if form < 0.3:
-            draw.ellipse([x - fine * radius, y - fine * radius, x + fine * radius, y + fine * radius], fill=fill)
+            draw.ellipse(
+                [x - fine * radius, y - fine * radius, x + fine * radius, y + fine * radius], fill=fill
+            )
             continue
         if form < 0.6:
             ways = [(1, 1), (1, -1), (-1, -1), (-1, 1)]
         else:  # a blade
-            ways = [(1.6 * np.cos(t), np.sin(t) * (1 + 0.4 * np.cos(t))) for t in np.linspace(0, 2 * np.pi, 12)]
+            ways = [
+                (1.6 * np.cos(t), np.sin(t) * (1 + 0.4 * np.cos(t))) for t in np.linspace(0, 2 * np.pi, 12)
+            ]
         draw.polygon([tuple(np.array([x, y]) + a * along + b * aside) for a, b in ways], fill=fill)
     pixels = np.asarray(canvas.reduce(fine)).astype(np.float32)
     return Image.fromarray((pixels * _grain(rng)[..., None]).clip(0, 255).astype(np.uint8))
@@ -109,7 +114,9 @@ def _grain(rng: np.random.Generator) -> np.ndarray:
     """Return a fine pattern (sheet, sheet) about 1, of several materials in patches."""
     names = rng.choice(["grass", "gravel", "cloth", "carpet", "wood", "leaves"], 3, replace=False)
     times = _SHEET_PX // SIDE
-    layers = [np.tile(make_texture(str(name)), (times, times)).astype(np.float32) / 255 - 0.5 for name in names]
+    layers = [
+        np.tile(make_texture(str(name)), (times, times)).astype(np.float32) / 255 - 0.5 for name in names
+    ]
     patches = np.tile(make_texture("clouds"), (times, times)) // 86
     return 1 + 0.55 * np.choose(patches.clip(0, 2), layers)
 

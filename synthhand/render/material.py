@@ -121,6 +121,10 @@ def _read(coat: Coat, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     left, top = left.astype(np.intp) % side, top.astype(np.intp) % side
     right, low = (left + 1) % side, (top + 1) % side
     flat = picture.reshape(-1, 3)
-    upper = flat.take(top * side + left, axis=0) * (1 - across) + flat.take(top * side + right, axis=0) * across
-    lower = flat.take(low * side + left, axis=0) * (1 - across) + flat.take(low * side + right, axis=0) * across
+    upper = (
+        flat.take(top * side + left, axis=0) * (1 - across) + flat.take(top * side + right, axis=0) * across
+    )
+    lower = (
+        flat.take(low * side + left, axis=0) * (1 - across) + flat.take(low * side + right, axis=0) * across
+    )
     return upper * (1 - down) + lower * down

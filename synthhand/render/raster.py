@@ -87,7 +87,7 @@ def draw_bodies(
         parts.reshape(-1)[met] = ids.take(hits.nearest)
         depth.reshape(-1)[met] = hits.distance.take(found)
         received = gather_light(mesh, light, hits)
-        shaded = _shade_by_look(mesh, rig, looks, light, received, rays.take(found, axis=0), hits).T
+        shaded = shade(mesh, rig, looks, light, received, rays.take(found, axis=0), hits).T
         paint_bodies(colour, met, shaded, depth, parts, mesh, K)
     visible = [
         _find_visible(mesh, b, body.joints_mm, K, size, joint_radii_mm, first)
@@ -96,30 +96,6 @@ def draw_bodies(
     hidden = _measure_hidden(mesh, parts, ids, K) if "thing" in sides else 0.0
     parts[parts == THING] = 0
     return Raster(colour, depth, parts, visible, hidden)
-
-
-def _shade_by_look(
-    mesh: Mesh,
-    rig: Rig,
-    looks: Look | list[Look],
-    light: Light,
-    received: np.ndarray,
-    rays: np.ndarray,
-    hits: Hits,
-) -> np.ndarray:
-    """Return the linear colour (3, n) of the points met, each in the look of its body."""
-    if not isinstance(looks, list):
-        return shade(mesh, rig, looks, light, received, rays, hits)
-    if all(look is looks[0] for look in looks):
-        return shade(mesh, rig, looks[0], light, received, rays, hits)
-    owners, colour = mesh.body.take(hits.nearest), np.empty((3, len(rays)), np.float32)
-    for look in {id(look): look for look in looks}.values():
-        own = np.isin(owners, [b for b, other in enumerate(looks) if other is look])
-        if len(chosen := np.flatnonzero(own)):
-            part = shade(mesh, rig, look, light, received, rays.take(chosen, axis=0), hits.take(chosen))
-            for channel, values in zip(colour, part, strict=True):
-                channel[chosen] = values
-    return colour
 
 
 def _measure_hidden(mesh: Mesh, parts: np.ndarray, ids: np.ndarray, K: np.ndarray) -> float:

@@ -48,17 +48,6 @@ class Hits:
     corners: np.ndarray
     weights: np.ndarray
 
-    def take(self, chosen: np.ndarray) -> "Hits":
-        """Return what some of the rays that met something met; `found` and `distance` are theirs alone."""
-        rays = np.flatnonzero(self.found).take(chosen)
-        return Hits(
-            self.found.take(rays),
-            self.distance.take(rays),
-            self.triangles.take(chosen),
-            self.corners.take(chosen, axis=0),
-            self.weights.take(chosen, axis=0),
-        )
-
     @cached_property
     def nearest(self) -> np.ndarray:
         """The closest of the three corners (n,)."""

@@ -56,8 +56,7 @@ def render(
     from synthhand.dataset.forms import write_as
 
     choices = {"val": val, "size": size, "viewpoint": viewpoint, "backgrounds": backgrounds, "flesh": flesh}
-    choices["world"] = world or None
-    write_as(form, out, train, test, seed, workers, **choices)
+    write_as(form, out, train, test, seed, workers, **choices, world=world or None)
     counts = " + ".join(str(count) for count in (train, val, test) if count is not None)
     print(f"rendered {counts} samples, in the form of {form}, into {out}")
 
