@@ -173,12 +173,14 @@ def sample_factors(
             negative.
     """
     names = choose_world(world)
-    groups = [sample_group(group, seed, split, index, viewpoint, flesh) for group in GROUPS]
+    pose, shape, appearance, scene = (
+        sample_group(group, seed, split, index, viewpoint, flesh) for group in GROUPS
+    )
     streams = {
         name: random_stream(seed, SPLITS.index(split), index, STREAM + WORLD.index(name)) for name in names
     }
     drawn: dict[str, Any] = {name: SAMPLERS[name](rng) for name, rng in streams.items()}
-    factors = Factors(*groups, world=World(**drawn))
+    factors = Factors(pose, shape, appearance, scene, World(**drawn))
     framing = factors.world.framing
     return factors if framing is None else _frame(factors, framing)
 
