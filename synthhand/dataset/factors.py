@@ -31,13 +31,14 @@ from synthhand.model.pose import (
     segment_rotations,
 )
 from synthhand.model.procedural import flesh_radii, procedural_rig
-from synthhand.model.rig import resize_joints, segment_motion
+from synthhand.model.rig import FOREARM, resize_joints, segment_motion
 from synthhand.render.appearance import BANDS, Skin
-from synthhand.skeleton import ROOT
+from synthhand.skeleton import ROOT, WRIST
 
 SPLITS = ("train", "val", "test")
 GROUPS = ("pose", "shape", "appearance", "scene")
 FRAME_PX = 320  # factors in pixels refer to a frame of this side
+ARM_REACH_MM = 160.0  # from the wrist to a point of the arm that must not come close to the camera
 REACH_MM = 105.0  # farthest point of an average adult hand from its middle MCP
 
 
@@ -192,10 +193,10 @@ def _frame(factors: Factors, framing: Framing) -> Factors:
     """
     pose, scene, rig = factors.pose, factors.scene, procedural_rig()
     rest, _ = resize_joints(rig, pose.palm_scale, pose.bone_scale)
-    _, _, posed = segment_motion(
-        rest, segment_rotations(rig, pose.articulation, pose.orientation, pose.wrist)
-    )
-    view = frame_hand(scene.size * (posed - posed[ROOT]), framing)
+    rotations = segment_rotations(rig, pose.articulation, pose.orientation, pose.wrist)
+    turned, _, posed = segment_motion(rest, rotations)
+    arm = posed[WRIST] + ARM_REACH_MM * turned[FOREARM, :, 1]  # the rest forearm points along +y
+    view = frame_hand(scene.size * (posed - posed[ROOT]), scene.size * (arm - posed[ROOT]), framing)
     framed = dataclasses.replace(
         scene,
         focal_px=FRAME_PX * view.focal,

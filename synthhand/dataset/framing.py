@@ -7,7 +7,11 @@ import numpy as np
 from synthhand.dataset.world import Framing
 
 FLESH = 0.08  # of the joints' box that flesh adds on each end
-NEAREST_MM, FARTHEST_MM = 110.0, 2600.0  # of any joint; of the root
+NEAREST_MM, ARM_MM, FARTHEST_MM = (
+    110.0,
+    340.0,
+    2600.0,
+)  # least depth of any joint, of the arm; most of the root
 # Over the frame's side. A hand that is not shown is outside any frame of the shortest.
 LEAST_FOCAL, MOST_FOCAL = 0.72, 12.0
 LEAST_INSIDE = 12  # joints that stay in the frame
@@ -22,7 +26,7 @@ class View(NamedTuple):
     root_mm: float
 
 
-def frame_hand(joints_mm: np.ndarray, framing: Framing) -> View:
+def frame_hand(joints_mm: np.ndarray, arm_mm: np.ndarray, framing: Framing) -> View:
     """Return the camera that sees a hand as the framing asks for.
 
     The asked focal length is kept unless the hand would come too near the camera or too far from it. The hand
@@ -30,10 +34,11 @@ def frame_hand(joints_mm: np.ndarray, framing: Framing) -> View:
 
     Args:
         joints_mm: (21, 3) posed, from the root, in the camera's axes.
+        arm_mm: (3,) a point of the arm, likewise: an arm that comes towards the camera would fill the frame.
         framing: what is asked for.
     """
     wanted = framing.share / (1 + 2 * FLESH)
-    nearest_mm = NEAREST_MM - float(joints_mm[:, 2].min())
+    nearest_mm = max(NEAREST_MM - float(joints_mm[:, 2].min()), ARM_MM - float(arm_mm[2]))
     focal, root_mm, middle, aside = framing.focal, 400.0, np.zeros(2), framing.aside
     for _ in range(_ROUNDS):  # the box depends on the distance, through perspective
         extent = float(np.ptp(_see(joints_mm, np.zeros(2), root_mm), axis=0).max())

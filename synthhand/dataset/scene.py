@@ -1,6 +1,6 @@
 """From factors to one SynthHand sample: image, depth, part mask, joints, as RHD stores them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from synthhand.dataset.company import place_company
 from synthhand.dataset.effects import finish, set_camera
 from synthhand.dataset.factors import FRAME_PX, Factors, SceneFactors
 from synthhand.dataset.lens import develop
-from synthhand.dataset.world import Held, Worn
+from synthhand.dataset.world import Held
 from synthhand.formats.rhd import LEFT_IDS, RIGHT_IDS
 from synthhand.model.body import Body, build_body
 from synthhand.model.pose import segment_rotations
@@ -189,9 +189,7 @@ def render(
         else:
             picture = paint_detail(BACKGROUNDS[detail.kind], detail.seed, size, backgrounds)
     wall = Wall(picture, scene.wall_mm, tuple(scene.wall_slope))
-    look: Look = factors.appearance
-    if factors.world.worn is not None:
-        first, look = _dress(factors.world.worn, first, factors)
+    first, look = _dress(first, factors, K)
     roles = [_Role(first, side, look)]
     if second is not None:
         roles.append(beside := _Role(second, other, factors.appearance))
@@ -248,17 +246,25 @@ class _Role:
     look: Look
 
 
-def _dress(worn: Worn, hand: Body, factors: Factors) -> tuple[Body, Look]:
-    """Return the hand with the rings and the sleeve that it wears."""
-    cloth, scale = None, 1.0
-    if worn.sleeve:
-        cloth, scale = sample_cloth(np.random.default_rng(worn.seed))
-        hand = dress_body(hand, worn.cuff_mm, worn.loose_mm * factors.scene.size)
-    look = Dressed(factors.appearance, worn.rings, worn.ring_colour, cloth, scale, worn.cuff_mm)
+def _dress(hand: Body, factors: Factors, K: np.ndarray) -> tuple[Body, Look]:
+    """Return the hand with its sleeve, and its look with relief, rings and sleeve."""
+    worn, detail = factors.world.worn, factors.world.detail
+    look: Look = factors.appearance
+    if detail is not None:
+        mm_per_px = float(hand.joints_mm[ROOT, 2] / K[0, 0])
+        look = Dressed(factors.appearance, relief=detail.relief, mm_per_px=mm_per_px)
+    if worn is not None:
+        bare = look if isinstance(look, Dressed) else Dressed(factors.appearance)
+        look = replace(bare, rings=worn.rings, ring_colour=worn.ring_colour)
+        if worn.sleeve:
+            cloth, scale = sample_cloth(np.random.default_rng(worn.seed))
+            look = replace(look, cloth=cloth, px_per_mm=scale, cuff_mm=worn.cuff_mm)
+            hand = dress_body(hand, worn.cuff_mm, worn.loose_mm * factors.scene.size)
     return hand, look
 
 
 def _count(raster: Raster, side: str) -> int:
+    """Return the number of pixels of one hand."""
     return int(np.sum(hand_pixels(raster.mask, side)))
 
 

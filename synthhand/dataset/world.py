@@ -4,7 +4,7 @@
     held        things in, at or before the hand, which hide fingers
     camera      exposure from under to blown, white balance from candle to shade, grey, tone curves,
                 sharpening with halos, chroma noise, rescaling, JPEG of every quality
-    detail      sharp backgrounds with fine texture
+    detail      sharp backgrounds with fine texture, and the relief of skin
     company     hands of other people, beside the hand or behind it
     worn        more rings, patterned sleeves that may cover the wrist
 
@@ -38,7 +38,7 @@ _KELVIN = (1900.0, 12000.0)  # candle to shade
 
 
 _COUNTS = (0.68, 0.22, 0.07, 0.03)  # of 0, 1, ... hands of other people
-_DETAILED = (0.2, 0.34, 0.1, 0.2, 0.07, 0.09)  # of `synthhand.render.detail.KINDS`
+_DETAILED = (0.2, 0.42, 0.12, 0.12, 0.06, 0.08)  # of `synthhand.render.detail.KINDS`
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,17 @@ class Camera:
 
 @dataclass(frozen=True)
 class Detail:
-    """A sharp background.
+    """A sharp background, and the relief of skin.
 
     Attributes:
         kind: index into `synthhand.render.detail.KINDS`; 0 leaves the scene's own background.
         seed: of the picture.
+        relief: contrast of fine lines and pores of the skin.
     """
 
     kind: int
     seed: int
+    relief: float
 
 
 @dataclass(frozen=True)
@@ -215,12 +217,12 @@ def sample_camera(rng: np.random.Generator) -> Camera:
     return Camera(
         stops=_pick(rng, _STOPS),
         kelvin=float(np.exp(rng.uniform(*np.log(_KELVIN)))),
-        cast=float(rng.beta(1.2, 2.0)),
+        cast=float(rng.beta(1.0, 2.4)),
         contrast=float(rng.uniform(-0.4, 1.0)),
         gamma=float(np.exp(0.18 * rng.normal())),
         black=float(-rng.uniform(0, 0.2) if hazy else rng.uniform(0, 0.09)),
         white=float(rng.uniform(0.72, 1.0)),
-        saturation=0.0 if rng.random() < 0.1 else float(rng.uniform(0.4, 1.45)),
+        saturation=0.0 if rng.random() < 0.1 else float(rng.uniform(0.4, 1.35)),
         noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.03)))),
         chroma=often(0.5) * float(np.exp(rng.uniform(np.log(1.0), np.log(14.0)))),
         chroma_px=int(2 ** rng.integers(0, 4)),
@@ -237,7 +239,8 @@ def sample_camera(rng: np.random.Generator) -> Camera:
 
 def sample_detail(rng: np.random.Generator) -> Detail:
     """Sample a background."""
-    return Detail(int(rng.choice(len(BACKGROUNDS), p=_DETAILED)), int(rng.integers(2**31)))
+    kind, seed = int(rng.choice(len(BACKGROUNDS), p=_DETAILED)), int(rng.integers(2**31))
+    return Detail(kind, seed, float(rng.uniform(0, 0.45)))
 
 
 def sample_company(rng: np.random.Generator) -> Company:

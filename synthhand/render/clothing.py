@@ -1,6 +1,6 @@
-"""What a hand wears in the world of photographs: rings, and a sleeve of patterned cloth that stands off."""
+"""The surface of a hand in the world of photographs: relief of the skin, rings, and a patterned sleeve."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ _RING_HALF_MM = 2.0
 _RING_AT = {1: 0.45, 2: 0.4}  # place on the phalanx, as a share of its length
 _HEM_MM = 2.5  # over which a sleeve rises to its distance
 _CLOTHS = ("cloth", "folds", "carpet", "clouds", "tiles", "leaves", "print", "planks", "marble", "bricks")
+_RELIEF_PX_PER_MM, _MOST_SHRUNK = 9.0, 6  # scale of the pattern of skin, and how often it is halved at most
 _AROUND_MM = 33.0  # radius at which a pattern is laid around the arm
 
 
@@ -28,14 +29,30 @@ class Dressed:
         cloth: (s, s, 3) linear reflectance, periodic, or None without a sleeve.
         px_per_mm: scale of the cloth.
         cuff_mm: position along the forearm at which the sleeve begins.
+        relief: contrast of fine lines and pores of the skin.
+        mm_per_px: size of a pixel of the frame at the hand; finer relief is averaged.
     """
 
     skin: Skin
-    rings: np.ndarray
-    ring_colour: np.ndarray
-    cloth: np.ndarray | None
-    px_per_mm: float
-    cuff_mm: float
+    rings: np.ndarray = field(default_factory=lambda: np.zeros(5, int))
+    ring_colour: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    cloth: np.ndarray | None = None
+    px_per_mm: float = 1.0
+    cuff_mm: float = 0.0
+    relief: float = 0.0
+    mm_per_px: float = 1.0
+
+
+def _read_relief(mm_per_px: float, rest_mm: np.ndarray) -> np.ndarray:
+    """Return the relief (n,) of skin, about -0.5 to 0.5, at points (3, n) of the rest hand."""
+    level = int(np.clip(np.round(np.log2(_RELIEF_PX_PER_MM * mm_per_px)), 0, _MOST_SHRUNK))
+    pattern = shrink_texture("gravel", level)
+    side, scale = len(pattern), np.float32(_RELIEF_PX_PER_MM * 0.5**level)
+    x, y, z = rest_mm
+    # Skin is finely lined: the pattern is laid on from the front, and slides with the depth on the sides.
+    u = ((x + np.float32(0.8) * z) * scale).astype(np.intp) % side
+    v = ((y - np.float32(0.3) * z) * scale).astype(np.intp) % side
+    return pattern.reshape(-1).take(v * side + u) * np.float32(1 / 255) - np.float32(0.62)
 
 
 def sample_cloth(rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -70,6 +87,10 @@ def shade_dressed(look: Dressed, rig: Rig, at: Surface) -> tuple[np.ndarray, np.
     """Return the reflectance (3, n), linear RGB, and the gloss (n,) of surface points."""
     skin = look.skin if look.cloth is None else replace(look.skin, sleeved=0.0)
     colour, gloss = shade_skin(skin, rig, at)
+    if look.relief > 0:
+        shade = 1 + np.float32(look.relief) * _read_relief(look.mm_per_px, at.rest_mm)
+        colour *= shade
+        gloss = gloss * shade
     if look.rings.any():
         fingers = np.flatnonzero(at.parts < PALM_PART)
         on_finger = at.take(fingers)
