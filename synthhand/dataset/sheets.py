@@ -165,7 +165,7 @@ def photographs_sheet(seed: int) -> Sheet:
 
     held = ("held",)
     rows = {
-        "framing": _show(seed, ("framing",), whole_frame=True),
+        "framing": _show_framing(seed),
         "held": _show(seed, held, in_mode("held", "pinched"), reach=0.8),
         "resting, before": _show(seed, held, in_mode("resting", "before"), reach=0.9),
         "camera": _show(seed, ("camera",)),
@@ -175,6 +175,13 @@ def photographs_sheet(seed: int) -> Sheet:
         "all": _show(seed, WORLD, whole_frame=True),
     }
     return Sheet([tile for row in rows.values() for tile in row], tuple(rows))
+
+
+def _show_framing(seed: int) -> list[Tile]:
+    """Return samples from the smallest hand in the frame to the largest."""
+    drawn = [sample_factors(seed, "val", i, world=("framing",)) for i in range(3 * COLUMNS)]
+    drawn.sort(key=lambda factors: float(factors.world.flat()["framing/share"]))
+    return [Tile(factors, whole_frame=True) for factors in drawn[2::3]]
 
 
 def _show(

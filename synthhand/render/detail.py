@@ -68,7 +68,7 @@ def _cut(rng: np.random.Generator, sheet: Image.Image, size: int) -> Image.Image
     piece = sheet.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + cut, top + cut))
     piece = piece.transpose(Image.Transpose(int(rng.integers(7))))
     # Mix the colours a little, then let brightness and contrast vary.
-    mix = np.eye(3) + rng.normal(0, 0.22, (3, 3))
+    mix = np.eye(3) + rng.normal(0, 0.13, (3, 3))
     mix /= mix.sum(1, keepdims=True)
     gain, lift = np.exp(rng.normal(0, 0.25)), rng.normal(0, 18)
     return piece.convert("RGB", tuple(np.column_stack([gain * mix, np.full(3, lift)]).ravel().tolist()))
