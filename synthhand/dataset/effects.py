@@ -68,7 +68,7 @@ def finish(image: np.ndarray, camera: Camera) -> np.ndarray:
         picture = ImageEnhance.Color(picture).enhance(camera.saturation)
     kept = max(LEAST_PX, round(camera.scale * size))
     if kept < size:
-        picture = picture.resize((kept, kept), Image.Resampling.BICUBIC)
+        picture = picture.resize((kept, kept), Image.Resampling.BILINEAR)
     if camera.sharpen > 0:
         soft = picture.filter(ImageFilter.BoxBlur(camera.sharpen_px * size / 320))
         picture = Image.blend(soft, picture, 1 + camera.sharpen)

@@ -226,7 +226,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
         noise=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.03)))),
         chroma=often(0.5) * float(np.exp(rng.uniform(np.log(1.0), np.log(14.0)))),
         chroma_px=int(2 ** rng.integers(0, 4)),
-        scale=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.5 else 1.0,
+        scale=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.4 else 1.0,
         resampling=int(rng.choice(4, p=_RESAMPLED)),
         sharpen=often(0.65) * float(np.exp(rng.uniform(np.log(0.3), np.log(3.0)))),
         sharpen_px=float(rng.uniform(0.5, 2.2)),

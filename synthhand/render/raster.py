@@ -25,6 +25,7 @@ EDGE_MM = 7.0  # neighbouring pixels whose depths differ by more lie on two side
 NOTHING_MM = 1e4  # depth of pixels without a body, far behind any
 SUBPIXEL_PX = 0.25  # the four rays of a pixel on an edge pass its middle at this distance, along u and v
 BRIGHTEST = 4  # linear light above this would outshine the other rays of its pixel
+HIDDEN_GRID = 80  # see `_measure_hidden`
 NO_BODY_MM = 1e6  # added to the gap of a neighbouring pixel without a body, which rules it out
 
 
@@ -101,13 +102,14 @@ def draw_bodies(
 def _measure_hidden(mesh: Mesh, parts: np.ndarray, ids: np.ndarray, K: np.ndarray) -> float:
     """Return the share of the first body's hand that is behind things, of its pixels in the frame.
 
-    Every second pixel along each axis is looked at.
+    Of large frames, every so many pixels along each axis are looked at (`HIDDEN_GRID` across the frame).
     """
     own = (mesh.body == 0) & (ids != PERSON)
-    coarse = parts[::2, ::2]
+    step = max(1, len(parts) // HIDDEN_GRID)
+    coarse = parts[::step, ::step]
     shown = np.isin(coarse, np.unique(ids[own])).sum()
     v, u = np.nonzero(coarse == THING)
-    passed = mesh.find_passed(pixel_rays(2 * u, 2 * v, K), own).sum() if len(v) else 0
+    passed = mesh.find_passed(pixel_rays(step * u, step * v, K), own).sum() if len(v) else 0
     return float(passed / max(passed + shown, 1))
 
 
