@@ -23,6 +23,7 @@ BEHIND_MM = 110.0  # at least, so that hands do not cut into each other
 _POSES = 32  # posed once per process, then turned, mirrored and scaled
 _POSED_MM = np.array([0.0, 0.0, 500.0])
 _ROUNDS = 5
+_CELL_MM = 6.0  # see `_coarsen`
 
 
 def place_company(
@@ -64,7 +65,7 @@ def _pose(number: int) -> Body:
     rng, rig = np.random.default_rng((4, number)), procedural_rig()
     angles, _ = sample_articulation(rng, rig, rig.joints_mm, flesh_radii())
     orientation = random_rotation(rng)
-    return build_body(
+    body = build_body(
         rig,
         segment_rotations(rig, angles, orientation, sample_wrist(rng, orientation)),
         rng.normal(size=len(SHAPE_NAMES)).clip(-2, 2),
@@ -74,6 +75,32 @@ def _pose(number: int) -> Body:
         root_mm=_POSED_MM,
         left=False,
         arm_angle_rad=float(rng.uniform(0, 2 * np.pi)),
+    )
+    return _coarsen(body)
+
+
+def _coarsen(body: Body) -> Body:
+    """Merge the vertices of a part that are close on the rest hand: a small hand needs fewer triangles."""
+    cells = np.floor(body.rest_mm / _CELL_MM).astype(int)
+    keys = np.column_stack([body.parts, cells])
+    # The arm's tube is coarse as it is.
+    keys[len(procedural_rig().vertices_mm) :, 1] = 10_000 + np.arange(
+        len(keys) - len(procedural_rig().vertices_mm)
+    )
+    _, first, of_vertex = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    faces = of_vertex.ravel()[body.faces]
+    a, b, c = faces.T
+    kept = (a != b) & (b != c) & (c != a)
+    # Where a thin web collapsed, two triangles lie back to back and would have no normal.
+    _, which, counts = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True)
+    kept &= counts[which.ravel()] == 1
+    return replace(
+        body,
+        vertices_mm=body.vertices_mm[first],
+        faces=np.ascontiguousarray(faces[kept], dtype=np.int32),
+        rest_mm=body.rest_mm[first],
+        parts=body.parts[first],
+        palmar=body.palmar[first],
     )
 
 

@@ -228,7 +228,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
         chroma_px=int(2 ** rng.integers(0, 4)),
         scale=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.4 else 1.0,
         resampling=int(rng.choice(4, p=_RESAMPLED)),
-        sharpen=often(0.65) * float(np.exp(rng.uniform(np.log(0.3), np.log(3.0)))),
+        sharpen=often(0.55) * float(np.exp(rng.uniform(np.log(0.3), np.log(3.0)))),
         sharpen_px=float(rng.uniform(0.5, 2.2)),
         quality=int(rng.integers(8, 101)) if rng.random() < 0.7 else int(rng.integers(70, 101)),
         subsampled=int(rng.random() < 0.6),

@@ -25,6 +25,7 @@ _ROUND = 0.45, 3.0  # edges of blocks are rounded by this share of the least hal
 
 # Placing
 SINK_MM = 1.5  # flesh gives way by so much
+_RESTING_MM = 0.2  # places that are deeper in the flesh are moved on
 _TOUCH_MM = 5.0  # closer flesh counts as touching
 _TRIES = 12  # places among which the best is taken
 _STEPS = 8  # moves out of the flesh
@@ -374,6 +375,8 @@ def place_thing(
         for _ in range(_STEPS):
             deep = (radii - SINK_MM * (radii > 0) - _measure(thing, turns, centres, balls)).max(1)
             centres = centres + deep.clip(0)[:, None] * moves
+            if deep.max() < _RESTING_MM:
+                break
     gaps = _measure(thing, turns, centres, balls) - radii
     contacts = (gaps[:, :own] < _TOUCH_MM).sum(1)
     hidden = _measure_hidden(thing, turns, centres, balls[:own])
