@@ -1,6 +1,7 @@
 """Measure the CPU time of SynthHand's renderer by stage, and images per second of the whole.
 
     python benchmarks/render_speed.py [--images 60] [--size 320] [--workers 2] [--total 400]
+    python benchmarks/render_speed.py --world    what the world of photographs costs, by factor and together
 
 Times are CPU times of this process, best of three rounds per image, so other programs have little influence.
 Processors differ and a shared one is slower, so each time is also given relative to a task measured with it,
@@ -23,6 +24,7 @@ from synthhand.dataset.factors import sample_factors
 from synthhand.dataset.writer import write_dataset
 from synthhand.formats.pictures import encode_png
 from synthhand.formats.rhd import encode_depth
+from synthhand.model import WORLD
 
 ROUNDS = 3
 YARDSTICK = "PNG with Pillow"
@@ -81,14 +83,40 @@ def time_stages(images: int, size: int) -> dict[str, float]:
     return total
 
 
+def time_worlds(images: int, size: int) -> dict[str, float]:
+    """Return factors of the world -> ms of CPU time of an image, PNG included: best of two, mean over images.
+
+    Worlds take turns, so that all have the same neighbours. The first images, whose times do not count, fill
+    the caches.
+    """
+    worlds = {"none": (), **{name: (name,) for name in WORLD}, "all": WORLD}
+    spent = dict.fromkeys(worlds, 0.0)
+    for index in range(-3, images):
+        for name, world in worlds.items():
+            best = np.inf
+            for _ in range(2):
+                start = time.process_time()
+                encode(view.render(sample_factors(5, "train", max(index, 0), world=world), size))
+                best = min(best, time.process_time() - start)
+            spent[name] += 1000 * best / images * (index >= 0)
+    return spent
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print both tables, or that of worlds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=60, help="images for the table by stage")
     parser.add_argument("--size", type=int, default=320, help="side of the pictures, px")
     parser.add_argument("--workers", type=int, default=2, help="processes for the whole")
     parser.add_argument("--total", type=int, default=400, help="images for the whole; 0 skips it")
+    parser.add_argument("--world", action="store_true", help="time the world of photographs instead")
     arguments = parser.parse_args()
+    if arguments.world:
+        spent = time_worlds(arguments.images, arguments.size)
+        print(f"{'CPU time of an image':<36}{'ms':>7}{'/ none':>12}")
+        for name, ms in spent.items():
+            print(f"{name:<36}{ms:>7.2f}{ms / spent['none']:>12.2f}")
+        return
     # The whole comes first, before stages are wrapped by the stopwatch.
     if arguments.total:
         with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from davae.config.schema import Crop, InputMask
 from davae.data.readers import READERS
 from synthhand.formats.stb import VIEWS
 from synthhand.formats.stb_labels import WRIST_RULES
-from synthhand.model import FLESH, VIEWPOINTS
+from synthhand.model import FLESH, PHOTOGRAPHS, VIEWPOINTS, WORLD
 
 REGISTRY = ConstructorRegistry()  # passed to tyro, whose own messages name Python types
 NUMBERS = {int: "whole number", float: "number"}
@@ -94,5 +94,6 @@ Mask = Annotated[
 Preset = Annotated[str, one_of(PRESETS)]
 Rig = Annotated[str, one_of(VIEWS)]
 Viewpoint = Annotated[str, one_of(VIEWPOINTS)]
+World = Annotated[str, one_of((PHOTOGRAPHS, *WORLD))]
 WristRule = Annotated[str, one_of(WRIST_RULES)]
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE")]

@@ -13,19 +13,32 @@ changing the others.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from synthhand.dataset.flesh import BUILDS, Build
-from synthhand.model import FLESH
-from synthhand.model.pose import random_rotation, sample_articulation, sample_orientation, sample_wrist
+from synthhand.dataset.framing import frame_hand
+from synthhand.dataset.world import SAMPLERS, STREAM, Framing, World, choose_world
+from synthhand.model import FLESH, WORLD
+from synthhand.model.pose import (
+    random_rotation,
+    sample_articulation,
+    sample_orientation,
+    sample_wrist,
+    segment_rotations,
+)
 from synthhand.model.procedural import flesh_radii, procedural_rig
+from synthhand.model.rig import FOREARM, resize_joints, segment_motion
 from synthhand.render.appearance import BANDS, Skin
+from synthhand.skeleton import ROOT, WRIST
 
 SPLITS = ("train", "val", "test")
 GROUPS = ("pose", "shape", "appearance", "scene")
 FRAME_PX = 320  # factors in pixels refer to a frame of this side
+ARM_REACH_MM = 160.0  # from the wrist to a point of the arm that must not come close to the camera
 REACH_MM = 105.0  # farthest point of an average adult hand from its middle MCP
 
 
@@ -124,18 +137,24 @@ class Factors:
     shape: ShapeFactors
     appearance: Skin
     scene: SceneFactors
+    world: World = field(default_factory=World)
 
     def flat(self) -> dict[str, np.ndarray]:
-        """Return all factors as a mapping from `group/name` to array."""
+        """Return all factors as a mapping from `group/name` to array; those of the world that are on."""
         return {
-            f"{group}/{field.name}": np.asarray(getattr(part, field.name))
+            f"{group}/{entry.name}": np.asarray(getattr(part, entry.name))
             for group, part in ((group, getattr(self, group)) for group in GROUPS)
-            for field in dataclasses.fields(part)
-        }
+            for entry in dataclasses.fields(part)
+        } | self.world.flat()
 
 
 def sample_factors(
-    seed: int, split: str, index: int, viewpoint: str = "sphere", flesh: str = "realistic"
+    seed: int,
+    split: str,
+    index: int,
+    viewpoint: str = "sphere",
+    flesh: str = "realistic",
+    world: Iterable[str] = (),
 ) -> Factors:
     """Sample the factors of sample `index` of a split; they depend on the arguments alone.
 
@@ -147,11 +166,45 @@ def sample_factors(
             `synthhand.model.pose.sample_orientation`.
         flesh: range of flesh and bone proportions, see `synthhand.dataset.flesh`; appearance and scene do not
             depend on it.
+        world: what of the world of photographs is switched on, see `synthhand.dataset.world`. Under "framing"
+            the camera and the place of the hand follow its pose; all else is independent as before.
 
     Raises:
-        ValueError: the split, the viewpoint or the range is unknown, or the seed or the index is negative.
+        ValueError: the split, the viewpoint, the range or the world is unknown, or the seed or the index is
+            negative.
     """
-    return Factors(*(sample_group(group, seed, split, index, viewpoint, flesh) for group in GROUPS))
+    names = choose_world(world)
+    pose, shape, appearance, scene = (
+        sample_group(group, seed, split, index, viewpoint, flesh) for group in GROUPS
+    )
+    streams = {
+        name: random_stream(seed, SPLITS.index(split), index, STREAM + WORLD.index(name)) for name in names
+    }
+    drawn: dict[str, Any] = {name: SAMPLERS[name](rng) for name, rng in streams.items()}
+    factors = Factors(pose, shape, appearance, scene, World(**drawn))
+    framing = factors.world.framing
+    return factors if framing is None else _frame(factors, framing)
+
+
+def _frame(factors: Factors, framing: Framing) -> Factors:
+    """Return the factors with the camera and the place that a framing asks for.
+
+    The second hand keeps its distance relative to the first.
+    """
+    pose, scene, rig = factors.pose, factors.scene, procedural_rig()
+    rest, _ = resize_joints(rig, pose.palm_scale, pose.bone_scale)
+    rotations = segment_rotations(rig, pose.articulation, pose.orientation, pose.wrist)
+    turned, _, posed = segment_motion(rest, rotations)
+    arm = posed[WRIST] + ARM_REACH_MM * turned[FOREARM, :, 1]  # the rest forearm points along +y
+    view = frame_hand(scene.size * (posed - posed[ROOT]), scene.size * (arm - posed[ROOT]), framing)
+    framed = dataclasses.replace(
+        scene,
+        focal_px=FRAME_PX * view.focal,
+        root_uv=FRAME_PX * view.root,
+        root_mm=view.root_mm,
+        second_mm=scene.second_mm / scene.root_mm * view.root_mm,
+    )
+    return dataclasses.replace(factors, scene=framed)
 
 
 def sample_group(
@@ -169,7 +222,7 @@ def sample_group(
         return _sample_pose(rng, viewpoint, BUILDS[flesh])
     if group == "shape":
         return ShapeFactors(BUILDS[flesh].sample_coefficients(rng))
-    return {"appearance": _sample_appearance, "scene": _sample_scene}[group](rng)
+    return {"appearance": sample_appearance, "scene": _sample_scene}[group](rng)
 
 
 def random_stream(seed: int, *key: int) -> np.random.Generator:
@@ -184,7 +237,8 @@ def _sample_pose(rng: np.random.Generator, viewpoint: str, build: Build) -> Pose
     return PoseFactors(angles, orientation, palm, bones, sample_wrist(rng, orientation), gesture)
 
 
-def _sample_appearance(rng: np.random.Generator) -> Skin:
+def sample_appearance(rng: np.random.Generator) -> Skin:
+    """Sample one person's skin, nails and what the arm wears."""
     polish = float(rng.random() < 0.12)
     waves = rng.normal(size=(8, 3)) * rng.uniform(0.08, 0.35, size=(8, 1))
     sleeve, stripe = _sample_cloth_colour(rng), _sample_cloth_colour(rng)

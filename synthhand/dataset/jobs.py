@@ -143,7 +143,7 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a new folder, or check that an old folder's manifest is the same."""
     path = out / MANIFEST
     if path.exists():
-        absent = {"flesh": FLESH[0]}  # what a manifest without the entry means
+        absent = {"flesh": FLESH[0], "world": []}  # what a manifest without the entries means
         found, asked = absent | json.loads(path.read_text(encoding="utf-8")), absent | manifest
         differing = [
             f"{key} is {found.get(key)} there, {asked.get(key)} asked for"

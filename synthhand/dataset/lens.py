@@ -29,14 +29,20 @@ GREY_GRAIN, COLOUR_GRAIN = 0.9, 0.45
 OWN_GRAIN, NEIGHBOUR_GRAIN = 0.86, 0.5
 GRAIN_OFFSETS_PX = 256  # a picture's piece of the sheet begins at one of so many places, along each axis
 
-_TONES = np.rint(
-    255 * to_display(1 - np.exp(-TONE * BRIGHTEST * (np.arange(SHADES + 1) / SHADES) ** 2))
-).astype(np.uint8)
+# Display values 0..1 by shade, and as grey levels.
+DISPLAYED = to_display(1 - np.exp(-TONE * BRIGHTEST * (np.arange(SHADES + 1) / SHADES) ** 2))
+_TONES = np.rint(255 * DISPLAYED).astype(np.uint8)
 _NOISE = (SENSOR_NOISE + np.sqrt(np.arange(256) * 255.0)).astype(np.float32)  # by display value
 
 
-def develop(colour: np.ndarray, scene: SceneFactors, size: int) -> np.ndarray:
-    """Turn linear light (size, size, 3) into a picture of that shape, uint8, as a camera would."""
+def develop(
+    colour: np.ndarray, scene: SceneFactors, size: int, tones: np.ndarray | None = None
+) -> np.ndarray:
+    """Turn linear light (size, size, 3) into a picture of that shape, uint8, as a camera would.
+
+    `tones` (`SHADES` + 1,) uint8 are grey levels by shade, instead of those of the default tone curve.
+    """
+    tones = _TONES if tones is None else tones
     colour = colour.reshape(size, -1)  # long rows: NumPy is slow along an axis of three
     gain = np.sqrt(scene.exposure * scene.white_balance / BRIGHTEST).astype(np.float32)
     gains = np.tile(SHADES * gain, size)
@@ -48,7 +54,7 @@ def develop(colour: np.ndarray, scene: SceneFactors, size: int) -> np.ndarray:
         if scene.vignette > 0:
             step *= _from_centre(size)[band] * np.float32(-VIGNETTE * scene.vignette) + np.float32(1)
         np.minimum(step, SHADES, out=step)
-        _TONES.take(step.astype(np.intp), mode="clip", out=exposed[band])
+        tones.take(step.astype(np.intp), mode="clip", out=exposed[band])
     shape = (size, size, 3)
     picture = blur(exposed.reshape(shape), scene.blur_px * size / FRAME_PX, scene.motion_px * size / FRAME_PX)
     noise, grain = _NOISE * np.float32(scene.noise), _cut_grain(scene.noise_seed, size)

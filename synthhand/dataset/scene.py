@@ -1,24 +1,34 @@
 """From factors to one SynthHand sample: image, depth, part mask, joints, as RHD stores them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from synthhand.dataset.company import place_company
+from synthhand.dataset.effects import finish, set_camera
 from synthhand.dataset.factors import FRAME_PX, Factors, SceneFactors
 from synthhand.dataset.lens import develop
+from synthhand.dataset.world import Held
 from synthhand.formats.rhd import LEFT_IDS, RIGHT_IDS
 from synthhand.model.body import Body, build_body
 from synthhand.model.pose import segment_rotations
 from synthhand.model.procedural import flesh_radii, procedural_rig
 from synthhand.model.rig import resize_joints, segment_motion
+from synthhand.model.things import KINDS, MODES, Place, build_thing, make_thing, place_thing
 from synthhand.pinhole import project
 from synthhand.render.backdrop import paint_backdrop
+from synthhand.render.clothing import Dressed, dress_body, sample_cloth
+from synthhand.render.detail import KINDS as BACKGROUNDS
+from synthhand.render.detail import paint_detail
 from synthhand.render.light import Light
+from synthhand.render.material import sample_material
 from synthhand.render.raster import Raster, draw_bodies
+from synthhand.render.shading import Look
 from synthhand.render.wall import Wall
 from synthhand.skeleton import JOINTS, RHD_ORDER, ROOT
 
+MOST_COVERED = 0.65  # share of a hand that a thing may cover; one that covers more is left out
 LEAST_PX = 16  # side of the smallest frame
 # A hand that is not shown stays so far from the optical axis, over its depth. Half a frame of the shortest
 # focal length is 160/260 = 0.62 of the depth.
@@ -39,6 +49,7 @@ class Rendering:
         side: "left" or "right", the hand the factors describe; it covers more pixels than the other.
         mean_colour: (3,) mean display colour 0..1 of that hand's pixels (0 if it has none).
         second_in_frame: whether the other hand was drawn.
+        outcomes: what became of the factors of the world, by `factor/name`: place, share hidden and so on.
     """
 
     image: np.ndarray
@@ -50,6 +61,7 @@ class Rendering:
     side: str
     mean_colour: np.ndarray
     second_in_frame: bool
+    outcomes: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def camera_matrix(factors: Factors, size: int) -> np.ndarray:
@@ -116,17 +128,19 @@ def draw_scene(
     K: np.ndarray,
     size: int,
     turn: np.ndarray | None = None,
+    looks: list[Look] | None = None,
 ) -> Raster:
     """Draw bodies in a camera's frame, with the factors' skin, size and light.
 
     Args:
         factors: what all bodies were made from.
         bodies: hands with their arms.
-        sides: "left" or "right" per body.
+        sides: one of `synthhand.render.raster.WHOSE` per body.
         wall: the background.
         K: (3, 3) camera.
         size: side of the frame, px.
         turn: (3, 3) from the frame that the factors' light is given in to the camera's, if they differ.
+        looks: the look of each body; None gives all the factors' skin.
     """
     scene = factors.scene
     key, fill = scene.key_direction, scene.fill_direction
@@ -136,7 +150,8 @@ def draw_scene(
         key, scene.key_colour, scene.key_width, scene.sky_colour, scene.ground_colour, fill, scene.fill_colour
     )
     radii = flesh_radii() * scene.size
-    return draw_bodies(procedural_rig(), bodies, sides, factors.appearance, light, wall, K, size, radii)
+    seen = factors.appearance if looks is None else looks
+    return draw_bodies(procedural_rig(), bodies, sides, seen, light, wall, K, size, radii)
 
 
 def render(
@@ -168,17 +183,46 @@ def render(
     K = camera_matrix(factors, size)
     first, second = build_hand(factors), build_second_hand(factors) if scene.second_shown else None
     if picture is None:
-        picture = paint_backdrop(scene.wall_seed, size, backgrounds)
+        detail = factors.world.detail
+        if detail is None or BACKGROUNDS[detail.kind] == "none":
+            picture = paint_backdrop(scene.wall_seed, size, backgrounds)
+        else:
+            picture = paint_detail(BACKGROUNDS[detail.kind], detail.seed, size, backgrounds)
     wall = Wall(picture, scene.wall_mm, tuple(scene.wall_slope))
-    raster = None
+    first, look = _dress(first, factors, K)
+    roles = [_Role(first, side, look)]
     if second is not None:
-        raster = draw_scene(factors, [first, second], [side, other], wall, K, size)
-        if np.sum(hand_pixels(raster.mask, other)) >= np.sum(hand_pixels(raster.mask, side)):
-            raster = second = None
-    if raster is None:
-        raster = draw_scene(factors, [first], [side], wall, K, size)
+        roles.append(beside := _Role(second, other, factors.appearance))
+    outcomes: dict[str, np.ndarray] = {}
+    if factors.world.held is not None:
+        thing, outcomes = _place_held(factors.world.held, factors, first, K, backgrounds)
+        roles += thing
+    if factors.world.company is not None:
+        others, skins, found = place_company(factors.world.company, first, K, size)
+        roles += [_Role(body, "person", skin) for body, skin in zip(others, skins, strict=True)]
+        outcomes |= found
 
-    image = develop(raster.colour, scene, size)
+    def draw() -> Raster:
+        bodies, sides, looks = zip(*((role.body, role.side, role.look) for role in roles), strict=True)
+        return draw_scene(factors, list(bodies), list(sides), wall, K, size, looks=list(looks))
+
+    raster = draw()
+    if raster.hidden > MOST_COVERED:
+        roles = [role for role in roles if role.side != "thing"]
+        raster = draw()
+        outcomes |= _describe_held(None)
+    if second is not None and _count(raster, other) >= _count(raster, side):
+        second = None
+        roles.remove(beside)
+        raster = draw()
+    if factors.world.held is not None:
+        outcomes["held/covered"] = np.asarray(raster.hidden)
+
+    if factors.world.camera is None:
+        image = develop(raster.colour, scene, size)
+    else:
+        exposed, tones = set_camera(scene, factors.world.camera)
+        image = finish(develop(raster.colour, exposed, size, tones), factors.world.camera)
     own = image.reshape(-1, 3).take(np.flatnonzero(hand_pixels(raster.mask, side)), axis=0)
     colour = np.ascontiguousarray(own.T).mean(1) / 255 if len(own) else np.zeros(3)
     hands = {side: (first.joints_mm, raster.visible[0])}
@@ -190,7 +234,69 @@ def render(
     visible = np.concatenate([hands[s][1][RHD_ORDER] for s in ("left", "right")])
     uv_vis = np.concatenate([project(joints, K), visible[:, None]], axis=1)
     shown = second is not None
-    return Rendering(image, raster.depth_mm, raster.mask, joints, uv_vis, K, side, colour, shown)
+    return Rendering(image, raster.depth_mm, raster.mask, joints, uv_vis, K, side, colour, shown, outcomes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Role:
+    """A body that is drawn: whose it is (one of `synthhand.render.raster.WHOSE`), and its look."""
+
+    body: Body
+    side: str
+    look: Look
+
+
+def _dress(hand: Body, factors: Factors, K: np.ndarray) -> tuple[Body, Look]:
+    """Return the hand with its sleeve, and its look with relief, rings and sleeve."""
+    worn, detail = factors.world.worn, factors.world.detail
+    look: Look = factors.appearance
+    if detail is not None:
+        mm_per_px = float(hand.joints_mm[ROOT, 2] / K[0, 0])
+        look = Dressed(factors.appearance, relief=detail.relief, mm_per_px=mm_per_px)
+    if worn is not None:
+        bare = look if isinstance(look, Dressed) else Dressed(factors.appearance)
+        look = replace(bare, rings=worn.rings, ring_colour=worn.ring_colour)
+        if worn.sleeve:
+            cloth, scale = sample_cloth(np.random.default_rng(worn.seed))
+            look = replace(look, cloth=cloth, px_per_mm=scale, cuff_mm=worn.cuff_mm)
+            hand = dress_body(hand, worn.cuff_mm, worn.loose_mm * factors.scene.size)
+    return hand, look
+
+
+def _count(raster: Raster, side: str) -> int:
+    """Return the number of pixels of one hand."""
+    return int(np.sum(hand_pixels(raster.mask, side)))
+
+
+def _place_held(
+    held: Held, factors: Factors, hand: Body, K: np.ndarray, backgrounds: Path | None
+) -> tuple[list[_Role], dict[str, np.ndarray]]:
+    """Return the thing of the factors as a role, if it has a place, and what became of it."""
+    scene = factors.scene
+    mode, kind = MODES[held.mode], KINDS[held.kind]
+    if mode == "none":
+        return [], _describe_held(None)
+    rng = np.random.default_rng(held.seed)
+    thing = make_thing(kind, rng, held.size * scene.size)
+    place = place_thing(thing, kind, mode, rng, hand, flesh_radii() * scene.size, bool(scene.left))
+    if place is None:
+        return [], _describe_held(None)
+    look = sample_material(rng, thing, float(place.centre_mm[2] / K[0, 0]), backgrounds)
+    return [_Role(build_thing(thing, place), "thing", look)], _describe_held(place)
+
+
+def _describe_held(place: Place | None) -> dict[str, np.ndarray]:
+    """Return what became of a thing: whether it is shown, its place, and how much flesh it touches."""
+    if place is None:
+        place, shown = Place(np.zeros((3, 3)), np.zeros(3), 0.0, 0), 0
+    else:
+        shown = 1
+    return {
+        "held/shown": np.asarray(shown),
+        "held/rotation": place.rotation,
+        "held/centre_mm": place.centre_mm,
+        "held/contacts": np.asarray(place.contacts),
+    }
 
 
 def hand_pixels(part_mask: np.ndarray, side: str) -> np.ndarray:

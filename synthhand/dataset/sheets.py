@@ -2,8 +2,9 @@
 
     python -m synthhand.dataset.sheets --out docs/figures
 
-writes six pictures: random samples; every gesture; skin tones by shapes; one pose under many views; one group
-of factors varied at a time; and hands of the wide range of flesh. Each tile is a sample with some of its
+writes seven pictures: random samples; every gesture; skin tones by shapes; one pose under many views; one
+group of factors varied at a time; hands of the wide range of flesh; the factors of the world of photographs.
+`--only photographs --side 320` draws tiles large enough to be judged. Each tile is a sample with some of its
 factors replaced. `SHEETS` returns the tiles, so that tests can check what a sheet varies.
 """
 
@@ -11,6 +12,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,9 @@ from synthhand.dataset.factors import (
 )
 from synthhand.dataset.flesh import BUILDS
 from synthhand.dataset.scene import hand_pixels, render
+from synthhand.model import WORLD
 from synthhand.model.pose import GESTURE_NAMES, gesture_angles
+from synthhand.model.things import MODES
 from synthhand.render.appearance import Skin
 from synthhand.render.backdrop import paint_backdrop
 from synthhand.render.view import view_from
@@ -44,11 +48,19 @@ _DRAWS = 96  # samples among which a sheet looks for the tones it needs
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet: its factors, the text under it, and whether the whole frame is shown."""
+    """One picture of a sheet.
+
+    Attributes:
+        factors: what it shows.
+        label: text under it.
+        whole_frame: show the whole frame, not only the hand.
+        reach: half the side of what is cut out around the hand, over the side of the hand's box.
+    """
 
     factors: Factors
     label: str = ""
     whole_frame: bool = False
+    reach: float = 0.58
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,49 @@ def flesh_sheet(seed: int) -> Sheet:
     return Sheet(tiles, labels, ("thin", *[""] * (COLUMNS - 2), "stout"))
 
 
+def photographs_sheet(seed: int) -> Sheet:
+    """A row of samples for each factor of the world of photographs, and two for things; then all together."""
+
+    def in_mode(*modes: str) -> Callable[[dict], bool]:
+        return lambda world: MODES[world["held/mode"]] in modes
+
+    def is_worn(world: dict) -> bool:
+        return bool(world["worn/sleeve"] or world["worn/rings"].any())
+
+    held = ("held",)
+    rows = {
+        "framing": _show_framing(seed),
+        "held": _show(seed, held, in_mode("held", "pinched"), reach=0.8),
+        "resting, before": _show(seed, held, in_mode("resting", "before"), reach=0.9),
+        "camera": _show(seed, ("camera",)),
+        "detail": _show(seed, ("detail",), lambda world: world["detail/kind"] > 0, whole_frame=True),
+        "company": _show(seed, ("company",), lambda world: world["company/count"] > 0, whole_frame=True),
+        "worn": _show(seed, ("worn",), is_worn, reach=0.65),
+        "all": _show(seed, WORLD, whole_frame=True),
+    }
+    return Sheet([tile for row in rows.values() for tile in row], tuple(rows))
+
+
+def _show_framing(seed: int) -> list[Tile]:
+    """Return samples from the smallest hand in the frame to the largest."""
+    drawn = [sample_factors(seed, "val", i, world=("framing",)) for i in range(3 * COLUMNS)]
+    drawn.sort(key=lambda factors: float(factors.world.flat()["framing/share"]))
+    return [Tile(factors, whole_frame=True) for factors in drawn[2::3]]
+
+
+def _show(
+    seed: int,
+    world: tuple[str, ...],
+    wanted: Callable[[dict], bool] = lambda _: True,
+    whole_frame: bool = False,
+    reach: float = Tile.reach,
+) -> list[Tile]:
+    """Return the first samples in whose world there is something to see."""
+    drawn = (sample_factors(seed, "val", i, world=world) for i in count())
+    found = islice((factors for factors in drawn if wanted(factors.world.flat())), COLUMNS)
+    return [Tile(factors, whole_frame=whole_frame, reach=reach) for factors in found]
+
+
 SHEETS: dict[str, Callable[[int], Sheet]] = {
     "sheet": samples_sheet,
     "gestures": gestures_sheet,
@@ -149,6 +204,7 @@ SHEETS: dict[str, Callable[[int], Sheet]] = {
     "views": views_sheet,
     "factors": factors_sheet,
     "flesh": flesh_sheet,
+    "photographs": photographs_sheet,
 }
 
 
@@ -188,7 +244,7 @@ def _picture(tile: Tile, side: int, size: int) -> Image.Image:
     own = hand_pixels(rendering.part_mask, rendering.side)
     if not tile.whole_frame and own.any():
         (top, left), (bottom, right) = np.argwhere(own).min(0), np.argwhere(own).max(0)
-        half = int(0.58 * max(bottom - top, right - left, size // 13))
+        half = int(tile.reach * max(bottom - top, right - left, size // 13))
         x, y = (left + right) // 2, (top + bottom) // 2
         picture = picture.crop((x - half, y - half, x + half, y + half))
     return picture.resize((side, side), Image.Resampling.LANCZOS)
@@ -272,10 +328,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write synthhand_*.png to")
     parser.add_argument("--only", choices=SHEETS, help="just this sheet")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side", type=int, help="of a tile, px")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in [arguments.only] if arguments.only else SHEETS:
-        pixels = draw_sheet(SHEETS[name](arguments.seed), progress=name)
+        side = {} if arguments.side is None else {"side": arguments.side}
+        pixels = draw_sheet(SHEETS[name](arguments.seed), progress=name, **side)
         # Six bits a channel look the same and keep the file small.
         picture = Image.fromarray(pixels & 0xFC)
         path = arguments.out / f"synthhand_{name}.png"

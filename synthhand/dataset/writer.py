@@ -10,6 +10,7 @@ group of them, and leaves all others as they are. `synthhand.dataset.sheets` dra
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from synthhand.dataset.jobs import (
     write_npz,
 )
 from synthhand.dataset.scene import LEAST_PX, render
+from synthhand.dataset.world import choose_world
 from synthhand.formats.pictures import encode_png
 from synthhand.formats.rhd import FOLDERS, encode_depth, write_annotations
 
@@ -45,6 +47,7 @@ def write_dataset(
     viewpoint: str = "sphere",
     backgrounds: str | os.PathLike | None = None,
     flesh: str = "realistic",
+    world: str | Iterable[str] = (),
 ) -> Path:
     """Render SynthHand to a folder, or finish an interrupted rendering of it.
 
@@ -64,6 +67,7 @@ def write_dataset(
         backgrounds: folder of pictures to put behind the hands instead of those that are painted or come with
             scikit-image; the manifest records a hash of them.
         flesh: range of flesh and bone proportions, see `synthhand.dataset.flesh`.
+        world: what of the world of photographs is switched on, see `synthhand.dataset.world`.
 
     Returns:
         The folder.
@@ -76,7 +80,8 @@ def write_dataset(
         OSError: the disk is full; the message names the file, and the same call continues once there is room.
     """
     counts = {"train": train, "val": val, "test": test}
-    form = _RHDForm(Path(out), counts, seed, size, viewpoint, _folder(backgrounds), flesh)
+    chosen = choose_world(world)
+    form = _RHDForm(Path(out), counts, seed, size, viewpoint, _folder(backgrounds), flesh, world=chosen)
     return _write(form, workers, progress)
 
 
@@ -122,6 +127,7 @@ class _RHDForm(Form):
     backgrounds: Path | None
     flesh: str
     published: bool = False  # as RHD was, without factors
+    world: tuple[str, ...] = ()
 
     def manifest(self) -> dict[str, Any]:
         return {
@@ -131,6 +137,7 @@ class _RHDForm(Form):
             "viewpoint": self.viewpoint,
             "backgrounds_sha256": hash_backgrounds(self.backgrounds),
             **describe_flesh(self.flesh),
+            **({"world": list(self.world)} if self.world else {}),
             **({"form": "rhd"} if self.published else {}),
         }
 
@@ -143,10 +150,11 @@ class _RHDForm(Form):
     def make_sample(
         self, part: str, index: int, missing: set[Path]
     ) -> tuple[dict[str, np.ndarray], dict[Path, bytes]]:
-        factors = sample_factors(self.seed, part, index, self.viewpoint, self.flesh)
+        factors = sample_factors(self.seed, part, index, self.viewpoint, self.flesh, self.world)
         rendering = render(factors, self.size, self.backgrounds)
         row = {
             **factors.flat(),
+            **rendering.outcomes,
             "appearance/mean_colour": rendering.mean_colour,
             "xyz": (rendering.joints_mm / 1000).astype(np.float32),
             "uv_vis": rendering.uv_vis.astype(np.float32),

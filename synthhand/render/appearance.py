@@ -279,6 +279,12 @@ def _along_phalanx(rig: Rig, at: Surface):
     return axial, across, -pad, t[12], (at.parts % 3 == 0).astype(np.float32)
 
 
+def phalanx_coordinates(rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
+    """Return where (n,) along its phalanx each point on a finger is, and the phalanx's length (n,), mm."""
+    axial, _, _, bone, _ = _along_phalanx(rig, at)
+    return axial, bone
+
+
 def _paint_nails(skin: Skin, colour, axial, across, bone):
     """Return the colour (3, n) of finger tips with nails and nail folds, and the share (n,) of the nail."""
     width = 0.30 * bone.clip(18, 24) - 0.4

@@ -30,11 +30,15 @@ def to_display(linear: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-_LINEAR = to_linear(np.arange(256) / 255).astype(np.float32)
+LINEAR = to_linear(np.arange(256) / 255).astype(np.float32)
 
 
 def paint_backdrop(
-    seed: int, size: int, backgrounds: Path | None = None, kind: str | None = None
+    seed: int,
+    size: int,
+    backgrounds: Path | None = None,
+    kind: str | None = None,
+    focus: float | None = None,
 ) -> np.ndarray:
     """Paint a background.
 
@@ -44,6 +48,7 @@ def paint_backdrop(
         backgrounds: a folder of pictures to cut the background from (see `crop_photo`); the default, None,
             uses scikit-image's photographs and painted pictures.
         kind: one of `KINDS`; the default, None, lets the seed choose. Ignored if `backgrounds` is given.
+        focus: share of `size` at which the picture is painted; the default, None, lets the seed choose.
 
     Returns:
         (size, size, 3) float32 linear reflectance.
@@ -56,7 +61,8 @@ def paint_backdrop(
     drawn = KINDS[min(int(np.searchsorted(_CUMULATIVE, rng.random())), len(KINDS) - 1)]
     kind = "photo" if backgrounds is not None else kind or drawn
     # Painting small and enlarging makes the background look out of focus.
-    focus = float(rng.choice([1.0, 0.5, 0.3], p=[0.55, 0.3, 0.15] if kind == "photo" else [0.0, 0.7, 0.3]))
+    drawn_focus = rng.choice([1.0, 0.5, 0.3], p=[0.55, 0.3, 0.15] if kind == "photo" else [0.0, 0.7, 0.3])
+    focus = float(drawn_focus) if focus is None else focus
     side = max(16, round(size * focus))
     if kind == "photo":
         gains = np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.05, 3))
@@ -67,14 +73,14 @@ def paint_backdrop(
         canvas = _shade(rng, painters[KINDS.index(kind) - 1](rng, side))
     if backgrounds is None:
         for _ in range(int(rng.integers(0, 2 if kind == "photo" else 5))):
-            _paste_object(rng, canvas)
+            paste_object(rng, canvas)
         if kind in ("room", "garden") and rng.random() < 0.3:
             _paste_person(rng, canvas)
     if kind not in ("photo", "noise"):
         canvas = canvas.filter(ImageFilter.BoxBlur(0.55))  # smooths jagged edges, which no lens produces
     if side != size:
         canvas = canvas.resize((size, size), Image.Resampling.BILINEAR)
-    return _LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
+    return LINEAR.take(np.asarray(canvas).astype(np.intp), mode="clip")
 
 
 def _paint_plane(
@@ -229,7 +235,7 @@ def _shade(rng, canvas: Image.Image) -> Image.Image:
     return Image.fromarray((pixels // 200).clip(0, 255).astype(np.uint8))
 
 
-def _paste_object(rng, canvas: Image.Image) -> None:
+def paste_object(rng, canvas: Image.Image) -> None:
     """Paste an object of a random material or of skin; half of them cast a shadow."""
     size = canvas.width
     side = int(2 * size * np.exp(rng.uniform(np.log(0.04), np.log(0.3)))) + 3

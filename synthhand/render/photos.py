@@ -15,15 +15,19 @@ _SHIPPED = (*("astronaut", "chelsea", "coffee", "rocket") * 2, "camera", "brick"
 _GREY = {"brick": "bricks", "grass": "grass", "gravel": "gravel"}
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _LONGEST_PX = 640  # longest side of pictures kept in memory; a frame rarely shows more
+_SHARP_PX = 1280  # of those that are cut sharp: at most 4 MB each, 32 of them
 
 
-def crop_photo(rng: np.random.Generator, side: int, folder: Path | None = None) -> Image.Image:
+def crop_photo(
+    rng: np.random.Generator, side: int, folder: Path | None = None, sharp: bool = False
+) -> Image.Image:
     """Cut a random square out of a photograph, mirrored half of the time, and scale it.
 
     Args:
         rng: chooses the photograph, the square and whether to mirror it.
         side: side of the result in pixels.
         folder: where to look for photographs, sorted by name; None for those of scikit-image.
+        sharp: cut no square that would have to be enlarged, and keep pictures of the folder larger for that.
 
     Raises:
         FileNotFoundError: the folder does not exist or holds no picture.
@@ -35,8 +39,9 @@ def crop_photo(rng: np.random.Generator, side: int, folder: Path | None = None) 
         picture = _load_shipped(name)
     else:
         paths = list_pictures(Path(folder))
-        picture = _read(paths[int(pick * len(paths))])
-    cut = min(picture.size) * rng.uniform(0.4, 1.0)
+        picture = _read(paths[int(pick * len(paths))], _SHARP_PX if sharp else _LONGEST_PX)
+    least = min(1.0, side / min(picture.size)) if sharp else 0.4
+    cut = min(picture.size) * rng.uniform(least, 1.0)
     left, top = (rng.random() * (length - cut) for length in picture.size)
     crop = picture.resize(
         (side, side), Image.Resampling.BILINEAR, (left, top, left + cut, top + cut), reducing_gap=1.5
@@ -68,12 +73,12 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path) -> Image.Image:
+def _read(path: Path, longest_px: int) -> Image.Image:
     try:
         with Image.open(path) as file:
-            file.draft("RGB", (_LONGEST_PX, _LONGEST_PX))  # decodes JPEGs at a smaller size
+            file.draft("RGB", (longest_px, longest_px))  # decodes JPEGs at a smaller size
             picture = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as a picture ({error}); repair or remove it") from error
-    picture.thumbnail((_LONGEST_PX, _LONGEST_PX))
+    picture.thumbnail((longest_px, longest_px))
     return picture

@@ -6,14 +6,15 @@ import numpy as np
 
 from synthhand.model.body import Body, long_rows
 from synthhand.model.rig import FOREARM, FOREARM_PART, PALM_PART, SEGMENT_PARENTS, Rig, segment_parts
-from synthhand.render.appearance import Skin
 from synthhand.render.light import Light
 from synthhand.render.raycast import Hits, Mesh
-from synthhand.render.shading import gather_light, shade
+from synthhand.render.shading import Look, gather_light, shade
 from synthhand.render.wall import Wall, light_wall, pixel_rays, wall_depth
 from synthhand.skeleton import JOINTS, WRIST
 
 LEFT_BASE, RIGHT_BASE, PERSON = 2, 18, 1  # part ids of RHD: 0 background, 1 person, 2..17 left, 18..33 right
+THING = 34  # while a picture is drawn; in its mask things are background
+WHOSE = ("left", "right", "person", "thing")  # a body is a hand that counts, another person's, or a thing
 
 WALL_GAP_MM = 25.0  # the wall stays at least so far behind the farthest vertex
 # A joint is seen through flesh of so many of its radii; more where flesh is seen obliquely, near the joint.
@@ -24,24 +25,29 @@ EDGE_MM = 7.0  # neighbouring pixels whose depths differ by more lie on two side
 NOTHING_MM = 1e4  # depth of pixels without a body, far behind any
 SUBPIXEL_PX = 0.25  # the four rays of a pixel on an edge pass its middle at this distance, along u and v
 BRIGHTEST = 4  # linear light above this would outshine the other rays of its pixel
+HIDDEN_GRID = 80  # see `_measure_hidden`
 NO_BODY_MM = 1e6  # added to the gap of a neighbouring pixel without a body, which rules it out
 
 
 @dataclass(frozen=True)
 class Raster:
-    """Linear colour (h, w, 3), depth_mm (h, w), RHD part mask (h, w), and visible (21,) of each body."""
+    """Linear colour (h, w, 3), depth_mm (h, w), RHD part mask (h, w), and visible (21,) of each body.
+
+    `hidden` is the share of the first body's hand that things cover, of its pixels in the frame.
+    """
 
     colour: np.ndarray
     depth_mm: np.ndarray
     mask: np.ndarray
     visible: list[np.ndarray]
+    hidden: float = 0.0
 
 
 def draw_bodies(
     rig: Rig,
     bodies: list[Body],
     sides: list[str],
-    skin: Skin,
+    looks: Look | list[Look],
     light: Light,
     wall: Wall,
     K: np.ndarray,
@@ -51,10 +57,10 @@ def draw_bodies(
     """Draw bodies (in the camera frame) before a wall.
 
     Args:
-        rig: the hand all bodies were made from.
-        bodies: hands with their arms.
-        sides: "left" or "right" per body.
-        skin: appearance of all bodies.
+        rig: the hand that bodies were made from, but for things.
+        bodies: hands with their arms, and things.
+        sides: one of `WHOSE` per body.
+        looks: appearance of all bodies, or of each.
         light: the light.
         wall: the background.
         K: (3, 3) camera.
@@ -64,7 +70,7 @@ def draw_bodies(
             `COVER_OBLIQUE` radii and on one of the two segments that meet in the joint.
 
     Raises:
-        ValueError: a side is neither "left" nor "right".
+        ValueError: a side is none of `WHOSE`.
     """
     mesh = Mesh(bodies, light)
     ids = np.concatenate([rhd_ids(b.parts, side) for b, side in zip(bodies, sides, strict=True)])
@@ -82,23 +88,43 @@ def draw_bodies(
         parts.reshape(-1)[met] = ids.take(hits.nearest)
         depth.reshape(-1)[met] = hits.distance.take(found)
         received = gather_light(mesh, light, hits)
-        shaded = shade(mesh, rig, skin, light, received, rays.take(found, axis=0), hits).T
+        shaded = shade(mesh, rig, looks, light, received, rays.take(found, axis=0), hits).T
         paint_bodies(colour, met, shaded, depth, parts, mesh, K)
     visible = [
         _find_visible(mesh, b, body.joints_mm, K, size, joint_radii_mm, first)
         for b, (body, first) in enumerate(zip(bodies, joint_hits, strict=True))
     ]
-    return Raster(colour, depth, parts, visible)
+    hidden = _measure_hidden(mesh, parts, ids, K) if "thing" in sides else 0.0
+    parts[parts == THING] = 0
+    return Raster(colour, depth, parts, visible, hidden)
+
+
+def _measure_hidden(mesh: Mesh, parts: np.ndarray, ids: np.ndarray, K: np.ndarray) -> float:
+    """Return the share of the first body's hand that is behind things, of its pixels in the frame.
+
+    Of large frames, every so many pixels along each axis are looked at (`HIDDEN_GRID` across the frame).
+    """
+    own = (mesh.body == 0) & (ids != PERSON)
+    step = max(1, len(parts) // HIDDEN_GRID)
+    coarse = parts[::step, ::step]
+    shown = np.isin(coarse, np.unique(ids[own])).sum()
+    v, u = np.nonzero(coarse == THING)
+    passed = mesh.find_passed(pixel_rays(step * u, step * v, K), own).sum() if len(v) else 0
+    return float(passed / max(passed + shown, 1))
 
 
 def rhd_ids(parts: np.ndarray, side: str) -> np.ndarray:
     """Map part ids within a hand to RHD's mask ids: left 2..17, right 18..33, the arm 1 (person).
 
+    Another person's hand is all person; a thing's parts become `THING`.
+
     Raises:
-        ValueError: the side is neither "left" nor "right".
+        ValueError: the side is none of `WHOSE`.
     """
-    if side not in ("left", "right"):
-        raise ValueError(f"side is {side!r}, expected 'left' or 'right'")
+    if side not in WHOSE:
+        raise ValueError(f"side is {side!r}, expected one of {', '.join(WHOSE)}")
+    if side in ("person", "thing"):
+        return np.full(len(parts), PERSON if side == "person" else THING, np.uint8)
     table = np.arange(FOREARM_PART + 1, dtype=np.uint8) + (LEFT_BASE if side == "left" else RIGHT_BASE)
     table[FOREARM_PART] = PERSON
     assert table[PALM_PART] in (17, 33)

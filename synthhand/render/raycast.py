@@ -117,6 +117,16 @@ class Mesh:
         rays[..., 3:] = directions
         return self._scene.cast_rays(load_open3d().core.Tensor(rays), nthreads=1)
 
+    def find_passed(self, directions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Return which rays (n, 3) from the camera pass wanted vertices (v,) bool, be they behind others."""
+        rays = np.zeros((len(directions), 6), np.float32)
+        rays[:, 3:] = directions
+        answer = self._scene.list_intersections(load_open3d().core.Tensor(rays), nthreads=1)
+        met = wanted.take(self.faces[:, 0].take(answer["primitive_ids"].numpy()))
+        passed = np.zeros(len(directions), bool)
+        passed[answer["ray_ids"].numpy()[met]] = True
+        return passed
+
     def measure_occlusion(
         self, origins: np.ndarray, directions: np.ndarray, reach_mm: float = np.inf
     ) -> np.ndarray:

@@ -10,8 +10,12 @@ from scipy import sparse
 from synthhand.model.body import incidence
 from synthhand.model.rig import Rig
 from synthhand.render.appearance import Skin, Surface, shade_skin
+from synthhand.render.clothing import Dressed, shade_dressed
 from synthhand.render.light import Light, golden_fraction, sample_disc, sample_hemisphere
+from synthhand.render.material import Material, shade_material
 from synthhand.render.raycast import Hits, Mesh, dot
+
+Look = Skin | Dressed | Material
 
 # Gathering of light
 LIGHT_SAMPLES = 2  # rays per vertex to the key light
@@ -24,6 +28,7 @@ SMOOTHINGS = 2  # number of averages over neighbouring triangles: few rays are n
 WRAP = (0.34, 0.17, 0.11)  # cosine beyond 90 degrees that the key light still reaches: red goes furthest
 BLEED = (0.25, 0.0, -0.08)  # by how much it lightens the borders of shadows
 FILL_WRAP = 0.2  # as WRAP, for the second light
+HARD_WRAP = 0.06  # WRAP of things, which light does not enter; their BLEED is 0
 AMBIENT_BLEED = 0.8  # share of BLEED that ambient shadows get
 LEAST_SKY = 0.15  # share of the ambient light that arrives where no sky is seen
 
@@ -57,14 +62,20 @@ def gather_light(mesh: Mesh, light: Light, hits: Hits) -> np.ndarray:
 
 
 def shade(
-    mesh: Mesh, rig: Rig, skin: Skin, light: Light, received: np.ndarray, rays: np.ndarray, hits: Hits
+    mesh: Mesh,
+    rig: Rig,
+    looks: Look | list[Look],
+    light: Light,
+    received: np.ndarray,
+    rays: np.ndarray,
+    hits: Hits,
 ) -> np.ndarray:
     """Return the linear colour (3, n) of the points met: diffuse light that bleeds red, highlight, faint rim.
 
     Args:
         mesh: the bodies.
-        rig: the hand they were made from.
-        skin: their appearance.
+        rig: the hand they were made from, but for things.
+        looks: the appearance of all bodies, or of each.
         light: the light.
         received: (v, 2) shares of key light and of sky, from `gather_light`.
         rays: (n, 3) directions of the rays that met something.
@@ -79,7 +90,8 @@ def shade(
     # One long row per coordinate (9, n): NumPy is several times faster along those.
     values = np.ascontiguousarray((between @ carried).T)
     normal, (key, sky) = _normalise(values[:3]), values[7:]
-    albedo, gloss = shade_skin(skin, rig, Surface(values[3:6], mesh.parts[hits.nearest], values[6]))
+    surface = Surface(values[3:6], mesh.parts[hits.nearest], values[6])
+    albedo, gloss, hard = _look_up(looks, rig, surface, mesh.body, hits)
     view = _normalise(-np.ascontiguousarray(rays.T))
     to_light = light.key_direction.astype(np.float32)[:, None]
     facing = dot(normal, to_light)
@@ -99,12 +111,43 @@ def shade(
     ):
         # Shadows are reddish at their borders: x + b x (1 - x), close to the power x^(1 - b).
         diffuse = ((facing + wrap) * (1 / (1 + wrap))).clip(0) * (key + bleed * key * (1 - key))
+        if hard is not None:  # light stops at the surface of things
+            diffuse = np.where(hard, ((facing + HARD_WRAP) * (1 / (1 + HARD_WRAP))).clip(0) * key, diffuse)
         tinted_sky = open_sky + AMBIENT_BLEED * bleed * open_sky * (1 - open_sky)
         ambient = (below + (above - below) * up) * tinted_sky
         colour[k] = albedo[k] * (diffuse * bright + second * weak + ambient) + gloss * (
             lobe * bright + rim * above
         )
     return colour
+
+
+def _look_up(
+    looks: Look | list[Look], rig: Rig, at: Surface, body: np.ndarray, hits: Hits
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return reflectance (3, n), gloss (n,), and where (n,) things are met, or None where there are none."""
+    several = looks if isinstance(looks, list) else [looks]
+    distinct = list({id(look): look for look in several}.values())
+    if len(distinct) == 1 and not isinstance(distinct[0], Material):
+        return *_shade_skin_of(distinct[0], rig, at), None
+    owners = body.take(hits.nearest)
+    colour, gloss = np.zeros((3, len(owners)), np.float32), np.zeros(len(owners), np.float32)
+    hard = np.zeros(len(owners), bool)
+    for look in distinct:
+        own = np.isin(owners, [b for b, other in enumerate(several) if other is look])
+        if len(chosen := np.flatnonzero(own)) == 0:
+            continue
+        if isinstance(look, Material):
+            hard |= own
+            part, gloss[chosen] = shade_material(look, at.take(chosen))
+        else:
+            part, gloss[chosen] = _shade_skin_of(look, rig, at.take(chosen))
+        for channel, values in zip(colour, part, strict=True):
+            channel[chosen] = values
+    return colour, gloss, hard if hard.any() else None
+
+
+def _shade_skin_of(look: Skin | Dressed, rig: Rig, at: Surface) -> tuple[np.ndarray, np.ndarray]:
+    return shade_dressed(look, rig, at) if isinstance(look, Dressed) else shade_skin(look, rig, at)
 
 
 def _normalise(a: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from davae.config.schema import Crop
-from davae.pipeline.options import Dataset, Flesh, Rig, Viewpoint, WristRule
+from davae.pipeline.options import Dataset, Flesh, Rig, Viewpoint, World, WristRule
 
 Form = Annotated[Dataset, tyro.conf.arg(name="as")]
 
@@ -25,6 +25,7 @@ def render(
     viewpoint: Viewpoint | None = None,
     backgrounds: Path | None = None,
     flesh: Flesh | None = None,
+    world: tuple[World, ...] = (),
 ) -> None:
     """Render SynthHand, hands with known factors, in RHD's format or exactly as another dataset is published.
 
@@ -46,11 +47,16 @@ def render(
             flipped, tinted and sometimes blurred.
         flesh: realistic, the default, is the spread of adults, which a picture hardly shows. wide reaches
             from thin to stout hands with short to long fingers.
+        world: What renderings lack beside photographs, off by default, one or more of: framing (hands from a
+            tenth of the frame to 1.4 times the frame), held (things that hide fingers), camera (exposure,
+            casts, tones, sharpening, noise, JPEG of every quality), detail (sharp backgrounds), company
+            (other people's hands), worn (rings, patterned sleeves); photographs is all of them. Only the form
+            synthhand has them.
     """
     from synthhand.dataset.forms import write_as
 
     choices = {"val": val, "size": size, "viewpoint": viewpoint, "backgrounds": backgrounds, "flesh": flesh}
-    write_as(form, out, train, test, seed, workers, **choices)
+    write_as(form, out, train, test, seed, workers, **choices, world=world or None)
     counts = " + ".join(str(count) for count in (train, val, test) if count is not None)
     print(f"rendered {counts} samples, in the form of {form}, into {out}")
 
