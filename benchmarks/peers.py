@@ -3,6 +3,7 @@
 MediaPipe runs as a process of its own, in an environment of its own: davae needs none of what it needs.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -232,13 +233,21 @@ def _median(values: NDArray[np.float64]) -> float | None:
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:
-    """Return rows of `summarise`, each with the name of its photos, as a Markdown table."""
+    """Return rows of `summarise`, each with `of`, the kind of its photos, as a Markdown table.
+
+    The readers of the same photos share a row.
+    """
     digits = {
         "found": 2, "good boxes": 2, "right sides": 2, "P1, mm": 1, "P5, mm": 1, "P1 of both, mm": 1,
         "P5 of both, mm": 1, "joints, %": 1, "ms": 0, "core ms": 0,
     }  # fmt: skip
-    lines = ["| photos | read by | " + " | ".join(digits) + " |", "|---|---" + "|---" * len(digits) + "|"]
-    for row in rows:
-        values = ["-" if row[n] is None else f"{row[n]:.{d}f}" for n, d in digits.items()]
-        lines.append(f"| {row['of']}, {row['photos']} | {row['reader']} | " + " | ".join(values) + " |")
+    readers = " / ".join(dict.fromkeys(row["reader"] for row in rows))
+    lines = [f"| {readers} | photos | {' | '.join(digits)} |", "|---" * (2 + len(digits)) + "|"]
+    for of, own in itertools.groupby(rows, key=lambda row: row["of"]):
+        those = list(own)
+        values = [
+            " / ".join("-" if row[name] is None else f"{row[name]:.{places}f}" for row in those)
+            for name, places in digits.items()
+        ]
+        lines.append(f"| {of} | {those[0]['photos']} | {' | '.join(values)} |")
     return "\n".join(lines)

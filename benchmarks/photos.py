@@ -291,12 +291,19 @@ def render_photos(split: RHDSplit, count: int, perturb: bool) -> Iterator[tuple[
 
 
 def measure_readers(readers: dict[str, Reader], photos: Iterator[tuple[str, Photo]]) -> list[dict[str, Any]]:
-    """Return rows of `peers.summarise` for photos of several kinds; each reader sees each photo in turn."""
+    """Return rows of `peers.summarise` for photos of several kinds; each reader sees each photo in turn.
+
+    Of kinds with changes, the last rows are of all changes together.
+    """
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for of, photo in photos:
         for name, read in readers.items():
             own = found.setdefault(of, {}).setdefault(name, [])
             own.append(compare(photo, read(photo.pixels)))
+    for of in [of for of in found if of.endswith(", none")]:
+        kind = of.removesuffix("none")
+        changed = [answers for other, answers in found.items() if other.startswith(kind)]
+        found[f"{kind}all of these"] = {n: [one for each in changed for one in each[n]] for n in readers}
     return [{"of": of, **row} for of, answers in found.items() for row in summarise_readers(answers)]
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from photos import cut_true_box, cut_views, measure_overlap
+from photos import CHANGES, change, cut_true_box, cut_views, measure_overlap
 from scipy.optimize import minimize_scalar
 from scipy.special import logit
 from tqdm import tqdm
@@ -55,6 +55,7 @@ def main(
     count: int = 150,
     part: Literal["val", "test"] = "val",
     quick: bool = False,
+    perturb: bool = False,
 ) -> None:
     """Print the constant that fits best, and tables of reliability in good boxes and in all.
 
@@ -64,6 +65,7 @@ def main(
         count: Number of frames.
         part: Split of the set; choices are made on "val".
         quick: Measure `predict --quick`.
+        perturb: Measure photos changed in each of `photos.CHANGES`.
 
     Raises:
         ValueError: no box is good.
@@ -71,8 +73,9 @@ def main(
     predictor, split = HandPredictor.load(weights), RHDSplit(root, part)
     rows = []
     for number in tqdm(range(min(count, len(split))), unit="frame", disable=None):
-        for record in cut_views(split.record(number), np.random.default_rng(number)).values():
-            hand = predictor.predict(record.image, quick=quick)
+        views = cut_views(split.record(number), np.random.default_rng(number))
+        for record, name in itertools.product(views.values(), CHANGES if perturb else ["none"]):
+            hand = predictor.predict(change(record, name, number).image, quick=quick)
             overlap = measure_overlap(hand.box, cut_true_box(record))
             rows.append((hand.side_probability, hand.side == record.side, overlap >= 0.5))
     probability, is_right, is_good = np.array(rows, float).T

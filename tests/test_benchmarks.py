@@ -555,7 +555,8 @@ def test_annotated_photographs_are_read_with_what_is_known_of_them(peers, photos
     assert [(row["reader"], row["photos"], row["found"]) for row in rows] == [
         ("davae", 3, 1.0), ("davae, quick", 3, 1.0)
     ]  # fmt: skip
-    assert f"| {tmp_path}, 3 | davae, quick | 1.00 |" in table
+    assert table.startswith("| davae / davae, quick | photos |")
+    assert f"| {tmp_path} | 3 | 1.00 / 1.00 |" in table
     told["a.png"]["joints_px"] = joints[:20]
     (tmp_path / "photos.json").write_text(json.dumps(told))
     with pytest.raises(ValueError, match=r"photos.json, a.png: expected a side or null, and 21 joints"):
@@ -578,7 +579,20 @@ def test_both_are_asked_about_the_same_photos(
         (f"rendered, {view}", reader) for view in ("whole", "close-up") for reader in ("davae", "MediaPipe")
     ]
     assert all(row["found"] == 1 and row["P1, mm"] > 0 for row in rows)
-    assert "| rendered, whole, 1 | MediaPipe | 1.00 |" in capsys.readouterr().out
+    assert "| rendered, whole | 1 | 1.00 / 1.00 |" in capsys.readouterr().out
+
+
+def test_changes_are_measured_one_by_one_and_together(photos, peers, tmp_path):
+    split = RHDSplit(write_dataset(tmp_path / "rhd", train=4, val=1, test=3), "test")
+    answer = peers.Answer(1.0, 1.0, np.random.default_rng(0).normal(size=(21, 2)), np.eye(21, 3), "left")
+    rows = photos.measure_readers({"same": lambda pixels: answer}, photos.render_photos(split, 2, True))
+    assert len(rows) == 2 * (len(photos.CHANGES) + 1)
+    kinds = {row["of"]: row for row in rows}
+    for view in ("whole", "close-up"):
+        together = kinds.pop(f"rendered, {view}, all of these")
+        assert together["photos"] == 2 * len(photos.CHANGES)
+        own = [row["P1, mm"] for of, row in kinds.items() if of.startswith(f"rendered, {view}, ")]
+        assert len(own) == len(photos.CHANGES) and np.mean(own) == pytest.approx(together["P1, mm"])
 
 
 def marked(render):
