@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
@@ -232,22 +232,25 @@ def _median(values: NDArray[np.float64]) -> float | None:
     return float(np.median(known)) if len(known) else None
 
 
-def format_rows(rows: list[dict[str, Any]]) -> str:
+DIGITS = {
+    "found": 2, "good boxes": 2, "right sides": 2, "P1, mm": 1, "P5, mm": 1, "P1 of both, mm": 1,
+    "P5 of both, mm": 1, "joints, %": 1, "ms": 0, "core ms": 0,
+}  # fmt: skip
+FEW = ("found", "good boxes", "right sides", "P1, mm", "joints, %")  # where there are many rows
+
+
+def format_rows(rows: list[dict[str, Any]], names: Sequence[str] = tuple(DIGITS)) -> str:
     """Return rows of `summarise`, each with `of`, the kind of its photos, as a Markdown table.
 
-    The readers of the same photos share a row.
+    The readers of the same photos share a row. Columns are `names`.
     """
-    digits = {
-        "found": 2, "good boxes": 2, "right sides": 2, "P1, mm": 1, "P5, mm": 1, "P1 of both, mm": 1,
-        "P5 of both, mm": 1, "joints, %": 1, "ms": 0, "core ms": 0,
-    }  # fmt: skip
     readers = " / ".join(dict.fromkeys(row["reader"] for row in rows))
-    lines = [f"| {readers} | photos | {' | '.join(digits)} |", "|---" * (2 + len(digits)) + "|"]
+    lines = [f"| {readers} | photos | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
     for of, own in itertools.groupby(rows, key=lambda row: row["of"]):
         those = list(own)
         values = [
-            " / ".join("-" if row[name] is None else f"{row[name]:.{places}f}" for row in those)
-            for name, places in digits.items()
+            " / ".join("-" if row[name] is None else f"{row[name]:.{DIGITS[name]}f}" for row in those)
+            for name in names
         ]
         lines.append(f"| {of} | {those[0]['photos']} | {' | '.join(values)} |")
     return "\n".join(lines)

@@ -41,6 +41,8 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 from peers import (
+    DIGITS,
+    FEW,
     Photo,
     Reader,
     ask_davae,
@@ -351,7 +353,7 @@ def main(
             if peer is not None:
                 readers["MediaPipe"] = stack.enter_context(open_mediapipe(peer_env))
             rows = measure_readers(readers, shown)
-        print(format_rows(rows))
+        print(format_rows(rows, FEW if perturb else tuple(DIGITS)))
         if out is not None:
             out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         return
