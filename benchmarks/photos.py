@@ -16,12 +16,23 @@ Bones are the length of the decoded reference bone, which is 1 for perfect joint
 measures instead what photographs do to the finding of hands. Frames are taken whole, and cut so that the hand
 fills them: the side of the true crop is 1.0 to 1.4 times theirs. Both are reduced to 320 px and changed in
 one of `CHANGES`. Frames three times as large give close-ups the fine detail of photographs.
+
+    python benchmarks/photos.py --root LARGE --peer mediapipe --perturb --count 20
+    python benchmarks/photos.py --root LARGE --peer mediapipe --photos FOLDER
+
+ask MediaPipe Hands about the same photos, each after davae: those of --perturb or, without it, the unchanged
+ones; and photographs with annotated joints in FOLDER (`peers.read_annotated` says in which form), if given.
+MediaPipe is installed into a virtual environment of its own, --peer-env: 1 GB. Boxes are the squares about
+the joints that are returned, of both by the rule of training crops. The scale of joints is fitted to the
+truth, since neither knows it. "Both" are the photos in which both boxes are good.
 """
 
 import io
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +40,23 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from peers import (
+    DIGITS,
+    FEW,
+    Photo,
+    Reader,
+    ask_davae,
+    compare,
+    format_rows,
+    measure_overlap,
+    open_mediapipe,
+    read_annotated,
+    surround,
+    to_photo,
+)
+from peers import (
+    summarise as summarise_readers,
+)
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
@@ -40,7 +68,7 @@ from davae.photo.hand import Hand
 from davae.photo.predict import HandPredictor
 from synthhand.formats.record import HandRecord
 from synthhand.formats.rhd import RHDSplit
-from synthhand.pinhole import apply_homography, hand_crop, pixel_ray, view_rotation
+from synthhand.pinhole import apply_homography, pixel_ray, view_rotation
 from synthhand.skeleton import REFERENCE_BONE, ROOT
 
 UNIT_CAMERA = (
@@ -86,8 +114,7 @@ CHANGES: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
 
 def cut_true_box(record: HandRecord) -> Box:
     """Return the square that evaluation crops."""
-    centre, half = hand_crop(record.uv_px, record.visible if record.visible.any() else np.ones(21, bool))
-    return Box((float(centre[0]), float(centre[1])), half)
+    return surround(record.uv_px, record.visible if record.visible.any() else np.ones(21, bool))
 
 
 def measure_p1_mm(hand: Hand, record: HandRecord) -> float:
@@ -104,16 +131,6 @@ def measure_distance(hand: Hand, record: HandRecord) -> float:
     bone_mm = np.linalg.norm(np.subtract(*joints[list(REFERENCE_BONE)]))
     root_mm = hand.joints_mm[ROOT, 2] * bone_mm / hand.bone_mm * np.sqrt(K[0, 0] * K[1, 1])
     return float(root_mm / joints[ROOT, 2])
-
-
-def measure_overlap(a: Box, b: Box) -> float:
-    """Return the IoU of two squares."""
-    sides = [
-        min(p + a.half, q + b.half) - max(p - a.half, q - b.half)
-        for p, q in zip(a.centre, b.centre, strict=True)
-    ]
-    both = max(sides[0], 0.0) * max(sides[1], 0.0)
-    return both / (4 * a.half**2 + 4 * b.half**2 - both)
 
 
 def cut_frame(record: HandRecord, frame: Box, px: int = SEEN_PX) -> HandRecord:
@@ -264,15 +281,47 @@ def measure_rate(predictor: HandPredictor, records: list[HandRecord], count: int
     return count / min(times)
 
 
+def render_photos(split: RHDSplit, count: int, perturb: bool) -> Iterator[tuple[str, Photo]]:
+    """Yield frames of a split whole and close up, unchanged or in each of `CHANGES`, and what each is."""
+    for number in tqdm(range(count), unit="frame", disable=None):
+        for view, record in cut_views(split.record(number), np.random.default_rng(number)).items():
+            for name in CHANGES if perturb else ("none",):
+                yield (
+                    f"rendered, {view}" + (f", {name}" if perturb else ""),
+                    to_photo(change(record, name, number)),
+                )
+
+
+def measure_readers(readers: dict[str, Reader], photos: Iterator[tuple[str, Photo]]) -> list[dict[str, Any]]:
+    """Return rows of `peers.summarise` for photos of several kinds; each reader sees each photo in turn.
+
+    Of kinds with changes, the last rows are of all changes together.
+    """
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for of, photo in photos:
+        for name, read in readers.items():
+            own = found.setdefault(of, {}).setdefault(name, [])
+            own.append(compare(photo, read(photo.pixels)))
+    for of in [of for of in found if of.endswith(", none")]:
+        kind = of.removesuffix("none")
+        changed = [answers for other, answers in found.items() if other.startswith(kind)]
+        found[f"{kind}all of these"] = {n: [one for each in changed for one in each[n]] for n in readers}
+    return [{"of": of, **row} for of, answers in found.items() for row in summarise_readers(answers)]
+
+
 def main(
-    root: Path,
+    root: Path | None = None,
     weights: Path | None = None,
     count: int = 0,
     out: Path | None = None,
     perturb: bool = False,
     part: Literal["test", "val"] = "test",
+    photos: Path | None = None,
+    peer: Literal["mediapipe"] | None = None,
+    peer_env: Path = Path("outputs/mediapipe"),
+    quick: bool = False,
 ) -> None:
-    """Measure weights on a split of a rendered set.
+    """Measure weights on a split of a rendered set, or on annotated photographs.
 
     Args:
         root: Folder of `davae render`, with a seed that the weights were not trained on.
@@ -281,9 +330,33 @@ def main(
         out: JSON file to write in addition.
         perturb: Measure how boxes and sides are found in changed photos and close-ups, and print a table.
         part: Split of the set; choices are made on "val".
+        photos: Folder of photographs with a photos.json, which says where joints are.
+        peer: Measure this, too, on the same photos, and print a table of both.
+        peer_env: Virtual environment of the peer; made if it does not exist.
+        quick: With `peer` or `photos`, measure `predict --quick` besides.
     """
-    predictor, split = HandPredictor.load(weights), RHDSplit(root, part)
-    count = min(count or len(split), len(split))
+    if root is None and photos is None:
+        raise ValueError("nothing to measure: name a rendered set (--root) or photographs (--photos)")
+    predictor = HandPredictor.load(weights)
+    split = None if root is None else RHDSplit(root, part)
+    count = 0 if split is None else min(count or len(split), len(split))
+    if split is None or photos is not None or peer is not None:
+        shown: Iterator[tuple[str, Photo]] = iter(())
+        if split is not None:
+            shown = render_photos(split, count, perturb)
+        if photos is not None:
+            annotated = ((str(photos), photo) for photo in read_annotated(photos).values())
+            shown = itertools.chain(shown, annotated)
+        readers = {"davae": ask_davae(predictor)}
+        readers |= {"davae, quick": ask_davae(predictor, True)} if quick else {}
+        with ExitStack() as stack:
+            if peer is not None:
+                readers["MediaPipe"] = stack.enter_context(open_mediapipe(peer_env))
+            rows = measure_readers(readers, shown)
+        print(format_rows(rows, FEW if perturb else tuple(DIGITS)))
+        if out is not None:
+            out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        return
     if perturb:
         table = measure_changes(predictor, split, count)
         print(format_changes(table))

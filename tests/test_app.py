@@ -120,7 +120,8 @@ def test_a_photo_yields_what_predict_yields(page, predictor):
     shown = Box.of_rectangle(*page.canvas.found)
     assert shown.centre == pytest.approx(hand.box.centre) and shown.half == pytest.approx(hand.box.half)
     assert not hidden(page) and not page.canvas.busy
-    assert f"a {hand.side} hand (guessed)" in page.message.value and "Confidence" in page.message.value
+    guessed = f"a {hand.side} hand (guessed, probability {hand.side_probability:.2f})"
+    assert guessed in page.message.value and "Confidence" in page.message.value
     for view in (page.mesh, page.code):
         with Image.open(io.BytesIO(view.value)) as drawn:
             assert np.asarray(drawn.convert("L")).std() > 5

@@ -349,7 +349,14 @@ def test_inference_is_judged_by_its_quickest_way_but_not_in_eight_bits(suite, mo
 
 @pytest.fixture(scope="module")
 def photos():
-    return load("photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield load("photos")
+
+
+@pytest.fixture(scope="module")
+def peers(photos):
+    return sys.modules["peers"]
 
 
 def test_squares_overlap_by_hand(photos):
@@ -445,6 +452,177 @@ def test_changed_photos_are_measured_one_by_one(photos, release, tmp_path, capsy
     assert all(row["good boxes"] in (0, 1) and 0 < row["P1, mm, mean"] < 1000 for row in rows)
     whole = [row["good boxes"] for row in rows if row["view"] == "whole"]
     assert f"| whole, mean of these | {np.mean(whole):.2f} |" in table
+
+
+NEEDS_SHELL = pytest.mark.skipif(sys.platform == "win32", reason="the peer's stand-in is a shell script")
+
+
+@pytest.fixture
+def peer_env(tmp_path, monkeypatch):
+    """A folder like a virtual environment, whose MediaPipe sees a left hand in pictures 40 high or more."""
+    package = tmp_path / "lib" / "mediapipe"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from types import SimpleNamespace as N\n"
+        "class Hands:\n"
+        "    def __init__(self, **options): assert options['static_image_mode']\n"
+        "    def __enter__(self): return self\n"
+        "    def __exit__(self, *_): pass\n"
+        "    def process(self, pixels):\n"
+        "        print('noise on the standard output')\n"
+        "        assert pixels.dtype == 'uint8' and pixels[0, 1].tolist() == [3, 4, 5]\n"
+        "        if pixels.shape[0] < 40: return N(multi_hand_landmarks=None)\n"
+        "        points = N(landmark=[N(x=k / 21, y=0.5, z=k * 0.01) for k in range(21)])\n"
+        "        label = N(classification=[N(label='Right')])\n"
+        "        return N(multi_hand_landmarks=[points], multi_hand_world_landmarks=[points],\n"
+        "                 multi_handedness=[label])\n"
+        "solutions = N(hands=N(Hands=Hands))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return tmp_path / "env"
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="the stand-in for a virtual environment is a shell script"
+)
+def test_mediapipe_is_asked_in_another_process(peers, peer_env):
+    pixels = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)
+    with peers.open_mediapipe(peer_env) as read:
+        seen, nothing = read(pixels), read(pixels[:30])
+        again = read(pixels)
+    np.testing.assert_allclose(seen.joints_px[7], [7 / 21 * 60 - 0.5, 19.5])
+    np.testing.assert_allclose(seen.joints[7], [7 / 21, 0.5, 0.07])
+    assert seen.side == "left", "its names of sides are of mirror images"
+    assert nothing.joints_px is None and nothing.side is None and nothing.ms > 0
+    np.testing.assert_array_equal(again.joints, seen.joints)
+    with (
+        pytest.raises(RuntimeError, match=r"ended \(status 1\); its message is above"),
+        peers.open_mediapipe(peer_env) as read,
+    ):
+        read(pixels + 1)
+
+
+def test_an_answer_is_measured_against_what_is_known(peers):
+    rng = np.random.default_rng(0)
+    joints_mm = 30 * rng.normal(size=(21, 3))
+    joints_mm -= joints_mm[9]
+    uv = 100 + joints_mm[:, :2]
+    pixels = np.zeros((200, 200, 3), np.uint8)
+    photo = peers.Photo(pixels, uv, "right", joints_mm, peers.surround(uv, np.ones(21, bool)))
+    perfect = peers.Answer(7.0, 5.0, uv, 0.001 * joints_mm + 3, "right")
+    found = peers.compare(photo, perfect)
+    assert (found["found"], found["box"], found["side"], found["ms"], found["core ms"]) == (1, 1, 1, 7, 5)
+    assert found["scale"] == pytest.approx(1000) and max(found[n] for n in ("P1", "P5", "joints")) < 1e-6
+    turned = perfect._replace(joints=joints_mm @ np.diag([-1.0, -1, 1]), joints_px=uv + 300, side="left")
+    found = peers.compare(photo, turned)
+    assert found["P1"] > 10 and found["P5"] < 1e-6 and (found["box"], found["side"]) == (0, 0)
+    assert found["joints"] == pytest.approx(100 * np.hypot(300, 300) / (2 * photo.box.half))
+    missed = peers.compare(photo, peers.Answer(1.0, 1.0))
+    assert (missed["found"], missed["box"], missed["side"]) == (0, 0, 0) and np.isnan(missed["P1"])
+    bare = peers.compare(photo._replace(side=None, joints_mm=None, box=None), perfect)
+    assert bare["found"] == 1 and all(np.isnan(bare[n]) for n in ("box", "side", "P1", "P5", "joints"))
+    own, other = peers.summarise({"a": [found, peers.compare(photo, perfect)], "b": [missed, missed]})
+    assert own["found"] == 1 and own["right sides"] == own["good boxes"] == 0.5 and own["both"] == 0
+    assert other["found"] == 0 and other["P1, mm"] is None and own["P1 of both, mm"] is None
+
+
+def test_annotated_photographs_are_read_with_what_is_known_of_them(peers, photos, release, tmp_path, capsys):
+    root = write_dataset(tmp_path / "rhd", train=4, val=1, test=3)
+    record = RHDSplit(root, "test").record(0)
+    Image.fromarray(record.image).save(tmp_path / "a.png")
+    joints = record.uv_px.tolist()
+    few = [one if k < 5 else None for k, one in enumerate(joints)]
+    told = {
+        "a.png": {"side": record.side, "joints_px": joints, "joints_mm": record.joints_mm.tolist(),
+                  "K": record.K.tolist(), "size": [1, 1]},
+        "b.png": {"side": None, "joints_px": [[None, None], *few[1:]]},
+        "c.png": {"side": "left", "joints_px": None},
+    }  # fmt: skip
+    for name in ("b.png", "c.png"):
+        Image.fromarray(record.image).save(tmp_path / name)
+    (tmp_path / "photos.json").write_text(json.dumps(told))
+    a, b, c = peers.read_annotated(tmp_path).values()
+    # Here, the ray is that of the joints.
+    np.testing.assert_allclose(a.joints_mm, peers.to_photo(record).joints_mm, atol=0.05)
+    assert a.side == record.side and b.side is None and b.box is None and np.isnan(b.uv_px[0]).all()
+    assert c.joints_mm is None and np.isnan(c.uv_px).all()
+    photos.main(photos=tmp_path, weights=release, quick=True, out=tmp_path / "out.json")
+    rows, table = json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out
+    assert [(row["reader"], row["photos"], row["found"]) for row in rows] == [
+        ("davae", 3, 1.0), ("davae, quick", 3, 1.0)
+    ]  # fmt: skip
+    assert table.startswith("| davae / davae, quick | photos |")
+    assert f"| {tmp_path} | 3 | 1.00 / 1.00 |" in table
+    told["a.png"]["joints_px"] = joints[:20]
+    (tmp_path / "photos.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"photos.json, a.png: expected a side or null, and 21 joints"):
+        peers.read_annotated(tmp_path / "photos.json")
+    with pytest.raises(ValueError, match="nothing to measure"):
+        photos.main(weights=release)
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="the stand-in for a virtual environment is a shell script"
+)
+def test_both_are_asked_about_the_same_photos(
+    photos, peers, release, peer_env, tmp_path, monkeypatch, capsys
+):
+    root = write_dataset(tmp_path / "rhd", train=4, val=1, test=3)
+    monkeypatch.setattr(photos, "render_photos", marked(photos.render_photos))
+    photos.main(root, release, count=1, out=tmp_path / "out.json", peer="mediapipe", peer_env=peer_env)
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert [(row["of"], row["reader"]) for row in rows] == [
+        (f"rendered, {view}", reader) for view in ("whole", "close-up") for reader in ("davae", "MediaPipe")
+    ]
+    assert all(row["found"] == 1 and row["P1, mm"] > 0 for row in rows)
+    assert "| rendered, whole | 1 | 1.00 / 1.00 |" in capsys.readouterr().out
+
+
+def test_changes_are_measured_one_by_one_and_together(photos, peers, tmp_path):
+    split = RHDSplit(write_dataset(tmp_path / "rhd", train=4, val=1, test=3), "test")
+    answer = peers.Answer(1.0, 1.0, np.random.default_rng(0).normal(size=(21, 2)), np.eye(21, 3), "left")
+    rows = photos.measure_readers({"same": lambda pixels: answer}, photos.render_photos(split, 2, True))
+    assert len(rows) == 2 * (len(photos.CHANGES) + 1)
+    kinds = {row["of"]: row for row in rows}
+    for view in ("whole", "close-up"):
+        together = kinds.pop(f"rendered, {view}, all of these")
+        assert together["photos"] == 2 * len(photos.CHANGES)
+        own = [row["P1, mm"] for of, row in kinds.items() if of.startswith(f"rendered, {view}, ")]
+        assert len(own) == len(photos.CHANGES) and np.mean(own) == pytest.approx(together["P1, mm"])
+
+
+def marked(render):
+    """Let photos have the pixel by which the stand-in for MediaPipe knows that they came over whole."""
+
+    def wrapped(*given):
+        for of, photo in render(*given):
+            photo.pixels[0, 1] = 3, 4, 5
+            yield of, photo
+
+    return wrapped
+
+
+def test_views_and_probabilities_of_sides_are_measured(release, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    root = write_dataset(tmp_path / "rhd", train=4, val=3, test=1)
+    load("views").main(root, release, count=1)
+    table = capsys.readouterr().out
+    assert table.count(", usual |") == table.count(", `--quick` |") == 2 and "close-up, 1 frames" in table
+    sides = load("side_probability")
+    with pytest.raises(ValueError, match="no box found in 2 photos is good"):
+        monkeypatch.setattr(sides, "measure_overlap", lambda *boxes: 0.4)
+        sides.main(root, release, count=1)
+    monkeypatch.setattr(sides, "measure_overlap", lambda *boxes: 0.6)
+    sides.main(root, release, count=3)
+    said = capsys.readouterr().out
+    assert "the best SURENESS is" in said and "| all | 6 |" in said
+    scores = np.random.default_rng(0).logistic(3.0, 1.0, 4000)
+    drawn = np.where(np.random.default_rng(1).random(4000) < 1 / (1 + np.exp(-0.8 * scores)), scores, -scores)
+    assert sides.fit_sureness(drawn) == pytest.approx(0.8, abs=0.06)
 
 
 @pytest.fixture(scope="module")

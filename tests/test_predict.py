@@ -1,5 +1,6 @@
 """From photo to hand: a packed release of tiny networks, all kinds of photos, and the command line."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import traceback
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,13 +35,15 @@ from davae.photo import predict as predict_module
 from davae.photo import predict_files as predict_files_module
 from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand, reference_bone_mm
-from davae.photo.observer import VIEWS, Guess, Observer, estimate_confidence
+from davae.photo.observer import COARSE, QUICK, USUAL, Guess, Observer, Views, estimate_confidence
 from davae.photo.overlay import draw_overlay
 from davae.photo.packed import read_packed
 from davae.photo.predict import WEIGHTS, HandPredictor, open_networks, refine_box
 from davae.photo.predict_files import ENDINGS, name_results, predict_files, write_hand
 from davae.photo.reading import PhotoError, read_photo
 from davae.photo.release import Estimator, build, pack, run_in_torch, unpack, write_packed, write_runs
+from davae.photo.table import COLUMNS
+from davae.photo.table import NAME as TABLE
 from davae.photo.workers import AHEAD
 from davae.training import runs
 from davae.training.camera_task import bone_in_sides, placement_loss, train_camera
@@ -48,6 +52,7 @@ from davae.training.mask_task import train_mask
 from davae.training.runs import load_camera
 from synthhand.model.procedural import procedural_rig
 from synthhand.pinhole import apply_homography, project
+from synthhand.skeleton import JOINT_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -359,12 +364,12 @@ def test_what_is_computed_is_what_the_networks_say(predictor, release):
     with torch.inference_mode():
         image = composite_over_grey(crop, mask)
         output = opened.model(image)
-        seen = torch.from_numpy(rotate_views(image.numpy(), VIEWS))
+        seen = torch.from_numpy(rotate_views(image.numpy(), USUAL.joints))
         joints = torch.from_numpy(rotate_back([opened.model(view).pose for view in seen]).mean(0))
         placed = [opened.camera(opened.model.encoder.trunk(view)) for view in seen]
     placement = Placement(
         torch.from_numpy(rotate_back([one.root for one in placed]).mean(0)) / ZOOM,
-        sum(one.bone for one in placed) / VIEWS / ZOOM,
+        sum(one.bone for one in placed) / USUAL.joints / ZOOM,
         placed[0].right,
     )
     np.testing.assert_allclose(hand.mask, mask[0, 0], atol=1e-4)
@@ -393,8 +398,7 @@ def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeyp
     found = Box((70.0, 60.0), 40.0, 0.7)
     monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: [found])
     monkeypatch.setattr("davae.photo.predict.estimate_confidence", lambda *signs: 0.7)
-    monkeypatch.setattr("davae.photo.observer.VIEWS", 1)
-    monkeypatch.setattr("davae.photo.observer.ZOOM", 1.0)
+    monkeypatch.setattr("davae.photo.predict.USUAL", COARSE)
     first = predictor.predict(photo(), box=found, side="right")
     hand = predictor.predict(photo(), side="right")
     assert first.box == found and hand.box.confidence == 0.7
@@ -427,6 +431,61 @@ def test_a_guess_tells_how_certain_the_mask_is_and_how_much_views_disagree(predi
     )
 
 
+def test_a_side_has_a_probability_and_the_other_side_the_rest(predictor, monkeypatch):
+    """Which a mirror image exchanges; a side that was told has none."""
+    monkeypatch.setattr(Observer, "segment", lambda self, crops, views=1: np.ones_like(crops[:, :1]))
+    crops = np.concatenate([cut(photo(seed=seed), [Box((80.0, 60.0), 50.0)], 64) for seed in range(6)])
+    guess = predictor.observer.guess(crops, [None] * 6)
+    assert (guess.probability >= 0.5).all() and (guess.probability <= 1).all()
+    as_right, as_left = (predictor.observer.guess(crops, [side] * 6) for side in ("right", "left"))
+    np.testing.assert_allclose(as_right.probability + as_left.probability, 1)
+    told = [p >= 0.5 for p in as_right.probability]
+    assert [side == "right" for side in guess.sides] == told
+    mirrored = predictor.observer.guess(crops[..., ::-1].copy(), ["right"] * 6)
+    np.testing.assert_allclose(mirrored.probability, as_left.probability, atol=1e-5)
+    hand = predictor.predict(photo())
+    assert 0.5 <= hand.side_probability <= 1 and hand.as_dict()["side_probability"] == hand.side_probability
+    assert f"{hand.side} hand (probability {hand.side_probability:.2f})" == hand.describe_side()
+    given = predictor.predict(photo(), side="left")
+    assert given.side_probability is None and given.as_dict()["side_probability"] is None
+    assert given.describe_side() == "left hand"
+
+
+def test_a_quick_reading_is_the_mean_of_the_views_that_tell_the_side(predictor, monkeypatch):
+    """Of each side: what a reading of as many views says, with fewer images run through the network."""
+    monkeypatch.setattr(Observer, "segment", lambda self, crops, views=1: np.ones_like(crops[:, :1]))
+    crops = np.concatenate([cut(photo(seed=seed), [Box((80.0, 60.0), 50.0)], 64) for seed in range(3)])
+    crops = np.concatenate([crops, crops[..., ::-1]])  # so that there are hands of both sides
+    shown, estimate = [], predictor.observer.networks.estimate
+    networks = predictor.observer.networks._replace(
+        estimate=lambda images: shown.append(len(images)) or estimate(images)
+    )
+    observer = Observer(networks)
+    guess, readings = observer.guess_and_read(crops, QUICK)
+    assert set(guess.sides) == {"left", "right"} and sum(shown) == 6 * (2 * 4 + 1)
+    for own, other in zip(readings, observer.read(crops, guess.sides, Views(4, 1, 4)), strict=True):
+        assert own.side == other.side
+        np.testing.assert_allclose(own.joints, other.joints, atol=1e-4)
+        np.testing.assert_allclose(own.joints_px, other.joints_px, atol=1e-2)
+        np.testing.assert_allclose(own.means["pose"], other.means["pose"], atol=1e-4)
+        assert own.bone == pytest.approx(other.bone, abs=1e-5) and own.mask.shape == other.mask.shape
+    shown.clear()
+    observer.guess_and_read(crops, USUAL)
+    assert sum(shown) == 6 * (2 * 4 + 9)
+
+
+def test_quick_closes_in_from_fewer_squares_and_is_near_the_usual(predictor, monkeypatch):
+    kept, find = [], predict_module.find_hands
+    monkeypatch.setattr(predict_module, "find_hands", lambda *given: kept.append(given[4]) or find(*given))
+    usual, quick = (predictor.predict(photo(), quick=quick) for quick in (False, True))
+    check(quick)
+    assert kept == [2, 1]
+    box = {"box": Box((80.0, 60.0), 50.0), "side": "left"}
+    usual, quick = (predictor.predict(photo(), quick=quick, **box) for quick in (False, True))
+    apart = np.linalg.norm(usual.joints - quick.joints, axis=1).mean()
+    assert 0 < apart < 0.5 * np.linalg.norm(usual.joints, axis=1).mean()
+
+
 @given(st.floats(0, 3), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_more_agreement_and_a_surer_mask_inside_the_crop_give_more_confidence(apart, sure, less, cut_off):
     told = estimate_confidence(apart, sure, cut_off)
@@ -436,7 +495,8 @@ def test_more_agreement_and_a_surer_mask_inside_the_crop_give_more_confidence(ap
 
 def offer(monkeypatch, boxes: list[Box], apart: list[float], sides: list[str]):
     """Let these squares be found, with views that disagree by so much about them."""
-    signs = Guess(sides, np.array(apart), np.full(len(boxes), 0.9), np.zeros(len(boxes)))
+    sure = np.full(len(boxes), 0.9)
+    signs = Guess(sides, sure, np.array(apart), sure, np.zeros(len(boxes)))
     monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: boxes)
     monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: signs)
 
@@ -677,7 +737,7 @@ def test_a_mask_network_sees_the_crops_that_it_was_trained_on(predictor, trained
     stored, px = split.images.shape[1], config.data.image_px
     batch = centre(load_batch(split, np.array([2])), config.data)
     with torch.inference_mode():
-        views = torch.from_numpy(rotate_views(batch.image.numpy(), VIEWS))
+        views = torch.from_numpy(rotate_views(batch.image.numpy(), USUAL.joints))
         expected = rotate_back([model(view).pose for view in views]).mean(0)[0]
     expected = expected - expected[9]
     box = Box(((stored - 1) / 2, (stored - 1) / 2), px / 2)
@@ -747,7 +807,67 @@ def test_a_result_that_cannot_be_written_ends_it_soon(release, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left on device"):
         predict_files(files, tmp_path / "out", progress=False, weights=release)
     assert len(looked_at) < 9
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"0{ending}" for ending in ENDINGS}
+    written = {f"0{ending}" for ending in ENDINGS} | {TABLE}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == written
+    assert {row["photo"] for row in read_table(tmp_path / "out" / TABLE)} <= {str(files[0])}
+
+
+def read_table(path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        assert tuple(rows.fieldnames) == COLUMNS
+        return list(rows)
+
+
+def test_a_folder_of_photos_gives_one_table_of_all_joints(release, tmp_path, monkeypatch):
+    """Which says what the JSON files say; a broken photo, a text and our own drawings are no matter."""
+    offer(monkeypatch, [Box((40.0, 60.0), 30.0), Box((120.0, 60.0), 40.0)], [0.05, 0.1], ["right", "left"])
+    monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: hand.box)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("b.png", 'a, "odd".png', "C.JPG", ".hidden.png"):
+        Image.fromarray(photo()).save(folder / name)
+    (folder / "notes.txt").write_text("about them")
+    (folder / "broken.jpeg").write_bytes(b"Dear hand")
+    (folder / "more.png").mkdir()
+    options = {"progress": False, "weights": release, "hands": 2}
+    for _ in range(2):  # results of the first time are not read as photos the second time
+        found = predict_files([folder], folder, **options)
+        assert len(found.lines) == 4 and found.failed == 1
+        assert found.table == folder / "joints.csv"
+    rows = read_table(found.table)
+    assert [(row["photo"], row["hand"]) for row in rows[::21]] == [
+        (str(folder / name), hand) for name in ("C.JPG", 'a, "odd".png', "b.png") for hand in "12"
+    ]
+    assert [row["joint_name"] for row in rows[:21]] == list(JOINT_NAMES)
+    for row in rows:
+        ending = "" if row["hand"] == "1" else "-hand2"
+        told = json.loads((folder / f"{Path(row['photo']).stem}{ending}.json").read_text())
+        joint = int(row["joint"])
+        places = [float(row[name]) for name in ("u_px", "v_px", "x_mm", "y_mm", "z_mm")]
+        np.testing.assert_allclose(places, told["joints_px"][joint] + told["joints_mm"][joint], atol=6e-4)
+        assert (row["side"], row["mm_from"]) == (told["side"], "middle MCP")
+        for name in ("side_probability", "confidence"):
+            assert float(row[name]) == pytest.approx(told[name], abs=6e-4)
+    single = predict_files([folder / "b.png"], tmp_path / "one", progress=False, weights=release)
+    assert single.table is None and not (tmp_path / "one" / TABLE).exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: holds no pictures"):
+        predict_files([tmp_path / "empty"], tmp_path / "out", weights=release)
+
+
+def test_a_table_that_is_not_ours_is_not_written_over(release, tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded(picture()))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / TABLE).write_text("joint,angle\n")
+    options = {"box": "10,10,90,90", "progress": False, "weights": release}
+    with pytest.raises(ValueError, match=r"joints.csv: is no table of davae"):
+        predict_files([tmp_path], tmp_path / "out", **options)
+    assert (tmp_path / "out" / TABLE).read_text() == "joint,angle\n"
+    (tmp_path / "out" / TABLE).unlink()
+    for _ in range(2):
+        found = predict_files([tmp_path], tmp_path / "out", quick=True, intrinsics="200,200,20,15", **options)
+    assert {(row["mm_from"], row["confidence"]) for row in read_table(found.table)} == {("camera", "")}
 
 
 def test_results_need_a_folder_and_weights_a_file(release, tmp_path):
@@ -852,7 +972,11 @@ def test_ten_photos_of_which_three_are_odd_give_seven_results_and_three_sentence
         assert told[number].startswith(f"failed: {files[number]}: ") and what in told[number]
     assert all("left hand" in line for n, line in enumerate(told) if n not in (2, 5, 8))
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made == {f"{number}{ending}" for number in (0, 1, 3, 4, 6, 7, 9) for ending in ENDINGS}
+    good = (0, 1, 3, 4, 6, 7, 9)
+    assert made == {f"{number}{ending}" for number in good for ending in ENDINGS} | {TABLE}
+    rows = read_table(found.table)
+    assert [row["photo"] for row in rows[::21]] == [str(files[n]) for n in good] and len(rows) == 21 * 7
+    assert {(row["hand"], row["side"], row["side_probability"]) for row in rows} == {("1", "left", "")}
 
 
 def test_names_that_are_long_or_no_text_cost_nothing(release, tmp_path):
@@ -862,7 +986,8 @@ def test_names_that_are_long_or_no_text_cost_nothing(release, tmp_path):
     for path in files:
         path.write_bytes(encoded(picture()))
     found = predict_files(files, tmp_path / "out", "0,0,30,30", weights=release, progress=False)
-    assert found.failed == 0 and len(list((tmp_path / "out").iterdir())) == len(files) * len(ENDINGS)
+    assert found.failed == 0 and len(list((tmp_path / "out").iterdir())) == len(files) * len(ENDINGS) + 1
+    assert len(read_table(found.table)) == 21 * len(files)
     assert all(line.encode() for line in found.lines)
     (tmp_path / "taken" / "y.json").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"y\.json: is no result of davae"):
@@ -951,7 +1076,8 @@ def test_command_line(release, tmp_path):
     assert f"failed: {tmp_path / 'bad.jpg'}: is not a picture (text)" in answer.stdout
     assert "left hand" in answer.stdout and "reference bone assumed to be 45.0 mm" in answer.stdout
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made == {f"{stem}{end}" for stem in ("good", "also") for end in ENDINGS}
+    assert made == {f"{stem}{end}" for stem in ("good", "also") for end in ENDINGS} | {TABLE}
+    assert f"joints of all photos: {tmp_path / 'out' / TABLE}" in answer.stdout
     wrong = davae(files[0], "--box", "1,2,3")
     assert wrong.returncode == 1 and "--box '1,2,3': expected four numbers" in wrong.stderr
     assert "Traceback" not in wrong.stderr

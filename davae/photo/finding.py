@@ -86,18 +86,21 @@ def cut(photo: NDArray[np.uint8], boxes: Sequence[Box], px: int) -> NDArray[np.f
     return _to_planes([warp_image(photo, box.to_crop(px), px) for box in boxes])
 
 
-def find_hands(finder: MaskNetwork, mask: MaskNetwork, photo: NDArray[np.uint8], most: int = 1) -> list[Box]:
+def find_hands(
+    finder: MaskNetwork, mask: MaskNetwork, photo: NDArray[np.uint8], most: int = 1, kept: int = KEPT
+) -> list[Box]:
     """Return squares of a photo (h, w, 3) that may be crops of one of `most` hands, the likeliest first.
 
-    The photo as a whole follows where a hand fills it: of a hand so near, the networks rather see a finger.
+    It closes in from the likeliest `kept` squares. The photo as a whole follows where a hand fills it: of a
+    hand so near, the networks rather see a finger.
     """
     small, scale = _shrink(photo)
     soft = _soften(small)
     laid = _update(finder, soft, _lay_squares(small.shape[1], small.shape[0]), _propose)
     laid = sorted(laid, key=lambda box: -(box.confidence or 0.0))
-    boxes = laid[:KEPT]
+    boxes = laid[:kept]
     if most > 1:  # squares that lie apart, too, since the likeliest may all show the same hand
-        boxes = list(dict.fromkeys([*boxes, *(laid[n] for n in choose_apart(laid, KEPT * most))]))
+        boxes = list(dict.fromkeys([*boxes, *(laid[n] for n in choose_apart(laid, kept * most))]))
     for _ in range(ROUNDS):
         boxes = _update(finder, soft, boxes, _close_in)
     boxes = _update(mask, small, boxes, _close_in)

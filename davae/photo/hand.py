@@ -62,6 +62,7 @@ class Hand:
         intrinsics: fx, fy, cx, cy that placed the joints in front of the camera, or None if none were given.
             The distance is an estimate; docs/photos.md gives its error (*Lengths and distance*).
         photo_px: (width, height) of the photo that the pixels of box and joints refer to.
+        side_probability: 0.5..1, how likely the side is right if the box is; None if the side was given.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Hand:
     spreads: dict[str, NDArray[np.float32]]
     intrinsics: tuple[float, float, float, float] | None = None
     photo_px: tuple[int, int] | None = None
+    side_probability: float | None = None
 
     def scale_to(self, photo: NDArray[np.uint8]) -> "Hand":
         """Return this hand in the pixels of its photo (h, w, 3) as read, which may be reduced in size."""
@@ -109,6 +111,16 @@ class Hand:
         """
         return self._posed.joints_mm
 
+    @property
+    def joints_mm_from(self) -> str:
+        """What `joints_mm` are relative to: "middle MCP" or, with intrinsics, "camera"."""
+        return "middle MCP" if self.intrinsics is None else "camera"
+
+    def describe_side(self) -> str:
+        """Return which hand it is and, if that was guessed, how likely."""
+        sure = "" if self.side_probability is None else f" (probability {self.side_probability:.2f})"
+        return f"{self.side} hand{sure}"
+
     def encode_files(self) -> dict[str, bytes]:
         """Return files, ending -> content: "json" (`as_dict`), "ply" (mesh), "glb" (mesh and skeleton)."""
         vertices, faces, joints = self._posed
@@ -125,10 +137,11 @@ class Hand:
             "box": {"centre_px": list(self.box.centre), "half_px": self.box.half},
             "confidence": self.box.confidence,  # null if the box was given
             "side": self.side,
+            "side_probability": self.side_probability,  # null if the side was given
             "assumed_bone_mm": self.bone_mm,
             "units": UNITS,
             "joints_normalised": self.joints.tolist(),
-            "joints_mm_from": "middle MCP" if self.intrinsics is None else "camera",
+            "joints_mm_from": self.joints_mm_from,
             "joints_mm": self.joints_mm.tolist(),
             "posed_joints_mm": self.posed_joints_mm.tolist(),
             "photo_px": None if self.photo_px is None else list(self.photo_px),

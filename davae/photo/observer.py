@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from davae.config import MID_GREY
 from davae.data.views import ZOOM, rotate_back, rotate_views
@@ -17,11 +18,26 @@ from davae.photo.engine import Estimate, Images, Networks
 from davae.photo.hand import Side, mirror
 from synthhand.skeleton import ROOT
 
-VIEWS = 8  # rotations over which joints and their place are averaged
-MASK_VIEWS = 4  # quarter turns over which the mask is averaged
-SIDE_VIEWS = 4  # rotations of the crop, and as many of its mirror image, from which the side is guessed
 TINY = 1e-9  # what views that agree wholly are taken to differ by
 AGREEMENT = 4.0  # weight of the views' agreement beside log-odds: 96 % of held-out sides right, not 94
+SURENESS = 0.7  # log-odds of a side for a unit of its score; `benchmarks/side_probability.py` fits it
+
+
+class Views(NamedTuple):
+    """How many views of a crop are looked at.
+
+    If as many tell the joints as the side, and one the mask, then the views that tell the side serve for the
+    joints, too.
+    """
+
+    joints: int  # rotations over which joints and their place are averaged
+    mask: int  # quarter turns over which the mask is averaged
+    side: int  # rotations of the crop, and as many of its mirror image, from which the side is guessed
+
+
+USUAL = Views(joints=8, mask=4, side=4)
+QUICK = Views(joints=4, mask=1, side=4)  # `benchmarks/views.py` measured others
+COARSE = Views(joints=1, mask=1, side=1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,8 @@ class Reading:
 class Guess(NamedTuple):
     """Which hand b crops show, and how much each looks like one."""
 
-    sides: list[Side]  # the likelier
+    sides: list[Side]  # the likelier, unless it was known
+    probability: NDArray[np.float64]  # (b,) that this is the side, 0..1; below 0.5 only of a known side
     disagreement: NDArray[np.float32]  # (b,) mean distance of the views' joints from their mean, normalised
     certainty: NDArray[
         np.float32
@@ -64,24 +81,70 @@ class Observer:
     def __init__(self, networks: Networks):
         self.networks, self.px = networks, networks.px
 
-    def segment(self, crops: Images, views: int = MASK_VIEWS) -> NDArray[np.float32]:
+    def segment(self, crops: Images, views: int = USUAL.mask) -> NDArray[np.float32]:
         """Return the hands' masks (b, 1, px, px), a mean over quarter turns."""
         return self.networks.mask.segment(crops, views)
 
-    def read(self, crops: Images, sides: Sequence[Side], coarse: bool = False) -> list[Reading]:
-        """Read b hands of known sides; coarsely from one view instead of several."""
-        count = len(crops)
-        left = np.array([side == "left" for side in sides])[:, None, None, None]
+    def read(self, crops: Images, sides: Sequence[Side], views: Views = USUAL) -> list[Reading]:
+        """Read b hands of known sides."""
+        left = _are_left(sides)
         crops = np.where(left, crops[..., ::-1], crops)  # networks know right hands only
-        masks = self.segment(crops, 1 if coarse else MASK_VIEWS)
+        masks = self.segment(crops, views.mask)
         image = _lay_over_grey(crops, masks)
-        views, zoom = (1, 1.0) if coarse else (VIEWS, ZOOM)
+        alone = views.joints == 1  # which is the crop as it is
         # The code is that of the crop as it is, joints and their place are means over the views.
-        shown = image[None] if coarse else np.concatenate([image[None], rotate_views(image, views)])
+        shown = image[None] if alone else np.concatenate([image[None], rotate_views(image, views.joints)])
         seen = self._estimate(shown)
         joints, root, bone = (
-            one.reshape(-1, count, *one.shape[1:])[-views:] for one in (seen.joints, seen.root, seen.bone)
+            one.reshape(-1, len(crops), *one.shape[1:])[-views.joints :]
+            for one in (seen.joints, seen.root, seen.bone)
         )
+        return self._combine(sides, masks, seen, joints, root, bone, 1.0 if alone else ZOOM)
+
+    def guess(self, crops: Images, known: Sequence[Side | None], views: int = USUAL.side) -> Guess:
+        """Guess the sides that are not `known`, and measure how much each crop looks like one hand.
+
+        Two signs, each seen in the crop and in its mirror image, tell the side: the camera head's log-odds,
+        and how well several views agree about the joints. The model knows right hands only, and contradicts
+        itself more about a left one.
+        """
+        return _judge(self._look_both_ways(crops, views), known)
+
+    def guess_and_read(self, crops: Images, views: Views = USUAL) -> tuple[Guess, list[Reading]]:
+        """Guess the sides of b hands, and read the hands of these sides."""
+        both = self._look_both_ways(crops, views.side)
+        guess = _judge(both, [None] * len(crops))
+        if (views.joints, views.mask) != (views.side, 1):
+            return guess, self.read(crops, guess.sides, views)
+        left = _are_left(guess.sides)
+        rows = np.arange(len(crops)) + len(crops) * left.ravel()
+        masks = np.where(left, both.masks[..., ::-1], both.masks)
+        joints, root, bone = (
+            one.reshape(views.side, 2 * len(crops), *one.shape[1:])[:, rows]
+            for one in (both.seen.joints, both.seen.root, both.seen.bone)
+        )
+        code = self._estimate(both.images[None, rows])
+        return guess, self._combine(guess.sides, masks, code, joints, root, bone, ZOOM)
+
+    def _combine(
+        self,
+        sides: Sequence[Side],
+        masks: NDArray[np.float32],
+        code: Estimate,
+        joints: NDArray[np.float32],
+        root: NDArray[np.float32],
+        bone: NDArray[np.float32],
+        zoom: float,
+    ) -> list[Reading]:
+        """Return what is read off b crops of right hands, as the hands of these sides.
+
+        Args:
+            sides: of the b hands.
+            masks: (b, 1, px, px).
+            code: whose first b rows are of the crops as they are.
+            joints: (k, b, 21, 3) in views enlarged by `zoom`, as `root` (k, b, 2) and `bone` (k, b) are.
+            root, bone, zoom: see `joints`.
+        """
         joints = rotate_back(joints).mean(0)
         joints = joints - joints[:, ROOT : ROOT + 1]
         root, bone = rotate_back(root).mean(0) / zoom, bone.mean(0) / zoom
@@ -93,41 +156,56 @@ class Observer:
             if side == "left":
                 uv = np.stack([self.px - 1 - uv[:, 0], uv[:, 1]], axis=1)
                 mask = np.ascontiguousarray(mask[:, ::-1])
-            means = {block: mean[row] for block, mean in seen.means.items()}
-            spreads = {block: np.exp(0.5 * logvar[row]) for block, logvar in seen.logvars.items()}
+            means = {block: mean[row] for block, mean in code.means.items()}
+            spreads = {block: np.exp(0.5 * logvar[row]) for block, logvar in code.logvars.items()}
             own_joints = mirror(joints[row].astype(float), side)
             readings.append(Reading(side, mask, own_joints, uv, float(bone[row]), means, spreads))
         return readings
 
-    def guess(self, crops: Images, known: Sequence[Side | None], views: int = SIDE_VIEWS) -> Guess:
-        """Guess the sides that are not `known`, and measure how much each crop looks like one hand.
-
-        Two signs, each seen in the crop and in its mirror image, tell the side: the camera head's log-odds,
-        and how well several views agree about the joints. The model knows right hands only, and contradicts
-        itself more about a left one.
-        """
+    def _look_both_ways(self, crops: Images, views: int) -> "_BothWays":
         masks = self.segment(crops, 1)  # one view tells left from right
         upright = _lay_over_grey(crops, masks)
-        both = np.concatenate([upright, upright[..., ::-1]])
-        seen = self._estimate(rotate_views(both, views))
-        joints = rotate_back(seen.joints.reshape(views, len(both), *seen.joints.shape[1:]))
-        apart = np.linalg.norm(joints - joints.mean(0), axis=3).mean((0, 2))
-        scores = seen.right.reshape(views, len(both)).mean(0) - AGREEMENT * np.log(apart.clip(TINY))
-        as_right, as_left = np.split(scores, 2)
-        right = np.where(
-            [side is None for side in known], as_right >= as_left, [side == "right" for side in known]
-        )
-        hand = masks > 0.5
-        certainty = (masks * hand).sum((1, 2, 3)) / hand.sum((1, 2, 3)).clip(1)
-        disagreement = np.where(right, *np.split(apart, 2))
-        cut_off = [np.concatenate([*one[[0, -1]], *one[1:-1, [0, -1]].T]).mean() for one in hand[:, 0]]
-        return Guess(
-            ["right" if one else "left" for one in right], disagreement, certainty, np.array(cut_off)
-        )
+        images = np.concatenate([upright, upright[..., ::-1]])
+        return _BothWays(masks, images, self._estimate(rotate_views(images, views)))
 
     def _estimate(self, views: NDArray[np.float32]) -> Estimate:
         """Return what is estimated from images (k, b, 3, px, px), in rows (k * b)."""
         return self.networks.estimate(views.reshape(-1, *views.shape[2:]))
+
+
+class _BothWays(NamedTuple):
+    """What is seen in b crops and then in their mirror images."""
+
+    masks: NDArray[np.float32]  # (b, 1, px, px) of the crops
+    images: Images  # (2b, 3, px, px) over mid-grey
+    seen: Estimate  # of k views of each, in rows (k * 2b)
+
+
+def _judge(both: _BothWays, known: Sequence[Side | None]) -> Guess:
+    """Return the `Guess` of b crops, of which some sides may be known."""
+    count = len(both.images)
+    joints = both.seen.joints
+    joints = rotate_back(joints.reshape(-1, count, *joints.shape[1:]))
+    apart = np.linalg.norm(joints - joints.mean(0), axis=3).mean((0, 2))
+    scores = both.seen.right.reshape(-1, count).mean(0) - AGREEMENT * np.log(apart.clip(TINY))
+    as_right, as_left = np.split(scores, 2)
+    score = (as_right - as_left).astype(float)
+    right = np.where([side is None for side in known], score >= 0, [side == "right" for side in known])
+    hand = both.masks > 0.5
+    certainty = (both.masks * hand).sum((1, 2, 3)) / hand.sum((1, 2, 3)).clip(1)
+    cut_off = [np.concatenate([*one[[0, -1]], *one[1:-1, [0, -1]].T]).mean() for one in hand[:, 0]]
+    return Guess(
+        ["right" if one else "left" for one in right],
+        expit(SURENESS * np.where(right, score, -score)),
+        np.where(right, *np.split(apart, 2)),
+        certainty,
+        np.array(cut_off),
+    )
+
+
+def _are_left(sides: Sequence[Side]) -> NDArray[np.bool_]:
+    """Return which hands are left ones (b, 1, 1, 1)."""
+    return np.array([side == "left" for side in sides])[:, None, None, None]
 
 
 def _lay_over_grey(crops: Images, masks: NDArray[np.float32]) -> Images:

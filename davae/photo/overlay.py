@@ -41,7 +41,7 @@ def draw_overlay(photo: NDArray[np.uint8], *hands: Hand) -> NDArray[np.uint8]:
 
 def _draw_row(photo: NDArray[np.uint8], hand: Hand, others: list[Box]) -> NDArray[np.uint8]:
     panels = {
-        f"{hand.side} hand": _draw_photo(photo, hand, others),
+        hand.describe_side(): _draw_photo(photo, hand, others),
         "joints and mask": _draw_close_up(photo, hand),
         "mesh, as photographed": draw_mesh(hand, 0.0, 0.0, PANEL_PX),
         "from its side": draw_mesh(hand, 90.0, 0.0, PANEL_PX),

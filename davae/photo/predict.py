@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davae.photo.engine import Networks, open_graphs
-from davae.photo.finding import APART, DOUBTFUL, Box, choose_apart, cut, find_hands
+from davae.photo.finding import APART, DOUBTFUL, KEPT, Box, choose_apart, cut, find_hands
 from davae.photo.hand import Hand, Side, reference_bone_mm
-from davae.photo.observer import Observer, Reading, estimate_confidence
+from davae.photo.observer import COARSE, QUICK, USUAL, Observer, Reading, Views, estimate_confidence
 from davae.photo.packed import Packed, read_packed
 from davae.photo.reading import Photo, PhotoError, photo_px, read_photo, wrap_unexpected
 from davae.photo.workers import map_in_order
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights" / "hand.safetensors"  # those that come with davae
 MOVED, RESIZED = 0.3, 1.7  # sides, and times: joints that move a square farther come from a wrong square
+QUICK_KEPT = 1  # squares to close in from, if it is to be quick
 LOCATE_VIEWS = 2  # rotations of each square that may show a hand, and as many of its mirror image
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Request:
     side: Side | None
     bone_mm: float
     intrinsics: Intrinsics | None
+    views: Views = USUAL
+    kept: int = KEPT  # squares to close in from
 
 
 class HandPredictor:
@@ -106,7 +109,7 @@ class HandPredictor:
             photo: a file, its contents, an array or a Pillow image.
             name: of the photo in the result and in errors.
             box: the square that holds the hand; the default is to look for the hand.
-            options: side, bone_mm and intrinsics, as in `each`.
+            options: side, bone_mm, intrinsics and quick, as in `each`.
 
         Raises:
             PhotoError: the photo cannot be used.
@@ -129,7 +132,7 @@ class HandPredictor:
             photo: a file, its contents, an array or a Pillow image.
             most: number of hands.
             name: of the photo in the results and in errors.
-            options: side, bone_mm and intrinsics, as in `request`.
+            options: side, bone_mm, intrinsics and quick, as in `request`.
 
         Raises:
             PhotoError: the photo cannot be used.
@@ -183,6 +186,7 @@ class HandPredictor:
         side: Side | None = None,
         bone_mm: float | None = None,
         intrinsics: Intrinsics | None = None,
+        quick: bool = False,
     ) -> list[Request]:
         """Return a request for each photo, for `answer`; no photo is read yet.
 
@@ -194,6 +198,7 @@ class HandPredictor:
             side: "left" or "right", of all hands; the default is to guess it for each hand.
             bone_mm: length of the middle MCP-PIP bone; the default is the built-in hand's.
             intrinsics: fx, fy, cx, cy of the camera, pixels; given, joints in mm are in the camera's frame.
+            quick: look at fewer squares and views, in two thirds of the time (docs/photos.md).
 
         Raises:
             ValueError: an option makes no sense.
@@ -203,8 +208,9 @@ class HandPredictor:
         boxes = list(boxes) if boxes is not None else [None] * len(photos)
         _check_options(photos, names, boxes, side, bone_mm, intrinsics)
         bone_mm = bone_mm or reference_bone_mm()
+        effort = (QUICK, QUICK_KEPT) if quick else (USUAL, KEPT)
         return [
-            Request(photo, name, box, side, bone_mm, intrinsics)
+            Request(photo, name, box, side, bone_mm, intrinsics, *effort)
             for photo, name, box in zip(photos, names, boxes, strict=True)
         ]
 
@@ -232,14 +238,13 @@ class HandPredictor:
 
     def _find(self, request: Request, photo: NDArray[np.uint8], most: int) -> list[Hand]:
         if request.box is not None:
-            return [self._read(request, photo, request.box, request.side)]
+            return [self._read(request, photo, request.box)]
         hands: list[Hand] = []
         for box, side in self._locate(request, photo, most):
             # A crop around the joints that a coarse reading shows is more like those of training.
-            coarse = self._read(request, photo, box, side, coarse=True)
-            box = refine_box(coarse)
+            box = refine_box(self._read(replace(request, side=side, views=COARSE), photo, box))
             if all(box.covers(hand.box) < APART for hand in hands):  # each may have moved to another's place
-                hands.append(self._read(request, photo, box, request.side))  # the side is guessed better now
+                hands.append(self._read(request, photo, box))  # the side is guessed better now
         return hands
 
     def _locate(self, request: Request, photo: NDArray[np.uint8], most: int) -> list[tuple[Box, Side]]:
@@ -248,7 +253,7 @@ class HandPredictor:
         The first is the likeliest; further ones, to `most`, lie apart from it and are no `DOUBTFUL` ones.
         """
         networks = self.observer.networks
-        squares = find_hands(networks.finder, networks.mask, photo, most)
+        squares = find_hands(networks.finder, networks.mask, photo, most, request.kept)
         crops = cut(photo, squares, self.px)
         guess = self.observer.guess(crops, [request.side] * len(squares), LOCATE_VIEWS)
         signs = guess.disagreement.tolist(), guess.certainty.tolist(), guess.cut_off.tolist()
@@ -259,20 +264,17 @@ class HandPredictor:
         scale = photo_px(photo)[0] / photo.shape[1]
         return [(boxes[n].scale(scale), guess.sides[n]) for n in chosen]
 
-    def _read(
-        self,
-        request: Request,
-        photo: NDArray[np.uint8],
-        box: Box,
-        side: Side | None,
-        coarse: bool = False,
-    ) -> Hand:
-        """Read the hand in a box; coarsely from one view instead of several."""
+    def _read(self, request: Request, photo: NDArray[np.uint8], box: Box) -> Hand:
+        """Read the hand in a box."""
         crops = cut(photo, [box.scale(photo.shape[1] / photo_px(photo)[0])], self.px)
-        if side is None:
-            (side,) = self.observer.guess(crops, [side]).sides
-        (reading,) = self.observer.read(crops, [side], coarse)
-        return _place_on_photo(request, photo_px(photo), box, reading, self.px)
+        probability = None
+        if request.side is None:
+            guess, (reading,) = self.observer.guess_and_read(crops, request.views)
+            probability = float(guess.probability[0])
+        else:
+            (reading,) = self.observer.read(crops, [request.side], request.views)
+        hand = _place_on_photo(request, photo_px(photo), box, reading, self.px)
+        return replace(hand, side_probability=probability)
 
 
 def open_networks(packed: Packed) -> Networks:

@@ -1,4 +1,7 @@
-"""Predict on files: write joints and code as JSON, the mesh as PLY and GLB, the mask and an overlay."""
+"""Predict on files: write joints and code as JSON, the mesh as PLY and GLB, the mask and an overlay.
+
+Of several photos there is a table of all joints, too (`davae.photo.table`).
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm.auto import tqdm
 
 from davae.photo.finding import DOUBTFUL, SMALL_PX, Box
@@ -19,6 +23,8 @@ from davae.photo.hand import Hand, Side, built_in_rig
 from davae.photo.overlay import draw_overlay
 from davae.photo.predict import HandPredictor, Request
 from davae.photo.reading import PhotoError, wrap_unexpected
+from davae.photo.table import NAME as TABLE
+from davae.photo.table import format_rows, is_table, write_table
 from davae.photo.workers import map_in_order
 from synthhand.skeleton import ROOT
 from synthhand.storage import write_atomically
@@ -32,6 +38,7 @@ class Summary(NamedTuple):
 
     lines: list[str]  # as they were reported, one for each photo
     failed: int  # number of photos without a result
+    table: Path | None = None  # of the joints of all photos; None if a single file was named
 
 
 def predict_files(
@@ -45,8 +52,12 @@ def predict_files(
     hands: int = 1,
     progress: bool = True,
     report: Callable[[str], object] = tqdm.write,
+    quick: bool = False,
 ) -> Summary:
     """Find the hands in each file and write the results; arguments are as on the command line.
+
+    A folder stands for the photos in it. Of several photos a table of all joints is written at the end, or
+    when the run is stopped, with what was done by then.
 
     Each photo is reported as soon as it is done, so an error that stops the run loses no earlier report.
     Unusable photos, and photos whose results cannot be made, are reported and skipped. `side` may be in
@@ -59,6 +70,7 @@ def predict_files(
     """
     if not images:
         raise ValueError("no photo is named; give one or more files")
+    several, images = len(images) > 1 or images[0].is_dir(), list_photos(images)
     rectangle = parse_numbers(box, "--box", "10,20,200,200")
     camera = parse_numbers(intrinsics, "--intrinsics", "600,600,320,240")
     if rectangle and min(rectangle[2:]) <= 0:
@@ -69,6 +81,9 @@ def predict_files(
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; --out is the folder for the results, so name another")
     _check_places(images, out, stems, hands)
+    table = out / TABLE if several else None
+    if table is not None and table.exists() and not is_table(table):
+        raise ValueError(f"{table}: is no table of davae, and would be overwritten; name another --out")
     sides: dict[str, Side] = {"left": "left", "right": "right"}
     Thread(target=built_in_rig).start()  # a third of a second, meanwhile the networks find the first hand
     predictor = HandPredictor.load(weights)
@@ -78,9 +93,10 @@ def predict_files(
         side=side and sides.get(side.lower(), side),
         bone_mm=bone_mm,
         intrinsics=camera,
+        quick=quick,
     )
 
-    def work(job: tuple[Request, Path, str]) -> tuple[str, bool]:
+    def work(job: tuple[Request, Path, str]) -> tuple[str, str | None]:
         request, path, stem = job
         return _write(*predictor.answer_hands(request, hands), out, path, stem)
 
@@ -90,12 +106,45 @@ def predict_files(
         results, desc="predict", unit="photo", total=len(images), disable=not progress or len(images) < 2
     )
     lines: list[str] = []
-    failed = 0
-    for line, success in bar:
-        lines.append(line.encode(errors="backslashreplace").decode())  # names may be no UTF-8
-        failed += not success
-        report(lines[-1])
-    return Summary(lines, failed)
+    rows: list[str] = []
+    try:
+        for line, own_rows in bar:
+            lines.append(line.encode(errors="backslashreplace").decode())  # names may be no UTF-8
+            rows += [] if own_rows is None else [own_rows]
+            report(lines[-1])
+    finally:
+        if table is not None:
+            write_table(table, rows)
+    return Summary(lines, len(lines) - len(rows), table)
+
+
+def list_photos(named: Sequence[Path]) -> list[Path]:
+    """Return the files named and, of each folder, the pictures directly in it, in the order of their names.
+
+    What davae has drawn into a folder is none of its photos.
+
+    Raises:
+        ValueError: a folder holds no picture.
+    """
+    photos: list[Path] = []
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    endings |= {".heic", ".heif"}  # without their plug-in, the error of each says what to install
+    for path in named:
+        if not path.is_dir():
+            photos.append(path)
+            continue
+        inside = [file for file in sorted(path.iterdir()) if file.suffix.lower() in endings]
+        inside = [file for file in inside if file.name[0] != "." and file.is_file() and not _is_drawn(file)]
+        if not inside:
+            raise ValueError(f"{path}: holds no pictures (folders in it are not searched); name another")
+        photos += inside
+    return photos
+
+
+def _is_drawn(file: Path) -> bool:
+    """Return whether a picture is a mask or an overlay of a result beside it."""
+    drawn = [ending for ending in ENDINGS if ending.endswith(".png") and file.name.endswith(ending)]
+    return any(_is_result(file.with_name(f"{file.name.removesuffix(ending)}.json")) for ending in drawn)
 
 
 def write_hand(hand: Hand, photo: NDArray[np.uint8], out: Path, stem: str, *further: Hand) -> list[Path]:
@@ -163,22 +212,22 @@ def name_results(images: Sequence[Path | str]) -> list[str]:
 
 def _write(
     hands: list[Hand] | PhotoError, photo: NDArray[np.uint8] | None, out: Path, path: Path, stem: str
-) -> tuple[str, bool]:
-    """Write the result of the photo at `path`; return the line about it and whether there is a result."""
+) -> tuple[str, str | None]:
+    """Write the result of the photo at `path`; return the line about it and its rows of the table, if any."""
     if isinstance(hands, PhotoError) or photo is None:
-        return f"failed: {hands}", False
+        return f"failed: {hands}", None
     hand, *further = hands
     try:
         *_, overlay = write_hand(hand, photo, out, stem, *further)
     except OSError:  # a full disk is full for all
         raise
     except Exception as error:
-        return f"failed: {wrap_unexpected(str(path), error)}", False
+        return f"failed: {wrap_unexpected(str(path), error)}", None
     told = "; ".join(map(_describe, hands))
     return (
         f"{path}: {told}, reference bone assumed to be {hand.bone_mm:.1f} mm (exact in mesh and "
         f"posed joints), see {overlay}",
-        True,
+        format_rows(hands),
     )
 
 
@@ -191,7 +240,7 @@ def _describe(hand: Hand) -> str:
     if 2 * hand.box.half < SMALL_PX:
         found += f", a square of only {2 * hand.box.half:.0f} pixels"
     distance = "" if hand.intrinsics is None else f", about {hand.joints_mm[ROOT, 2]:.0f} mm away"
-    return f"{hand.side} hand, {found}{distance}"
+    return f"{hand.describe_side()}, {found}{distance}"
 
 
 def _write_file(path: Path, content: bytes) -> Path:

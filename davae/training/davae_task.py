@@ -76,14 +76,9 @@ def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
     model, found = runs.load_model(init)
     of_run, asked = dataclasses.asdict(found.model), dataclasses.asdict(config.model)
     anew = tuple(part for part in DECODERS if of_run[part] != asked[part])
-    fields = {field for part in anew for field in DECODERS[part]}
-    runs.require_same_network(
-        init,
-        runs.differences(
-            *({name: value for name, value in one.items() if name not in fields} for one in (of_run, asked)),
-            "model",
-        ),
-    )
+    for field in {field for part in anew for field in DECODERS[part]}:
+        del of_run[field], asked[field]
+    runs.require_same_network(init, runs.differences(of_run, asked, "model"))
     return {name: weight for name, weight in model.state_dict().items() if name.partition(".")[0] not in anew}
 
 

@@ -178,7 +178,8 @@ class PhotoPage:
 
 def describe(hand: Hand, guessed: bool) -> str:
     """Return in words what was found and assumed; `guessed` is whether the side was guessed."""
-    said = f"{hand.name}: a {hand.side} hand{' (guessed)' if guessed else ''}. "
+    sure = "" if hand.side_probability is None else f", probability {hand.side_probability:.2f}"
+    said = f"{hand.name}: a {hand.side} hand{f' (guessed{sure})' if guessed else ''}. "
     said += f"Lengths assume {hand.bone_mm:.1f} mm from the middle knuckle to the next joint."
     if hand.box.confidence is not None:  # None if the user drew the box
         said += f" Confidence that the box holds one whole hand: {hand.box.confidence:.2f}."
