@@ -40,8 +40,10 @@ def open_array(path: Path, shape: Sequence[int], dtype: str, advice: str) -> NDA
     if not path.exists():
         raise FileNotFoundError(f"{path}: missing; {advice}")
     try:
-        array = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
+        array = open_memmap(path, mode="r")  # unlike `np.load`, it reads nothing but .npy files
+    except OSError:
+        raise
+    except Exception as error:  # the head of a damaged file may raise anything
         raise ValueError(f"{path}: damaged ({error}); {advice}") from error
     if (array.shape, array.dtype.name) != (tuple(shape), dtype):
         raise ValueError(

@@ -33,9 +33,12 @@ def read_manifest(data_dir: str | os.PathLike) -> dict[str, Any]:
 def read_json(path: Path, advice: str) -> dict[str, Any]:
     """Read a JSON file; raise ValueError, ending in `advice`, if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({error}); {advice}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged (expected an object with fields); {advice}")
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

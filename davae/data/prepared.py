@@ -227,17 +227,26 @@ class PreparedSplit:
             raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
         folder = Path(data_dir) / split
         manifest = read_manifest(data_dir)
-        entry = manifest["splits"][split]
         advice = f"delete {data_dir} and run `python -m davae prepare` again"
-        arrays = {
-            name: open_array(folder / f"{name}.npy", expected["shape"], expected["dtype"], advice)
-            for name, expected in entry["arrays"].items()
-        }
+        try:
+            entry = manifest["splits"][split]
+            has_factors = entry["factors_sha256"] is not None
+            arrays = {
+                name: open_array(folder / f"{name}.npy", expected["shape"], expected["dtype"], advice)
+                for name, expected in entry["arrays"].items()
+            }
+        except (LookupError, TypeError, AttributeError) as error:
+            path = Path(data_dir) / FILE_NAME
+            raise ValueError(f"{path}: damaged ({type(error).__name__}: {error}); {advice}") from error
         factors: Mapping[str, NDArray] = {}
-        if entry["factors_sha256"] is not None:
+        if has_factors:
             if not (folder / "factors.npz").exists():
                 raise FileNotFoundError(f"{folder / 'factors.npz'}: missing; {advice}")
             factors = StoredArrays(folder / "factors.npz")
+        named = set(cls.__annotations__) - {"factors", "manifest", "name", "predicted_masks", "mask_network"}
+        if arrays.keys() != named:
+            wrong = sorted(arrays.keys() ^ named)
+            raise ValueError(f"{Path(data_dir) / FILE_NAME}: damaged (lacks or adds {wrong}); {advice}")
         predicted, network = None, read_mask_network(data_dir)
         if network is not None:
             predicted = open_predicted(data_dir, split, arrays["masks"].shape)

@@ -88,15 +88,23 @@ def read_packed(path: Path | str) -> Packed:
     missing = {"about", *(f"{part}.config" for part in PARTS)} - metadata.keys()
     if missing:
         raise ValueError(f"{path}: lacks {sorted(missing)}, so `python -m davae pack` did not write it")
-    about = json.loads(metadata["about"])
+    try:
+        about = dict(json.loads(metadata["about"]))
+        ties = json.loads(metadata.get("graphs", '{"norms": {}, "inputs": {}}'))
+        norms, inputs = dict(ties["norms"]), {name: list(taken) for name, taken in ties["inputs"].items()}
+        missing = {GRAPH + name for name in inputs} - tensors.keys()
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged ({error}); get it again") from error
+    if missing:
+        raise ValueError(f"{path}: damaged (it lacks {sorted(missing)}); get it again")
     if about.get("format") != FORMAT:
         raise ValueError(f"{path}: is of format {about.get('format')}, this davae reads {FORMAT}; update it")
-    ties = json.loads(metadata.get("graphs", '{"norms": {}, "inputs": {}}'))
     return Packed(
         path,
         about,
         {part: metadata[f"{part}.config"] for part in PARTS},
         {name: tensor for name, tensor in tensors.items() if not name.startswith(GRAPH)},
-        {name: tensors[GRAPH + name].tobytes() for name in ties["inputs"]},
-        **ties,
+        {name: tensors[GRAPH + name].tobytes() for name in inputs},
+        norms,
+        inputs,
     )

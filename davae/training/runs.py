@@ -19,6 +19,7 @@ loads a finished run, resumes an interrupted one, and refuses any other, naming 
 import dataclasses
 import hashlib
 import json
+import pickle
 import platform
 import sys
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def open_run(run: Path, config: Saved, identity: Identity) -> None:
         write_text(run / "environment.txt", environment())
         write_text(identity_file, json.dumps(dataclasses.asdict(identity), indent=2) + "\n")
         return
-    found = Identity(**json.loads(identity_file.read_text(encoding="utf-8")))
+    found = _read_identity(identity_file)
     try:
         of_run = config_of(run, type(config))
     except ValueError as error:
@@ -139,9 +140,27 @@ def environment() -> str:
 
 
 def identity_of(run: Path | str) -> Identity | None:
-    """Return what a run depends on beside its config, or None if its folder has no identity.json."""
+    """Return what a run depends on beside its config, or None if its folder has no identity.json.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     path = Path(run) / "identity.json"
-    return Identity(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return _read_identity(path) if path.exists() else None
+
+
+def _read_identity(path: Path) -> Identity:
+    try:
+        found = Identity(**json.loads(path.read_text(encoding="utf-8")))
+        texts = [found.data, *found.sources.keys(), *found.sources.values()]
+        texts += [text for text in (found.init, found.masks, found.mask_network) if text is not None]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a digest is not a text")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: damaged ({error}); restore it, or train the run again in another folder"
+        ) from error
+    return found
 
 
 def weights_digest(run: Path | str) -> str:
@@ -229,9 +248,29 @@ def save_resume_point(run: Path, state: dict[str, Any]) -> None:
 
 
 def load_resume_point(run: Path) -> dict[str, Any] | None:
-    """Return the last resume point, or None. Only tensors and plain values are read; no code is executed."""
+    """Return the last resume point, or None. Only tensors and plain values are read; no code is executed.
+
+    Raises:
+        ValueError: the file is damaged, or holds more than that.
+        OSError: it cannot be opened.
+    """
     path = run / "resume.pt"
-    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+    if not path.exists():
+        return None
+    advice = "delete it to train this run from its beginning"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:  # torch's own text advises to load it without this guard
+        raise ValueError(
+            f"{path}: damaged, or holds more than tensors and plain values; nothing in it was run; {advice}"
+        ) from error
+    except Exception as error:  # a damaged file may raise anything
+        raise ValueError(f"{path}: damaged ({type(error).__name__}); {advice}") from error
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise ValueError(f"{path}: damaged (it has no step); {advice}")
+    return state
 
 
 def write_text(path: Path, text: str) -> None:

@@ -43,7 +43,8 @@ def read_picture(
                 pixels = np.asarray(image.convert(mode))
     except FileNotFoundError:
         raise BadSample(f"{path}: missing; {advice}") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to report a damaged file
+    # Pillow's ways to report a damaged file; the last is of one that claims to be far larger than any frame.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         kind = kind_of_file(path, apart_from="picture")
         if kind:
             raise BadSample(f"{path}: cannot be decoded: it is {kind}, not a picture; {advice}") from error

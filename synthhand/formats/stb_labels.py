@@ -8,6 +8,8 @@ joint 0 centimetres apart, so prepared data records which one was used.
 
 import io
 import os
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,12 @@ KEY = "handPara"
 STB_ORDER = np.array([0, 17, 18, 19, 20, 13, 14, 15, 16, 9, 10, 11, 12, 5, 6, 7, 8, 1, 2, 3, 4])
 
 INDEX_MCP, MIDDLE_MCP, RING_MCP, LITTLE_MCP = 5, 9, 13, 17
+
+# Kinds of elements in MATLAB 5 files ("MAT-File Format", MathWorks, table 1-1).
+_MATRIX, _COMPRESSED = 14, 15
+_KINDS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, _MATRIX, _COMPRESSED, 16, 17, 18}
+_DEEPEST = 8
+_MOST_BYTES = 10**8  # of a compressed element: 200,000 frames
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ def load_labels(path: str | os.PathLike) -> Array:
         advice = "save it with `save -v7`" if "HDF5" in kind or "Octave" in kind else "copy it again"
         raise ValueError(f"{path}: is {kind}; expected STB's labels as a MATLAB 5 file: {advice}")
     try:
+        _check_elements(path.read_bytes())
         content = scipy.io.loadmat(path, appendmat=False)
     except Exception as error:  # a damaged file may raise anything
         raise ValueError(f"{path}: damaged label file ({error}); copy it again from the dataset") from error
@@ -133,3 +142,48 @@ def write_labels(path: str | os.PathLike, joints_mm: NDArray) -> None:
     data = buffer.getvalue()
     title = b"MATLAB 5.0 MAT-file, labels in the form of STB".ljust(116)  # replaces SciPy's, with its time
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(title + data[116:]))
+
+
+def _check_elements(data: bytes) -> None:
+    """Raise ValueError unless each element of a MATLAB 5 file is of a kind that the format knows.
+
+    SciPy looks kinds up in a table without a check, so that a damaged one can end the process.
+    """
+    if 0 in data[:4]:  # MATLAB 4, whose reader has no such table
+        return
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+    if order is None:
+        raise ValueError("no MATLAB 5 file")
+    _check_part(data[128:], order, 0)
+
+
+def _check_part(data: bytes, order: str, depth: int) -> None:
+    at = 0
+    while at < len(data):
+        if len(data) - at < 8:
+            raise ValueError("cut off")
+        kind, size = struct.unpack_from(f"{order}II", data, at)
+        short = kind >> 16  # the size of an element whose content stands in its tag
+        begin, size, kind = (at + 4, short, kind & 0xFFFF) if short else (at + 8, size, kind)
+        if kind not in _KINDS or (short and size > 4) or begin + size > len(data):
+            raise ValueError(f"an element is of kind {kind} and size {size}")
+        if kind in (_MATRIX, _COMPRESSED):
+            if depth == _DEEPEST:
+                raise ValueError("nested too deeply")
+            part = data[begin : begin + size]
+            _check_part(_decompress(part) if kind == _COMPRESSED else part, order, depth + 1)
+        at = at + 8 if short else begin + size
+        if kind != _COMPRESSED:  # all else ends at a multiple of 8
+            at += -at % 8
+
+
+def _decompress(data: bytes) -> bytes:
+    """Return what a compressed element holds."""
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(data, _MOST_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if not stream.eof:
+        raise ValueError("a compressed element is cut off, or too large for labels")
+    return content
