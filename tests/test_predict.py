@@ -177,6 +177,11 @@ def test_a_release_holds_the_networks_at_half_precision(trained, release):
     )
 
 
+def _change_identity(run, **values):
+    path = run / "identity.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 def test_a_release_becomes_runs_that_trainings_begin_with_and_that_are_packed_again(
     trained, release, tmp_path, prepared
 ):
@@ -193,6 +198,27 @@ def test_a_release_becomes_runs_that_trainings_begin_with_and_that_are_packed_ag
         write_runs(release, out)
     with pytest.raises(ValueError, match="was not trained on masks of"):
         pack(model, trained / "mask", camera, finder, tmp_path / "x.safetensors")
+
+    # A decoder may learn on other data, and the camera head still reads the trunk that it was trained on.
+    _, config = runs.load_model(model)
+    drawing = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, only="image_decoder", steps=2)
+    )
+    run = train(drawing, trained / "data", tmp_path / "drawing", init=model, progress=False)
+    _change_identity(run, data="f" * 64, mask_network=runs.weights_digest(mask))
+    pack(run, mask, camera, finder, tmp_path / "drawing.safetensors", graphs=False)
+    drawn = read_packed(tmp_path / "drawing.safetensors")
+    changed = {
+        name for name, value in drawn.tensors.items() if not np.array_equal(value, first.tensors[name])
+    }
+    assert changed and all(name.startswith("model.image_decoder.") for name in changed)
+    whole = train(
+        dataclasses.replace(drawing, train=dataclasses.replace(drawing.train, only="")),
+        trained / "data", tmp_path / "whole", init=model, progress=False,
+    )  # fmt: skip
+    _change_identity(whole, mask_network=runs.weights_digest(mask))
+    with pytest.raises(ValueError, match="is a camera head of another model"):
+        pack(whole, mask, camera, finder, tmp_path / "x.safetensors")
 
     _, config = runs.load_mask_network(finder)
     still = dataclasses.replace(config.train, learning_rate=1e-12, average_decay=0.0, steps=2)

@@ -226,6 +226,23 @@ def test_a_decoder_of_another_kind_begins_at_random(finished, short, prepared, t
         train(coarser, prepared, tmp_path / "coarser", init=finished, progress=False)
 
 
+def test_one_decoder_can_learn_while_all_else_stays_as_it_is(finished, short, prepared, tmp_path):
+    """Bit for bit, with BatchNorm's statistics: whoever reads the encoder need not be trained anew."""
+    alone = settings_for(short, only="image_decoder", average_decay=0.9)
+    before, _ = runs.load_model(finished)
+    after, _ = runs.load_model(train(alone, prepared, tmp_path / "run", init=finished, progress=False))
+    changed = {
+        name for name, value in after.state_dict().items() if not value.equal(before.state_dict()[name])
+    }
+    assert {name.partition(".")[0] for name in changed} == {"image_decoder"}
+    learnt = {name for name, _ in after.named_parameters() if name.startswith("image_decoder.")}
+    assert learnt <= changed
+    assert any("running_mean" in name for name in changed)
+    with pytest.raises(ValueError, match=r"train\.only is 'image_decoder', so all else stays .* \(--init\)"):
+        train(alone, prepared, tmp_path / "random", progress=False)
+    assert not (tmp_path / "random").exists()
+
+
 def test_a_run_cannot_begin_with_another_network_or_an_unfinished_run(finished, short, prepared, tmp_path):
     other = dataclasses.replace(short, model=dataclasses.replace(short.model, attention="none"))
     with pytest.raises(

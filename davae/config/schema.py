@@ -21,7 +21,7 @@ VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
 ADDED = {
     "scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False, "canvas": False,
     "image_decoder": "paper", "cloud_decoder": "paper", "flesh": "realistic", "divided": True,
-    "photometric": 0.0,
+    "photometric": 0.0, "only": "",
 }  # fmt: skip
 RENAMED = {"blocks": "depths"}
 Crop = Literal["plain", "rotated-camera"]
@@ -148,6 +148,9 @@ class TrainConfig:
     average_decay: float = 0.0  # of the moving average of the weights, every 4th step, used at test; 0 = none
     checkpoint_every: int = 200  # steps between resume points
     seed: int = 0
+    only: Literal["", "image_decoder", "cloud_decoder"] = (
+        ""  # the part of da-VAE that learns; "" is all of it
+    )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from davae.networks.folding import fold_batchnorm, pair_norms
 from davae.photo.engine import Images, MaskNetwork, Networks, open_graphs, to_estimate
 from davae.photo.packed import FORMAT, GRAPH, PARTS, Packed, read_packed
 from davae.training import runs
+from davae.training.davae_task import DECODERS
 from davae.training.threads import single_threaded
 from synthhand.storage import write_atomically
 
@@ -91,9 +92,11 @@ def pack(
     digests = {"model": runs.weights_digest(run), "mask": runs.weights_digest(mask_run)}
     if identity.mask_network != digests["mask"]:
         raise ValueError(f"{run}: was not trained on masks of {mask_run}; name the mask network that it saw")
-    if of_camera.init != digests["model"]:
+    # Where only a decoder has learnt, the trunk is still that of the run it began with, which the head read.
+    kept = config.train.only in DECODERS and of_camera.init == identity.init
+    if of_camera.init != digests["model"] and not kept:
         raise ValueError(f"{camera_run}: is a camera head of another model than {run}; train one for this")
-    if (of_camera.data, of_camera.mask_network) != (identity.data, identity.mask_network):
+    if of_camera.mask_network != identity.mask_network or not (kept or of_camera.data == identity.data):
         raise ValueError(f"{camera_run}: learnt from other data or masks than {run}; train one from the same")
     networks: dict[str, nn.Module] = {"model": model, "mask": mask, "camera": camera, "finder": finder}
     tensors = {

@@ -99,6 +99,11 @@ class DaVAETask(Task):
                     f"model.divided is false, but model.{field} is 'limbs', which reads joints and other "
                     f"blocks apart; an undivided code needs model.{field}=paper"
                 )
+        if config.train.only and init is None:
+            raise ValueError(
+                f"train.only is {config.train.only!r}, so all else stays as it begins; name a finished run "
+                "to begin with (--init)"
+            )
         self.config: Config = config
         self.init = init
         self.first_weights = None if init is None else initial_weights(init, config)

@@ -118,6 +118,8 @@ class MaskTask(Task):
     kind, measured, shown = "mask", "val_iou", ("cross_entropy", "soft_iou")
 
     def __init__(self, config: MaskConfig, init: Path | str | None = None):
+        if config.train.only:
+            raise ValueError(f"train.only is {config.train.only!r}, which is no part of a mask network")
         self.config: MaskConfig = config
         self.init = init
         self.first_weights = None if init is None else _initial_weights(init, config)

@@ -17,11 +17,12 @@ AVERAGE_EVERY = 4  # steps between updates of the weight average
 def build_optimisers(network: nn.Module, settings: TrainConfig) -> list[Optimizer]:
     """Return the optimisers of a network's weights: AdamW, or Muon for all matrices and AdamW for the rest.
 
-    AdamW (arXiv:1711.05101) is Adam itself when weight_decay is 0, as in `paper`.
+    AdamW (arXiv:1711.05101) is Adam itself when weight_decay is 0, as in `paper`. Frozen weights have none.
     """
-    matrices = [p for p in network.parameters() if p.ndim > 1 and settings.optimiser == "muon"]
+    learning = [p for p in network.parameters() if p.requires_grad]
+    matrices = [p for p in learning if p.ndim > 1 and settings.optimiser == "muon"]
     taken = set(map(id, matrices))
-    rest = [p for p in network.parameters() if id(p) not in taken]
+    rest = [p for p in learning if id(p) not in taken]
     adam = torch.optim.AdamW(rest, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     bf16 = has_bf16(next(network.parameters()).device)
     return [adam, Muon(matrices, settings.learning_rate, bf16=bf16)] if matrices else [adam]

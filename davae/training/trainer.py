@@ -101,6 +101,14 @@ def check_prepared(split: PreparedSplit, data: Path | str, config: DataConfig) -
             )
 
 
+def choose_part(network: nn.Module, name: str) -> nn.Module:
+    """Return the part of a network that learns; all else is frozen, BatchNorm's statistics included."""
+    if not name:
+        return network
+    network.eval().requires_grad_(False)
+    return network.get_submodule(name).requires_grad_(True).train()
+
+
 class Trainer:
     """The state of one run: network, optimisers, weight average and log, at one step."""
 
@@ -114,6 +122,7 @@ class Trainer:
             move_to(network, device).eval()
         torch.manual_seed(settings.seed)
         self.model = move_to(task.build(), device)
+        self.learning = choose_part(self.model, settings.only)
         self.unfused = fuse(self.model) if device.type == "cpu" else None  # why it trains without kernels
         self.optimisers = build_optimisers(self.model, settings)
         self.average = build_average(self.model, settings.average_decay)
@@ -173,8 +182,8 @@ class Trainer:
         indices = batch_indices(len(self.split), settings.batch_size, settings.seed, self.step)
         seed = step_seed(settings.seed, self.step)
         examples = self._load_examples(self.samples, self.split, indices, seed, jittered=True)
-        if not self.model.training:  # a walk through all of its parts
-            self.model.train()
+        if not self.learning.training:  # a walk through all of its parts
+            self.learning.train()
         with self.autocast:
             output = self.task.forward(self.replica, examples)
         loss = self.task.loss(output, examples)
