@@ -341,12 +341,12 @@ class Watched:
 
     def read(self, reader: str, path: str) -> tuple[str, float, int]:
         """Let a reader read a file; return its outcome, seconds and bytes."""
-        self.pipe.send((reader, path))
         try:
+            self.pipe.send((reader, path))
             if self.pipe.poll(WAIT_S):
                 return self.pipe.recv()
             outcome = f"hangs: no answer for {WAIT_S:g} s"
-        except EOFError:
+        except (EOFError, BrokenPipeError):
             outcome = "ends the process"
         self.stop()
         self._start()
