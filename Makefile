@@ -4,6 +4,7 @@
 PRESET  ?= laptop
 VENV    ?= .venv
 WORKERS ?= 2
+CASES   ?= 20000
 OUT     ?= outputs/notebooks/$(PRESET)-da-seed0
 
 # The book shows NOTEBOOKS, executed copies; by default they are made at PRESET, or at smoke where none is given.
@@ -29,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install reproduce app test bench lint format notebooks book lock lockbook clean
+.PHONY: help install reproduce app test drill bench lint format notebooks book lock lockbook clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -45,6 +46,9 @@ app: $(installed) ## open the web app: your own photo, and sliders on the latent
 
 test: lint ## lint, then all tests, every notebook at smoke among them
 	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+drill: $(installed) ## give every reader damaged files (CASES, now $(CASES); SEED): which fail, as a table
+	PYTHONPATH=tests $(python) -m drill --cases $(CASES) --seed $(or $(SEED),0)
 
 bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 22 minutes
 	$(python) benchmarks/suite.py

@@ -132,6 +132,7 @@ def test_what_is_not_numbers_is_refused_by_name(tmp_path, protocol, reader, valu
         b"cbuiltins\nbytearray\n(I1000000000000\ntR.",
         b"c_codecs\nencode\n(Vabc\nVrot13\ntR.",
         b"ccollections\ndefaultdict\n(cbuiltins\neval\ntR.",
+        b"}p1000000000\n.",
     ],
 )
 def test_plain_containers_let_nothing_else_in(tmp_path, program):

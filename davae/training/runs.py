@@ -226,7 +226,13 @@ def _load(
             f"{run}: training is not finished (no model.safetensors). Repeat the `python -m davae {command}` "
             "command that started it: it continues from the last resume point"
         )
-    network = build(config)
+    try:
+        network = build(config)
+    except Exception as error:  # sizes that make no sense raise whatever torch raises
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{run / 'config.json'}: describes no network that can be built: {reason}"
+        ) from error
     try:
         network.load_state_dict(load_file(run / "model.safetensors"))
     except (SafetensorError, RuntimeError) as error:
@@ -259,14 +265,15 @@ def load_resume_point(run: Path) -> dict[str, Any] | None:
         return None
     advice = "delete it to train this run from its beginning"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        with path.open("rb") as file:  # so that its own errors name it
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own text advises to load it without this guard
         raise ValueError(
             f"{path}: damaged, or holds more than tensors and plain values; nothing in it was run; {advice}"
         ) from error
     except Exception as error:  # a damaged file may raise anything
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ValueError(f"{path}: damaged ({type(error).__name__}); {advice}") from error
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise ValueError(f"{path}: damaged (it has no step); {advice}")

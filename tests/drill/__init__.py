@@ -1,0 +1,1 @@
+"""The drill: faults while commands run, and hostile input for every reader. `make drill`."""
