@@ -19,9 +19,8 @@ Attention = Literal["sk", "none", "se"]  # in the heads: selective kernels, none
 VARIANTS: dict[str, Attention] = {"da": "sk", "na": "none", "se": "se"}
 # How configs of older versions differ: fields they lack, with the value they meant, and old names of fields.
 ADDED = {
-    "scale_max": 1.0, "shift": 0.0, "blur": 0.0, "steady_target": False, "canvas": False,
-    "image_decoder": "paper", "cloud_decoder": "paper", "flesh": "realistic", "divided": True,
-    "photometric": 0.0, "only": "",
+    "scale_max": 1.0, "shift": 0.0, "blur": 0.0, "photometric": 0.0, "steady_target": False, "canvas": False,
+    "image_decoder": "paper", "cloud_decoder": "paper", "flesh": "realistic", "divided": True, "only": "",
 }  # fmt: skip
 RENAMED = {"blocks": "depths"}
 Crop = Literal["plain", "rotated-camera"]
