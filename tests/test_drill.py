@@ -1,5 +1,7 @@
 """The drill's short form: damaged files for every reader, and payloads that would leave a mark."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -30,7 +32,8 @@ def test_payloads_leave_no_mark_and_are_refused_by_name(watched, tmp_path):
 
 
 def test_the_watch_sees_a_process_that_ends_and_one_that_hangs(watched, monkeypatch):
-    monkeypatch.setattr(hostile, "WAIT_S", 0.0)
+    monkeypatch.setattr(hostile, "WAIT_S", 0.1)
+    os.kill(watched.process.pid, signal.SIGSTOP)
     outcome, *_ = watched.read("PNG", watched.seeds["PNG"][0])
     assert outcome.startswith("hangs")
     monkeypatch.undo()

@@ -23,7 +23,9 @@ SEED = 11  # of no data that the weights were trained or measured on
 def benchmark(name: str):
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patched:  # scripts import what lies beside them
+        patched.syspath_prepend(REPOSITORY / "benchmarks")
+        spec.loader.exec_module(module)
     return module
 
 

@@ -107,6 +107,13 @@ class DaVAETask(Task):
         self.config: Config = config
         self.init = init
         self.first_weights = None if init is None else initial_weights(init, config)
+        if config.train.only and self.first_weights is not None:
+            parts = {name.partition(".")[0] for name in self.first_weights}
+            if left := DECODERS.keys() - parts - {config.train.only}:
+                raise ValueError(
+                    f"{init}: its {left.pop()} is of another kind, which would stay random under "
+                    f"train.only={config.train.only}; keep the kind of that run"
+                )
 
     def build(self) -> nn.Module:
         """Return da-VAE with random weights, or those of `init` as far as that has them."""

@@ -58,6 +58,10 @@ def build_average(network: nn.Module, decay: float) -> AveragedModel | None:
 
     def update(average: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
         n = int(updates)
+        if not average[0].is_floating_point():  # counts of BatchNorm, which averaging would cut
+            for own, new in zip(average, current, strict=True):
+                own.copy_(new)
+            return
         get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(average, current, n)
 
     return AveragedModel(network, multi_avg_fn=update, use_buffers=True) if decay > 0 else None
