@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -68,8 +67,8 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """Return a grey (h, w) or RGB (h, w, 3) picture, uint8, as the bytes of a PNG file.
 
     Each row is stored as its difference from the row above. Pillow would try all five of PNG's filters on
-    each row, which takes longer than the compression. ISA-L compresses in a fourth of zlib's time, to the
-    same size; its bytes may differ between types of processor, but not the pixels.
+    each row, which takes longer than the compression. ISA-L would compress in a fourth of zlib's time, but
+    now and then gives the same lines other bytes (seen 2026-11-29, isal 1.9.1).
 
     Raises:
         ValueError: the array is no such picture, or an empty one.
@@ -86,7 +85,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     lines[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, colours[pixels.ndim], 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(lines.data, level=1)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.data, level=1)), (b"IEND", b""))
     return _SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
