@@ -26,11 +26,12 @@ from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.figures import latent_strip
 from davae.latent import disentanglement as d
-from davae.latent.blend import Frame, render_frame, render_path
+from davae.latent.blend import read_factors, Frame, render_frame, render_path
 from davae.latent.codes import encode, lerp
 from davae.networks import Decoded
 from davae.training.runs import load_model, weights_digest
 from synthhand.dataset.factors import Factors, sample_factors
+from synthhand.dataset.world import find_world
 from synthhand.formats.record import BadSample
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -99,7 +100,8 @@ def check_drawn_with(drawn_by: RenderConfig, test: PreparedSplit, row: int) -> N
         ValueError: factors are missing or differ, so the truth cannot be rendered.
     """
     number, seed = int(test.ids[row]), drawn_by.seed
-    for name, drawn in sample_factors(seed, "test", number, flesh=drawn_by.flesh).flat().items():
+    world = find_world(test.factors)
+    for name, drawn in sample_factors(seed, "test", number, flesh=drawn_by.flesh, world=world).flat().items():
         if name not in test.factors:
             raise ValueError(
                 f"--data: no {name} is stored with these images, so their truth cannot be rendered; give "
@@ -139,8 +141,7 @@ def measure(
     left_out: list[int] = []
 
     def factors_of(pair) -> list[Factors]:
-        seed, flesh = config.render.seed, config.render.flesh
-        return [sample_factors(seed, "test", int(test.ids[used[n]]), flesh=flesh) for n in pair]
+        return [read_factors(test.factors, int(used[n])) for n in pair]
 
     for number, pair in enumerate(tqdm(rows, unit="pair", disable=None)):
         factors = factors_of(pair)

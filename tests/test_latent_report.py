@@ -22,6 +22,7 @@ from davae.networks import DaVAE, HandMaskNet
 from davae.pipeline import cli
 from davae.training.davae_task import train
 from synthhand.dataset.factors import sample_factors
+from synthhand.dataset.scene import render
 from synthhand.dataset.writer import write_dataset
 from synthhand.model.procedural import procedural_rig
 
@@ -61,6 +62,18 @@ def test_factors_come_back_from_their_arrays_and_render_the_prepared_picture(spl
         canvas = dataclasses.replace(tiny_config.data, canvas=True)
         again, stored = render_frame(read, canvas), swaps._stored(split, row, canvas)
         assert_close(again.image, stored.image, atol=0.02, rtol=0)
+
+
+def test_the_world_of_photographs_comes_back_too():
+    """Else a hand would be rendered anew without what its picture shows."""
+    drawn = sample_factors(0, "test", 4, world="photographs")
+    flat = {name: np.asarray(value)[None] for name, value in drawn.flat().items()}
+    flat["held/shown"] = np.ones(1)  # an outcome, which is stored beside the factors
+    read = read_factors(flat, 0)
+    assert read.flat().keys() == drawn.flat().keys()
+    np.testing.assert_array_equal(render(read, 48).image, render(drawn, 48).image)
+    plain = {name: value for name, value in flat.items() if not name.startswith(("held/", "camera/"))}
+    assert (read_factors(plain, 0).world.held, read_factors(plain, 0).world.camera) == (None, None)
 
 
 def test_a_missing_factor_is_named():

@@ -853,7 +853,8 @@ def test_a_folder_of_photos_gives_one_table_of_all_joints(release, tmp_path, mon
     folder.mkdir()
     for name in ("b.png", 'a, "odd".png', "C.JPG", ".hidden.png"):
         Image.fromarray(photo()).save(folder / name)
-    (folder / "notes.txt").write_text("about them")
+    for name in ("notes.txt", "labels.h5", "clip.mpg"):
+        (folder / name).write_text("about them")
     (folder / "broken.jpeg").write_bytes(b"Dear hand")
     (folder / "more.png").mkdir()
     options = {"progress": False, "weights": release, "hands": 2}
@@ -894,6 +895,22 @@ def test_a_table_that_is_not_ours_is_not_written_over(release, tmp_path):
     for _ in range(2):
         found = predict_files([tmp_path], tmp_path / "out", quick=True, intrinsics="200,200,20,15", **options)
     assert {(row["mm_from"], row["confidence"]) for row in read_table(found.table)} == {("camera", "")}
+
+
+def test_a_run_that_stops_at_once_keeps_the_table_of_before(release, tmp_path, monkeypatch):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    (folder / "x.png").write_bytes(encoded(picture()))
+    options = {"box": "10,10,90,90", "progress": False, "weights": release}
+    before = predict_files([folder], out, **options).table.read_text()
+
+    def stop(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(predict_files_module, "_write", stop)
+    with pytest.raises(OSError, match="no space left"):
+        predict_files([folder], out, **options)
+    assert (out / TABLE).read_text() == before and before.count("\n") == 22
 
 
 def test_results_need_a_folder_and_weights_a_file(release, tmp_path):

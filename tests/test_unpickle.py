@@ -125,6 +125,12 @@ def test_what_is_not_numbers_is_refused_by_name(tmp_path, protocol, reader, valu
         read(tmp_path / "a.pickle", {0: {"xyz": value}}, protocol, reader)
 
 
+def test_text_of_python_2_need_not_be_ascii(tmp_path):
+    path = tmp_path / "a.pickle"
+    path.write_bytes(b"(S'\x9a\xe9'\np0\nI7\nl.")  # protocol 0
+    assert load_pickle(path, "file", "anyone") == ["\x9a\xe9", 7]
+
+
 @pytest.mark.parametrize(
     "program",
     [

@@ -27,23 +27,10 @@ from synthhand.dataset.scene import (
 from synthhand.dataset.world import SAMPLERS, Camera, World, choose_world, sample_held
 from synthhand.model import WORLD
 from synthhand.model.body import face_normals, vertex_normals
+from synthhand.model.holding import MODES, MOST_HIDDEN, SINK_MM, SUITABLE, flesh_balls, palm_axes, place_thing
 from synthhand.model.procedural import flesh_radii
 from synthhand.model.rig import FOREARM_PART
-from synthhand.model.things import (
-    KINDS,
-    MODES,
-    MOST_HIDDEN,
-    SINK_MM,
-    SUITABLE,
-    Piece,
-    Place,
-    Thing,
-    build_thing,
-    flesh_balls,
-    make_thing,
-    palm_axes,
-    place_thing,
-)
+from synthhand.model.things import KINDS, Piece, Thing, build_thing, make_thing
 from synthhand.pinhole import project
 from synthhand.render.backdrop import paint_backdrop
 from synthhand.render.clothing import dress_body
@@ -202,7 +189,7 @@ def test_meshes_are_closed_outward_and_agree_with_the_distance(kind):
     rng = np.random.default_rng(KINDS.index(kind))
     thing = make_thing(kind, rng)
     for piece in thing.pieces:
-        body = build_thing(Thing((piece,)), Place(np.eye(3), np.zeros(3), 0.0, 0))
+        body = build_thing(Thing((piece,)), np.eye(3), np.zeros(3))
         a, b, c = np.moveaxis(triangles(body), 1, 0)
         volume = np.einsum("fi,fi->f", a, np.cross(b, c)).sum() / 6
         x, y, z = piece.half

@@ -19,6 +19,7 @@ from davae.data.augment import centre, stack_rows
 from davae.data.sample import make_row
 from synthhand.dataset.factors import FRAME_PX, GROUPS, Factors, PoseFactors, SceneFactors, ShapeFactors
 from synthhand.dataset.scene import Rendering, camera_matrix, hand_pixels, render
+from synthhand.dataset.world import PARTS, World, find_world
 from synthhand.formats.record import HandRecord
 from synthhand.pinhole import pixel_ray, view_rotation
 from synthhand.render.appearance import Skin
@@ -30,11 +31,16 @@ ROTATIONS = {"orientation"}  # factors that are rotation matrices, which have no
 def read_factors(flat: Mapping[str, NDArray], row: int) -> Factors:
     """Return the factors of one sample from arrays (n, ...) by `group/name`, as prepared data hold them.
 
+    Those of the world of photographs that were on are read, too.
+
     Raises:
         ValueError: a factor is missing.
     """
-    parts: list[Any] = []
-    for group, kind in zip(GROUPS, (PoseFactors, ShapeFactors, Skin, SceneFactors), strict=True):
+    kinds: dict[str, Any] = dict(
+        zip(GROUPS, (PoseFactors, ShapeFactors, Skin, SceneFactors), strict=True)
+    ) | {name: PARTS[name] for name in find_world(flat)}
+    parts: dict[str, Any] = {}
+    for group, kind in kinds.items():
         names = [field.name for field in dataclasses.fields(kind)]
         if missing := [name for name in names if f"{group}/{name}" not in flat]:
             raise ValueError(
@@ -42,8 +48,9 @@ def read_factors(flat: Mapping[str, NDArray], row: int) -> Factors:
                 "version of `davae render` wrote"
             )
         values = {name: flat[f"{group}/{name}"][row] for name in names}
-        parts.append(kind(**{name: v.item() if np.ndim(v) == 0 else v for name, v in values.items()}))
-    return Factors(*parts)
+        parts[group] = kind(**{name: v.item() if np.ndim(v) == 0 else v for name, v in values.items()})
+    own = {group: parts.pop(group) for group in GROUPS}
+    return Factors(**own, world=World(**parts))
 
 
 def blend(a: Factors, b: Factors, group: str, share: float) -> Factors:

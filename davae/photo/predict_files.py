@@ -31,6 +31,8 @@ from synthhand.storage import write_atomically
 
 STEM_BYTES = 200  # of the 255 that file systems allow a name; the rest is for endings and numbers
 ENDINGS = (".json", ".ply", ".glb", "-mask.png", "-overlay.png")  # of the files of one hand
+# What Pillow knows and is no photograph: videos, data, drawings.
+NO_PHOTOS = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 class Summary(NamedTuple):
@@ -113,7 +115,9 @@ def predict_files(
             rows += [] if own_rows is None else [own_rows]
             report(lines[-1])
     finally:
-        if table is not None:
+        if table is not None and (
+            rows or len(lines) == len(images)
+        ):  # stopped at once, it keeps an old table
             write_table(table, rows)
     return Summary(lines, len(lines) - len(rows), table)
 
@@ -127,7 +131,8 @@ def list_photos(named: Sequence[Path]) -> list[Path]:
         ValueError: a folder holds no picture.
     """
     photos: list[Path] = []
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    kinds = Image.OPEN.keys() - NO_PHOTOS
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in kinds}
     endings |= {".heic", ".heif"}  # without their plug-in, the error of each says what to install
     for path in named:
         if not path.is_dir():

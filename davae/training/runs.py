@@ -257,24 +257,23 @@ def load_resume_point(run: Path) -> dict[str, Any] | None:
     """Return the last resume point, or None. Only tensors and plain values are read; no code is executed.
 
     Raises:
-        ValueError: the file is damaged, or holds more than that.
-        OSError: it cannot be opened.
+        ValueError: the file cannot be loaded, or holds more than that.
     """
     path = run / "resume.pt"
     if not path.exists():
         return None
     advice = "delete it to train this run from its beginning"
     try:
-        with path.open("rb") as file:  # so that its own errors name it
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own text advises to load it without this guard
         raise ValueError(
             f"{path}: damaged, or holds more than tensors and plain values; nothing in it was run; {advice}"
         ) from error
     except Exception as error:  # a damaged file may raise anything
-        if isinstance(error, OSError) and error.filename is not None:
-            raise
-        raise ValueError(f"{path}: damaged ({type(error).__name__}); {advice}") from error
+        raise ValueError(
+            f"{path}: cannot be loaded ({error or type(error).__name__}). If memory is short or the disk "
+            f"fails, try again; if the file is damaged, {advice}"
+        ) from error
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise ValueError(f"{path}: damaged (it has no step); {advice}")
     return state

@@ -83,10 +83,8 @@ def _coarsen(body: Body) -> Body:
     """Merge the vertices of a part that are close on the rest hand: a small hand needs fewer triangles."""
     cells = np.floor(body.rest_mm / _CELL_MM).astype(int)
     keys = np.column_stack([body.parts, cells])
-    # The arm's tube is coarse as it is.
-    keys[len(procedural_rig().vertices_mm) :, 1] = 10_000 + np.arange(
-        len(keys) - len(procedural_rig().vertices_mm)
-    )
+    arm = len(procedural_rig().vertices_mm)  # its tube comes last, and is coarse as it is
+    keys[arm:, 1] = 10_000 + np.arange(len(keys) - arm)
     _, first, of_vertex = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     faces = of_vertex.ravel()[body.faces]
     a, b, c = faces.T

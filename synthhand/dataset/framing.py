@@ -7,11 +7,8 @@ import numpy as np
 from synthhand.dataset.world import Framing
 
 FLESH = 0.08  # of the joints' box that flesh adds on each end
-NEAREST_MM, ARM_MM, FARTHEST_MM = (
-    110.0,
-    340.0,
-    2600.0,
-)  # least depth of any joint, of the arm; most of the root
+NEAREST_MM, ARM_MM = 110.0, 340.0  # least depth of any joint, and of the arm
+FARTHEST_MM = 2600.0  # most depth of the root
 # Over the frame's side. A hand that is not shown is outside any frame of the shortest.
 LEAST_FOCAL, MOST_FOCAL = 0.72, 12.0
 LEAST_INSIDE = 12  # joints that stay in the frame

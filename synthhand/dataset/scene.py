@@ -12,10 +12,11 @@ from synthhand.dataset.lens import develop
 from synthhand.dataset.world import Held
 from synthhand.formats.rhd import LEFT_IDS, RIGHT_IDS
 from synthhand.model.body import Body, build_body
+from synthhand.model.holding import MODES, Place, place_thing
 from synthhand.model.pose import segment_rotations
 from synthhand.model.procedural import flesh_radii, procedural_rig
 from synthhand.model.rig import resize_joints, segment_motion
-from synthhand.model.things import KINDS, MODES, Place, build_thing, make_thing, place_thing
+from synthhand.model.things import KINDS, build_thing, make_thing
 from synthhand.pinhole import project
 from synthhand.render.backdrop import paint_backdrop
 from synthhand.render.clothing import Dressed, dress_body, sample_cloth
@@ -282,7 +283,7 @@ def _place_held(
     if place is None:
         return [], _describe_held(None)
     look = sample_material(rng, thing, float(place.centre_mm[2] / K[0, 0]), backgrounds)
-    return [_Role(build_thing(thing, place), "thing", look)], _describe_held(place)
+    return [_Role(build_thing(thing, place.rotation, place.centre_mm), "thing", look)], _describe_held(place)
 
 
 def _describe_held(place: Place | None) -> dict[str, np.ndarray]:

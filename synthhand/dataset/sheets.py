@@ -32,8 +32,8 @@ from synthhand.dataset.factors import (
 from synthhand.dataset.flesh import BUILDS
 from synthhand.dataset.scene import hand_pixels, render
 from synthhand.model import WORLD
+from synthhand.model.holding import MODES
 from synthhand.model.pose import GESTURE_NAMES, gesture_angles
-from synthhand.model.things import MODES
 from synthhand.render.appearance import Skin
 from synthhand.render.backdrop import paint_backdrop
 from synthhand.render.view import view_from
@@ -245,7 +245,8 @@ def _picture(tile: Tile, side: int, size: int) -> Image.Image:
     if not tile.whole_frame and own.any():
         (top, left), (bottom, right) = np.argwhere(own).min(0), np.argwhere(own).max(0)
         half = int(tile.reach * max(bottom - top, right - left, size // 13))
-        x, y = (left + right) // 2, (top + bottom) // 2
+        half = min(half, size // 2)
+        x, y = (np.clip((low + high) // 2, half, size - half) for low, high in ((left, right), (top, bottom)))
         picture = picture.crop((x - half, y - half, x + half, y + half))
     return picture.resize((side, side), Image.Resampling.LANCZOS)
 

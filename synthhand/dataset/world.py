@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from synthhand.model import PHOTOGRAPHS, WORLD
-from synthhand.model.things import KINDS, MODES, SUITABLE
+from synthhand.model.holding import MODES, SUITABLE
+from synthhand.model.things import KINDS
 from synthhand.render.detail import KINDS as BACKGROUNDS
 
 STREAM = 16  # the first stream's key; groups and published forms have smaller ones
@@ -182,6 +183,15 @@ class World:
         }
 
 
+PARTS = dict(zip(WORLD, (Framing, Held, Camera, Detail, Company, Worn), strict=True))
+
+
+def find_world(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the factors that were on, by names `factor/name` of stored arrays, in the order of `WORLD`."""
+    stored = {name.partition("/")[0] for name in names}
+    return tuple(name for name in WORLD if name in stored)
+
+
 def choose_world(names: str | Iterable[str]) -> tuple[str, ...]:
     """Return the factors that names stand for, in the order of `WORLD`; "photographs" stands for all.
 
@@ -212,7 +222,11 @@ def sample_held(rng: np.random.Generator) -> Held:
 
 def sample_camera(rng: np.random.Generator) -> Camera:
     """Sample a camera, good or bad."""
-    often = lambda share: float(rng.random() < share)  # noqa: E731
+
+    def often(share: float) -> float:
+        """Return 1 in such a share of cases, else 0."""
+        return float(rng.random() < share)
+
     hazy = often(0.25)
     return Camera(
         stops=_pick(rng, _STOPS),

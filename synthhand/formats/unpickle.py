@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from synthhand.formats.kinds import kind_of_file
 
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 _DENSE_ELEMENTS = 10**8  # largest size of a sparse matrix as an array: more than any hand model's
 
 
@@ -185,14 +186,20 @@ def _check_sizes(content: bytes) -> None:
 
     The C unpickler would fill memory up to the one, and ask for as much as the other. Walking through RHD's
     41,258 annotations takes about four seconds, three times as long as reading them.
+
+    `pickletools.genops` would do, but it takes texts of protocol 0 for ASCII; Python 2 wrote any bytes.
     """
-    for opcode, argument, _ in pickletools.genops(content):
-        if (
-            opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
-            and isinstance(argument, int)
-            and argument > len(content)
-        ):
+    file = io.BytesIO(content)
+    while opcode := _OPCODES.get(file.read(1).decode("latin-1")):
+        if opcode.name == "STRING":
+            file.readline()
+            continue
+        argument: Any = opcode.arg.reader(file) if opcode.arg else None
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
             raise ValueError(f"it numbers an object {argument}, more than its {len(content)} bytes can hold")
+        if opcode.name == "STOP":
+            return
+    raise ValueError("it ends early, or has a code that no pickle has")
 
 
 def _empty_stand_in(kind: Any, base: Any, state: Any) -> StandIn:

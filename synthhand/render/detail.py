@@ -40,8 +40,7 @@ def paint_detail(kind: str, seed: int, size: int, backgrounds: Path | None = Non
         (size, size, 3) float32 linear reflectance.
 
     Raises:
-        FileNotFoundError: the folder does not exist or holds no picture.
-        ValueError: a picture in the folder cannot be read; the message names it.
+        FileNotFoundError, ValueError: as `paint_backdrop`.
     """
     rng = np.random.default_rng(seed)
     if kind == "painted":
