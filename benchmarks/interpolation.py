@@ -26,7 +26,7 @@ from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.figures import latent_strip
 from davae.latent import disentanglement as d
-from davae.latent.blend import read_factors, Frame, render_frame, render_path
+from davae.latent.blend import Frame, read_factors, render_frame, render_path
 from davae.latent.codes import encode, lerp
 from davae.networks import Decoded
 from davae.training.runs import load_model, weights_digest

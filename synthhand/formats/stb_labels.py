@@ -114,7 +114,8 @@ def load_labels(path: str | os.PathLike) -> Array:
         _check_elements(path.read_bytes())
         content = scipy.io.loadmat(path, appendmat=False)
     except Exception as error:  # a damaged file may raise anything
-        raise ValueError(f"{path}: damaged label file ({error}); copy it again from the dataset") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: damaged label file ({reason}); copy it again from the dataset") from error
     if KEY not in content:
         found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
         raise ValueError(f"{path}: holds {found}, expected {KEY!r}; is this a label file of STB?")

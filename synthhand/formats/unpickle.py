@@ -75,7 +75,8 @@ def load_pickle(path: str | os.PathLike, kind: str, origin: str, stand_ins: tupl
         found = kind_of_file(path, apart_from="pickle")
         if found:
             raise ValueError(f"{path}: is {found}; expected a pickle, the {kind}") from error
-        raise ValueError(f"{path}: damaged {kind} ({error}); copy or download it again") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: damaged {kind} ({reason}); copy or download it again") from error
 
 
 def to_array(value: Any) -> NDArray:
