@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import reduction
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def exclusive(folder: Path) -> Iterator[Lock]:
         BlockingIOError: another process is writing there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w", encoding="utf-8") as file:
+    place = folder.absolute()  # "." has no name
+    with place.with_name(f".{place.name}.lock").open("w", encoding="utf-8") as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,14 +104,18 @@ def _start_worker(lock: Lock, start: Callable[..., object] | None, arguments: tu
         start(*arguments)
 
 
-def end_with_parent() -> None:
-    """Make this worker process end as soon as the process that started it has ended, however it ended."""
+def end_with_parent(*others: Connection) -> None:
+    """Make this worker process end as soon as the process that started it has ended, however it ended.
+
+    Args:
+        others: pipes; it also ends once nobody holds the other end of one.
+    """
     parent = multiprocessing.parent_process()
     if parent is None:
         raise RuntimeError("end_with_parent is for worker processes; this process is the main one")
 
     def watch() -> None:
-        wait([parent.sentinel])
+        wait([parent.sentinel, *others])
         os._exit(1)  # not `sys.exit`, which would only end this thread
 
     threading.Thread(target=watch, daemon=True).start()
@@ -119,19 +124,46 @@ def end_with_parent() -> None:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a temporary file, then rename it to `path`: a kill leaves the old file or the new one.
 
-    The temporary name is always the same, so that the next attempt overwrites what a kill left behind.
+    The temporary name is always the same, so that the next attempt overwrites what a kill left behind. Of
+    several processes that write the same file, each waits for the one before; the last one's file stays.
 
     Raises:
         OSError: the disk is full; the temporary file is removed.
     """
     temporary = temporary_path(path)
-    try:
-        with explain_full_disk(path):
+    with explain_full_disk(path), _reserve(temporary):
+        try:
             write(temporary)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+            os.replace(temporary, path)
+        except BaseException:  # Ctrl-C, too
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _reserve(temporary: Path) -> Iterator[None]:
+    """Hold a lock on a temporary file, which is made where it is missing.
+
+    Otherwise a process could rename the file that another one is still writing.
+    """
+    if fcntl is None:
+        yield
+        return
+    while True:
+        with temporary.open("ab") as file:
+            with suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_open_at(file.fileno(), temporary):
+                yield
+                return
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    """Return whether a file is still there: the process that held its lock may have renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def temporary_path(path: Path) -> Path:

@@ -20,9 +20,29 @@ POLL_S = 1.0  # between looks at the SLURM jobs
 
 def start_processes(jobs: int) -> ProcessPoolExecutor:
     """Start worker processes on this machine; they end when this process ends, for whatever reason."""
-    # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent)
+    return WorkerProcesses(jobs)
+
+
+class WorkerProcesses(ProcessPoolExecutor):
+    """Processes of this machine. Giving up (`shutdown` with `cancel_futures`) ends them in mid-run.
+
+    A plain pool would finish what its workers are doing: after Ctrl-C, trainings of hours.
+    """
+
+    def __init__(self, jobs: int):
+        # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
+        context = multiprocessing.get_context("spawn")
+        self.watched, self.held = context.Pipe(duplex=False)  # workers end once nobody holds the other end
+        super().__init__(jobs, mp_context=context, initializer=end_with_parent, initargs=(self.watched,))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the workers finish what was submitted, or end them if `cancel_futures`."""
+        if cancel_futures:
+            self.held.close()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        if wait:
+            self.held.close()
+            self.watched.close()
 
 
 def start_dask(jobs: int, scheduler: str = "") -> Executor:

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from davae.config import CameraConfig, Config, MaskConfig, Saved
@@ -245,12 +245,21 @@ def _load(
 def save_model(run: Path, network: nn.Module) -> None:
     """Write the weights used at test, which marks the run as finished."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_atomically(run / "model.safetensors", lambda path: save_file(state, path))
+    content = save(state)  # written by Python, whose errors tell a full disk from others
+    write_atomically(run / "model.safetensors", lambda path: path.write_bytes(content))
 
 
 def save_resume_point(run: Path, state: dict[str, Any]) -> None:
     """Write all that training needs to continue; the previous point stays until the new one is complete."""
-    write_atomically(run / "resume.pt", lambda path: torch.save(state, path))
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch's own complaint about what the system has refused
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+    write_atomically(run / "resume.pt", write)
 
 
 def load_resume_point(run: Path) -> dict[str, Any] | None:
