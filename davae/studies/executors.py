@@ -7,9 +7,12 @@ sweep then starts another.
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from typing import Any, Literal
+
+from tqdm.auto import tqdm
 
 from davae.config.settings import parse_value
 from synthhand.storage import end_with_parent
@@ -33,7 +36,7 @@ class WorkerProcesses(ProcessPoolExecutor):
         # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
         context = multiprocessing.get_context("spawn")
         self.watched, self.held = context.Pipe(duplex=False)  # workers end once nobody holds the other end
-        super().__init__(jobs, mp_context=context, initializer=end_with_parent, initargs=(self.watched,))
+        super().__init__(jobs, mp_context=context, initializer=_start_worker, initargs=(self.watched,))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the workers finish what was submitted, or end them if `cancel_futures`."""
@@ -43,6 +46,12 @@ class WorkerProcesses(ProcessPoolExecutor):
         if wait:
             self.held.close()
             self.watched.close()
+
+
+def _start_worker(watched: Connection) -> None:
+    # The lock that bars share between processes would outlive a worker that is ended, and Python warns of it.
+    tqdm.set_lock(RLock())
+    end_with_parent(watched)
 
 
 def start_dask(jobs: int, scheduler: str = "") -> Executor:

@@ -25,6 +25,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -273,6 +274,7 @@ def load_resume_point(run: Path) -> dict[str, Any] | None:
         return None
     advice = "delete it to train this run from its beginning"
     try:
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own text advises to load it without this guard
         raise ValueError(
@@ -286,6 +288,19 @@ def load_resume_point(run: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise ValueError(f"{path}: damaged (it has no step); {advice}")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the contents of a file of torch with its checksums, which torch itself does not look at.
+
+    Raises:
+        BadZipFile: they differ, or torch has not written the file.
+    """
+    with ZipFile(path) as archive:
+        if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
+            raise BadZipFile("it is compressed, which torch's files are not")
+        if (name := archive.testzip()) is not None:
+            raise BadZipFile(f"wrong checksum of {name}")
 
 
 def write_text(path: Path, text: str) -> None:

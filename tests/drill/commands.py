@@ -46,15 +46,21 @@ class Command:
     workers: list[str] | None = None
     trains: bool = False
 
+    @property
+    def reads_itself(self) -> bool:
+        """Whether the same command is what reads its result."""
+        return self.read_by is not None and self.read_by(Path("made"), Path("out"))[0] == self.name
+
 
 def make_world(home: Path) -> Path:
-    """Write a small dataset, its prepared form and a photo, which the commands read."""
+    """Write a small dataset, its prepared form and a photo, which the commands read; let Ctrl-C reach them."""
     from PIL import Image
     from rhd_fixture import write_dataset
 
     from davae.config import preset
     from davae.data.prepared import prepare
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     # More samples than a worker's share, so that two workers have something to do.
     root = write_dataset(home / "world" / "hands", train=34, val=4, test=4)
     prepare("synthhand", root, home / "world" / "data", preset("smoke").data, progress=False)
@@ -89,7 +95,9 @@ def list_commands(world: Path) -> list[Command]:
         Command(
             "train",
             lambda out: ["train", *smoke, "--run", str(out), *dozen],
-            lambda made, out: [*words("evaluate --data"), data, "--run", str(made), "--out", str(out / "a.json")],
+            lambda made, out: [
+                *("evaluate", "--data", data, "--run", str(made), "--out", str(out / "report.json"))
+            ],
             trains=True,
         ),
         Command("train-mask", lambda out: ["train-mask", *smoke, "--run", str(out), *dozen], trains=True),
