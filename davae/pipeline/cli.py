@@ -4,6 +4,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 from types import FrameType
 
 import tyro
@@ -38,7 +39,8 @@ def main() -> None:
     Exit codes: 1 for an error, 2 for words that make no command, 130 after Ctrl-C and 143 after SIGTERM.
     """
     escape_unprintable()
-    if "TORCHELASTIC_RUN_ID" not in os.environ:  # a process that waits for others could not heed it
+    # Under torchrun a process waits for others in compiled code and could not heed it.
+    if threading.current_thread() is threading.main_thread() and "TORCHELASTIC_RUN_ID" not in os.environ:
         signal.signal(signal.SIGTERM, _terminate)
     try:
         try:

@@ -53,7 +53,7 @@ class Command:
 
 
 def make_world(home: Path) -> Path:
-    """Write a small dataset, its prepared form and a photo, which the commands read; let Ctrl-C reach them."""
+    """Write what the commands read: a dataset, its prepared form and a photo. Let Ctrl-C reach them."""
     from PIL import Image
     from rhd_fixture import write_dataset
 
