@@ -4,10 +4,8 @@ Each kind is started by a function: a pool of processes that lost a worker canno
 sweep then starts another.
 """
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from multiprocessing.connection import Connection
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from threading import Event, RLock, Thread
 from typing import Any, Literal
@@ -15,43 +13,20 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from davae.config.settings import parse_value
-from synthhand.storage import end_with_parent
+from synthhand.storage import Workers
 
 Kind = Literal["processes", "dask", "slurm"]
 POLL_S = 1.0  # between looks at the SLURM jobs
 
 
-def start_processes(jobs: int) -> ProcessPoolExecutor:
+def start_processes(jobs: int) -> Workers:
     """Start worker processes on this machine; they end when this process ends, for whatever reason."""
-    return WorkerProcesses(jobs)
+    return Workers(jobs, _share_no_lock)
 
 
-class WorkerProcesses(ProcessPoolExecutor):
-    """Processes of this machine. Giving up (`shutdown` with `cancel_futures`) ends them in mid-run.
-
-    A plain pool would finish what its workers are doing: after Ctrl-C, trainings of hours.
-    """
-
-    def __init__(self, jobs: int):
-        # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
-        context = multiprocessing.get_context("spawn")
-        self.watched, self.held = context.Pipe(duplex=False)  # workers end once nobody holds the other end
-        super().__init__(jobs, mp_context=context, initializer=_start_worker, initargs=(self.watched,))
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the workers finish what was submitted, or end them if `cancel_futures`."""
-        if cancel_futures:
-            self.held.close()
-        super().shutdown(wait, cancel_futures=cancel_futures)
-        if wait:
-            self.held.close()
-            self.watched.close()
-
-
-def _start_worker(watched: Connection) -> None:
+def _share_no_lock() -> None:
     # The lock that bars share between processes would outlive a worker that is ended, and Python warns of it.
     tqdm.set_lock(RLock())
-    end_with_parent(watched)
 
 
 def start_dask(jobs: int, scheduler: str = "") -> Executor:

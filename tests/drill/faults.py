@@ -22,6 +22,7 @@ import numpy as np
 from drill.commands import Command, Ended, Running, find_damage, find_leftovers, read_contents
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 and the number of the signal
+BEGINNING = 0.1
 BUSY = "another process is writing here"
 PAGE = 4096  # of a tmpfs
 CLOCK = """
@@ -120,6 +121,11 @@ class Case:
         self.share = (self.number + self.rng.random()) / self.count
 
     @property
+    def begins(self) -> bool:
+        """Whether its moment is before the command first writes, when Python itself may still be starting."""
+        return self.share < BEGINNING
+
+    @property
     def out(self) -> Path:
         """Where the command writes."""
         return self.folder / "disk" / "out"
@@ -137,15 +143,16 @@ class Case:
     def stop(self, sent: signal.Signals, words: list[str] | None = None, group: bool = False) -> Ended:
         """Send a signal at this case's moment. A command that was done before gets it earlier the next time.
 
-        The first tenth of the moments falls into the time before the command first writes.
+        `BEGINNING` of the moments fall into the time before the command first writes, which is mostly imports.
         """
         reference, share = self.reference, self.share
         for _ in range(6):
             running = self.start(words)
-            if share < 0.1:
-                time.sleep(share / 0.1 * reference.first_s)
+            if share < BEGINNING:
+                time.sleep(share / BEGINNING * reference.first_s)
             elif running.wait_for_file(self.out):
-                time.sleep((share - 0.1) / 0.9 * (reference.whole_s - reference.first_s))
+                later = (share - BEGINNING) / (1 - BEGINNING)
+                time.sleep(later * (reference.whole_s - reference.first_s))
             children = running.children()
             running.send(sent, group)
             ended = running.wait()
@@ -213,8 +220,7 @@ def kill(case: Case) -> None:
 def interrupt(case: Case) -> None:
     """Press Ctrl-C, which all processes of a terminal get, or send SIGINT to the command alone."""
     ended = case.stop(signal.SIGINT, group=case.number % 2 == 0)
-    # Python itself may still be starting.
-    if ended.code != -signal.SIGINT and (case.share >= 0.1 or ended.code != 1):
+    if not (case.begins and ended.code == -signal.SIGINT):
         require_refusal(ended, "interrupted", code=INTERRUPTED)
     case.check_partial()
     case.repeat()
@@ -223,7 +229,7 @@ def interrupt(case: Case) -> None:
 def terminate(case: Case) -> None:
     """Send SIGTERM, as schedulers and `kill` do."""
     ended = case.stop(signal.SIGTERM)
-    if ended.code != -signal.SIGTERM:
+    if not (case.begins and ended.code == -signal.SIGTERM):
         require_refusal(ended, "interrupted", code=TERMINATED)
     case.check_partial()
     case.repeat()
