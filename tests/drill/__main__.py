@@ -56,11 +56,16 @@ def drill_readers(home: Path, chosen: argparse.Namespace) -> list[str]:
 def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
     """Print the table of the commands; return what was lost."""
     scores: dict[str, dict[str, faults.Score]] = {}
+    wrong = []
     world = commands.make_world(home)
     for command in commands.list_commands(world):
         if chosen.only and command.name not in chosen.only:
             continue
-        reference = faults.Reference.make(command, home / command.name / "whole")
+        try:
+            reference = faults.Reference.make(command, home / command.name / "whole")
+        except faults.Lost as how:
+            wrong.append(f"{command.name}, without any fault: {how}")
+            continue
         row = scores[command.name] = {}
         with ThreadPoolExecutor(chosen.jobs) as pool:
             trials = []
@@ -77,7 +82,7 @@ def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
     print(faults.format_table(scores), flush=True)
     skipped = {f"{fault}: {s.skipped}" for row in scores.values() for fault, s in row.items() if s.skipped}
     print(*(f"- {reason}" for reason in sorted(skipped)), sep="\n", flush=True)
-    return [text for row in scores.values() for score in row.values() for text in score.lost]
+    return wrong + [text for row in scores.values() for score in row.values() for text in score.lost]
 
 
 if __name__ == "__main__":

@@ -137,10 +137,17 @@ def read_contents(folder: Path) -> dict[str, str]:
 
 
 def read_lasting(path: Path) -> bytes:
-    """Return what two results have in common, of a file."""
+    """Return what two results have in common, of a file; all of it, if it is not what its name says."""
+    content = path.read_bytes()
+    try:
+        return _leave_noise_out(path, content)
+    except (ValueError, LookupError):  # half a file
+        return content
+
+
+def _leave_noise_out(path: Path, content: bytes) -> bytes:
     if path.name == "started.json":  # the process of a sweep's point, and its time
         return b""
-    content = path.read_bytes()
     if path.name == "metrics.csv":
         rows = np.genfromtxt(io.BytesIO(content), str, delimiter=",", ndmin=2, comments=None)
         return "\n".join(",".join(row) for row in rows[:, rows[0] != "seconds"]).encode()

@@ -84,7 +84,7 @@ class Reference:
                 time.sleep(0.02)
             whole_s, ended = time.monotonic() - began, running.wait()
             if ended.code != 0:
-                raise RuntimeError(f"{command.name} fails without any fault: {ended.said}")
+                raise Lost(ended.describe())
             results.append(read_contents(out))
         require(describe_difference(*results))
         largest = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -143,15 +143,15 @@ class Case:
     def stop(self, sent: signal.Signals, words: list[str] | None = None, group: bool = False) -> Ended:
         """Send a signal at this case's moment. A command that was done before gets it earlier the next time.
 
-        `BEGINNING` of the moments fall into the time before the command first writes, which is mostly imports.
+        `BEGINNING` of the moments fall into the time before it first writes, which is mostly imports.
         """
-        reference, share = self.reference, self.share
+        reference = self.reference
         for _ in range(6):
             running = self.start(words)
-            if share < BEGINNING:
-                time.sleep(share / BEGINNING * reference.first_s)
+            if self.begins:
+                time.sleep(self.share / BEGINNING * reference.first_s)
             elif running.wait_for_file(self.out):
-                later = (share - BEGINNING) / (1 - BEGINNING)
+                later = (self.share - BEGINNING) / (1 - BEGINNING)
                 time.sleep(later * (reference.whole_s - reference.first_s))
             children = running.children()
             running.send(sent, group)
@@ -160,7 +160,7 @@ class Case:
                 require(find_leftovers(children))
                 return ended
             shutil.rmtree(self.out)
-            share *= 0.8
+            self.share *= 0.8
         raise Lost("no moment was early enough")
 
     def read_result(self, name: str) -> tuple[Ended, dict[str, str]]:
