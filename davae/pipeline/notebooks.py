@@ -1,8 +1,10 @@
 """Run the notebooks headless, through papermill."""
 
 import ast
+import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +165,6 @@ def _execute(source: Path, executed: Path, **options: Any) -> None:
     next notebook would begin. So it works in another one, and an interruption ends the kernel.
     """
     import papermill
-    from jupyter_core.utils import ensure_event_loop
 
     from davae.photo.kernels import OwnKernel
 
@@ -178,7 +179,8 @@ def _execute(source: Path, executed: Path, **options: Any) -> None:
         try:
             papermill.execute_notebook(source, partial, kernel_manager_class=Kernel, **options)
         finally:
-            ensure_event_loop().close()  # the thread's own
+            with suppress(RuntimeError):  # papermill came to none
+                asyncio.get_event_loop().close()  # the thread's own
 
     partial = executed.with_name(f".{executed.name}")
     try:
