@@ -153,6 +153,8 @@ def _leave_noise_out(path: Path, content: bytes) -> bytes:
         return "\n".join(",".join(row) for row in rows[:, rows[0] != "seconds"]).encode()
     if path.suffix == ".ipynb":
         cells = json.loads(content)["cells"]
+        # That cell holds a path of the run.
+        cells = [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]
         return json.dumps(
             [(c["source"], [read_output(o) for o in c.get("outputs", [])]) for c in cells]
         ).encode()
