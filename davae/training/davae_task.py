@@ -21,7 +21,12 @@ DECODERS = {
     "image_decoder": ("image_decoder", "image_width", "image_last_stride"),
     "cloud_decoder": ("cloud_decoder", "fold_grid", "fold_hidden"),
 }
-SIZES = ("image_px", "stem_stride", "stem_pool", "last_stride")  # shape maps; where those are pooled, no weights
+SIZES = (
+    "image_px",
+    "stem_stride",
+    "stem_pool",
+    "last_stride",
+)  # shape maps; where those are pooled, no weights
 
 
 def train(
