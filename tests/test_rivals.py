@@ -33,7 +33,7 @@ from davae.studies.sweep import format_outcomes, sweep
 from davae.studies.worker import name_folder
 from davae.training import runs
 from davae.training.task import Examples
-from synthhand.skeleton import REFERENCE_BONE, ROOT, WRIST
+from synthhand.skeleton import BONES, REFERENCE_BONE, ROOT, WRIST
 
 METHODS = tuple(RIVALS)
 DRAWN = np.random.default_rng(5).normal(size=(4, 21, 3)).astype(np.float32)
@@ -117,7 +117,17 @@ def test_the_distance_of_a_bone_is_the_one_computed_by_hand(other, depth, distan
     rays[..., 2] = 1
     depths = torch.zeros(1, 21)
     rays[0, REFERENCE_BONE[1], 0], depths[0, REFERENCE_BONE[1]] = other, depth
-    assert float(solve_distance(rays, depths)) == pytest.approx(distance, abs=1e-4)
+    found = solve_distance(rays, depths, np.array([REFERENCE_BONE]), torch.tensor(1.0))
+    assert float(found) == pytest.approx(distance, abs=1e-4)
+
+
+def test_the_distance_of_two_bones_is_the_one_computed_by_hand():
+    """(0.1 Z)^2 + (0.2 (Z + 1))^2 + 1 = 5, that is 0.05 Z^2 + 0.08 Z - 3.96 = 0."""
+    rays, depths = torch.zeros(1, 21, 3), torch.zeros(1, 21)
+    rays[..., 2] = 1
+    rays[0, 1, 0], rays[0, 2, 1], depths[0, 2] = 0.1, 0.2, 1.0
+    found = solve_distance(rays, depths, np.array([[0, 1], [0, 2]]), torch.tensor(5.0))
+    assert float(found) == pytest.approx((-0.08 + (0.0064 + 0.792) ** 0.5) / 0.1, rel=1e-5)
 
 
 def test_the_distance_of_any_hand_is_found_from_its_projection():
@@ -127,12 +137,15 @@ def test_the_distance_of_any_hand_is_found_from_its_projection():
     distance = torch.tensor([5.0, 9.0, 14.0, 30.0])
     points = (joints + distance[:, None, None] * torch.tensor([0.05, -0.1, 1.0])).double()
     rays = points / points[..., 2:]
-    found = solve_distance(rays, joints[..., 2].double())
-    assert_close(found, distance.double(), rtol=1e-4, atol=1e-4)
+    for bones in (np.array([REFERENCE_BONE]), BONES):
+        squares = (joints[:, bones[:, 0]] - joints[:, bones[:, 1]]).square().sum((1, 2)).double()
+        found = solve_distance(rays, joints[..., 2].double(), bones, squares)
+        assert_close(found, distance.double(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_bone_that_points_at_the_camera_leaves_the_distance_to_the_training_hands():
-    network = TASKS["heatmaps"].network(as_rival(preset("smoke"), "heatmaps")).eval()
+    config = apply_settings(as_rival(preset("smoke"), "heatmaps"), ["rival.bones=one"])
+    network = TASKS["heatmaps"].network(config).eval()
     network.get_buffer("reach").copy_(torch.tensor([4.0, 20.0]))
     places, depths = torch.zeros(1, 21, 2), torch.zeros(1, 21)
     depths[0, REFERENCE_BONE[1]] = 1.0
@@ -190,7 +203,8 @@ def test_true_places_depths_and_k_give_the_true_hand(seen):
     rows = np.arange(len(seen))
     places = torch.from_numpy(places_in_test_crops(seen, rows).astype(np.float32))
     joints = torch.from_numpy(np.asarray(seen.joints))
-    network = TASKS["heatmaps"].network(as_rival(preset("smoke"), "heatmaps")).eval()
+    config = apply_settings(as_rival(preset("smoke"), "heatmaps"), ["rival.bones=one"])
+    network = TASKS["heatmaps"].network(config).eval()
     network.forward = lambda image: (places, joints[..., 2])
     found = network.predict(torch.zeros(1), lines_of_sight(seen, rows))
     # A bone that points at the camera tells little of its distance: rounding then costs more.
@@ -313,8 +327,8 @@ def test_a_rival_is_trained_evaluated_and_opened_as_da_vae_is(name, tiny_config,
     assert found == config and not network.training
     test = PreparedSplit.open(prepared, "test")
     predicted = load_predictions(run / "predictions.npz")
-    images = torch.from_numpy(test.images[:, 18:-18, 18:-18] / np.float32(255)).permute(0, 3, 1, 2)
-    assert images.shape[2] == config.data.image_px
+    margin = slice(first := (test.images.shape[1] - config.data.image_px) // 2, -first)
+    images = torch.from_numpy(test.images[:, margin, margin] / np.float32(255)).permute(0, 3, 1, 2)
     with torch.inference_mode():
         joints = network.predict(images, lines_of_sight(test, np.arange(len(test))))
     assert_close(torch.from_numpy(predicted.pose), joints, atol=1e-4, rtol=1e-4)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from davae.rivals.sight import turn
 from synthhand.skeleton import JOINT_NAMES, ROOT, WRIST
 
 INDEX, LITTLE = (JOINT_NAMES.index(f"{finger}_mcp") for finger in ("index", "little"))
@@ -17,7 +18,7 @@ def to_canonical(joints: Tensor) -> tuple[Tensor, Tensor]:
     """
     up = F.normalize(joints[:, ROOT] - joints[:, WRIST], dim=1)
     viewpoint = orthonormalise(up, joints[:, INDEX] - joints[:, LITTLE])
-    return joints @ viewpoint.transpose(1, 2), viewpoint
+    return turn(joints, viewpoint.transpose(1, 2)), viewpoint
 
 
 def orthonormalise(up: Tensor, across: Tensor) -> Tensor:

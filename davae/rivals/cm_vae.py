@@ -62,7 +62,7 @@ class CMVAE(Rival):
         self.encode_joints = mlp(JOINTS * 3, hidden, hidden, numbers)
         self.pose_decoder, self.image_decoder = PoseDecoder(code), ImageDecoder(code)
         initialise(self)
-        start_quiet(self.encode_image.fc, self.encode_joints.get_submodule("4"))  # type: ignore[arg-type]
+        start_quiet(self.encode_image.fc, self.encode_joints[-1])  # type: ignore[arg-type]
 
     def forward(self, image: Tensor, joints: Tensor, noise: Tensor) -> Crossed:
         """Encode both modalities, draw a code from each with noise (b, 2 z), decode both from both."""

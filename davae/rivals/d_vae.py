@@ -42,6 +42,7 @@ from davae.rivals.rival import (
     start_quiet,
     weigh,
 )
+from davae.rivals.sight import turn
 from davae.training.task import Examples, Loss
 from synthhand.skeleton import JOINTS
 
@@ -120,7 +121,7 @@ class DVAE(Rival):
         """As `Rival.predict`, from mean codes."""
         pose, view, _ = self.embed(image)
         canonical, turned, _ = self.decoder(pose.mean, view.mean, None)
-        return canonical @ turned
+        return turn(canonical, turned)
 
 
 def code_sizes(config: DVAEConfig) -> tuple[int, int, int]:

@@ -7,18 +7,21 @@ The paper's ref. 2. For each joint j a network gives a latent heat map and a dep
 with u, v in the picture and d the depth relative to the root, in units of one bone's length. With K, joint j
 lies on the ray (x_j, y_j, 1) at depth Z + d_j, and Z follows from that bone (n, m) having length 1:
 
-    |(Z + d_n) (x_n, y_n, 1) - (Z + d_m) (x_m, y_m, 1)| = 1,  a quadratic equation; its larger root is taken.
+    |(Z + d_n) (x_n, y_n, 1) - (Z + d_m) (x_m, y_m, 1)|^2 = 1,  quadratic in Z; the larger root is taken.
 
 Known: "latent" maps are learnt through the expectation, with no target of their own; the temperature t_j is
 learnt and starts at 25 in code that the authors' group released; K is given at test.
 
 Chosen: squared errors of places, in bones (a crop shows about `CANVAS` of them), and of depths, weighed
-alike; the bone is the one that all poses here are normalised by, middle MCP to PIP. Where it points at the
-camera the equation says little about Z; so Z is kept within the distances of the training hands.
+alike. One bone that points at the camera says little about Z; so by default both sides are summed over all
+20 bones, the right one being that of the mean training hand (`bones=one`: the paper's equation, with the bone
+that all poses here are normalised by, middle MCP to PIP), and Z is kept within the distances of the training
+hands.
 """
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from davae.config import CANVAS
@@ -29,7 +32,7 @@ from davae.rivals.rival import MapNet, Rival, RivalTask, weigh
 from davae.rivals.sight import cast_rays, places_in_batch
 from davae.training.identity import Identity
 from davae.training.task import Examples, Loss
-from synthhand.skeleton import JOINTS, REFERENCE_BONE, ROOT
+from synthhand.skeleton import BONES, JOINTS, REFERENCE_BONE, ROOT
 
 TEMPERATURE = 25.0  # at the start
 DISTANCES = (0.5, 99.5)  # percentiles of the training hands that bound Z
@@ -42,20 +45,22 @@ def average_places(weights: Tensor) -> Tensor:
     return torch.stack([(weights.sum(2) * right).sum(2), (weights.sum(3) * down).sum(2)], 2)
 
 
-def solve_distance(rays: Tensor, depths: Tensor, bone: tuple[int, int] = REFERENCE_BONE) -> Tensor:
-    """Return Z (b,), the root's depth at which a bone has length 1; infinite if it points at the camera.
+def solve_distance(rays: Tensor, depths: Tensor, bones: NDArray[np.int64], squares: Tensor) -> Tensor:
+    """Return Z (b,), the root's depth at which the squared lengths of bones sum to `squares`.
 
     Args:
         rays: (b, j, 3) points at depth 1.
-        depths: (b, j) relative to the root, in units of the bone.
-        bone: its two joints.
+        depths: (b, j) relative to the root.
+        bones: (k, 2) joints at both ends.
+        squares: the sum, a scalar.
 
-    If no Z gives that length, the one that comes closest is returned.
+    If no Z gives that sum, the one that comes closest is returned; where every bone points at the camera,
+    infinity or NaN.
     """
-    (p, q), (d, e) = (rays[:, list(bone)].unbind(1), depths[:, list(bone)].unbind(1))
-    way, offset = p - q, p * d[:, None] - q * e[:, None]  # |Z way + offset| = 1
-    a, b, c = way.square().sum(1), (way * offset).sum(1), offset.square().sum(1) - 1
-    return (-b + (b.square() - a * c).clamp(min=0).sqrt()) / a
+    (p, q), (d, e) = ((x[:, bones[:, 0]], x[:, bones[:, 1]]) for x in (rays, depths))
+    way, offset = p - q, p * d[..., None] - q * e[..., None]  # a bone is Z way + offset
+    a, b, c = ((x * y).sum((1, 2)) for x, y in ((way, way), (way, offset), (offset, offset)))
+    return (-b + (b.square() - a * (c - squares)).clamp(min=0).sqrt()) / a
 
 
 class Heatmaps(Rival):
@@ -65,6 +70,8 @@ class Heatmaps(Rival):
         super().__init__()
         self.maps = MapNet(config.model, config.rival.channels, 2 * JOINTS)
         self.temperature = nn.Parameter(torch.full((JOINTS, 1), TEMPERATURE))
+        self.bones = BONES if config.rival.bones == "all" else np.array([REFERENCE_BONE])
+        self.register_buffer("squares", torch.tensor(1.0))  # of the lengths of `bones`, summed
         self.register_buffer("reach", torch.tensor([0.0, torch.inf]))  # nearest and farthest Z
         initialise(self)
         nn.init.normal_(self.maps.out.weight, std=0.01)
@@ -80,7 +87,8 @@ class Heatmaps(Rival):
         places, depths = self(image)
         rays, depths = cast_rays(places.float(), lines), depths - depths[:, [ROOT]]
         nearest, farthest = self.get_buffer("reach")
-        distance = solve_distance(rays, depths).nan_to_num(posinf=torch.inf).clamp(nearest, farthest)
+        distance = solve_distance(rays, depths, self.bones, self.get_buffer("squares"))
+        distance = distance.nan_to_num(nan=torch.inf, posinf=torch.inf).clamp(nearest, farthest)
         joints = (distance[:, None] + depths)[..., None] * rays
         return joints - joints[:, [ROOT]]
 
@@ -91,19 +99,24 @@ class HeatmapTask(RivalTask):
     kind, network, shown = "heatmaps", Heatmaps, ("place", "depth")
     config: HeatmapConfig
     reach: tuple[float, float] = (0.0, float("inf"))
+    squares: float = 1.0
 
     def check(
         self, data: object, split: PreparedSplit, validation: PreparedSplit, identity: Identity
     ) -> None:
-        """Note how far the training hands are, in bones."""
+        """Note how far the training hands are, and the sum of their squared bones, in reference bones."""
         distance = np.linalg.norm(split.root_mm, axis=1) / split.scale_mm
         low, high = np.percentile(distance, DISTANCES)
         self.reach = (float(low), float(high))
+        if self.config.rival.bones == "all":
+            lengths = np.linalg.norm(split.joints[:, BONES[:, 0]] - split.joints[:, BONES[:, 1]], axis=2)
+            self.squares = float((lengths**2).sum(1).mean())
 
     def build(self) -> nn.Module:
-        """As `RivalTask.build`, with the distances of the training hands."""
+        """As `RivalTask.build`, with distances and bones of the training hands."""
         network = super().build()
         network.get_buffer("reach").copy_(torch.tensor(self.reach))
+        network.get_buffer("squares").fill_(self.squares)
         return network
 
     def forward(self, network: nn.Module, examples: Examples) -> tuple[Tensor, Tensor]:

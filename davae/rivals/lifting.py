@@ -26,7 +26,7 @@ from davae.losses import pose_loss
 from davae.networks.blocks import conv3x3, initialise, run_in_fp32
 from davae.rivals.canonical import to_canonical, view_loss
 from davae.rivals.rival import MapNet, Rival, RivalTask, as_joints, mlp, weigh
-from davae.rivals.sight import places_in_batch
+from davae.rivals.sight import places_in_batch, turn
 from davae.training.task import Examples, Loss
 from synthhand.skeleton import JOINTS
 
@@ -92,12 +92,12 @@ class Lifting(Rival):
         """Estimate maps, and lift them."""
         maps = self.maps(image)
         seen = maps.detach()
-        return Lifted(maps, as_joints(self.pose(seen)), rotation_from(self.view(seen)))
+        return Lifted(maps, as_joints(self.pose(seen)), run_in_fp32(rotation_from, self.view(seen)))
 
     def predict(self, image: Tensor, lines: Tensor) -> Tensor:
         """As `Rival.predict`."""
         _, canonical, view = self(image)
-        return canonical @ view
+        return turn(canonical, view)
 
 
 class LiftingTask(RivalTask):

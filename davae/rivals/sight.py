@@ -24,9 +24,14 @@ def lines_of_sight(split: PreparedSplit, rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(rays.astype(np.float32))
 
 
+def turn(points: Tensor, matrices: Tensor) -> Tensor:
+    """Return row vectors (b, j, 3) times matrices (b, 3, 3), in fp32, which autocast would round to bf16."""
+    return (points.float()[..., None] * matrices.float()[:, None]).sum(2)
+
+
 def cast_rays(places: Tensor, lines: Tensor) -> Tensor:
     """Return the points (b, j, 3) at depth 1 that places (b, j, 2) show, by a crop's lines (b, 3, 3)."""
-    rays = torch.cat([places, torch.ones_like(places[..., :1])], 2) @ lines.transpose(1, 2)
+    rays = turn(torch.cat([places, torch.ones_like(places[..., :1])], 2), lines.transpose(1, 2))
     return rays / rays[..., 2:]
 
 
