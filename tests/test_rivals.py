@@ -29,6 +29,7 @@ from davae.rivals.lifting import draw_scores, rotation_from
 from davae.rivals.rival import Features, Gaussian
 from davae.rivals.sight import cast_rays, lines_of_sight, places_in_batch, places_in_test_crops
 from davae.studies.points import vary
+from davae.studies.results.measured import read_run
 from davae.studies.sweep import format_outcomes, sweep
 from davae.studies.worker import name_folder
 from davae.training import runs
@@ -432,3 +433,14 @@ def test_costs_are_printed_beside_each_other(tmp_path, capsys, bench):
     network = task_of(experiment("smoke", model="lifting")).build()
     assert rows[1]["parameters"] == sum(p.numel() for p in network.parameters())
     assert sum(isinstance(part, Features) for part in network.modules()) == 1
+
+
+@pytest.mark.parametrize("name", ["heatmaps", "latent-align"])
+def test_rhd_takes_the_place_of_synthhand_by_its_name_alone(name, tiny_config, tmp_path):
+    root = write_dataset(tmp_path / "RHD", train=8, val=2, test=3)
+    space = Workspace(quick(tiny_config, name), tmp_path / "home", "rhd", str(root))
+    report = space.ensure_evaluated()
+    assert (report["dataset"], report["model"], report["n"]) == ("rhd", TITLES[name], 3)
+    assert name in space.run.name and "rhd" in space.run.name
+    row = read_run(space.run)
+    assert row["model"] == TITLES[name] and row["elbo"] == "" and float(row["P1_epe_mm"]) > 0
