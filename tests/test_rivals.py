@@ -265,13 +265,13 @@ def test_gradients_reach_every_parameter(name, tiny_config, split):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns_a_few_hands_by_heart(name, tiny_config, split, bench):
-    """The goal of 64 images is for `benchmarks/rivals.py overfit`; a few steps must do for a third."""
+    """The goal of 64 images is for `benchmarks/rivals.py overfit`; a few steps must halve a constant's error."""
     config = dataclasses.replace(tiny_config, loss=preset("laptop").loss)
-    task, rows = task_of(quick(config, name, optimiser="adam", learning_rate=3e-3)), np.arange(6)
+    task, rows = task_of(quick(config, name, optimiser="adam", learning_rate=3e-3)), np.arange(4)
     truth = split.joints[rows] * split.scale_mm[rows, None, None]
     guess = np.linalg.norm(truth - truth.mean(0), axis=2).mean()
-    error = bench.measure(task, bench.fit(task, split, rows, 90, progress=False), split, rows)
-    assert error < guess / 3
+    error = bench.measure(task, bench.fit(task, split, rows, 80, progress=False), split, rows)
+    assert error < guess / 2
 
 
 def test_stages_of_d_vae_do_not_teach_each_other(tiny_config, split):

@@ -54,7 +54,7 @@ class LiftingFields(Method):
     channels: int = 64  # of the decoder of maps
     spread: float = 0.1  # of a target score map's Gaussian, in sides of the crop
     alpha_map: float = 10.0  # weight of score maps relative to joints
-    alpha_view: float = 28.0  # weight of the viewpoint relative to joints
+    alpha_view: float = 14.0  # weight of the viewpoint relative to joints
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class DVAEFields(Method):
 
     name: Literal["d-vae"] = "d-vae"
     latent_view: int = 8  # of the viewpoint; canonical pose and content have da-VAE's pose and appearance
-    alpha_view: float = 28.0  # weight of the viewpoint relative to joints
+    alpha_view: float = 14.0  # weight of the viewpoint relative to joints
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,6 @@ def view_loss(predicted: Tensor, true: Tensor) -> Tensor:
     """Return |R - R'|^2, summed over the elements of rotations (b, 3, 3) -> (b,).
 
     For a hand whose joints spread by s^2 along each axis, turning it wrongly costs s^2 times this in
-    `davae.losses.pose_loss`; of the hands of SynthHand s^2, summed over joints, is about 28.
+    `davae.losses.pose_loss`; of SynthHand's hands that s^2, summed over joints, is about 14.
     """
     return (predicted.float() - true.float()).square().sum((1, 2))
