@@ -265,7 +265,7 @@ def test_gradients_reach_every_parameter(name, tiny_config, split):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns_a_few_hands_by_heart(name, tiny_config, split, bench):
-    """The goal of 64 images is for `benchmarks/rivals.py overfit`; a few steps must halve a constant's error."""
+    """The goal of 64 images is for `benchmarks/rivals.py overfit`; here steps are few."""
     config = dataclasses.replace(tiny_config, loss=preset("laptop").loss)
     task, rows = task_of(quick(config, name, optimiser="adam", learning_rate=3e-3)), np.arange(4)
     truth = split.joints[rows] * split.scale_mm[rows, None, None]
