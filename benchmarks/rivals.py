@@ -31,8 +31,10 @@ from davae.data.augment import Batch, centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.joints import JointNet
 from davae.evaluation.text_table import format_rows
+from davae.networks.fused import fuse
 from davae.rivals import Rival, task_of
 from davae.rivals.rival import Features
+from davae.training.device import move_to
 from davae.training.optimisers import build_optimisers, take_step
 from davae.training.runs import write_text
 from davae.training.task import Examples, Task
@@ -142,7 +144,8 @@ def fit(
     torch.manual_seed(0)
     config: Any = task.config
     task.check("", split, split, None)  # type: ignore[arg-type]  # tasks that read it are not asked here
-    network = task.build().train()
+    network = move_to(task.build(), torch.device("cpu")).train()
+    fuse(network)
     settings = config.train
     optimisers = build_optimisers(network, settings)
     batch = centre(load_batch(split, rows), config.data)
