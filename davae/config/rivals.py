@@ -43,7 +43,7 @@ class HeatmapFields(Method):
     name: Literal["heatmaps"] = "heatmaps"
     channels: int = 64  # of the decoder of maps
     alpha_depth: float = 1.0  # weight of depths relative to places, both in bones
-    bones: Literal["all", "one"] = "all"  # whose lengths give the distance: the paper takes one
+    bones: Literal["one", "all"] = "one"  # whose lengths give the distance: the paper takes one
 
 
 @dataclass(frozen=True)
