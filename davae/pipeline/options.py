@@ -10,6 +10,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from davae.config import PRESETS, VARIANTS
 from davae.config.schema import Crop, InputMask
+from davae.config.settings import MODELS
 from davae.data.readers import READERS
 from synthhand.formats.stb import VIEWS
 from synthhand.formats.stb_labels import WRIST_RULES
@@ -80,6 +81,14 @@ Model = Annotated[
     str,
     one_of(VARIANTS),
     tyro.conf.arg(help="da: da-VAE. na: na-VAE, without attention. se: with squeeze-excitation instead."),
+]
+AnyModel = Annotated[
+    str,
+    one_of(MODELS),
+    tyro.conf.arg(
+        help="da: da-VAE. na: na-VAE, without attention. se: with squeeze-excitation instead. undivided: one "
+        "code that every decoder reads whole. The others are the paper's rivals (docs/rivals.md)."
+    ),
 ]
 PreparedCrop = Annotated[Crop, tyro.conf.arg(help="The crop that the data were prepared with.")]
 Flesh = Annotated[str, one_of(FLESH)]
