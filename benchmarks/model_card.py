@@ -5,7 +5,8 @@ r"""Write the tables in the model card of the shipped weights from the measured 
     python -m davae predict-masks --mask-run outputs/runs/photo-mask --data UNSEEN
     python -m davae evaluate --run outputs/runs/photo-drawing --data UNSEEN --views 8 \
         --out docs/results/photo_evaluation.json
-    python -m davae evaluate --run outputs/runs/photo-drawing --data UNSEEN --out docs/results/photo_one_view.json
+    python -m davae evaluate --run outputs/runs/photo-drawing --data UNSEEN \
+        --out docs/results/photo_one_view.json
     python -m davae pack ... --out davae/photo/weights/hand.safetensors
     python benchmarks/photos.py --root FRAMES --out docs/results/photo_frames.json
     python benchmarks/interpolation.py --run outputs/runs/photo-drawing --data DIR \
