@@ -109,6 +109,34 @@ def test_a_students_copy_lacks_solutions_and_mistakes_alone():
     assert student["cells"][2] == solved["cells"][2]
 
 
+def test_a_students_copy_folds_answers_and_keeps_what_follows():
+    text = "Words.\n\n**Answer.** Two.\n\n- more of it\n\n**Notice.** Open."
+    solved = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell(t) for t in (text, "**Answer,** if so. **Answer.** Both", "None.")
+        ]
+    )
+    first, second, third = (cell["source"] for cell in make_student_copy(solved)["cells"])
+    before, folded, after = first.replace("</details>", "<details>").split("<details>")
+    assert (before, after) == ("Words.\n\n", "\n\n**Notice.** Open.")
+    assert folded.endswith("</summary>\n\n**Answer.** Two.\n\n- more of it\n\n")
+    assert second.startswith("<details>") and second.endswith("</details>") and second.count("<details>") == 1
+    assert third == "None."
+
+
+def test_links_of_copies_lead_to_the_documentation(tmp_path):
+    source = tmp_path / "davae" / "notebooks" / "02_x.ipynb"
+    source.parent.mkdir(parents=True)
+    (tmp_path / "davae" / "docs").mkdir()
+    (tmp_path / "davae" / "docs" / "paper.md").write_text("here")
+    link = nbformat.v4.new_markdown_cell("[paper](../docs/paper.md)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[link]), source)
+    for out in (tmp_path / "davae" / "student", tmp_path / "courses" / "one"):
+        (copy,) = write_student_copies([source], out)
+        target = nbformat.read(copy, 4).cells[0].source.split("(")[1][:-1]
+        assert (out / target).read_text() == "here"
+
+
 def test_copies_never_replace_a_students_work(tmp_path):
     source = tmp_path / "notebooks" / "02_x.ipynb"
     source.parent.mkdir()

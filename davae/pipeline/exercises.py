@@ -11,6 +11,8 @@ An exercise is four cells, told apart by their tags:
 
 import ast
 import copy
+import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from synthhand.storage import write_atomically
 
 BLANK = "...  # your answer"
 LEFT_OUT = "mistakes"  # tag of cells that a student's copy does not have
+ANSWER = re.compile(r"^\*\*Answer\b.*?(?=^\*\*Notice|\Z)", re.MULTILINE | re.DOTALL)  # to what was predicted
 
 _checks: dict[str, tuple[Callable[[Any], bool], str]] = {}  # of this kernel, by number of the exercise
 
@@ -138,10 +141,11 @@ def _with_room(before: list[str]) -> list[str]:
 
 
 def make_student_copy(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a notebook whose exercises are open.
+    """Return a copy of a notebook whose exercises are open and whose answers are folded.
 
     Args:
-        notebook: as nbformat reads it; it is not changed. Solutions are cells tagged `solution`.
+        notebook: as nbformat reads it; it is not changed. Solutions are cells tagged `solution`; answers to
+            the questions before experiments are paragraphs that begin with "**Answer".
     """
     student = copy.deepcopy(notebook)
     student["cells"] = [cell for cell in student["cells"] if LEFT_OUT not in _tags(cell)]
@@ -149,7 +153,14 @@ def make_student_copy(notebook: dict[str, Any]) -> dict[str, Any]:
         if "solution" in _tags(cell):
             cell["source"] = leave_blank(cell["source"])
             cell["metadata"]["tags"] = ["blank" if tag == "solution" else tag for tag in _tags(cell)]
+        elif cell["cell_type"] == "markdown":
+            cell["source"] = ANSWER.sub(_fold, cell["source"])
     return student
+
+
+def _fold(answer: re.Match[str]) -> str:
+    summary = "<details><summary>Answer: open it when you have predicted</summary>"
+    return f"{summary}\n\n{answer[0].rstrip()}\n\n</details>" + "\n\n" * (answer.end() < len(answer.string))
 
 
 def _tags(cell: dict[str, Any]) -> list[str]:
@@ -177,6 +188,11 @@ def write_student_copies(sources: list[Path], out: Path | str) -> list[Path]:
         )
     out.mkdir(parents=True, exist_ok=True)
     for source, path in zip(sources, copies, strict=True):
-        text = nbformat.writes(make_student_copy(nbformat.read(source, as_version=4)))
+        student = make_student_copy(nbformat.read(source, as_version=4))
+        project = Path(os.path.relpath(source.resolve().parents[1], out.resolve())).as_posix()
+        for cell in student["cells"]:
+            if cell["cell_type"] == "markdown":  # links to the documentation, wherever the copy is
+                cell["source"] = cell["source"].replace("](../", f"]({project}/")
+        text = nbformat.writes(student)
         write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
     return copies
