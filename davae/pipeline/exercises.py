@@ -96,7 +96,8 @@ def _require_answer(number: str, answer: Any) -> Any:
     if any(part is None or part is ... for part in parts):
         raise NotAnsweredError(
             f"Exercise {number} has no answer yet: replace `...` in the cell above, "
-            "run it, then run this cell again."
+            "run it, then run this cell again. "
+            "If no `...` is left, your function returns None: is a `return` missing?"
         )
     return answer
 
