@@ -48,7 +48,8 @@ def check_answer(number: str, answer: Any, is_right: Callable[[Any], bool], hint
 
     Raises:
         NotAnsweredError: the blank is still there.
-        WrongAnswerError: `is_right` says no.
+        WrongAnswerError: `is_right` says no, or it fails on what was given as the answer.
+        Exception: whatever a student's function raises is shown as it is.
     """
     _checks[number] = is_right, hint
     _judge(number, answer)
@@ -78,15 +79,30 @@ def reject(number: str, *mistakes: Any) -> None:
 def _judge(number: str, answer: Any) -> None:
     is_right, hint = _checks[number]
     _require_answer(number, answer)
-    if not is_right(_watch(number, answer) if callable(answer) else answer):
+    own: list[Exception] = []  # raised by the student's function, as opposed to the check
+    try:
+        right = is_right(_watch(number, answer, own) if callable(answer) else answer)
+    except NotAnsweredError:
+        raise
+    except Exception as error:
+        if error in own:
+            raise
+        form = f"The check could not use what you gave it ({type(error).__name__}: {error})."
+        raise WrongAnswerError(f"Exercise {number}: not right yet. {form} {hint}") from error
+    if not right:
         raise WrongAnswerError(f"Exercise {number}: not right yet. {hint}")
 
 
-def _watch(number: str, function: Callable) -> Callable:
-    """Return a student's function as one that must return something."""
+def _watch(number: str, function: Callable, own: list[Exception]) -> Callable:
+    """Return a student's function as one that must return something; what it raises is added to `own`."""
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        return _require_answer(number, function(*args, **kwargs))
+        try:
+            answer = function(*args, **kwargs)
+        except Exception as error:
+            own.append(error)
+            raise
+        return _require_answer(number, answer)
 
     return watched
 
@@ -155,8 +171,13 @@ def make_student_copy(notebook: dict[str, Any]) -> dict[str, Any]:
             cell["source"] = leave_blank(cell["source"])
             cell["metadata"]["tags"] = ["blank" if tag == "solution" else tag for tag in _tags(cell)]
         elif cell["cell_type"] == "markdown":
-            cell["source"] = ANSWER.sub(_fold, cell["source"])
+            cell["source"] = fold_answers(cell["source"])
     return student
+
+
+def fold_answers(text: str) -> str:
+    """Return Markdown whose answers to what was to be predicted must be opened to be read."""
+    return ANSWER.sub(_fold, text)
 
 
 def _fold(answer: re.Match[str]) -> str:
@@ -172,7 +193,7 @@ def write_student_copies(sources: list[Path], out: Path | str) -> list[Path]:
     """Write a student's copy of each notebook to a folder, and return their paths.
 
     Raises:
-        FileExistsError: a copy is there already; it may hold a student's work.
+        FileExistsError: a copy is there already and may hold a student's work, or `out` is a file.
         ValueError: `out` is the folder of the notebooks themselves.
     """
     import nbformat
@@ -187,6 +208,8 @@ def write_student_copies(sources: list[Path], out: Path | str) -> list[Path]:
         raise FileExistsError(
             f"{there[0]}: is there already and may hold a student's work; name another folder, or remove it"
         )
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out}: is a file; name a folder for the student's copies")
     out.mkdir(parents=True, exist_ok=True)
     for source, path in zip(sources, copies, strict=True):
         student = make_student_copy(nbformat.read(source, as_version=4))

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args
 
@@ -42,7 +43,7 @@ def one_of(choices: Iterable[str]) -> PrimitiveConstructorSpec:
 
 @REGISTRY.primitive_rule
 def _read_choices_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """Read `Literal`s, strings with a `one_of` and numbers, each also where `None` is the default.
+    """Read `Literal`s, strings with a `one_of`, numbers and paths, each also where `None` is the default.
 
     tyro itself would accept the word "None" for an option that may be None.
     """
@@ -56,7 +57,16 @@ def _read_choices_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSp
         return one_of(get_args(kind))
     if kind in NUMBERS:
         return _value(lambda given: _read_number(given, kind), kind.__name__.upper(), kind)
+    if kind is Path:
+        return _value(_read_path, "PATH", Path)
     return None
+
+
+def _read_path(given: str) -> Path:
+    """Read a path. Python takes an empty one, of an unset variable perhaps, for the current folder."""
+    if not given:
+        raise ValueError("expected a path, found an empty one; the current folder is `.`")
+    return Path(given)
 
 
 def _read_number(given: str, kind: type) -> int | float:
