@@ -9,6 +9,9 @@ It trains for as many seconds as RUN did (or `--seconds`), on the same number of
 protocols on the same test split beside those of the run; evaluate the run first. `--recipe plain` uses AdamW
 (3e-3, batches of 32) and tests the last weights. `--recipe run` uses the run's optimiser, batch size, weight
 average and arithmetic, which are not specific to da-VAE.
+
+At equal steps instead of equal time, and with da-VAE's three heads instead of one: `davae train --model
+regressor` (docs/rivals.md).
 """
 
 import csv

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -198,10 +199,25 @@ def test_pages_that_the_contents_do_not_name_are_listed_last():
     assert stage.list_others(index, {"docs/a.md"}) == ""
 
 
-def test_the_whole_repository_can_be_laid_out(tmp_path):
-    parts, out = tmp_path / "parts", tmp_path / "out"
+@pytest.fixture
+def executed(tmp_path):
+    """A folder of the repository's notebooks as if executed, and one of the recorded parts, empty files."""
+    notebooks, parts = tmp_path / "executed", tmp_path / "parts"
+    notebooks.mkdir()
     parts.mkdir()
-    found = stage.stage(REPOSITORY / "notebooks", parts, out)
+    for source in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        copy = nbformat.read(source, as_version=4)
+        for count, cell in enumerate([cell for cell in copy.cells if cell.cell_type == "code"], 1):
+            cell.execution_count = count
+        nbformat.write(copy, notebooks / source.name)
+    for name in stage.PARTS:
+        (parts / name).touch()
+    return notebooks, parts
+
+
+def test_the_whole_repository_can_be_laid_out(tmp_path, executed):
+    out = tmp_path / "out"
+    found = stage.stage(*executed, out)
     assert found["notebooks"] == len(list((REPOSITORY / "notebooks").glob("*.ipynb")))
     assert {"index.md", "README.md", "docs/paper.md", "davae/photo/weights/README.md", "reference.md"} <= {
         path.relative_to(out).as_posix() for path in out.rglob("*.md")
@@ -212,19 +228,39 @@ def test_the_whole_repository_can_be_laid_out(tmp_path):
     for name in stage.OWN_PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", (out / name).read_text(encoding="utf-8")):
             assert (out / target).is_file(), f"{name}: {target}"
-    stage.stage(REPOSITORY / "notebooks", parts, out)  # a folder of its own is made anew
+    stage.stage(*executed, out)  # a folder of its own is made anew
 
 
-def test_a_folder_of_the_user_is_not_emptied(tmp_path):
-    (tmp_path / "mine.txt").touch()
+def test_answers_in_the_book_are_folded():
+    text = "**Predict.** Which?\n\n**Answer.** This one."
+    (shown,) = prepared({"cell_type": "markdown", "id": "cell", "source": text, "metadata": {}})
+    assert shown["source"].startswith("**Predict.** Which?\n\n<details>")
+    assert shown["source"].endswith("**Answer.** This one.\n\n</details>")
+
+
+def test_a_folder_of_the_user_is_not_emptied(tmp_path, executed):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.txt").touch()
     with pytest.raises(FileExistsError, match=r"was not made by docs/book/stage\.py"):
-        stage.stage(REPOSITORY / "notebooks", tmp_path, tmp_path)
-    assert (tmp_path / "mine.txt").exists()
+        stage.stage(*executed, tmp_path / "mine")
+    assert (tmp_path / "mine" / "mine.txt").exists()
 
 
 def test_notebooks_that_were_not_executed_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no executed copy of 0\d_.*; run `make notebooks`"):
         stage.stage(tmp_path, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unexecuted_notebooks_and_missing_parts_are_named(tmp_path, executed):
+    notebooks, parts = executed
+    shutil.copy(REPOSITORY / "notebooks" / "02_training.ipynb", notebooks)
+    with pytest.raises(ValueError, match=r"executed: 02_training\.ipynb was never executed; run `make"):
+        stage.stage(notebooks, parts, tmp_path / "out")
+    (notebooks / "02_training.ipynb").write_bytes((notebooks / "06_sota_tables.ipynb").read_bytes())
+    (parts / "frames.js").unlink()
+    with pytest.raises(FileNotFoundError, match=r"parts: no frames\.js; run docs/book/record\.py"):
+        stage.stage(notebooks, parts, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

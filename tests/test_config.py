@@ -9,6 +9,7 @@ import pytest
 
 from davae.config import (
     PRESETS,
+    RIVALS,
     CameraConfig,
     Config,
     DataConfig,
@@ -164,6 +165,7 @@ def test_mask_networks_of_the_first_version_are_read():
 
 def test_tables_of_fields_name_fields_that_there_are():
     parts = (RenderConfig, DataConfig, ModelConfig, LossConfig, TrainConfig, MaskConfig, CameraConfig)
+    parts += tuple(type(kind().rival) for kind in RIVALS.values())
     names = {field.name for part in parts for field in dataclasses.fields(part)}
     assert {*AT_LEAST_ONE, *ADDED, *RENAMED.values()} <= names
     assert not RENAMED.keys() & names

@@ -1,9 +1,11 @@
 """Exercises: checks tell right from wrong, and students' copies lack the solutions alone."""
 
+import csv
+
 import nbformat
 import pytest
 
-from davae.pipeline import exercises, notebooks
+from davae.pipeline import exercises, grading, notebooks
 from davae.pipeline.exercises import (
     NotAnsweredError,
     WrongAnswerError,
@@ -62,6 +64,20 @@ def test_an_error_in_an_answer_is_the_students_own():
         check_answer("02.1", lambda x: x / 0, doubles, "Twice?")
 
 
+@pytest.mark.parametrize("answer", [[1], "two", {}])
+def test_an_answer_of_another_form_is_wrong_in_words(answer):
+    with pytest.raises(
+        WrongAnswerError,
+        match=r"^Exercise 02.1: not right yet\. The check could not use .*Error: .* A shape\?$",
+    ):
+        check_answer("02.1", answer, lambda values: values.shape == (3,), "A shape?")
+
+
+def test_a_functions_answer_of_another_form_is_wrong_in_words():
+    with pytest.raises(WrongAnswerError, match=r"could not use what you gave it \(TypeError: "):
+        check_answer("02.1", lambda x: "four", lambda answer: answer(2) - 4 == 0, "Twice?")
+
+
 def test_mistakes_must_be_rejected():
     check_answer("02.1", lambda x: 2 * x, doubles, "Twice?")
     reject("02.1", lambda x: x, lambda x: x + 3)
@@ -109,6 +125,34 @@ def test_a_students_copy_lacks_solutions_and_mistakes_alone():
     assert student["cells"][2] == solved["cells"][2]
 
 
+def test_a_students_copy_folds_answers_and_keeps_what_follows():
+    text = "Words.\n\n**Answer.** Two.\n\n- more of it\n\n**Notice.** Open."
+    solved = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell(t) for t in (text, "**Answer,** if so. **Answer.** Both", "None.")
+        ]
+    )
+    first, second, third = (cell["source"] for cell in make_student_copy(solved)["cells"])
+    before, folded, after = first.replace("</details>", "<details>").split("<details>")
+    assert (before, after) == ("Words.\n\n", "\n\n**Notice.** Open.")
+    assert folded.endswith("</summary>\n\n**Answer.** Two.\n\n- more of it\n\n")
+    assert second.startswith("<details>") and second.endswith("</details>") and second.count("<details>") == 1
+    assert third == "None."
+
+
+def test_links_of_copies_lead_to_the_documentation(tmp_path):
+    source = tmp_path / "davae" / "notebooks" / "02_x.ipynb"
+    source.parent.mkdir(parents=True)
+    (tmp_path / "davae" / "docs").mkdir()
+    (tmp_path / "davae" / "docs" / "paper.md").write_text("here")
+    link = nbformat.v4.new_markdown_cell("[paper](../docs/paper.md)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[link]), source)
+    for out in (tmp_path / "davae" / "student", tmp_path / "courses" / "one"):
+        (copy,) = write_student_copies([source], out)
+        target = nbformat.read(copy, 4).cells[0].source.split("(")[1][:-1]
+        assert (out / target).read_text() == "here"
+
+
 def test_copies_never_replace_a_students_work(tmp_path):
     source = tmp_path / "notebooks" / "02_x.ipynb"
     source.parent.mkdir()
@@ -138,6 +182,59 @@ def test_a_students_copy_stops_at_its_first_blank_and_the_solved_one_does_not(tm
         NotebookError, match=r"failed with NotAnsweredError: Exercise 02\.1 has no answer yet"
     ):
         execute(tmp_path / "stopped", {}, progress=False)
+
+
+ANSWERS = (
+    ("def double(x):\n    return x * 2", "right"),
+    ("def double(x):\n    return x", "wrong"),
+    ("def double(x):\n    return x / 0", "ZeroDivisionError"),
+    ("double = ...", "open"),
+    ("def double(x):\n    while True:\n        pass", "too slow"),
+    ("def double(x):\n    return 2 * x", "missing"),
+)
+
+
+def test_copies_are_graded_by_the_checks_of_the_originals(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    solved = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})]
+        + [cell for n in range(1, 1 + len(ANSWERS)) for cell in exercise(f"02.{n}")["cells"]],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}},
+    )
+    nbformat.write(solved, folder / "02_x.ipynb")
+    for module in (notebooks, grading):
+        monkeypatch.setattr(module, "notebook_folder", lambda: folder)
+    (path,) = write_student_copies([folder / "02_x.ipynb"], tmp_path / "course" / "ann")
+    copy = nbformat.read(path, 4)
+    blanks = [cell for cell in copy.cells if cell.metadata.get("tags") == ["blank"]]
+    checks = [cell for cell in copy.cells if cell.metadata.get("tags") == ["check"]]
+    for blank, check, (answer, _) in zip(blanks, checks, ANSWERS, strict=True):
+        blank.source, check.source = answer, "print('right')  # what a cheat would write"
+    copy.cells.remove(checks[-1])
+    nbformat.write(copy, path)
+    (tmp_path / "course" / "bob").mkdir()
+    (tmp_path / "course" / "bob" / "02_x.ipynb").write_text("{}")
+
+    copies = grading.find_copies(tmp_path / "course")
+    rows = grading.grade(copies, tmp_path / "out", {"seed": 1}, timeout_s=5)
+
+    found = [(row["copy"], row["exercise"], row["outcome"]) for row in rows]
+    assert found == [
+        *(("ann/02_x.ipynb", f"02.{n}", outcome) for n, (_, outcome) in enumerate(ANSWERS, 1)),
+        ("bob/02_x.ipynb", "", "unreadable"),
+    ]
+    with (tmp_path / "out" / "grades.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == rows
+    others = "02.2 wrong, 02.3 ZeroDivisionError, 02.4 open, 02.5 too slow, 02.6 missing"
+    assert grading.summarise(rows) == [
+        ("ann/02_x.ipynb", "1 of 6", others),
+        ("bob/02_x.ipynb", "0 of 1", "unreadable"),
+    ]
+    executed = nbformat.read(tmp_path / "out" / "ann" / "02_x.ipynb", 4)
+    assert executed.cells[1].source.endswith("seed = 1\n") and nbformat.read(path, 4) == copy
+    with pytest.raises(ValueError, match=r"nowhere: no copy of 02_x\.ipynb"):
+        grading.find_copies(tmp_path / "nowhere")
 
 
 EXERCISES = {"exercise": "markdown", "solution": "code", "check": "code", "mistakes": "code"}

@@ -8,12 +8,9 @@ from drill import commands, faults
 KILLS, SEED = 2, 0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the drill needs Linux's signals and limits")
 SHORT = [  # command, fault, cases; all others are `make drill`
-    ("prepare", "kill", 2),
+    ("prepare", "kill", 1),
     ("prepare", "limit", 1),
-    ("prepare", "two", 1),
-    ("train-mask", "kill", 1),
     ("train-mask", "SIGTERM", 1),
-    ("predict", "kill", 1),
 ]
 
 

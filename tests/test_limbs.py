@@ -12,7 +12,7 @@ from davae.data.augment import Batch
 from davae.losses import image_loss, objective
 from davae.networks import DaVAE
 from davae.networks.fused import FusedLimbDecoder
-from davae.networks.limbs import DISTANCE, REACH, LimbDecoder, draw_limbs, project_bones
+from davae.networks.limbs import DISTANCE, EDGE, REACH, LimbDecoder, draw_limbs, project_bones
 from davae.networks.native import explain_missing
 from davae.training.davae_task import DaVAETask
 from synthhand.model.procedural import procedural_rig
@@ -118,8 +118,21 @@ def test_appearance_moves_colours_alone_and_shape_the_outline_alone():
     assert (mask[0] == mask[1]).all() and (image[0] - image[1]).abs().max() > 0.01
     image, mask = decoder(joints, appearance[:1].expand(2, -1), torch.randn(2, 8))
     assert (mask[0] - mask[1]).abs().max() > 0.01
-    colour = (image - MID_GREY) / mask  # over grey
+    colour = (image - MID_GREY) / torch.sigmoid(EDGE * torch.logit(mask))  # over grey
     torch.testing.assert_close(colour[0], colour[1])
+
+
+def test_outlines_are_sharp_once_training_is_over():
+    torch.manual_seed(0)
+    decoder = LimbDecoder(limb_config().model)
+    logits = 3 * torch.randn(1, 4 * decoder.stride**2, 4, 4)
+    soft, mask = decoder.train().paint(logits)
+    sharp, same = decoder.eval().paint(logits)
+    assert torch.equal(mask, same)
+    cut = [((image - MID_GREY) / (soft - MID_GREY) * mask).mean(1) for image in (soft, sharp)]
+    torch.testing.assert_close(cut[0], mask[:, 0])
+    assert torch.equal(cut[1] > 0.5, mask[:, 0] > 0.5)
+    assert ((cut[1] - 0.5).abs() >= (cut[0] - 0.5).abs() - 1e-6).all()
 
 
 def test_training_paints_the_first_half_of_a_batch():

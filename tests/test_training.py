@@ -21,7 +21,7 @@ from davae.evaluation import evaluate, load_predictions
 from davae.losses import objective
 from davae.networks import DaVAE
 from davae.training import davae_task, identity, runs
-from davae.training.davae_task import train
+from davae.training.davae_task import initial_weights, train
 from davae.training.log import MetricsLog
 from davae.training.optimisers import build_average, build_optimisers, measure_gradient, take_step
 from davae.training.schedule import batch_indices, learning_rate
@@ -35,7 +35,7 @@ from pathlib import Path
 import torch
 from davae.config import Config
 from davae.config.reading import read_config
-from davae.training.davae_task import train
+from davae.training.davae_task import initial_weights, train
 from davae.training.trainer import Trainer
 
 config, data, run, kill_at = sys.argv[1:]
@@ -243,6 +243,24 @@ def test_a_decoder_of_another_kind_begins_at_random(finished, short, prepared, t
     coarser = dataclasses.replace(paper, model=dataclasses.replace(paper.model, fold_grid=7))
     with pytest.raises(ValueError, match=r"another network: model\.fold_grid"):
         train(coarser, prepared, tmp_path / "coarser", init=finished, progress=False)
+
+
+def test_a_run_may_begin_with_weights_learnt_on_smaller_images(finished, short):
+    """All but the paper's image decoder, whose layers go with the size of its picture."""
+    larger = dataclasses.replace(
+        short,
+        data=dataclasses.replace(short.data, image_px=2 * short.data.image_px),
+        model=dataclasses.replace(short.model, image_px=2 * short.model.image_px, stem_pool=True),
+    )
+    model, _ = runs.load_model(finished)
+    names = set(model.state_dict())
+    assert set(initial_weights(finished, larger)) == names
+    DaVAE(larger.model).load_state_dict(initial_weights(finished, larger))
+    paper = dataclasses.replace(larger, model=dataclasses.replace(larger.model, image_decoder="paper"))
+    assert {n for n in names if not n.startswith("image_decoder.")} == set(initial_weights(finished, paper))
+    unpooled = dataclasses.replace(larger, model=dataclasses.replace(larger.model, head_pool="none"))
+    with pytest.raises(ValueError, match=r"another network: model\.image_px"):
+        initial_weights(finished, unpooled)
 
 
 def test_one_decoder_can_learn_while_all_else_stays_as_it_is(finished, short, prepared, tmp_path):

@@ -2,6 +2,7 @@
 
 from davae.config.camera import CameraConfig, camera_schedule
 from davae.config.presets import PRESETS, mask_preset, preset
+from davae.config.rivals import RIVALS, RivalConfig
 from davae.config.schema import (
     BLOCKS,
     CANVAS,
@@ -20,7 +21,7 @@ from davae.config.schema import (
 )
 
 __all__ = [
-    "BLOCKS", "CANVAS", "MID_GREY", "PRESETS", "READS", "TERMS", "VARIANTS", "CameraConfig", "Config",
-    "DataConfig", "LossConfig", "MaskConfig", "ModelConfig", "RenderConfig", "Saved", "TrainConfig",
-    "camera_schedule", "mask_preset", "preset",
+    "BLOCKS", "CANVAS", "MID_GREY", "PRESETS", "READS", "RIVALS", "TERMS", "VARIANTS", "CameraConfig",
+    "Config", "DataConfig", "LossConfig", "MaskConfig", "ModelConfig", "RenderConfig", "RivalConfig", "Saved",
+    "TrainConfig", "camera_schedule", "mask_preset", "preset",
 ]  # fmt: skip

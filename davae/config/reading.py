@@ -11,6 +11,7 @@ Kind = TypeVar("Kind", bound=Saved)
 AT_LEAST_ONE = {
     "steps", "batch_size", "checkpoint_every", "image_px", "cloud_points", "width", "depths", "stem_stride",
     "last_stride", "pose_hidden", "fold_grid", "fold_hidden", "image_width", "decoder", "channels", "hidden",
+    "latent", "latent_view", "cloud_hidden",
 }  # fmt: skip
 
 

@@ -8,12 +8,14 @@ from typing import Any, TypeVar, cast, get_args
 
 from davae.config.presets import mask_preset, preset
 from davae.config.reading import check_value, format_value
+from davae.config.rivals import RIVALS, UNDIVIDED, as_davae, as_rival, undivide
 from davae.config.schema import BLOCKS, RENAMED, VARIANTS, Config, InputMask, MaskConfig, ModelConfig, Saved
 
 Kind = TypeVar("Kind", bound=Saved)
 Value = float | int | str | bool | tuple[float | int | str | bool, ...]
 
 MASKS = get_args(InputMask)
+MODELS = (*VARIANTS, UNDIVIDED, *RIVALS)  # da-VAE, its variants, and what it is compared with
 
 
 def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plain", mask: str = "") -> Config:
@@ -22,7 +24,7 @@ def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plai
     Args:
         name: the preset.
         seed: of the training.
-        model: one of `VARIANTS`.
+        model: one of `MODELS`.
         crop: see `DataConfig`.
         mask: see `DataConfig`; the default is the preset's.
 
@@ -33,8 +35,8 @@ def experiment(name: str, *, seed: int = 0, model: str = "da", crop: str = "plai
     mask = mask or config.data.mask
     if mask not in MASKS:
         raise ValueError(f"unknown mask {mask!r}; choose one of {', '.join(MASKS)}")
-    if model not in VARIANTS:
-        raise ValueError(f"unknown model {model!r}; choose one of {', '.join(VARIANTS)}")
+    if model not in MODELS:
+        raise ValueError(f"unknown model {model!r}; choose one of {', '.join(MODELS)}")
     changes: dict[str, Value] = {"data.crop": crop, "data.mask": mask, "model": model, "train.seed": seed}
     for variable, value in changes.items():
         config = set_variable(config, variable, value)
@@ -138,8 +140,13 @@ def _set_image_px(config: Any, value: Value) -> Any:
 
 
 def _set_model(config: Any, value: Value) -> Any:
-    if value not in VARIANTS:
-        raise ValueError(f"model = {value!r}: choose one of {', '.join(VARIANTS)}")
+    if value not in MODELS:
+        raise ValueError(f"model = {value!r}: choose one of {', '.join(MODELS)}")
+    if value in RIVALS:
+        return as_rival(config, str(value))
+    config = as_davae(config)
+    if value == UNDIVIDED:
+        return undivide(config)
     return _replace(config, "model", dataclasses.replace(config.model, attention=VARIANTS[str(value)]))
 
 

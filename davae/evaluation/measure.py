@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from davae.config import BLOCKS, Config, MaskConfig
+from davae.config import BLOCKS, TERMS, Config, MaskConfig
+from davae.config.rivals import title_of
 from davae.data.augment import Batch, centre, load_batch
 from davae.data.predicted import COMMAND
 from davae.data.prepared import PreparedSplit
@@ -20,6 +21,8 @@ from davae.evaluation.skin_tone import COLOUR_FACTOR
 from davae.losses import chamfer_distance, cloud_loss, picture_loss, pose_loss
 from davae.networks import DaVAE, DaVAEOutput
 from davae.networks.handmask import MID_GREY
+from davae.rivals import Rival, load_model
+from davae.rivals.sight import lines_of_sight
 from davae.training import runs
 from davae.training.device import pick_device
 from davae.training.threads import single_threaded
@@ -60,11 +63,16 @@ def evaluate(
         FileNotFoundError: the run is missing or unfinished, or there is no prepared data; the message names
             the command that makes it.
         ValueError: the model predicts values that are not finite, `out` is required and missing, the data
-            lack the masks that the model was trained with, or `views` is not in 1 to 16.
+            lack the masks that the model was trained with, or `views` is not in 1 to 16, or not 1 for a
+            rival.
     """
     if views not in range(1, 17):
         raise ValueError(f"views is {views}: expected 1 to 16")
-    model, config = runs.load_model(run)
+    model, config = load_model(run)
+    if isinstance(model, Rival) and views > 1:
+        raise ValueError(
+            f"{run}: is a run of {title_of(config)}, which sees each crop once; leave views at 1"
+        )
     test, train = open_split(run, config, data_dir, split), PreparedSplit.open(data_dir, "train")
     identity, digest = runs.identity_of(run), test.manifest["digest"]
     trained_on = None if identity is None else identity.data
@@ -79,7 +87,10 @@ def evaluate(
             f"{run}: name a file for the report (out) of {views} views; the run's folder keeps that of one"
         )
     where = pick_device(device)
-    predictions = predict(model.to(where), test, config, views=views, device=where, progress=progress)
+    if isinstance(model, Rival):
+        predictions = predict_joints(model.to(where), test, config, device=where, progress=progress)
+    else:
+        predictions = predict(model.to(where), test, config, views=views, device=where, progress=progress)
     about = {
         "split": split,
         "dataset": test.manifest["dataset"],
@@ -88,7 +99,7 @@ def evaluate(
         "weights": runs.weights_digest(Path(run)),
         "constants_of": len(train),
         "preset": config.preset,
-        "model": config.model.title,
+        "model": title_of(config),
         "mask": config.data.mask,
         "views": views,
         "seed": config.train.seed,
@@ -182,6 +193,41 @@ def predict(
                 arrays[name][indices] = array
     kept = ("joints", "scale_mm", "visible", "ids", "mirrored")
     return Predictions.from_arrays(arrays | {name: np.array(getattr(split, name)) for name in kept})
+
+
+@single_threaded()
+def predict_joints(
+    model: Rival,
+    split: PreparedSplit,
+    config: Config,
+    *,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Predictions:
+    """Run a rival over a split as `predict` runs da-VAE: joints alone, with no code and no terms.
+
+    Args:
+        model: on `device`.
+        split: n images.
+        config: of the model.
+        device: where to compute.
+        progress: show a progress bar.
+    """
+    model.eval()
+    pose = np.empty(split.joints.shape, np.float32)
+    starts = range(0, len(split), BATCH_SIZE)
+    for start in tqdm(starts, desc="evaluate", unit="batch", disable=not progress):
+        indices = np.arange(start, min(start + BATCH_SIZE, len(split)))
+        image = centre(load_batch(split, indices, device), config.data).image
+        with torch.inference_mode():
+            pose[indices] = model.predict(image, lines_of_sight(split, indices).to(device)).cpu().numpy()
+    kept = {
+        name: np.array(getattr(split, name)) for name in ("joints", "scale_mm", "visible", "ids", "mirrored")
+    }
+    no_code, unknown = np.empty((len(split), 0), np.float32), np.full(len(split), np.nan, np.float32)
+    codes, terms = dict.fromkeys(BLOCKS, no_code), dict.fromkeys(TERMS, unknown)
+    measures = dict.fromkeys(("chamfer_mm", "psnr_db", "psnr_hand_db", "psnr_grey_db"), unknown)
+    return Predictions(pose=pose, means=codes, logvars=codes, terms=terms, **measures, **kept)
 
 
 def _measure(model: DaVAE, output: DaVAEOutput, batch: Batch, noise: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ The file holds one row per image, in the order of the prepared split:
     chamfer_mm            (n,)  Chamfer distance of the clouds, NaN without a true cloud
     psnr_db, psnr_hand_db (n,)  of the whole image, and of the hand's pixels (NaN without a mask)
     psnr_grey_db          (n,)  of a plain mid-grey image, which is what an image without a hand reaches
+
+A rival's file (`davae.rivals`) has joints alone: its posteriors have no dimension, other measures are NaN.
 """
 
 import dataclasses
@@ -60,6 +62,11 @@ class Predictions:
         for group, (_, prefix) in _GROUPS.items():
             arrays |= {f"{prefix}_{name}": array for name, array in arrays.pop(group).items()}
         return arrays
+
+    @property
+    def has_code(self) -> bool:
+        """Whether a latent code was measured, as da-VAE's is and a rival's is not."""
+        return any(mean.shape[1] for mean in self.means.values())
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Predictions":

@@ -14,6 +14,8 @@
                                     kl_per_dim, active_units
     terms, elbo                     as the objective defines them, with unit weights (compare paper Table 2)
 
+A rival's report ends with `ratios`: only its joints are measured.
+
 `davae.evaluation.evaluate` adds split, dataset, data, trained_on, weights, constants_of, preset, model, mask,
 views and seed.
 
@@ -68,8 +70,19 @@ def report(
         colours: (n, 3) mean colour of each hand, sRGB on [0, 1], or None if the dataset does not record it.
     """
     p, mean_scale_mm = predictions, float(np.mean(train_scale_mm))
-
     protocols, constants = _score(p.pose, p, mean_scale_mm), _score_constants(train_joints, p, mean_scale_mm)
+    joints = {
+        "n": len(p.pose),
+        "train_scale_mm": mean_scale_mm,
+        "protocols": protocols,
+        **constants,
+        "ratios": {
+            "P1_to_mean_pose": protocols["P1"]["epe_mm"] / constants["mean_pose"]["P1"]["epe_mm"],
+            "P5_to_mean_hand": protocols["P5"]["epe_mm"] / constants["mean_hand"]["P5"]["epe_mm"],
+        },
+    }
+    if not p.has_code:
+        return joints
     # These PSNRs are of the whole image, without a mask.
     squared_errors, grey_errors = (
         10 ** (-psnr.astype(np.float64) / 10) for psnr in (p.psnr_db, p.psnr_grey_db)
@@ -81,15 +94,7 @@ def report(
         skin_tone = skin_tone_report(colours, errors_mm, squared_errors, grey_errors)
     latent = {block: measure_rate(p.means[block], p.logvars[block]) for block in BLOCKS}
     terms = {term: float(p.terms[term].mean(dtype=np.float64)) for term in TERMS}
-    return {
-        "n": len(p.pose),
-        "train_scale_mm": mean_scale_mm,
-        "protocols": protocols,
-        **constants,
-        "ratios": {
-            "P1_to_mean_pose": protocols["P1"]["epe_mm"] / constants["mean_pose"]["P1"]["epe_mm"],
-            "P5_to_mean_hand": protocols["P5"]["epe_mm"] / constants["mean_hand"]["P5"]["epe_mm"],
-        },
+    return joints | {
         "cloud": mean_with_interval("chamfer_mm", p.chamfer_mm),
         "image": mean_with_interval("psnr_db", p.psnr_db)
         | mean_with_interval("psnr_hand_db", p.psnr_hand_db)

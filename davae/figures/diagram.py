@@ -31,6 +31,7 @@ ROOMS = {  # package -> its rooms from the ground up: colour of the kind, and wh
         "metrics": (PAPER, "EPE, PCK, AUC, protocols"),
         "data": (DATA, "samples, arrays, batches"),
         "training": (DATA, "loop, runs, resuming"),
+        "rivals": (DATA, "the methods of Table 3"),
         "evaluation": (RESULTS, "predictions, report, intervals"),
         "latent": (RESULTS, "interpolation, disentanglement"),
         "figures": (RESULTS, "arrays in, figures out"),
@@ -182,9 +183,9 @@ def _draw_rooms(ax: Axes) -> None:
     for package, rooms in ROOMS.items():
         bottom = y - 1
         for room, (colour, what) in rooms.items():
-            y += 4.6
-            _box(ax, 8, y - 2.3, 13, 3.6, room, _tint(colour), colour)
-            ax.text(16, y - 2.3, what, va="center", fontsize=7, color=INK)
+            y += 4.4
+            _box(ax, 8, y - 2.2, 13, 3.5, room, _tint(colour), colour)
+            ax.text(16, y - 2.2, what, va="center", fontsize=7, color=INK)
         ax.text(1.5, y + 2.6, package, va="center", fontsize=8, color=INK, weight="bold")
         ax.add_patch(Rectangle((0, bottom), 47, y + 5 - bottom, facecolor="none", edgecolor="#bbbbbb"))
         y += 6.5

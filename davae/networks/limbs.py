@@ -21,6 +21,7 @@ from synthhand.skeleton import JOINTS, PARENTS
 
 DISTANCE = 10.0  # of the root from the camera, in bones: the median of SynthHand; no code knows the true one
 REACH = 1.5  # of a drawn bone's profile, in pixels of the maps
+EDGE = 3.0  # how many times as steep outlines are painted once training is over
 BONES = JOINTS - 1
 LANES = 16  # channels that processors compute at once: 32 take no longer than 24
 MAPS = 2 * BONES  # of each bone where it is, and how far from the camera it is there
@@ -68,6 +69,9 @@ class LimbDecoder(nn.Module):
     features. From them and from shape the mask is painted, from them and from appearance the colours: so
     appearance cannot move the outline, nor shape a colour within it. Both end in sub-pixel form
     (arXiv:1609.05158).
+
+    The mean over all hands that a code may stand for has soft edges, a hand has sharp ones. So in evaluation
+    mode the picture's hand is cut out by the mask with its logits times `EDGE`: the same outline, sharp.
 
     In training mode only the first half of a batch is painted, which halves the cost: since samples come in
     random order, the mean error of that half estimates the batch's without bias.
@@ -130,6 +134,8 @@ class LimbDecoder(nn.Module):
 
     def paint(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return image and mask of logits (b, 4 s s, h, w) in sub-pixel form, s being the stride."""
-        picture = torch.sigmoid(F.pixel_shuffle(logits.float(), self.stride))
+        logits = F.pixel_shuffle(logits.float(), self.stride)
+        picture = torch.sigmoid(logits)
         mask, colour = picture[:, :1], picture[:, 1:]
-        return MID_GREY + mask * (colour - MID_GREY), mask
+        hand = mask if self.training else torch.sigmoid(EDGE * logits[:, :1])
+        return MID_GREY + hand * (colour - MID_GREY), mask

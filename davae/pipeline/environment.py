@@ -146,7 +146,11 @@ def _check_cores() -> Finding:
     cores, threads = count_cores(), os.environ.get("OMP_NUM_THREADS")
     found = f"{cores:g} usable" + (f", OMP_NUM_THREADS is {threads}" if threads else "")
     if threads and threads.isdigit() and int(threads) < cores:
-        return Finding("cores", found, "unset OMP_NUM_THREADS, unless other work needs the rest")
+        return Finding(
+            "cores",
+            found,
+            "unset OMP_NUM_THREADS to use all, unless runs must repeat bit for bit",
+        )
     if cores < 2:
         return Finding("cores", found, "enough for `smoke`; at `laptop`, expect twice the stated times")
     return Finding("cores", found)

@@ -11,6 +11,8 @@ An exercise is four cells, told apart by their tags:
 
 import ast
 import copy
+import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from synthhand.storage import write_atomically
 
 BLANK = "...  # your answer"
 LEFT_OUT = "mistakes"  # tag of cells that a student's copy does not have
+ANSWER = re.compile(r"^\*\*Answer\b.*?(?=^\*\*Notice|\Z)", re.MULTILINE | re.DOTALL)  # to what was predicted
 
 _checks: dict[str, tuple[Callable[[Any], bool], str]] = {}  # of this kernel, by number of the exercise
 
@@ -45,7 +48,8 @@ def check_answer(number: str, answer: Any, is_right: Callable[[Any], bool], hint
 
     Raises:
         NotAnsweredError: the blank is still there.
-        WrongAnswerError: `is_right` says no.
+        WrongAnswerError: `is_right` says no, or it fails on what was given as the answer.
+        Exception: whatever a student's function raises is shown as it is.
     """
     _checks[number] = is_right, hint
     _judge(number, answer)
@@ -75,15 +79,30 @@ def reject(number: str, *mistakes: Any) -> None:
 def _judge(number: str, answer: Any) -> None:
     is_right, hint = _checks[number]
     _require_answer(number, answer)
-    if not is_right(_watch(number, answer) if callable(answer) else answer):
+    own: list[Exception] = []  # raised by the student's function, as opposed to the check
+    try:
+        right = is_right(_watch(number, answer, own) if callable(answer) else answer)
+    except NotAnsweredError:
+        raise
+    except Exception as error:
+        if error in own:
+            raise
+        form = f"The check could not use what you gave it ({type(error).__name__}: {error})."
+        raise WrongAnswerError(f"Exercise {number}: not right yet. {form} {hint}") from error
+    if not right:
         raise WrongAnswerError(f"Exercise {number}: not right yet. {hint}")
 
 
-def _watch(number: str, function: Callable) -> Callable:
-    """Return a student's function as one that must return something."""
+def _watch(number: str, function: Callable, own: list[Exception]) -> Callable:
+    """Return a student's function as one that must return something; what it raises is added to `own`."""
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        return _require_answer(number, function(*args, **kwargs))
+        try:
+            answer = function(*args, **kwargs)
+        except Exception as error:
+            own.append(error)
+            raise
+        return _require_answer(number, answer)
 
     return watched
 
@@ -93,7 +112,8 @@ def _require_answer(number: str, answer: Any) -> Any:
     if any(part is None or part is ... for part in parts):
         raise NotAnsweredError(
             f"Exercise {number} has no answer yet: replace `...` in the cell above, "
-            "run it, then run this cell again."
+            "run it, then run this cell again. "
+            "If no `...` is left, your function returns None: is a `return` missing?"
         )
     return answer
 
@@ -138,10 +158,11 @@ def _with_room(before: list[str]) -> list[str]:
 
 
 def make_student_copy(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a notebook whose exercises are open.
+    """Return a copy of a notebook whose exercises are open and whose answers are folded.
 
     Args:
-        notebook: as nbformat reads it; it is not changed. Solutions are cells tagged `solution`.
+        notebook: as nbformat reads it; it is not changed. Solutions are cells tagged `solution`; answers to
+            the questions before experiments are paragraphs that begin with "**Answer".
     """
     student = copy.deepcopy(notebook)
     student["cells"] = [cell for cell in student["cells"] if LEFT_OUT not in _tags(cell)]
@@ -149,7 +170,19 @@ def make_student_copy(notebook: dict[str, Any]) -> dict[str, Any]:
         if "solution" in _tags(cell):
             cell["source"] = leave_blank(cell["source"])
             cell["metadata"]["tags"] = ["blank" if tag == "solution" else tag for tag in _tags(cell)]
+        elif cell["cell_type"] == "markdown":
+            cell["source"] = fold_answers(cell["source"])
     return student
+
+
+def fold_answers(text: str) -> str:
+    """Return Markdown whose answers to what was to be predicted must be opened to be read."""
+    return ANSWER.sub(_fold, text)
+
+
+def _fold(answer: re.Match[str]) -> str:
+    summary = "<details><summary>Answer: open it when you have predicted</summary>"
+    return f"{summary}\n\n{answer[0].rstrip()}\n\n</details>" + "\n\n" * (answer.end() < len(answer.string))
 
 
 def _tags(cell: dict[str, Any]) -> list[str]:
@@ -160,7 +193,7 @@ def write_student_copies(sources: list[Path], out: Path | str) -> list[Path]:
     """Write a student's copy of each notebook to a folder, and return their paths.
 
     Raises:
-        FileExistsError: a copy is there already; it may hold a student's work.
+        FileExistsError: a copy is there already and may hold a student's work, or `out` is a file.
         ValueError: `out` is the folder of the notebooks themselves.
     """
     import nbformat
@@ -175,8 +208,15 @@ def write_student_copies(sources: list[Path], out: Path | str) -> list[Path]:
         raise FileExistsError(
             f"{there[0]}: is there already and may hold a student's work; name another folder, or remove it"
         )
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out}: is a file; name a folder for the student's copies")
     out.mkdir(parents=True, exist_ok=True)
     for source, path in zip(sources, copies, strict=True):
-        text = nbformat.writes(make_student_copy(nbformat.read(source, as_version=4)))
+        student = make_student_copy(nbformat.read(source, as_version=4))
+        project = Path(os.path.relpath(source.resolve().parents[1], out.resolve())).as_posix()
+        for cell in student["cells"]:
+            if cell["cell_type"] == "markdown":  # links to the documentation, wherever the copy is
+                cell["source"] = cell["source"].replace("](../", f"]({project}/")
+        text = nbformat.writes(student)
         write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
     return copies

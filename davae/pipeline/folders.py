@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from davae.config import Config, DataConfig, RenderConfig, preset
+from davae.config.rivals import name_of
 from davae.data.readers import check_dataset
 
 # Folders below `home`/data, as in data/README.md. Elsewhere, a dataset's root belongs to its name.
@@ -67,7 +68,7 @@ class Folders:
     @property
     def run(self) -> Path:
         """The run."""
-        variant = self.config.model.variant
+        variant = name_of(self.config)
         data = "" if self.dataset == "synthhand" else f"-{self._data_name}"
         given = self.config.data.mask
         mask = "" if given == preset(self.config.preset).data.mask else f"-{given}-mask"

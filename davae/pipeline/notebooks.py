@@ -68,10 +68,6 @@ def select(
         raise ValueError(f"the time limit of a cell is {timeout_s} s; give at least 1, or 0 for no limit")
     sources = find_notebooks(only)
     known = {source: set(papermill.inspect_notebook(source)) for source in sources}
-    unknown = sorted(parameters.keys() - set().union(*known.values()))
-    if unknown and (unknown := sorted({*unknown} - _names_of_an_experiment())):
-        names, own = ", ".join(s.name for s in sources), sorted(set().union(*known.values()))
-        raise ValueError(f"{names}: unknown parameter(s) {unknown}; known are {own}")
     training = [
         source.name for source in sources if needs_run(known[source]) and "weights" not in known[source]
     ]
@@ -80,6 +76,10 @@ def select(
             f"weights is {parameters['weights']!r}, but {', '.join(training)} would still train a model; "
             "add `--only 05` or `--only 07`"
         )
+    unknown = sorted(parameters.keys() - set().union(*known.values()))
+    if unknown and (unknown := sorted({*unknown} - _names_of_an_experiment())):
+        names, own = ", ".join(s.name for s in sources), sorted(set().union(*known.values()))
+        raise ValueError(f"{names}: unknown parameter(s) {unknown}; known are {own}")
     if Path(out).resolve() == notebook_folder().resolve():
         raise ValueError(f"{out}: holds the notebooks themselves; name another folder for executed copies")
     return known

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args
 
@@ -10,6 +11,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from davae.config import PRESETS, VARIANTS
 from davae.config.schema import Crop, InputMask
+from davae.config.settings import MODELS
 from davae.data.readers import READERS
 from synthhand.formats.stb import VIEWS
 from synthhand.formats.stb_labels import WRIST_RULES
@@ -41,7 +43,7 @@ def one_of(choices: Iterable[str]) -> PrimitiveConstructorSpec:
 
 @REGISTRY.primitive_rule
 def _read_choices_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """Read `Literal`s, strings with a `one_of` and numbers, each also where `None` is the default.
+    """Read `Literal`s, strings with a `one_of`, numbers and paths, each also where `None` is the default.
 
     tyro itself would accept the word "None" for an option that may be None.
     """
@@ -55,7 +57,16 @@ def _read_choices_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSp
         return one_of(get_args(kind))
     if kind in NUMBERS:
         return _value(lambda given: _read_number(given, kind), kind.__name__.upper(), kind)
+    if kind is Path:
+        return _value(_read_path, "PATH", Path)
     return None
+
+
+def _read_path(given: str) -> Path:
+    """Read a path. Python takes an empty one, of an unset variable perhaps, for the current folder."""
+    if not given:
+        raise ValueError("expected a path, found an empty one; the current folder is `.`")
+    return Path(given)
 
 
 def _read_number(given: str, kind: type) -> int | float:
@@ -80,6 +91,14 @@ Model = Annotated[
     str,
     one_of(VARIANTS),
     tyro.conf.arg(help="da: da-VAE. na: na-VAE, without attention. se: with squeeze-excitation instead."),
+]
+AnyModel = Annotated[
+    str,
+    one_of(MODELS),
+    tyro.conf.arg(
+        help="da: da-VAE. na: na-VAE, without attention. se: with squeeze-excitation instead. undivided: one "
+        "code that every decoder reads whole. The others are the paper's rivals (docs/rivals.md)."
+    ),
 ]
 PreparedCrop = Annotated[Crop, tyro.conf.arg(help="The crop that the data were prepared with.")]
 Flesh = Annotated[str, one_of(FLESH)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from davae.config import Config, preset
+from davae.config.rivals import name_of
 from davae.config.settings import experiment, mask_experiment
 from davae.pipeline.folders import Folders, project_folder
 from davae.studies.executors import executor_factory
@@ -94,7 +95,7 @@ class Workspace(Folders):
         return given | {
             "preset": self.config.preset,
             "seed": self.config.train.seed,
-            "model": self.config.model.variant,
+            "model": name_of(self.config),
             "mask": self.config.data.mask,
             "dataset": self.dataset,
             "root": self.root,
@@ -157,7 +158,7 @@ class Workspace(Folders):
 
     def ensure_trained(self) -> Path:
         """Train the run, after the mask network if the run's input needs masks."""
-        from davae.training.davae_task import train
+        from davae.rivals import train
 
         return train(self.config, self._ensure_input(), self.run)
 

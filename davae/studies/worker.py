@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from davae.config import Config
-from davae.config.reading import read_config
+from davae.config.rivals import read_experiment
 from davae.data.prepared import PreparedSplit
 from davae.evaluation import evaluate
+from davae.rivals import kind_of, train
 from davae.training import runs
-from davae.training.davae_task import train
 
 STARTED = "started.json"  # in the folder of a point that a worker has started
 ERROR = "error.txt"  # in the folder of a point that failed
@@ -31,7 +31,9 @@ def name_folder(config: Config, data: Path) -> str:
     """Return the name of a point's folder: the preset and a digest of everything its result depends on."""
     split = PreparedSplit.open(data, "train").seen_through(config.data.mask)
     masks = split.mask_network if config.data.mask == "network" else None
-    identity = dataclasses.asdict(runs.Identity.of(split.manifest["digest"], masks=masks))
+    identity = dataclasses.asdict(
+        runs.Identity.of(split.manifest["digest"], network=kind_of(config), masks=masks)
+    )
     del identity["masks"]  # predicted masks may differ in bits by machine; their network's digest stays
     text = json.dumps([json.loads(config.to_json()), identity], sort_keys=True)
     return f"{config.preset}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -46,7 +48,7 @@ def run_point(config: str, data: str, folder: str, threads: int) -> None:
         folder: of the point.
         threads: number of torch threads.
     """
-    run, asked = Path(folder), read_config(Config, config)
+    run, asked = Path(folder), read_experiment(config)
     torch.set_num_threads(threads)
     about = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
     runs.write_text(run / STARTED, json.dumps(about) + "\n")

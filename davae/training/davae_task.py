@@ -21,6 +21,12 @@ DECODERS = {
     "image_decoder": ("image_decoder", "image_width", "image_last_stride"),
     "cloud_decoder": ("cloud_decoder", "fold_grid", "fold_hidden"),
 }
+SIZES = (
+    "image_px",
+    "stem_stride",
+    "stem_pool",
+    "last_stride",
+)  # shape maps; where those are pooled, no weights
 
 
 def train(
@@ -44,7 +50,7 @@ def train(
         data: folder written by `davae.data.prepared.prepare`.
         run: the run's folder; see `davae.training.runs`.
         init: a finished run whose weights to begin with (RHD first, then STB); None for random weights.
-            A decoder of another kind than the run's begins with random ones.
+            A decoder of another kind than the run's begins with random ones. Its images may be smaller.
         device: "auto" uses a GPU if there is one.
         progress: show a progress bar.
         threads: of torch on a CPU. None uses OMP_NUM_THREADS or, if that is not set, the number that is
@@ -67,7 +73,8 @@ def train(
 def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
     """Return the weights of a finished run, for a run of `config` to begin with.
 
-    A decoder of another kind than the run's begins at random; its weights are not among those returned.
+    A decoder of another kind than the run's begins at random; its weights are not among those returned. So
+    does the paper's image decoder where images have another size, which all else does not mind.
 
     Raises:
         FileNotFoundError: there is no finished run.
@@ -75,7 +82,12 @@ def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
     """
     model, found = runs.load_model(init)
     of_run, asked = dataclasses.asdict(found.model), dataclasses.asdict(config.model)
-    anew = tuple(part for part in DECODERS if of_run[part] != asked[part])
+    anew = {part for part in DECODERS if of_run[part] != asked[part]}
+    if config.model.head_pool == "mean":
+        if found.model.image_px != config.model.image_px and config.model.image_decoder == "paper":
+            anew.add("image_decoder")
+        for field in SIZES:
+            del of_run[field], asked[field]
     for field in {field for part in anew for field in DECODERS[part]}:
         del of_run[field], asked[field]
     runs.require_same_network(init, runs.differences(of_run, asked, "model"))

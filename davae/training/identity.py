@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["da-VAE", "mask", "camera"]
+Kind = Literal[
+    "da-VAE", "mask", "camera", "regressor", "cm-vae", "d-vae", "latent-align", "heatmaps", "lifting"
+]
 
 # Sources that decide what a given config and dataset train to.
 _SHARED_SOURCES = (
@@ -17,6 +19,7 @@ _SHARED_SOURCES = (
     "networks/native/operations.py", "networks/native/kernels.c", "networks/native/maps.h",
     "networks/native/pictures.h", "networks/native/points.h",
 )  # fmt: skip
+_RIVAL_SOURCES = (*_SHARED_SOURCES, "losses.py", "rivals/rival.py", "rivals/sight.py")
 _SHAPING_SOURCES: dict[Kind, tuple[str, ...]] = {
     "da-VAE": (
         *_SHARED_SOURCES, "losses.py", "networks/davae.py", "networks/decoders.py", "networks/limbs.py",
@@ -24,6 +27,14 @@ _SHAPING_SOURCES: dict[Kind, tuple[str, ...]] = {
     ),
     "mask": (*_SHARED_SOURCES, "networks/handmask.py", "training/mask_task.py"),
     "camera": (*_SHARED_SOURCES, "networks/camera.py", "training/camera_task.py"),
+    "regressor": (*_RIVAL_SOURCES, "rivals/regressor.py"),
+    "cm-vae": (*_RIVAL_SOURCES, "networks/decoders.py", "rivals/cm_vae.py"),
+    "d-vae": (*_RIVAL_SOURCES, "networks/decoders.py", "rivals/canonical.py", "rivals/d_vae.py"),
+    "latent-align": (
+        *_RIVAL_SOURCES, "networks/decoders.py", "networks/nearest.py", "rivals/latent_align.py",
+    ),
+    "heatmaps": (*_RIVAL_SOURCES, "rivals/heatmaps.py"),
+    "lifting": (*_RIVAL_SOURCES, "rivals/canonical.py", "rivals/heatmaps.py", "rivals/lifting.py"),
 }  # fmt: skip
 
 

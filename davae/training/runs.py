@@ -32,8 +32,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from davae.config import CameraConfig, Config, MaskConfig, Saved
+from davae.config import CameraConfig, Config, MaskConfig, RivalConfig, Saved
 from davae.config.reading import Kind, read_config
+from davae.config.rivals import read_experiment, title_of
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.camera import CameraHead
 from davae.training.distributed import world_size
@@ -195,27 +196,40 @@ def load_model(run: Path | str) -> tuple[DaVAE, Config]:
 
     Raises:
         FileNotFoundError: there is no such run, or it is not finished.
-        ValueError: the weights are damaged or do not fit the config.
+        ValueError: the weights are damaged or do not fit the config, or the run is a rival's, which
+            `davae.rivals.load_model` opens.
     """
-    return _load(Path(run), Config, lambda config: DaVAE(config.model), "train")
+    if rival := name_rival(Path(run)):
+        raise ValueError(f"{run}: is a run of {rival}, not of da-VAE, which is needed here")
+    return load_network(run, Config, lambda config: DaVAE(config.model), "train")
+
+
+def name_rival(run: Path) -> str:
+    """Return the title of the rival that a run's config.json names, or the empty text if it names none."""
+    try:
+        config = read_experiment((run / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, FileNotFoundError):  # whoever opens the run says what is wrong
+        return ""
+    return title_of(config) if isinstance(config, RivalConfig) else ""
 
 
 def load_mask_network(run: Path | str) -> tuple[HandMaskNet, MaskConfig]:
     """Open a finished run of `davae train-mask`, frozen; otherwise as `load_model`."""
-    network, config = _load(Path(run), MaskConfig, HandMaskNet, "train-mask")
+    network, config = load_network(run, MaskConfig, HandMaskNet, "train-mask")
     return network.requires_grad_(False), config
 
 
 def load_camera(run: Path | str) -> tuple[CameraHead, CameraConfig]:
     """Open a finished run of `davae train-camera`, frozen; otherwise as `load_model`."""
-    head, config = _load(Path(run), CameraConfig, CameraHead, "train-camera")
+    head, config = load_network(run, CameraConfig, CameraHead, "train-camera")
     return head.requires_grad_(False), config
 
 
-def _load(
-    run: Path, kind: type[Kind], build: Callable[[Kind], Network], command: str
+def load_network(
+    run: Path | str, kind: type[Kind], build: Callable[[Kind], Network], command: str
 ) -> tuple[Network, Kind]:
     """Open a finished run whose config is a `kind`, trained by `davae COMMAND`; as `load_model`."""
+    run = Path(run)
     if not (run / "config.json").exists():
         raise FileNotFoundError(
             f"{run}: no config.json, so no run here. Train one with "

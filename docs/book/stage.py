@@ -4,7 +4,7 @@
 
 Links between pages then hold as they are written. What a page of the site cannot hold is changed in the
 copies: outputs that would need a kernel or a library from another host, and links to files that are no pages.
-Only Python's own library is needed. `make book` calls this.
+`make book` calls this.
 """
 
 import argparse
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from davae.pipeline.exercises import fold_answers
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Pages beside the notebooks. Other Markdown files can be linked to and are then shown as text.
 PAGES = (
@@ -28,6 +30,7 @@ OWN_PAGES = ("index.md", "recorded.md", "reference.md")  # of that folder, laid 
 NOTEBOOKS = "notebooks"
 ORIGINALS = f"{NOTEBOOKS}/unexecuted"  # which readers can download
 PLAIN = "files"  # copies of linked files that are no pages
+PARTS = ("frames.webp", "frames.js", "plotly.min.js", "book-math.ttf")  # what docs/book/record.py writes
 PACKAGES = ("davae", "synthhand")
 API = "reference"  # folder of the pages made from docstrings
 
@@ -63,7 +66,8 @@ def stage(notebooks: Path, parts: Path, out: Path, repository: Path = REPOSITORY
         Number of pages and of notebooks.
 
     Raises:
-        FileNotFoundError: no executed notebooks, one of the repository's lacks its copy, or a link is broken.
+        FileNotFoundError: a notebook lacks its executed copy, `parts` lacks a file, or a link is broken.
+        ValueError: a copy was never executed.
         FileExistsError: `out` holds something else.
     """
     sources = sorted((repository / NOTEBOOKS).glob("*.ipynb"))
@@ -71,6 +75,13 @@ def stage(notebooks: Path, parts: Path, out: Path, repository: Path = REPOSITORY
         raise FileNotFoundError(
             f"{notebooks}: no executed copy of {', '.join(missing)}; run `make notebooks`"
         )
+    executed = {
+        path.name: json.loads((notebooks / path.name).read_text(encoding="utf-8")) for path in sources
+    }
+    if idle := [name for name, found in executed.items() if not _was_executed(found)]:
+        raise ValueError(f"{notebooks}: {', '.join(idle)} was never executed; run `make notebooks`")
+    if absent := [name for name in PARTS if not (parts / name).is_file()]:
+        raise FileNotFoundError(f"{parts}: no {', '.join(absent)}; run docs/book/record.py")
     _empty(out)
     paths = [path for pattern in PAGES for path in sorted(repository.glob(pattern))]
     names = {path.relative_to(repository).as_posix() for path in [*paths, *sources]}
@@ -88,13 +99,18 @@ def stage(notebooks: Path, parts: Path, out: Path, repository: Path = REPOSITORY
         _write(out / name, link(f"{HOME_FOLDER}/{name}")(text) + others)
     for source in sources:
         name = f"{NOTEBOOKS}/{source.name}"
-        executed = json.loads((notebooks / source.name).read_text(encoding="utf-8"))
-        _write(out / name, json.dumps(prepare_notebook(executed, link(name)), ensure_ascii=False))
+        _write(
+            out / name, json.dumps(prepare_notebook(executed[source.name], link(name)), ensure_ascii=False)
+        )
         _copy(source, out / ORIGINALS / source.name)
     for name in linked:
         _copy(repository / name, out / (name if _is_picture(name) else as_plain(name)))
     shutil.copytree(parts, out / "_parts")
     return {"pages": len(paths) + len(OWN_PAGES), "notebooks": len(sources)}
+
+
+def _was_executed(notebook: dict[str, Any]) -> bool:
+    return any(cell.get("execution_count") for cell in notebook["cells"])
 
 
 def list_others(index: str, names: set[str]) -> str:
@@ -124,7 +140,7 @@ def prepare_notebook(executed: dict[str, Any], rewrite: Callable[[str], str]) ->
         tags = set(cell["metadata"].get("tags", []))
         cell["source"] = _join(cell["source"])
         if cell["cell_type"] == "markdown":
-            cell["source"] = rewrite(cell["source"])
+            cell["source"] = fold_answers(rewrite(cell["source"]))
             continue
         if INJECTED in tags:
             cell["source"] = HOME.sub("", cell["source"])

@@ -10,6 +10,7 @@ def notebooks(
     preset: Preset | None = None,
     out: Path | None = None,
     student: Path | None = None,
+    grade: Path | None = None,
     seed: int = 0,
     model: Model = "da",
     dataset: Dataset = "synthhand",
@@ -24,12 +25,14 @@ def notebooks(
     """Execute the notebooks with papermill, after making the data and the run that they need (00 needs none).
 
     Failures are reported at the end; other notebooks continue. The exit status is 1 if one failed.
-    With --student, nothing is executed.
+    With --student, nothing is executed; with --grade, students' copies are executed instead.
 
     Args:
         preset: Size and schedule; needed unless --student is given.
         out: Folder of the executed copies; needed unless --student is given.
         student: Folder for copies without the solutions of the exercises, to hand out in a course.
+        grade: Folder of such copies with students' answers, or of a folder for each student. They are run
+            with your rights on this machine. OUT gets the executed copies and `grades.csv`.
         seed: Training seed.
         dataset: SynthHand, which is rendered, or a dataset on disk.
         root: Folder of a dataset other than SynthHand.
@@ -40,11 +43,24 @@ def notebooks(
         home: Folder that holds data and outputs; the default is the clone.
         timeout_s: Time limit of one cell, seconds; 0 for none, since sweeps in 03 and 04 can take hours.
     """
+    from davae.evaluation.text_table import format_rows
+    from davae.pipeline import grading
     from davae.pipeline.exercises import write_student_copies
     from davae.pipeline.notebooks import execute, find_notebooks, needs_run, select
     from davae.pipeline.workspace import Workspace
 
     if student is not None:
+        given = {
+            "grade": grade,
+            "preset": preset,
+            "out": out,
+            "weights": weights,
+            "mask": mask,
+            "root": root,
+            "home": home,
+        }
+        if unused := [f"--{name}" for name, value in given.items() if value]:
+            raise ValueError(f"--student executes nothing, so leave out {', '.join(unused)}")
         for path in write_student_copies(find_notebooks(only), student):
             print(path)
         return
@@ -64,8 +80,13 @@ def notebooks(
     parameters = space.notebook_parameters
     # Refuse wrong requests before any training.
     known = select(out, parameters, only=only, timeout_s=timeout_s)
+    copies = {} if grade is None else grading.find_copies(grade, only)
     if not weights and any(map(needs_run, known.values())):
         space.ensure_trained()
+    if grade is not None:
+        rows = grading.grade(copies, out, parameters, timeout_s=timeout_s)
+        print(format_rows(("copy", "right", "others"), grading.summarise(rows), left=("others",)))
+        return
     for path in execute(out, parameters, only=only, timeout_s=timeout_s):
         print(path)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from davae.pipeline.options import Mask, Model, PreparedCrop, Preset, Settings
+from davae.pipeline.options import AnyModel, Mask, PreparedCrop, Preset, Settings
 from davae.studies.executors import Kind
 
 
@@ -16,13 +16,13 @@ def train(
     data: Path,
     run: Path,
     seed: int = 0,
-    model: Model = "da",
+    model: AnyModel = "da",
     crop: PreparedCrop = "plain",
     mask: Mask = None,
     init: Path | None = None,
     settings: Settings = (),
 ) -> None:
-    """Train a model. An interrupted run is resumed, a finished run is loaded.
+    """Train da-VAE or a rival of it. An interrupted run is resumed, a finished run is loaded.
 
     Args:
         preset: Size and schedule.
@@ -33,11 +33,12 @@ def train(
         settings: Fields of the preset to change, such as train.steps=20000 data.shift=0.1.
     """
     from davae.config.settings import apply_settings, experiment
-    from davae.training import davae_task, distributed, runs
+    from davae.rivals import train as train_model
+    from davae.training import distributed, runs
 
     finished = runs.is_finished(run)
     config = apply_settings(experiment(preset, seed=seed, model=model, crop=crop, mask=mask or ""), settings)
-    davae_task.train(config, data, run, init=init)
+    train_model(config, data, run, init=init)
     if distributed.rank() == 0:
         print(f"{'found finished' if finished else 'trained'}: {run}")
         print((run / "terms.txt").read_text(encoding="utf-8"), end="")
@@ -67,8 +68,8 @@ def sweep(
         preset: Size and schedule of each run.
         data: Folder written by `prepare`.
         vary: Variables and their values: beta_ratio (beta/alpha_image, set through alpha_image), beta,
-            alpha_pose_ratio, alpha_cloud_ratio (each over alpha_image), model (da, na, se), or a field such
-            as train.steps. Several variables are combined.
+            alpha_pose_ratio, alpha_cloud_ratio (each over alpha_image), model (da, na, se, undivided, or a
+            rival such as cm-vae), or a field such as train.steps. Several variables are combined.
         seeds: Training seeds. All values of the first seed are run first.
         store: Folder of the runs, each named by a digest of its config, data and code.
         executor: Where runs are executed: processes of this machine, Dask's workers, or SLURM jobs. The last

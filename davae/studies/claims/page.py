@@ -130,11 +130,13 @@ def _explain_rule() -> list[str]:
         f"- A claim on loss weights, or on one model, needs {MIN_SEEDS} seeds; one on attention {MIN_PAIRS},",
         "  since its effects are small.",
         "- **Not confirmed**: the interval contains zero, or seeds are too few; the row says which.",
+        "  Such a claim may be true; our runs cannot tell.",
         f"- **{UNTESTED.capitalize()}**: no run here can decide; the row says what could.",
         "- A claim about weights is one under our reductions (`davae/losses.py`); the paper states none.",
         "- The best values inside and outside a range were selected on the runs that judge them,",
         "  which favours the side with more values. No interval includes that.",
         "- Of KL, ELBO and AUC a run has one number, so their intervals are over seeds alone.",
+        "- KL and ELBO are in nats, natural units of information ([glossary](glossary.md)).",
     ]
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from davae.config import BLOCKS, TERMS, Config
-from davae.config.reading import read_config, to_oldest_json
+from davae.config.reading import to_oldest_json
+from davae.config.rivals import read_experiment
 from davae.metrics import PROTOCOLS
 from synthhand.storage import write_atomically
 
@@ -39,7 +40,7 @@ def make_row(report: dict[str, Any], config: Config, log: Mapping[str, str], com
         log: the last row of the run's metrics.csv.
         commit: of the code that made the run.
     """
-    row = {name: report[name] for name in ("dataset", "split", "n", "model", "preset", "seed", "elbo")}
+    row = {name: report[name] for name in ("dataset", "split", "n", "model", "preset", "seed")}
     row |= {"data": report["data"][:12], "commit": commit, "crop": config.data.crop, "mask": config.data.mask}
     row["config"] = config_digest(config)
     row |= dataclasses.asdict(config.loss)
@@ -52,10 +53,13 @@ def make_row(report: dict[str, Any], config: Config, log: Mapping[str, str], com
         row[f"{name}_auc_20_50"] = result["auc_20_50"]
     row["mean_pose_P1_epe_mm"] = report["mean_pose"]["P1"]["epe_mm"]
     row["mean_hand_P5_epe_mm"] = report["mean_hand"]["P5"]["epe_mm"]
-    row |= {"chamfer_mm": report["cloud"]["chamfer_mm"]}
-    row |= {name: report["image"][name] for name in ("psnr_db", "psnr_hand_db")}
-    row |= {f"kl_{block}": report["latent"][block]["kl"] for block in BLOCKS}
-    row |= {f"active_{block}": report["latent"][block]["active_units"] for block in BLOCKS}
+    if "latent" not in report:  # of a rival joints alone are measured
+        row = dict.fromkeys(MEASURED_COLUMNS) | row
+    else:
+        row |= {"elbo": report["elbo"], "chamfer_mm": report["cloud"]["chamfer_mm"]}
+        row |= {name: report["image"][name] for name in ("psnr_db", "psnr_hand_db")}
+        row |= {f"kl_{block}": report["latent"][block]["kl"] for block in BLOCKS}
+        row |= {f"active_{block}": report["latent"][block]["active_units"] for block in BLOCKS}
     return {name: format_cell(row[name]) for name in MEASURED_COLUMNS}
 
 
@@ -84,7 +88,7 @@ def read_run(run: Path | str) -> dict[str, str]:
             raise FileNotFoundError(f"{needed}: missing; train and evaluate the run before recording it")
     with log.open(newline="", encoding="utf-8") as file:
         *_, last = csv.DictReader(file)
-    config = read_config(Config, (run / "config.json").read_text(encoding="utf-8"))
+    config = read_experiment((run / "config.json").read_text(encoding="utf-8"))
     return make_row(json.loads(report.read_text(encoding="utf-8")), config, last, find_commit())
 
 
