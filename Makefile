@@ -4,6 +4,7 @@
 PRESET  ?= laptop
 VENV    ?= .venv
 WORKERS ?= 2
+KILLS   ?= 20
 CASES   ?= 20000
 OUT     ?= outputs/notebooks/$(PRESET)-da-seed0
 
@@ -47,8 +48,8 @@ app: $(installed) ## open the web app: your own photo, and sliders on the latent
 test: lint ## lint, then all tests, every notebook at smoke among them
 	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-drill: $(installed) ## give every reader damaged files (CASES, now $(CASES); SEED): which fail, as a table
-	PYTHONPATH=tests $(python) -m drill --cases $(CASES) --seed $(or $(SEED),0)
+drill: $(installed) ## kill (KILLS=20), starve and damage every command, give every reader damaged files (CASES=20000)
+	PYTHONPATH=tests $(python) -m drill --kills $(KILLS) --cases $(CASES) --seed $(or $(SEED),0) $(if $(ONLY),--only $(ONLY)) $(if $(FAULT),--fault $(FAULT)) $(if $(CASE),--case $(CASE))
 
 bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 22 minutes
 	$(python) benchmarks/suite.py

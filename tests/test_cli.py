@@ -4,9 +4,11 @@ import ast
 import importlib
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -233,6 +235,26 @@ def test_another_fault_of_open3d_is_passed_on(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "open3d", raising=False)
     with pytest.raises(ImportError, match="built for another Python"):
         load_open3d()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_is_told_in_words_and_by_the_exit_code(monkeypatch, capsys, sent, code):
+    def work(arguments):
+        os.kill(os.getpid(), sent)
+        time.sleep(60)
+
+    monkeypatch.setattr(cli, "_run", work)
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")  # which a command changes, put back afterwards
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == code
+    assert "davae: interrupted; run the command again" in capsys.readouterr().err
 
 
 def test_a_closed_stdout_hides_no_error(tmp_path, monkeypatch):

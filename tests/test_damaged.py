@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -16,6 +17,7 @@ from davae.data.prepared import PreparedSplit
 from davae.photo.packed import read_packed
 from davae.photo.predict import WEIGHTS
 from davae.training import runs
+from synthhand.formats.npz import open_npz
 from synthhand.formats.pictures import BadSample, read_picture
 from synthhand.formats.stb_labels import load_labels, write_labels
 
@@ -42,6 +44,42 @@ def test_a_damaged_resume_point_is_named(tmp_path, content):
     (tmp_path / "resume.pt").write_bytes(content)
     with pytest.raises(ValueError, match=r"(?s)resume\.pt: .*damaged, delete it to train this run"):
         runs.load_resume_point(tmp_path)
+
+
+def test_a_resume_point_with_a_changed_number_is_named(tmp_path):
+    """PyTorch reads such a file without a word."""
+    runs.save_resume_point(tmp_path, {"step": 1, "weights": torch.arange(1000)})
+    path = tmp_path / "resume.pt"
+    content = bytearray(path.read_bytes())
+    content[content.index(struct.pack("<q", 500))] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["weights"][500] != 500
+    with pytest.raises(ValueError, match=r"resume\.pt: cannot be loaded \(wrong checksum of .*data/0\)"):
+        runs.load_resume_point(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace(b"\x93NUMPY", b"\x93NUMPX"),
+        lambda content: content[:-400] + bytes(100) + content[-300:],
+        lambda content: content[content.index(b"\x93NUMPY") :],
+        lambda content: b"",
+    ],
+    ids=["cut", "head", "numbers", "one array alone", "empty"],
+)
+def test_a_damaged_file_of_arrays_is_named(tmp_path, damage):
+    path = tmp_path / "factors.npz"
+    np.savez(path, light=np.arange(100.0))
+    with open_npz(path, "make it again") as file:
+        assert np.array_equal(file["light"], np.arange(100.0))
+    path.write_bytes(damage(path.read_bytes()))
+    with (
+        pytest.raises(ValueError, match=r"factors\.npz: damaged \(.*\); make it again"),
+        open_npz(path, "make it again") as file,
+    ):
+        file["light"]
 
 
 def test_a_resume_point_that_would_run_code_is_refused_without_torchs_advice(tmp_path):

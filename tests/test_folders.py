@@ -5,8 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,7 +77,7 @@ def run_and_kill(command: list[str], folder: Path, delay_s: float) -> bool:
         assert process.returncode == 0
         return False
     assert not psutil.wait_procs(workers, timeout=20)[1], "a worker outlived the process that started it"
-    assert is_free(folder)
+    wait_until(lambda: is_free(folder), 20)  # a worker that started meanwhile ends, too
     return True
 
 
@@ -193,6 +195,46 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     ):
         write_atomically(path, lambda temporary: temporary.write_bytes(bytes(3000)))
     assert contents(tmp_path) == {"file.bin": b"old"}
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
+    def interrupted(temporary: Path) -> None:
+        temporary.write_bytes(b"ne")
+        raise KeyboardInterrupt
+
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, interrupted)
+    assert contents(tmp_path) == {"file.bin": b"old"}
+
+
+def test_two_writers_of_one_file_wait_for_each_other(tmp_path):
+    """Both write to the same temporary name: without a lock the first would rename what the second writes."""
+    path, meeting = tmp_path / "file.bin", threading.Barrier(2)
+
+    def write(content: bytes) -> None:
+        meeting.wait()
+        for _ in range(50):
+            write_atomically(path, lambda temporary: write_slowly(temporary, content))
+            assert path.read_bytes() in (b"a" * 1000, b"b" * 1000)
+
+    def write_slowly(temporary: Path, content: bytes) -> None:
+        with temporary.open("wb", buffering=0) as file:
+            for _ in range(10):
+                file.write(content)
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(write, letter * 100) for letter in (b"a", b"b")]:
+            future.result()
+    assert list(contents(tmp_path)) == ["file.bin"]
+
+
+def test_a_folder_named_by_a_dot_can_be_reserved(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    with exclusive(Path(".")), pytest.raises(BlockingIOError), exclusive(tmp_path / "run"):
+        pass
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's ever full device")

@@ -1,15 +1,21 @@
 """The notebook runner: choice of Python, parameters, and reports of failed notebooks."""
 
 import ast
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import IPython
 import nbformat
+import psutil
 import pytest
 
 from davae.pipeline import notebooks
+from synthhand.storage import exclusive
 
 PARAMETERS = "preset = 'smoke'\nseed = 0"
 ALL = sorted(notebooks.notebook_folder().glob("[0-9]*.ipynb"))
@@ -67,6 +73,41 @@ def test_a_cell_that_runs_out_of_time_is_reported_in_a_sentence(folder, tmp_path
         notebooks.execute(tmp_path / "out", {}, progress=False, timeout_s=1)
     assert str(told.value).startswith("01_sleeps.ipynb: code cell 1 (import time) took more than 1 s and ")
     assert "--timeout-s 0" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_an_interruption_ends_the_kernel_and_keeps_the_copy_of_before(folder, tmp_path):
+    """In the main thread papermill's client would take the signal, and the next notebook would begin."""
+    begun, out = tmp_path / "begun", tmp_path / "out"
+    tells = f"import os, pathlib, time\npathlib.Path({str(begun)!r}).write_text(str(os.getpid()))"
+    write(folder / "01_sleeps.ipynb", f"{tells}\ntime.sleep(600)")
+    write(folder / "02_never.ipynb", "print('never')")
+    out.mkdir()
+    (out / "01_sleeps.ipynb").write_text("whole")
+
+    def interrupt():
+        while not (begun.exists() and begun.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            notebooks.execute(out, {}, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not psutil.pid_exists(int(begun.read_text()))
+    assert (out / "01_sleeps.ipynb").read_text() == "whole"
+    assert {path.name for path in out.iterdir()} == {"01_sleeps.ipynb", ".01_sleeps.lock"}
+
+
+def test_a_notebook_is_executed_to_one_folder_by_one_process(folder, tmp_path):
+    write(folder / "01_works.ipynb", "print('whole')")
+    with (
+        exclusive(tmp_path / "out" / "01_works"),
+        pytest.raises(BlockingIOError, match="01_works: another process is writing here"),
+    ):
+        notebooks.execute(tmp_path / "out", {}, progress=False)
 
 
 def test_each_notebook_gets_the_parameters_that_it_knows(folder, tmp_path):

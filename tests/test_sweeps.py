@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 
 import pytest
@@ -251,6 +251,28 @@ def test_a_lost_worker_costs_no_point(tiny, prepared, tmp_path):
 
     outcomes = sweep(points, prepared, tmp_path / "broken", deadly, progress=False)
     assert killed and results(outcomes) == results(sweep(points, prepared, tmp_path / "whole", Inline))
+
+
+def test_giving_up_ends_what_is_running():
+    """After Ctrl-C a plain pool would let its workers finish: trainings of hours."""
+    pool = start_processes(1)
+    running = pool.submit(time.sleep, 30)
+    wait_for(running.running)
+    pool.shutdown(cancel_futures=True)
+    assert isinstance(running.exception(), BrokenExecutor)  # and not done after 30 s
+    pool = start_processes(1)
+    finished = pool.submit(int, "7")
+    pool.shutdown()
+    assert finished.result() == 7
+
+
+def test_a_damaged_report_of_a_finished_point_is_named(tiny, prepared, tmp_path):
+    points = vary(tiny, {"beta": [1.0]})
+    (outcome,) = sweep(points, prepared, tmp_path, Inline, progress=False)
+    report = outcome.folder / "metrics.json"
+    report.write_bytes(report.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"metrics\.json: damaged .*delete it and repeat the command"):
+        sweep(points, prepared, tmp_path, no_executor, progress=False)
 
 
 def wait_for(happened, seconds=120):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,11 +22,12 @@ from davae.losses import objective
 from davae.networks import DaVAE
 from davae.training import davae_task, identity, runs
 from davae.training.davae_task import initial_weights, train
+from davae.training.log import MetricsLog
 from davae.training.optimisers import build_average, build_optimisers, measure_gradient, take_step
 from davae.training.schedule import batch_indices, learning_rate
 from davae.training.task import Examples
 from davae.training.trainer import TrainingDivergedError
-from synthhand.storage import exclusive
+from synthhand.storage import exclusive, temporary_path
 
 SCRIPT = """
 import os, signal, sys
@@ -151,6 +153,23 @@ def test_killed_in_the_middle_and_resumed_is_bit_for_bit_the_unbroken_run(short,
 def strip_time(path):
     with path.open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's ever full device")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("resume.pt", lambda run: runs.save_resume_point(run, {"step": 1, "a": torch.zeros(100_000)})),
+        ("model.safetensors", lambda run: runs.save_model(run, torch.nn.Linear(100, 100))),
+        ("metrics.csv", lambda run: MetricsLog(run / "metrics.csv").append({"step": 1.0})),
+    ],
+)
+def test_a_full_disk_is_named_by_every_file_of_a_run(tmp_path, name, write):
+    """PyTorch and safetensors have errors of their own for it, which say neither file nor cause."""
+    place = tmp_path / name
+    (place if name == "metrics.csv" else temporary_path(place)).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"No space left on device; make room.*{name}'"):
+        write(tmp_path)
 
 
 def test_finished_run_is_loaded_not_trained_again(finished, short, prepared):

@@ -26,6 +26,7 @@ from davae.data.predicted import COMMAND, open_predicted, read_mask_network
 from davae.data.readers import complete_options
 from davae.data.sample import bone_px, stored_points, stored_px
 from davae.data.writer import Job, write_split
+from synthhand.formats.npz import open_npz
 from synthhand.storage import exclusive
 
 
@@ -146,17 +147,22 @@ def _refuse_if_different(out: Path, settings: dict[str, Any], jobs: list[Job]) -
 
 
 class StoredArrays(Mapping[str, NDArray]):
-    """The arrays of an .npz file by name, each read only when it is asked for."""
+    """The arrays of an .npz file by name, each read only when it is asked for.
 
-    def __init__(self, path: Path):
-        self.path = path
-        with np.load(path, allow_pickle=False) as file:
+    Args:
+        path: the file.
+        advice: what to do about a damaged file; the end of the ValueError that is then raised.
+    """
+
+    def __init__(self, path: Path, advice: str):
+        self.path, self.advice = path, advice
+        with open_npz(path, advice) as file:
             self.names = tuple(file.files)
 
     def __getitem__(self, name: str) -> NDArray:
         if name not in self.names:
             raise KeyError(name)
-        with np.load(self.path, allow_pickle=False) as file:
+        with open_npz(self.path, self.advice) as file:
             return file[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -242,7 +248,7 @@ class PreparedSplit:
         if has_factors:
             if not (folder / "factors.npz").exists():
                 raise FileNotFoundError(f"{folder / 'factors.npz'}: missing; {advice}")
-            factors = StoredArrays(folder / "factors.npz")
+            factors = StoredArrays(folder / "factors.npz", advice)
         named = set(cls.__annotations__) - {"factors", "manifest", "name", "predicted_masks", "mask_network"}
         if arrays.keys() != named:
             wrong = sorted(arrays.keys() ^ named)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from davae.config import BLOCKS, TERMS
+from synthhand.formats.npz import open_npz
 from synthhand.storage import write_atomically
 
 # Field of `Predictions` -> keys of its dict, and the prefix of their arrays in the file.
@@ -104,12 +105,13 @@ def load_predictions(path: Path | str) -> Predictions:
 
     Raises:
         FileNotFoundError: the run has not been evaluated.
-        ValueError: an array is missing.
+        ValueError: the file is damaged, or an array is missing.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: not found. Write it with `python -m davae evaluate --run {path.parent} ...`"
         )
-    with np.load(path, allow_pickle=False) as file:
-        return Predictions.from_arrays(dict(file))
+    with open_npz(path, "evaluate the run again") as file:
+        arrays = dict(file)
+    return Predictions.from_arrays(arrays)

@@ -22,3 +22,9 @@ class OwnKernel(AsyncKernelManager):
     @default("kernel_spec_manager")
     def _use_own_kernels(self) -> OwnKernels:
         return OwnKernels(parent=self)
+
+    def kill_now(self) -> None:
+        """Kill the kernel, if it runs, from any thread."""
+        process = getattr(self.provisioner, "process", None)
+        if process is not None:
+            process.kill()

@@ -13,7 +13,7 @@ from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor, nn
 
 from davae.config import BLOCKS, CameraConfig, Config, MaskConfig
@@ -164,7 +164,8 @@ def write_packed(packed: Packed) -> None:
     if graphs:
         metadata["graphs"] = json.dumps({"norms": packed.norms, "inputs": packed.inputs})
     packed.path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(packed.path, lambda path: save_file({**packed.tensors, **graphs}, path, metadata))
+    content = save({**packed.tensors, **graphs}, metadata)
+    write_atomically(packed.path, lambda path: path.write_bytes(content))
 
 
 def unpack(path: Path | str) -> Release:

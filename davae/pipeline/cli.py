@@ -2,7 +2,10 @@
 
 import os
 import platform
+import signal
 import sys
+import threading
+from types import FrameType
 
 import tyro
 
@@ -26,9 +29,19 @@ COMMANDS = {
 }  # fmt: skip
 
 
+class Terminated(KeyboardInterrupt):
+    """Somebody asked this process to end, by SIGTERM."""
+
+
 def main() -> None:
-    """Run the command line; expected errors are printed without a traceback (DAVAE_DEBUG=1 shows it)."""
+    """Run the command line; expected errors are printed without a traceback (DAVAE_DEBUG=1 shows it).
+
+    Exit codes: 1 for an error, 2 for words that make no command, 130 after Ctrl-C and 143 after SIGTERM.
+    """
     escape_unprintable()
+    # Under torchrun a process waits for others in compiled code and could not heed it.
+    if threading.current_thread() is threading.main_thread() and "TORCHELASTIC_RUN_ID" not in os.environ:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         try:
             _run(sys.argv[1:])
@@ -46,11 +59,18 @@ def main() -> None:
             tell_once(f"davae: {error}")
             sys.exit(1)
         sys.exit(f"davae: {error}")
-    except KeyboardInterrupt:
-        sys.exit(
+    except KeyboardInterrupt as stop:
+        print(
             "davae: interrupted; run the command again to continue rendering, preparing or training from the "
-            "last completed part"
+            "last completed part",
+            file=sys.stderr,
         )
+        sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End as after Ctrl-C, so that what is open is closed and what is done is written."""
+    raise Terminated
 
 
 def _run(arguments: list[str]) -> None:

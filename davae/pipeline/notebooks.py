@@ -1,10 +1,16 @@
 """Run the notebooks headless, through papermill."""
 
 import ast
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
+
+from synthhand.storage import exclusive, explain_full_disk
 
 CELL_TIMEOUT_S = 3600  # papermill's own default is no limit
 INJECTED = "# Parameters"  # first line of the cell that papermill inserts below the `parameters` cell
@@ -103,10 +109,11 @@ def execute(
 ) -> list[Path]:
     """Execute the notebooks in order, with this interpreter, and write the executed copies to `out`.
 
-    Failures are reported at the end; other notebooks continue.
+    Failures are reported at the end; other notebooks continue. Ctrl-C ends the notebook and its kernel.
 
     Args:
-        out: folder of the executed copies; the copy of a failed notebook is kept, up to where it stopped.
+        out: folder of the executed copies, each of which appears when its notebook has ended; the copy of a
+            failed notebook is kept, up to where it stopped.
         parameters: values for the notebooks' `parameters` cells; each notebook gets those that it knows.
         only: execute the notebooks whose names contain this.
         progress: show a bar.
@@ -118,10 +125,10 @@ def execute(
     Raises:
         NotebookError: a cell failed or took too long, or a kernel died.
         ValueError: see `select`.
+        BlockingIOError: another process is executing the same notebook to the same folder.
+        OSError: the disk is full; the message names the file.
     """
     import papermill
-
-    from davae.photo.kernels import OwnKernel
 
     known = select(out, parameters, only=only, timeout_s=timeout_s)
     out = Path(out)
@@ -131,17 +138,17 @@ def execute(
         bar.set_postfix_str(source.stem)
         executed = out / source.name
         try:
-            papermill.execute_notebook(
-                source,
-                executed,
-                parameters={name: parameters[name] for name in parameters if name in known[source]},
-                kernel_name="python3",
-                kernel_manager_class=OwnKernel,
-                cwd=notebook_folder(),
-                execution_timeout=timeout_s or None,
-                progress_bar=progress,  # of its cells, some of which train for minutes
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # hides a warning about TCP on loopback
-            )
+            with exclusive(out / source.stem), explain_full_disk(executed):
+                _execute(
+                    source,
+                    executed,
+                    parameters={name: parameters[name] for name in parameters if name in known[source]},
+                    kernel_name="python3",
+                    cwd=notebook_folder(),
+                    execution_timeout=timeout_s or None,
+                    progress_bar=progress,  # of its cells, some of which train for minutes
+                    extra_arguments=["--IPKernelApp.log_level=ERROR"],  # hides a warning on TCP, on loopback
+                )
         except (papermill.PapermillExecutionError, TimeoutError, RuntimeError) as error:
             failures.append(f"{source.name}: {_describe_failure(error, executed, timeout_s)}")
         else:
@@ -149,6 +156,52 @@ def execute(
     if failures:
         raise NotebookError("\n".join(failures))
     return done
+
+
+def _execute(source: Path, executed: Path, **options: Any) -> None:
+    """Let papermill execute one notebook to a hidden file, and rename that when it has ended or failed.
+
+    In the main thread papermill's client would take Ctrl-C for itself, report that the kernel died, and the
+    next notebook would begin. So it works in another one, and an interruption ends the kernel.
+    """
+    import papermill
+
+    from davae.photo.kernels import OwnKernel
+
+    kernels: list[OwnKernel] = []
+
+    class Kernel(OwnKernel):
+        def __init__(self, *arguments: Any, **named: Any):
+            super().__init__(*arguments, **named)
+            kernels.append(self)
+
+    def work() -> None:
+        try:
+            papermill.execute_notebook(source, partial, kernel_manager_class=Kernel, **options)
+        finally:
+            with suppress(RuntimeError):  # papermill came to none
+                asyncio.get_event_loop().close()  # the thread's own
+
+    partial = executed.with_name(f".{executed.name}")
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(work)
+            try:
+                future.result()
+            except KeyboardInterrupt:
+                while not future.done():  # the kernel may be starting
+                    for kernel in kernels:
+                        kernel.kill_now()
+                    wait([future], timeout=0.5)
+                raise
+    except (papermill.PapermillExecutionError, TimeoutError, RuntimeError):
+        if partial.exists():
+            os.replace(partial, executed)
+        raise
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, executed)
 
 
 def _describe_failure(error: Exception, executed: Path, timeout_s: int) -> str:

@@ -20,6 +20,7 @@ from davae.pipeline.folders import Folders, project_folder
 from davae.studies.executors import executor_factory
 from davae.studies.paper import Study
 from davae.studies.sweep import Outcome, sweep
+from synthhand.storage import write_atomically
 
 if TYPE_CHECKING:
     from davae.photo.release import Release
@@ -203,5 +204,6 @@ class Workspace(Folders):
     def save_figure(self, figure: Any, name: str) -> Any:
         """Write a matplotlib figure to `figures` as NAME.png; return it, so that a notebook shows it."""
         self.figures.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.figures / f"{name}.png", dpi=150)
+        path = self.figures / f"{name}.png"
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
         return figure

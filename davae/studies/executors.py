@@ -4,25 +4,29 @@ Each kind is started by a function: a pool of processes that lost a worker canno
 sweep then starts another.
 """
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from typing import Any, Literal
 
+from tqdm.auto import tqdm
+
 from davae.config.settings import parse_value
-from synthhand.storage import end_with_parent
+from synthhand.storage import Workers
 
 Kind = Literal["processes", "dask", "slurm"]
 POLL_S = 1.0  # between looks at the SLURM jobs
 
 
-def start_processes(jobs: int) -> ProcessPoolExecutor:
+def start_processes(jobs: int) -> Workers:
     """Start worker processes on this machine; they end when this process ends, for whatever reason."""
-    # Spawned, not forked: forking a process that has threads (a notebook's kernel) can hang.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent)
+    return Workers(jobs, _share_no_lock)
+
+
+def _share_no_lock() -> None:
+    # The lock that bars share between processes would outlive a worker that is ended, and Python warns of it.
+    tqdm.set_lock(RLock())
 
 
 def start_dask(jobs: int, scheduler: str = "") -> Executor:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from davae.data.manifest import read_json
 from davae.evaluation.text_table import format_rows
 from davae.studies.board import Board, State
 from davae.studies.points import Point
@@ -81,7 +83,7 @@ def sweep(
     outcomes: dict[Path, Outcome] = {}
 
     def settle(folder: Path, error: str = "") -> None:
-        report = None if error else json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        report = None if error else read_json(folder / "metrics.json", "delete it and repeat the command")
         outcomes[folder] = Outcome(owner[folder], folder, report, error)
         board.settle(folder, State.FAILED if error else State.DONE, error)
         if on_outcome is not None:
@@ -114,7 +116,7 @@ def _run(
     while waiting:
         with ExitStack() as stack:
             executor = make_executor()
-            stack.callback(executor.shutdown, wait=True, cancel_futures=True)
+            stack.push(partial(_shut_down, executor))
             arguments = ((owner[f].config.to_json(), str(data), str(f), threads) for f in waiting)
             futures = {executor.submit(run_point, *a): f for a, f in zip(arguments, waiting, strict=True)}
             waiting = []
@@ -131,6 +133,11 @@ def _run(
                         waiting.append(folder)
                     else:
                         settle(folder, f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _shut_down(executor: Executor, interruption: type[BaseException] | None, *_: object) -> None:
+    """Close an executor; what still runs is not waited for if the sweep is interrupted."""
+    executor.shutdown(wait=True, cancel_futures=interruption is not None)
 
 
 def _find_error(future: Future) -> BaseException | None:
@@ -158,7 +165,7 @@ def format_outcomes(outcomes: Sequence[Outcome]) -> str:
     rows = []
     for outcome in outcomes:
         if outcome.report is None:
-            error = textwrap.shorten(outcome.error, 120, placeholder=" ...")
+            error = textwrap.shorten(outcome.error, 240, placeholder=" ...")
             cells = ("", "", "", f"failed: {error}; see {outcome.folder / ERROR}")
         else:
             p1, p5 = (outcome.report["protocols"][name] for name in ("P1", "P5"))

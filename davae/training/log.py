@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from davae.training import runs
+from synthhand.storage import explain_full_disk
 
 
 class MetricsLog:
@@ -16,7 +17,7 @@ class MetricsLog:
     def append(self, row: dict[str, float]) -> None:
         """Add a row; a missing value (nan) is written as an empty field."""
         new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with explain_full_disk(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, row)
             if new:
                 writer.writeheader()

@@ -25,10 +25,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from davae.config import CameraConfig, Config, MaskConfig, RivalConfig, Saved
@@ -259,12 +260,21 @@ def load_network(
 def save_model(run: Path, network: nn.Module) -> None:
     """Write the weights used at test, which marks the run as finished."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_atomically(run / "model.safetensors", lambda path: save_file(state, path))
+    content = save(state)  # written by Python, whose errors tell a full disk from others
+    write_atomically(run / "model.safetensors", lambda path: path.write_bytes(content))
 
 
 def save_resume_point(run: Path, state: dict[str, Any]) -> None:
     """Write all that training needs to continue; the previous point stays until the new one is complete."""
-    write_atomically(run / "resume.pt", lambda path: torch.save(state, path))
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch's own complaint about what the system has refused
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+    write_atomically(run / "resume.pt", write)
 
 
 def load_resume_point(run: Path) -> dict[str, Any] | None:
@@ -278,6 +288,7 @@ def load_resume_point(run: Path) -> dict[str, Any] | None:
         return None
     advice = "delete it to train this run from its beginning"
     try:
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own text advises to load it without this guard
         raise ValueError(
@@ -291,6 +302,19 @@ def load_resume_point(run: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise ValueError(f"{path}: damaged (it has no step); {advice}")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the contents of a file of torch with its checksums, which torch itself does not look at.
+
+    Raises:
+        BadZipFile: they differ, or torch has not written the file.
+    """
+    with ZipFile(path) as archive:
+        if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
+            raise BadZipFile("it is compressed, which torch's files are not")
+        if (name := archive.testzip()) is not None:
+            raise BadZipFile(f"wrong checksum of {name}")
 
 
 def write_text(path: Path, text: str) -> None:

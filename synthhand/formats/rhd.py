@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synthhand.formats import pictures
+from synthhand.formats.npz import open_npz
 from synthhand.formats.pictures import check_size, read_picture
 from synthhand.formats.record import BadSample, HandRecord
 from synthhand.formats.unpickle import UnsafePickle as UnsafePickle
@@ -183,12 +184,12 @@ class RHDSplit:
         """Return SynthHand's generative factors, (n, ...) each; empty for RHD itself.
 
         Raises:
-            ValueError: a factor does not have one row for every sample of the folder.
+            ValueError: the file is damaged, or a factor does not have one row for every sample of the folder.
         """
         source = self.folder / "factors.npz"
         if not source.exists():
             return {}
-        with np.load(source, allow_pickle=False) as file:
+        with open_npz(source, "render the split again") as file:
             factors = {key: file[key] for key in file.files}
         for key, values in factors.items():
             if values.shape[:1] != self._kept.shape:

@@ -1,35 +1,88 @@
 """The drill as a command: `PYTHONPATH=tests python -m drill`, see `make drill`.
 
-It gives every reader files that are damaged at random, prints a table of what became of them, and ends with 1
-if a reader failed. The same seed draws the same cases.
+It interrupts every command in every way (`drill.faults`) and gives every reader files that are damaged at
+random (`drill.hostile`), prints a table of each, and ends with 1 if anything was lost. The same seed draws
+the same moments, as shares of a command's duration, and the same cases: `--only train --fault kill --case 7`
+tries one of them again alone.
 """
 
 import argparse
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from drill import hostile
+from tqdm.auto import tqdm
+
+from drill import commands, faults, hostile
 
 
 def main() -> int:
     """Run the drill."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20, help="kills of each command; other faults are fewer")
     parser.add_argument("--cases", type=int, default=20_000, help="hostile files, over all readers")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=[], help="only these commands, or `hostile`")
+    parser.add_argument("--fault", choices=["", *faults.FAULTS], default="", help="only this fault")
+    parser.add_argument("--case", type=int, help="only the case of this number")
+    parser.add_argument("--jobs", type=int, default=2, help="faults tried at a time")
+    parser.add_argument("--keep", type=Path, help="folder to work in, which keeps what was lost")
     chosen = parser.parse_args()
-    began = time.monotonic()
+    began, wrong = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="dávae drill 手 ") as name:  # spaces and other alphabets
-        watched = hostile.Watched(Path(name) / "readers")
-        each = -(-chosen.cases // len(watched.seeds))
-        results = hostile.run_cases(watched, each, chosen.seed, progress=True)
-        wrong = [f"{name}: {text}" for name, result in results.items() for text in result.failures]
-        wrong += hostile.plant(watched, Path(name) / "planted")
-        watched.stop()
-    print(hostile.format_table(results))
-    print(*wrong, f"failures: {len(wrong)}; {time.monotonic() - began:.0f} s; seed {chosen.seed}", sep="\n")
+        home = chosen.keep or Path(name)
+        if not chosen.only or "hostile" in chosen.only:
+            wrong += drill_readers(home, chosen)
+        if chosen.only != ["hostile"]:
+            wrong += drill_commands(home, chosen)
+    print(*wrong, f"lost: {len(wrong)}; {time.monotonic() - began:.0f} s; seed {chosen.seed}", sep="\n")
     return 1 if wrong else 0
+
+
+def drill_readers(home: Path, chosen: argparse.Namespace) -> list[str]:
+    """Print the table of the readers; return what is wrong."""
+    watched = hostile.Watched(home / "readers")
+    each = -(-chosen.cases // len(watched.seeds))
+    results = hostile.run_cases(watched, each, chosen.seed, progress=True)
+    wrong = [f"{name}: {text}" for name, result in results.items() for text in result.failures]
+    wrong += hostile.plant(watched, home / "planted")
+    watched.stop()
+    print(hostile.format_table(results), flush=True)
+    return wrong
+
+
+def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
+    """Print the table of the commands; return what was lost."""
+    scores: dict[str, dict[str, faults.Score]] = {}
+    wrong = []
+    world = commands.make_world(home)
+    for command in commands.list_commands(world):
+        if chosen.only and command.name not in chosen.only:
+            continue
+        try:
+            reference = faults.Reference.make(command, home / command.name / "whole")
+        except faults.Lost as how:
+            wrong.append(f"{command.name}, without any fault: {how}")
+            continue
+        row = scores[command.name] = {}
+        with ThreadPoolExecutor(chosen.jobs) as pool:
+            trials = []
+            for fault, (_, count_of) in faults.FAULTS.items():
+                if chosen.fault not in ("", fault):
+                    continue
+                row[fault], count = faults.Score(), count_of(chosen.kills)
+                for number in range(count) if chosen.case is None else [chosen.case]:
+                    folder = home / command.name / f"{fault} {number}"
+                    case = faults.Case(command, reference, world, folder, fault, number, count, chosen.seed)
+                    trials.append(pool.submit(faults.try_fault, case, row[fault]))
+            for trial in tqdm(trials, desc=command.name, unit="fault"):
+                trial.result()
+    print(faults.format_table(scores), flush=True)
+    skipped = {f"{fault}: {s.skipped}" for row in scores.values() for fault, s in row.items() if s.skipped}
+    print(*(f"- {reason}" for reason in sorted(skipped)), sep="\n", flush=True)
+    return wrong + [text for row in scores.values() for score in row.values() for text in score.lost]
 
 
 if __name__ == "__main__":

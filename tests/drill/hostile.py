@@ -216,6 +216,8 @@ def make_readers(home: Path) -> list[Reader]:
                [data / "manifest.json", data / "predicted_masks.json"]),
         Reader("prepared: arrays", lambda p: PreparedSplit.open(data, "val"),
                [data / "val" / f"{name}.npy" for name in ("joints", "images", "predicted_masks")]),
+        Reader("prepared: factors", lambda p: dict(PreparedSplit.open(data, "val").factors),
+               [data / "val" / "factors.npz"]),
     ]  # fmt: skip
 
 

@@ -1,0 +1,69 @@
+"""The drill's short form for faults while commands run: `make drill` tries every command and many moments."""
+
+import sys
+
+import pytest
+from drill import commands, faults
+
+KILLS, SEED = 2, 0
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the drill needs Linux's signals and limits")
+SHORT = [  # command, fault, cases; all others are `make drill`
+    ("prepare", "kill", 1),
+    ("prepare", "limit", 1),
+    ("train-mask", "SIGTERM", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return commands.make_world(tmp_path_factory.mktemp("dávae drill 手 "))
+
+
+@pytest.fixture(scope="module")
+def references(world, tmp_path_factory):
+    """Each command of the short form, and a run of it without a fault."""
+    wanted = {name for name, _, _ in SHORT}
+    return {
+        command.name: (command, faults.Reference.make(command, tmp_path_factory.mktemp(command.name)))
+        for command in commands.list_commands(world)
+        if command.name in wanted
+    }
+
+
+@pytest.mark.parametrize(("name", "fault", "count"), SHORT)
+def test_a_fault_is_survived(world, references, tmp_path, name, fault, count):
+    score = faults.Score()
+    for number in range(count):
+        folder = tmp_path / f"{fault} {number}"
+        faults.try_fault(faults.Case(*references[name], world, folder, fault, number, count, SEED), score)
+    print(faults.format_table({name: {fault: score}}))
+    assert (score.tried, score.lost, score.skipped) == (count, [], "")
+
+
+def test_the_drill_sees_what_is_lost(world, references, tmp_path):
+    """A result that differs, a file that only looks whole, a stray file, and words that are none."""
+    command, reference = references["prepare"]
+    case = faults.Case(command, reference, world, tmp_path / "case", "kill", 0, 1, SEED)
+    case.repeat()
+    array = case.out / "train" / "joints.npy"
+    content = array.read_bytes()
+    array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(faults.Lost, match=r"train/joints\.npy looks whole and is not"):
+        case.check_partial()
+    with pytest.raises(faults.Lost, match=r"^train/joints\.npy is another one$"):
+        case.repeat()  # which finds the folder finished
+    (case.out / ".stray.tmp").touch()
+    array.unlink()
+    found = commands.read_contents(case.out)
+    assert faults.describe_difference(reference.contents, found) == (
+        ".stray.tmp is too many, train/joints.npy is missing"
+    )
+    for ended in (
+        commands.Ended(1, "Traceback (most recent call last):\ndavae: no room for out"),
+        commands.Ended(0, "davae: no room for out"),
+        commands.Ended(1, "davae: no room"),
+        commands.Ended(1, "no room for out"),
+    ):
+        with pytest.raises(faults.Lost):
+            faults.require_refusal(ended, "out")
+    faults.require_refusal(commands.Ended(1, "davae: no room for out"), "out")
