@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from davae.pipeline.notebooks import find_notebooks, notebook_folder
+from davae.pipeline.notebooks import find_notebooks, notebook_folder, read_with_parameters
 from synthhand.storage import write_atomically
 
 NUMBER = re.compile(r"check_answer\(\s*[\"'](\d\d\.\d)[\"']")  # of the exercise that a cell checks
@@ -94,24 +94,19 @@ def _grade_one(
 ) -> list[tuple[str, str, str]]:
     """Return number, outcome and reason of each exercise of a copy, and keep the executed copy."""
     import nbformat
-    import papermill
     from nbclient import NotebookClient
-    from papermill.iorw import load_notebook_node
-    from papermill.parameterize import parameterize_notebook
 
     from davae.photo.kernels import OwnKernel
 
     found = [(NUMBER.search(cell.source), cell) for cell in nbformat.read(original, 4).cells]
     checks = {cell.id: (match[1], cell.source) for match, cell in found if match}
     try:
-        notebook = load_notebook_node(str(path))
+        notebook = read_with_parameters(path, original, parameters)
     except Exception as error:  # of JSON, of the schema, of papermill
         return [("", "unreadable", f"{type(error).__name__}: {error}".partition("\n")[0])]
     for cell in notebook.cells:
         if cell.get("id") in checks:
             cell.source = checks[cell["id"]][1]
-    given = {name: parameters[name] for name in papermill.inspect_notebook(original) if name in parameters}
-    notebook = parameterize_notebook(notebook, given, kernel_name="python3", language="python")
     client = NotebookClient(
         notebook,
         timeout=timeout_s or None,

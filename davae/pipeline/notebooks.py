@@ -85,6 +85,21 @@ def select(
     return known
 
 
+def read_with_parameters(path: Path, original: Path, parameters: dict[str, Any]) -> Any:
+    """Read a copy of a notebook and insert the parameters that the original knows, as papermill does.
+
+    Raises:
+        Exception: what nbformat or papermill raise on a file that is no notebook.
+    """
+    import papermill
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    given = {name: parameters[name] for name in papermill.inspect_notebook(original) if name in parameters}
+    notebook = load_notebook_node(str(path))
+    return parameterize_notebook(notebook, given, kernel_name="python3", language="python")
+
+
 def needs_run(known: set[str]) -> bool:
     """Tell by the names of a notebook's parameters whether it needs data and a run: 00 has no preset."""
     return "preset" in known
