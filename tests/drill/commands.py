@@ -156,9 +156,20 @@ def _leave_noise_out(path: Path, content: bytes) -> bytes:
         # That cell holds a path of the run.
         cells = [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]
         return json.dumps(
-            [(c["source"], [read_output(o) for o in c.get("outputs", [])]) for c in cells]
+            [(c["source"], [read_output(o) for o in join_streams(c.get("outputs", []))]) for c in cells]
         ).encode()
     return content
+
+
+def join_streams(outputs: list[dict]) -> list[dict]:
+    """Return outputs of a cell with what was printed in one piece: how it is cut depends on the time."""
+    joined: list[dict] = []
+    for output in outputs:
+        if joined and output["output_type"] == "stream" and output.get("name") == joined[-1].get("name"):
+            joined[-1] = joined[-1] | {"text": [*joined[-1]["text"], *output["text"]]}
+        else:
+            joined.append(output)
+    return joined
 
 
 def read_output(output: dict) -> object:
