@@ -36,12 +36,16 @@ def davae(*arguments, check=True, cwd=None):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A workspace in which every stage and every notebook has been run once, at preset smoke."""
+def reproduced(tmp_path_factory):
+    """A folder in which `reproduce` has run from nothing, at preset smoke, and what it printed."""
     home = tmp_path_factory.mktemp("home")
-    space = Workspace.of("smoke", home=str(home))
-    notebooks.execute(space.executed, space.notebook_parameters, progress=False)
-    return space
+    return home, davae("reproduce", "--preset", "smoke", "--home", home).stdout
+
+
+@pytest.fixture(scope="module")
+def home(reproduced):
+    """A workspace in which every stage and every notebook has been run once, at preset smoke."""
+    return Workspace.of("smoke", home=str(reproduced[0]))
 
 
 @pytest.mark.notebook
@@ -106,16 +110,26 @@ def test_stages_on_the_command_line_agree_with_the_notebooks(home, tmp_path):
 
 
 @pytest.mark.slow
-def test_reproduce_reuses_finished_work(home):
-    """A second pass over a finished workspace trains nothing and prints the table and the figures' paths."""
-    finished = (home.run / "model.safetensors", home.prepared / "manifest.json")
-    before = [path.stat().st_mtime_ns for path in finished]
-    said = davae("reproduce", "--preset", "smoke", "--home", home.home).stdout
+def test_reproduce_prints_the_figures_paths_and_the_table(reproduced):
+    _, said = reproduced
     assert "mean pose" in said and "weighted term" in said
     assert said.rindex(".ipynb") < said.index("weighted term") < said.index("mean pose")  # the table is last
     paths = re.findall(r"^  (.+\.(?:png|ipynb))$", said, flags=re.M)
     assert len(paths) >= 14 and all(Path(path).exists() for path in paths)
+
+
+@pytest.mark.slow
+def test_reproduce_reuses_finished_work(home, monkeypatch):
+    """A second pass over a finished workspace trains nothing; of the notebooks, the one that would is run."""
+    execute = notebooks.execute
+    monkeypatch.setattr(notebooks, "execute", lambda *given: execute(*given, only="02", progress=False))
+    finished = (home.run / "model.safetensors", home.prepared / "manifest.json")
+    before = [path.stat().st_mtime_ns for path in finished]
+    executed = home.executed / EXECUTED[2]
+    first = executed.stat().st_mtime_ns
+    assert "mean pose" in reproduction.reproduce(home)
     assert before == [path.stat().st_mtime_ns for path in finished]
+    assert executed.stat().st_mtime_ns > first
 
 
 @pytest.mark.slow

@@ -17,15 +17,14 @@ def open_npz(path: Path, advice: str) -> Iterator[NpzFile]:
         advice: what to do about a damaged file; the end of the message.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be opened.
         ValueError: it is damaged, also if an array of it is found so within the `with` block.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if not isinstance(arrays, NpzFile):
-                raise ValueError("it holds a single array")
-            yield arrays
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise ValueError(f"{path}: damaged ({error or type(error).__name__}); {advice}") from error
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                if not isinstance(arrays, NpzFile):
+                    raise ValueError("it holds a single array")
+                yield arrays
+        except Exception as error:  # of a damaged file anything, OSError too
+            raise ValueError(f"{path}: damaged ({error or type(error).__name__}); {advice}") from error
