@@ -213,8 +213,9 @@ def test_copies_are_graded_by_the_checks_of_the_originals(tmp_path, monkeypatch)
         blank.source, check.source = answer, "print('right')  # what a cheat would write"
     copy.cells.remove(checks[-1])
     nbformat.write(copy, path)
-    (tmp_path / "course" / "bob").mkdir()
-    (tmp_path / "course" / "bob" / "02_x.ipynb").write_text("{}")
+    for place in ("bob", "other/bob"):  # two of one name
+        (tmp_path / "course" / place).mkdir(parents=True)
+        (tmp_path / "course" / place / "02_x.ipynb").write_text("{}")
 
     copies = grading.find_copies(tmp_path / "course")
     rows = grading.grade(copies, tmp_path / "out", {"seed": 1}, timeout_s=5)
@@ -223,6 +224,7 @@ def test_copies_are_graded_by_the_checks_of_the_originals(tmp_path, monkeypatch)
     assert found == [
         *(("ann/02_x.ipynb", f"02.{n}", outcome) for n, (_, outcome) in enumerate(ANSWERS, 1)),
         ("bob/02_x.ipynb", "", "unreadable"),
+        ("other/bob/02_x.ipynb", "", "unreadable"),
     ]
     with (tmp_path / "out" / "grades.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.DictReader(file)) == rows
@@ -230,6 +232,7 @@ def test_copies_are_graded_by_the_checks_of_the_originals(tmp_path, monkeypatch)
     assert grading.summarise(rows) == [
         ("ann/02_x.ipynb", "1 of 6", others),
         ("bob/02_x.ipynb", "0 of 1", "unreadable"),
+        ("other/bob/02_x.ipynb", "0 of 1", "unreadable"),
     ]
     executed = nbformat.read(tmp_path / "out" / "ann" / "02_x.ipynb", 4)
     assert executed.cells[1].source.endswith("seed = 1\n") and nbformat.read(path, 4) == copy

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -14,9 +15,9 @@ from davae.pipeline.notebooks import find_notebooks, notebook_folder, read_with_
 from synthhand.storage import write_atomically
 
 NUMBER = re.compile(r"check_answer\(\s*[\"'](\d\d\.\d)[\"']")  # of the exercise that a cell checks
-RIGHT, WRONG, OPEN = "right", "wrong", "open"
+RIGHT = "right"
 # Of exceptions that a check raises; nbclient interrupts a cell that takes longer than its limit.
-OUTCOMES = {"WrongAnswerError": WRONG, "NotAnsweredError": OPEN, "KeyboardInterrupt": "too slow"}
+OUTCOMES = {"WrongAnswerError": "wrong", "NotAnsweredError": "open", "KeyboardInterrupt": "too slow"}
 COLUMNS = ("copy", "exercise", "outcome", "reason")
 Row = dict[str, str]
 
@@ -58,15 +59,17 @@ def grade(
     Returns:
         For each copy and exercise: `copy`, `exercise`, `outcome` and `reason`, as in `grades.csv`. The
         outcome is right, wrong, open (no answer), too slow, the name of an error that the answer raises, or
-        missing (the check was removed). A copy that cannot be read has one row, unreadable.
+        missing (the check was removed). A copy that cannot be read has one row, unreadable. Copies are
+        named, and stored in `out`, by their paths from the folder that holds them all.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
+    common = os.path.commonpath([path.parent for path in copies])
     for path, original in (bar := tqdm(copies.items(), desc="copies", unit="copy")):
-        name = f"{path.parent.name}/{path.name}"
+        name = path.relative_to(common).as_posix()
         bar.set_postfix_str(name)
-        found = _grade_one(path, original, out / path.parent.name / path.name, parameters, timeout_s)
+        found = _grade_one(path, original, out / name, parameters, timeout_s)
         rows += [dict(zip(COLUMNS, (name, *cells), strict=True)) for cells in found]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -129,7 +132,7 @@ def _grade_one(
 
 
 def _read_outcome(cell: Any, stopped: str) -> tuple[str, str]:
-    """Return outcome and reason of an executed check, None if the copy lacks it."""
+    """Return outcome and reason of an executed check; the cell is None if the copy lacks it."""
     if cell is None:
         return "missing", "the copy has no such cell"
     if cell.get("execution_count") is None:
