@@ -21,10 +21,10 @@ ABOUT = (
 COMMANDS = {
     function.__name__.replace("_", "-"): function
     for function in (
-        data.render, data.check_data, data.prepare, training.train_mask, training.predict_masks,
-        training.train, training.sweep, training.evaluate, latent.latent_report, training.train_camera,
-        photos.pack, photos.unpack, photos.predict, photos.app, photos.export, reports.notebooks,
-        reports.reproduce, reports.findings, reports.summary,
+        data.render, data.check_data, data.prepare, data.join_data, training.train_mask,
+        training.predict_masks, training.train, training.sweep, training.evaluate, latent.latent_report,
+        training.train_camera, photos.pack, photos.unpack, photos.predict, photos.app, photos.export,
+        reports.notebooks, reports.reproduce, reports.findings, reports.summary,
     )
 }  # fmt: skip
 

@@ -1,6 +1,5 @@
 """Commands that write, check and prepare datasets."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -132,6 +131,29 @@ def prepare(
     options = {name: value for name, value in (("rig", rig), ("wrist", wrist)) if value is not None}
     prepare_data(dataset, root, out, config, options=options, skip_bad=skip_bad, workers=workers)
     print(f"prepared {dataset} into {out}")
-    for split, entry in json.loads((out / "manifest.json").read_text(encoding="utf-8"))["splits"].items():
+    _print_counts(out)
+
+
+def join_data(data: tuple[Path, ...], out: Path) -> None:
+    """Join prepared folders into one, to train on several renderings at once.
+
+    Every split holds the rows of all folders. Masks must be predicted anew.
+
+    Args:
+        data: Two or more folders of `prepare`, made with equal --size, --crop and --scale-min.
+        out: Folder to write.
+    """
+    from davae.data.joined import join_prepared
+
+    join_prepared(data, out)
+    print(f"joined {len(data)} prepared folders into {out}")
+    _print_counts(out)
+
+
+def _print_counts(prepared: Path) -> None:
+    """Print how many samples each split of a prepared folder has."""
+    from davae.data.manifest import read_manifest
+
+    for split, entry in read_manifest(prepared)["splits"].items():
         count, skipped = entry["count"], len(entry["skipped"])
         print(f"  {split}: {count} samples, {entry['with_cloud']} with a cloud, {skipped} left out")
