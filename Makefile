@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install reproduce app test drill bench lint format notebooks book lock lockbook clean
+.PHONY: help install reproduce app test drill bench lint format notebooks book lock lockbook audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -89,8 +89,17 @@ $(book_installed): docs/book/requirements.lock $(installed)
 	@$(BOOK_VENV)/bin/python -m pip install --quiet --no-compile -r docs/book/requirements.lock
 	@touch $(book_installed)
 
+# What audits is apart from what is audited. It is no test: it needs the network, and its answer changes by the day.
+audit: .venv-audit/.installed ## ask PyPI for advisories on the pinned packages; needs the network
+	.venv-audit/bin/python .ci/audit.py requirements.lock docs/book/requirements.lock
+
+.venv-audit/.installed: .ci/audit.lock $(installed)
+	@$(python) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --no-compile -r .ci/audit.lock
+	@touch $@
+
 clean: ## remove the environment and caches; outputs/ and data/ stay
-	rm -rf $(VENV) $(BOOK_VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(BOOK_VENV) .venv-audit .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find davae synthhand tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Modules are byte-compiled when first imported: compiling all of them at once takes longer than installing.

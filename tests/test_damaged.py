@@ -1,9 +1,11 @@
 """Damaged files of a run, of prepared data and of labels are refused by name, with what to do."""
 
+import dataclasses
 import json
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from davae.data.arrays import sha256
 from davae.data.manifest import FILE_NAME, read_manifest
 from davae.data.prepared import PreparedSplit
-from davae.photo.packed import read_packed
+from davae.photo.packed import locate_checksum, read_packed
 from davae.photo.predict import WEIGHTS
+from davae.photo.release import write_packed
 from davae.training import runs
 from synthhand.formats.npz import open_npz
 from synthhand.formats.pictures import BadSample, read_picture
@@ -128,6 +132,52 @@ def test_packed_weights_with_damaged_descriptions_are_named(tmp_path, about):
     save_file(load_file(WEIGHTS), tmp_path / "w.safetensors", metadata | {"about": about})
     with pytest.raises(ValueError, match=r"w\.safetensors: damaged \(.*; get it again"):
         read_packed(tmp_path / "w.safetensors")
+
+
+def change_a_number(source: Path, out: Path) -> Path:
+    """Copy a file of weights with one bit of one weight changed, which nothing but a checksum can tell."""
+    content = bytearray(source.read_bytes())
+    content[-1000] ^= 1
+    out.write_bytes(content)
+    return out
+
+
+def test_the_shipped_weights_are_those_of_their_checksum(tmp_path):
+    """In the form of `sha256sum`, which can check it, too."""
+    stated, name = locate_checksum(WEIGHTS).read_text().split()
+    assert (stated, name) == (sha256(WEIGHTS), WEIGHTS.name)
+    changed = change_a_number(WEIGHTS, tmp_path / WEIGHTS.name)
+    read_packed(changed)  # alone, this file has no checksum
+    shutil.copy(locate_checksum(WEIGHTS), tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"{WEIGHTS.name}: has changed .* its checksum is \w+, .*{stated[:12]}; get"
+    ):
+        read_packed(changed)
+
+
+@pytest.mark.parametrize("text", ["", "none\n", "\u00e9"])
+def test_a_damaged_checksum_fits_no_file(tmp_path, text):
+    shutil.copy(WEIGHTS, tmp_path)
+    locate_checksum(tmp_path / WEIGHTS.name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"has changed since it was written"):
+        read_packed(tmp_path / WEIGHTS.name)
+
+
+def test_weights_of_pack_carry_their_checksum(tmp_path):
+    own = dataclasses.replace(read_packed(WEIGHTS), path=tmp_path / "own.safetensors")
+    locate_checksum(own.path).write_text("of an older file\n")
+    write_packed(own)
+    assert read_packed(own.path).about == own.about  # the checksum beside it was renewed
+    locate_checksum(own.path).unlink()
+    read_packed(own.path)
+    with safe_open(own.path, "np") as file:
+        metadata = file.metadata()
+    with pytest.raises(ValueError, match=r"changed\.safetensors: has changed .*its metadata state"):
+        read_packed(change_a_number(own.path, tmp_path / "changed.safetensors"))
+    about = json.dumps(json.loads(metadata["about"]) | {"data": "other"})
+    save_file(load_file(own.path), tmp_path / "about.safetensors", metadata | {"about": about})
+    with pytest.raises(ValueError, match=r"about\.safetensors: has changed"):
+        read_packed(tmp_path / "about.safetensors")
 
 
 def test_a_picture_that_claims_a_huge_size_is_a_bad_sample(tmp_path):

@@ -1,6 +1,9 @@
 """What the first notebook says of a machine: each line "fine" or a remedy; and its cell for Colab."""
 
+import importlib.util
+import json
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import nbformat
@@ -112,3 +115,53 @@ def test_in_colab_a_copy_is_installed_once_its_address_is_known(tmp_path, monkey
     exec(colab_cell(), {"repository": "https://example.org/davae"})
     assert [command[-2:] for command in commands] == [["https://example.org/davae", "davae"], ["-e", "davae"]]
     assert sys.path[0] == str(tmp_path / "davae")
+
+
+# The audit of the locks; the advisories themselves are asked for by `make audit` alone
+
+
+def judge(output: str, errors: str = "") -> tuple[int, str]:
+    path = Path(__file__).parents[1] / ".ci" / "audit.py"
+    spec = importlib.util.spec_from_file_location("audit", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.judge(output, errors)
+
+
+@pytest.mark.parametrize(
+    ("packages", "status", "words"),
+    [
+        ([{"name": "a", "version": "1", "vulns": []}], 0, "1 packages audited, 0 advisories"),
+        (
+            [{"name": "a", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1", "2"]}]}],
+            1,
+            "a 1: PYSEC-1, mended in 1.1, 2\n1 packages audited, 1 advisories",
+        ),
+        (
+            [
+                {"name": "a", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": []}]},
+                {"name": "b", "skip_reason": "unknown"},
+            ],
+            1,
+            "a 1: PYSEC-1, mended in no version yet\nnot audited: b (unknown)\n1 packages audited",
+        ),
+        ([{"name": "b", "skip_reason": "unknown"}], 3, "not audited: b (unknown)"),
+    ],
+)
+def test_an_audit_names_advisories_and_what_it_could_not_ask(packages, status, words):
+    found = judge(json.dumps({"dependencies": packages, "fixes": []}))
+    assert found[0] == status and words in found[1]
+
+
+def test_an_audit_that_knows_no_package_says_so_in_a_line():
+    reason = "Dependency not found on PyPI and could not be audited"
+    packages = [{"name": f"p{n}", "skip_reason": f"{reason}: p{n} (1.{n})"} for n in range(7)]
+    status, said = judge(json.dumps({"dependencies": packages}))
+    assert (status, said) == (3, f"not audited: p0, p1, p2, p3, p4 and 2 others ({reason})")
+
+
+@pytest.mark.parametrize("output", ["", "{", "[]", "null"])
+def test_an_audit_without_an_answer_is_none(output):
+    status, said = judge(output, "Traceback\nConnectionError: no route\n")
+    assert status == 3 and said.startswith("not audited: ") and "ConnectionError: no route" in said
+    assert judge(output)[0] == 3

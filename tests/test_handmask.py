@@ -302,6 +302,9 @@ def test_masks_are_kept_or_replaced_and_never_half_written(mask_run, data, short
     files[0].write_bytes(files[0].read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"predicted_masks\.npy: damaged"):
         PreparedSplit.open(data, "train")
+    files[0].write_bytes(files[0].read_bytes() + b"\x55" * 100)
+    with pytest.raises(ValueError, match=r"predicted_masks\.npy: has changed since .*predict-masks"):
+        PreparedSplit.open(data, "train")
     (data / predicted.FILE_NAME).unlink()
     predict_masks(mask_run, data, progress=False)
 

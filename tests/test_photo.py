@@ -96,6 +96,7 @@ def claims(width: int, height: int) -> bytes:
     [
         (b"", "is empty"),
         (b"Dear hand, I am a letter.\n", r"is not a picture \(text\)"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", r"is EPS, a program that draws"),
         (b"%PDF-1.7 ...", r"is not a picture \(a PDF\)"),
         (b"<svg xmlns='x'/>", r"is not a picture \(SVG, XML or HTML\)"),
         (b"<!DOCTYPE html><html>", r"is not a picture \(a web page \(HTML\)"),

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from rhd_fixture import open_hand_mm, random_scene, rotation, write_dataset
 from scipy import ndimage
 
 from davae.config import DataConfig
+from davae.data import manifest as manifest_module
 from davae.data import prepared, writer
+from davae.data.arrays import join_sha256, rows_sha256
 from davae.data.manifest import verify
 from davae.data.prepared import PreparedSplit, prepare
 from davae.data.sample import PADDING, make_row, stored_px, warp_image, warp_mask
@@ -591,7 +595,7 @@ def test_opening_checks_the_files_against_the_manifest(tmp_path):
     with pytest.raises(ValueError, match=r"joints\.npy: holds .*prepare again"):
         verify(out)
     np.save(out / "train" / "joints.npy", np.zeros((2, 21, 3), np.float32))
-    with pytest.raises(ValueError, match=r"joints\.npy: changed since"):
+    with pytest.raises(ValueError, match=r"joints\.npy: has changed since"):
         verify(out)
     (out / "val" / "images.npy").write_bytes(b"")
     with pytest.raises(ValueError, match=r"images\.npy: damaged"):
@@ -602,3 +606,51 @@ def test_opening_checks_the_files_against_the_manifest(tmp_path):
     (out / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match=r"manifest\.json: damaged"):
         PreparedSplit.open(out, "test")
+
+
+def swap_rows(path) -> None:
+    """Write other numbers to an array file, of the same shape and type, and leave its time as it was."""
+    before = path.stat()
+    array = np.load(path)
+    np.save(path, array[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["images.npy", "joints.npy", "ids.npy"])
+def test_an_array_that_was_swapped_is_refused(root, folder, tmp_path, name):
+    out = shutil.copytree(folder, tmp_path / "out")
+    PreparedSplit.open(out, "train")
+    swap_rows(out / "train" / name)
+    with pytest.raises(
+        ValueError, match=rf"{name}: has changed since it was written; delete .*prepare` again"
+    ):
+        PreparedSplit.open(out, "train")
+    PreparedSplit.open(out, "val")  # is whole
+    PreparedSplit.open(out, "train", compare=["camera"])  # who asks for little gets it
+
+
+def test_a_manifest_that_was_made_to_fit_other_arrays_is_refused(folder, tmp_path):
+    """Its digest is what runs know their data by."""
+    out = shutil.copytree(folder, tmp_path / "out")
+    swap_rows(out / "train" / "joints.npy")
+    manifest = json.loads((out / "manifest.json").read_text())
+    entry = manifest["splits"]["train"]
+    new, rows = np.load(out / "train" / "joints.npy"), entry["rows_per_checksum"]
+    sums = [rows_sha256(new, start, start + rows) for start in range(0, len(new), rows)]
+    entry["arrays"]["joints"]["sha256"] = join_sha256(sums)
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    for read in (verify, lambda path: PreparedSplit.open(path, "val")):
+        with pytest.raises(ValueError, match=r"manifest\.json: has changed since .*its digest is not that"):
+            read(out)
+
+
+def test_numbers_are_compared_once_in_a_process(folder, tmp_path, monkeypatch):
+    out, counted = shutil.copytree(folder, tmp_path / "out"), []
+    real = manifest_module.rows_sha256
+    monkeypatch.setattr(manifest_module, "rows_sha256", lambda *words: counted.append(1) or real(*words))
+    PreparedSplit.open(out, "train")
+    first = len(counted)
+    PreparedSplit.open(out, "train")
+    assert len(counted) == first > 0
+    verify(out)
+    assert len(counted) > 2 * first  # all splits, and the first one again

@@ -325,6 +325,16 @@ def test_missing_and_unfinished_runs_say_what_to_do(tmp_path, short):
         runs.load_model(tmp_path)
 
 
+def test_data_of_which_an_array_was_swapped_are_refused(short, prepared, tmp_path):
+    """Before anything is written, and also by a run that was trained on them as they were."""
+    data = shutil.copytree(prepared, tmp_path / "data")
+    images = np.load(data / "train" / "images.npy")
+    np.save(data / "train" / "images.npy", images[::-1])
+    with pytest.raises(ValueError, match=r"images\.npy: has changed since it was written; delete "):
+        train(short, data, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_prepared_for_another_size_is_refused(short, prepared, tmp_path):
     larger = dataclasses.replace(
         short,

@@ -3,8 +3,13 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
+
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from davae.data.arrays import join_sha256, open_array, rows_sha256, sha256
 from synthhand.storage import write_atomically
@@ -12,6 +17,9 @@ from synthhand.storage import write_atomically
 SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 FORMAT = 3  # raise it whenever equal settings give other arrays
 FILE_NAME = "manifest.json"
+THREADS = 4  # that compute checksums
+SHOWN_S = 2.0  # after which a bar is shown
+_compared: set[tuple] = set()  # what this process has compared: (file, as the system knows it, checksum)
 
 
 def read_manifest(data_dir: str | os.PathLike) -> dict[str, Any]:
@@ -58,24 +66,107 @@ def digest(splits: dict[str, dict]) -> str:
     return total.hexdigest()
 
 
+def check_digest(manifest: dict[str, Any], data_dir: str | os.PathLike) -> None:
+    """Raise ValueError if a manifest's digest is not that of the checksums in it.
+
+    Raises:
+        LookupError, TypeError, AttributeError: the manifest is damaged.
+    """
+    if digest(manifest["splits"]) != manifest["digest"]:
+        raise ValueError(
+            f"{Path(data_dir) / FILE_NAME}: has changed since it was written (its digest is not that of its "
+            f"checksums); delete {data_dir} and prepare again"
+        )
+
+
+def compare_arrays(
+    folder: Path, entry: Mapping[str, Any], arrays: Mapping[str, NDArray], advice: str
+) -> None:
+    """Compare all numbers of a split with the checksums of its manifest, each file once in a process.
+
+    A bar shows what takes longer than `SHOWN_S`.
+
+    Args:
+        folder: of the split.
+        entry: of the split in the manifest.
+        arrays: by name, as mapped from the folder.
+        advice: what to do about a file that has changed; the end of the message.
+
+    Raises:
+        ValueError: a file is not the one that was written.
+        LookupError, TypeError, AttributeError: the manifest is damaged.
+    """
+    rows, new = entry["rows_per_checksum"], {}
+    if not isinstance(rows, int) or rows < 1:
+        raise TypeError(f"rows_per_checksum is {rows!r}")
+    for name, array in arrays.items():
+        path = folder / f"{name}.npy"
+        known = identify(path, entry["arrays"][name]["sha256"])
+        if known not in _compared:
+            new[known] = path, array
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tqdm(
+            total=sum(array.nbytes for _, array in new.values()), delay=SHOWN_S, leave=False,
+            desc=f"checking {folder.name}", unit="B", unit_scale=True,
+        ) as bar,
+    ):  # fmt: skip
+        for known, (path, array) in new.items():
+            starts, sums = range(0, len(array), rows), []
+            stops = (start + rows for start in starts)
+            for found in pool.map(rows_sha256, [array] * len(starts), starts, stops):
+                sums.append(found)
+                bar.update(array[:rows].nbytes)
+            if join_sha256(sums) != known[-1]:
+                raise ValueError(f"{path}: has changed since it was written; {advice}")
+            _compared.add(known)
+
+
+def compare_file(path: Path, expected: str, advice: str) -> None:
+    """Compare a file with its checksum, once in a process.
+
+    Raises:
+        ValueError: it has changed; the message ends in `advice`.
+    """
+    known = identify(path, expected)
+    if known not in _compared:
+        if sha256(path) != expected:
+            raise ValueError(f"{path}: has changed since it was written; {advice}")
+        _compared.add(known)
+
+
+def identify(path: Path, expected: str) -> tuple:
+    """Return what changes if a file or its expected checksum does; the checksum is the last."""
+    found = path.stat()
+    return (
+        os.path.abspath(path),
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+        expected,
+    )
+
+
 def verify(data_dir: str | os.PathLike) -> None:
-    """Recompute every checksum of a prepared folder; this reads all of it.
+    """Recompute every checksum of a prepared folder, also those that this process has compared before.
 
     Raises:
         FileNotFoundError: nothing is prepared there, or a file is missing.
         ValueError: a file is not the one that was written; the message names it.
     """
-    for split, entry in read_manifest(data_dir)["splits"].items():
-        folder, rows = Path(data_dir) / split, entry["rows_per_checksum"]
-        for name, expected in entry["arrays"].items():
-            path = folder / f"{name}.npy"
-            array = open_array(path, expected["shape"], expected["dtype"], "prepare again")
-            sums = [rows_sha256(array, start, start + rows) for start in range(0, len(array), rows)]
-            if join_sha256(sums) != expected["sha256"]:
-                raise ValueError(f"{path}: changed since it was prepared; prepare again")
+    _compared.clear()
+    manifest = read_manifest(data_dir)
+    check_digest(manifest, data_dir)
+    for split, entry in manifest["splits"].items():
+        folder = Path(data_dir) / split
+        arrays = {
+            name: open_array(folder / f"{name}.npy", expected["shape"], expected["dtype"], "prepare again")
+            for name, expected in entry["arrays"].items()
+        }
+        compare_arrays(folder, entry, arrays, "prepare again")
         factors = folder / "factors.npz"
         if entry["factors_sha256"] is not None:
             if not factors.exists():
                 raise FileNotFoundError(f"{factors}: missing; prepare again")
-            if sha256(factors) != entry["factors_sha256"]:
-                raise ValueError(f"{factors}: changed since it was prepared; prepare again")
+            compare_file(factors, entry["factors_sha256"], "prepare again")

@@ -13,7 +13,7 @@ the network that made them. It is written last: masks without it are incomplete 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davae.data.arrays import create_array, join_sha256, open_array, sha256
-from davae.data.manifest import SPLITS, read_json, read_manifest, write_json
+from davae.data.manifest import SPLITS, compare_file, read_json, read_manifest, write_json
 from synthhand.storage import exclusive, temporary_path
 
 FILE_NAME = "predicted_masks.json"
@@ -38,15 +38,37 @@ def read_mask_network(data_dir: str | os.PathLike) -> dict[str, Any] | None:
     return read_json(path, f"run `{COMMAND} {data_dir}` again") if path.exists() else None
 
 
-def open_predicted(data_dir: str | os.PathLike, split: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def open_predicted(
+    data_dir: str | os.PathLike,
+    split: str,
+    shape: tuple[int, ...],
+    about: Mapping[str, Any],
+    *,
+    compare: bool = True,
+) -> NDArray[np.uint8]:
     """Map the predicted masks (n, s, s) of one split.
+
+    Args:
+        data_dir: the prepared folder.
+        split: "train", "val" or "test".
+        shape: that they must have.
+        about: the JSON file's content.
+        compare: compare their numbers with the checksum in it, once in a process.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it is damaged or not of this shape.
+        ValueError: it is damaged, has changed or is not of this shape.
     """
-    advice = f"delete {Path(data_dir) / FILE_NAME} and run `{COMMAND} {data_dir}`"
-    return open_array(predicted_path(data_dir, split), shape, "uint8", advice)
+    path = Path(data_dir) / FILE_NAME
+    advice = f"delete {path} and run `{COMMAND} {data_dir}`"
+    masks = open_array(predicted_path(data_dir, split), shape, "uint8", advice)
+    if compare:
+        try:
+            expected = str(about["arrays"][split])
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"{path}: damaged (lacks the checksum of {split}); {advice}") from error
+        compare_file(predicted_path(data_dir, split), expected, advice)
+    return masks
 
 
 def write_predicted(

@@ -8,7 +8,7 @@ the places of samples left out.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +21,28 @@ from davae import __version__
 from davae.config import DataConfig
 from davae.data.arrays import open_array
 from davae.data.layout import check_root
-from davae.data.manifest import FILE_NAME, FORMAT, SPLITS, digest, read_manifest, write_json
+from davae.data.manifest import (
+    FILE_NAME,
+    FORMAT,
+    SPLITS,
+    check_digest,
+    compare_arrays,
+    compare_file,
+    digest,
+    read_manifest,
+    write_json,
+)
 from davae.data.predicted import COMMAND, open_predicted, read_mask_network
 from davae.data.readers import complete_options
 from davae.data.sample import bone_px, stored_points, stored_px
 from davae.data.writer import Job, write_split
 from synthhand.formats.npz import open_npz
 from synthhand.storage import exclusive
+
+ARRAYS = (  # of a split
+    *("images", "masks", "joints", "clouds", "has_cloud", "has_mask", "visible", "scale_mm", "root_mm"),
+    *("rotation", "camera", "mirrored", "ids", "factors", "predicted_masks"),
+)
 
 
 def prepare(
@@ -222,8 +237,21 @@ class PreparedSplit:
     mask_network: dict[str, Any] | None = None
 
     @classmethod
-    def open(cls, data_dir: str | os.PathLike, split: Literal["train", "val", "test"]) -> "PreparedSplit":
+    def open(
+        cls,
+        data_dir: str | os.PathLike,
+        split: Literal["train", "val", "test"],
+        *,
+        compare: Collection[str] = ARRAYS,
+    ) -> "PreparedSplit":
         """Map one split of a prepared folder.
+
+        Args:
+            data_dir: the folder.
+            split: which.
+            compare: arrays, "factors" and "predicted_masks" among them, whose numbers are compared with their
+                checksums, once in a process; of others, only shapes and types are. By default this reads the
+                whole split.
 
         Raises:
             FileNotFoundError: nothing is prepared there, or a file is missing.
@@ -241,6 +269,11 @@ class PreparedSplit:
                 name: open_array(folder / f"{name}.npy", expected["shape"], expected["dtype"], advice)
                 for name, expected in entry["arrays"].items()
             }
+            if arrays.keys() != (named := set(ARRAYS) - {"factors", "predicted_masks"}):
+                raise LookupError(f"lacks or adds {sorted(arrays.keys() ^ named)}")
+            check_digest(manifest, data_dir)
+            compared = {name: array for name, array in arrays.items() if name in compare}
+            compare_arrays(folder, entry, compared, advice)
         except (LookupError, TypeError, AttributeError) as error:
             path = Path(data_dir) / FILE_NAME
             raise ValueError(f"{path}: damaged ({type(error).__name__}: {error}); {advice}") from error
@@ -248,14 +281,14 @@ class PreparedSplit:
         if has_factors:
             if not (folder / "factors.npz").exists():
                 raise FileNotFoundError(f"{folder / 'factors.npz'}: missing; {advice}")
+            if "factors" in compare:
+                compare_file(folder / "factors.npz", entry["factors_sha256"], advice)
             factors = StoredArrays(folder / "factors.npz", advice)
-        named = set(cls.__annotations__) - {"factors", "manifest", "name", "predicted_masks", "mask_network"}
-        if arrays.keys() != named:
-            wrong = sorted(arrays.keys() ^ named)
-            raise ValueError(f"{Path(data_dir) / FILE_NAME}: damaged (lacks or adds {wrong}); {advice}")
         predicted, network = None, read_mask_network(data_dir)
         if network is not None:
-            predicted = open_predicted(data_dir, split, arrays["masks"].shape)
+            predicted = open_predicted(
+                data_dir, split, arrays["masks"].shape, network, compare="predicted_masks" in compare
+            )
         return cls(
             **arrays,
             factors=factors,

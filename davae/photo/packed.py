@@ -3,8 +3,12 @@
 It is a safetensors file, so nothing in it is executed. Its metadata hold `about`, the config of each network
 and, if `pack` could trace the networks, `graphs`: what ties the file's graphs (tensors GRAPH + name, the
 bytes of ONNX models without weights) to its weights, which it holds once.
+
+Two checksums tell a file that has changed by accident: `sha256` of the metadata covers all else in the file,
+and FILE.sha256 beside a file, as `sha256sum` writes it, covers the file. Neither tells who wrote the file.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ FORMAT = 1
 PARTS = ("model", "mask", "camera", "finder")  # the networks in a file
 GRAPH = "graph."  # begins the names of tensors that hold graphs
 EPSILON = 1e-5  # of torch's BatchNorm
+CHECKSUM = "sha256"  # in the metadata, and the ending of the file beside a file of weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +77,7 @@ def read_packed(path: Path | str) -> Packed:
 
     Raises:
         FileNotFoundError: it does not exist, or is a folder.
-        ValueError: it is damaged, or no such file, or one of a later version.
+        ValueError: it is damaged or has changed, or is no such file, or one of a later version.
     """
     path = Path(path)
     if not path.is_file():
@@ -99,6 +104,7 @@ def read_packed(path: Path | str) -> Packed:
         raise ValueError(f"{path}: damaged (it lacks {sorted(missing)}); get it again")
     if about.get("format") != FORMAT:
         raise ValueError(f"{path}: is of format {about.get('format')}, this davae reads {FORMAT}; update it")
+    _check(path, tensors, metadata)
     return Packed(
         path,
         about,
@@ -108,3 +114,40 @@ def read_packed(path: Path | str) -> Packed:
         norms,
         inputs,
     )
+
+
+def locate_checksum(path: Path) -> Path:
+    """Return where the checksum of a file of weights lies, if it has one beside it."""
+    return path.with_name(f"{path.name}.{CHECKSUM}")
+
+
+def sum_content(tensors: Mapping[str, NDArray], metadata: Mapping[str, str]) -> str:
+    """Return the checksum of a file's tensors and metadata, without the checksum among them."""
+    total = hashlib.sha256()
+    for name, text in sorted(metadata.items()):
+        if name != CHECKSUM:
+            total.update(json.dumps([name, text]).encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
+        total.update(np.ascontiguousarray(tensor).data)
+    return total.hexdigest()
+
+
+def _check(path: Path, tensors: Mapping[str, NDArray], metadata: Mapping[str, str]) -> None:
+    """Raise ValueError if the file's checksum, should it have one, is not the one that is stated."""
+    beside = locate_checksum(path)
+    try:
+        stated = beside.read_text(encoding="ascii", errors="replace").split()[:1]
+    except FileNotFoundError:
+        if CHECKSUM not in metadata:  # packed before there were checksums
+            return
+        where, expected, found = "its metadata state", metadata[CHECKSUM], sum_content(tensors, metadata)
+    else:
+        where, expected = f"{beside.name} states", "".join(stated)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{path}: has changed since it was written: its checksum is {found:.12}, {where} "
+            f"{expected:.12}; get it again"
+        )

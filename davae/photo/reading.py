@@ -38,6 +38,7 @@ TURNS = {
 }  # EXIF orientation -> how to turn the picture upright
 TRANSPOSING = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])  # turns that exchange width and height
 AVIF = (b"avif", b"avis")
+PROGRAMS = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # EPS: Pillow would have Ghostscript run the program in the file
 _QUIET = threading.Lock()  # `warnings.catch_warnings` in two threads at once would silence both for good
 
 Photo = str | os.PathLike | bytes | NDArray[np.uint8] | Image.Image
@@ -171,6 +172,8 @@ def _open(photo: str | os.PathLike | bytes, name: str) -> Image.Image:
         raise PhotoError(f"{name}: cannot be read ({error.strerror or error}); {ADVICE}") from error
     if not content:
         raise PhotoError(f"{name}: is empty; {ADVICE}")
+    if content.startswith(PROGRAMS):
+        raise PhotoError(f"{name}: is EPS, a program that draws, and davae runs none; save it as PNG or JPEG")
     try:
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")

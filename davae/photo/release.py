@@ -18,12 +18,22 @@ from torch import Tensor, nn
 
 from davae.config import BLOCKS, CameraConfig, Config, MaskConfig
 from davae.config.reading import read_config
+from davae.data.arrays import sha256
 from davae.evaluation.joints import HandProbability
 from davae.networks import DaVAE, HandMaskNet
 from davae.networks.camera import CameraHead
 from davae.networks.folding import fold_batchnorm, pair_norms
 from davae.photo.engine import Images, MaskNetwork, Networks, open_graphs, to_estimate
-from davae.photo.packed import FORMAT, GRAPH, PARTS, Packed, read_packed
+from davae.photo.packed import (
+    CHECKSUM,
+    FORMAT,
+    GRAPH,
+    PARTS,
+    Packed,
+    locate_checksum,
+    read_packed,
+    sum_content,
+)
 from davae.training import runs
 from davae.training.davae_task import DECODERS
 from davae.training.threads import single_threaded
@@ -157,15 +167,20 @@ def add_graphs(packed: Packed) -> Packed:
 
 
 def write_packed(packed: Packed) -> None:
-    """Write a file of weights, whole or not at all."""
+    """Write a file of weights with its checksum, whole or not at all, and renew the one beside it, if any."""
     graphs = {GRAPH + name: np.frombuffer(graph, np.uint8) for name, graph in packed.graphs.items()}
     metadata = {"about": json.dumps(packed.about)}
     metadata |= {f"{part}.config": config for part, config in packed.configs.items()}
     if graphs:
         metadata["graphs"] = json.dumps({"norms": packed.norms, "inputs": packed.inputs})
+    tensors = {**packed.tensors, **graphs}
+    metadata[CHECKSUM] = sum_content(tensors, metadata)
     packed.path.parent.mkdir(parents=True, exist_ok=True)
-    content = save({**packed.tensors, **graphs}, metadata)
+    content = save(tensors, metadata)
     write_atomically(packed.path, lambda path: path.write_bytes(content))
+    if (beside := locate_checksum(packed.path)).exists():
+        line = f"{sha256(packed.path)}  {packed.path.name}\n"
+        write_atomically(beside, lambda path: path.write_text(line, encoding="ascii"))
 
 
 def unpack(path: Path | str) -> Release:

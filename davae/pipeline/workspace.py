@@ -171,14 +171,14 @@ class Workspace(Folders):
 
     def ensure_evaluated(self) -> dict[str, Any]:
         """Evaluate the run on the test split: return its report, from metrics.json if that is up to date."""
-        from davae.data.prepared import PreparedSplit
+        from davae.data.manifest import read_manifest
         from davae.evaluation import evaluate
 
         run = self.ensure_trained()
         report, weights = run / "metrics.json", run / "model.safetensors"  # the report is written last
         if report.exists() and report.stat().st_mtime_ns > weights.stat().st_mtime_ns:
             found = json.loads(report.read_text(encoding="utf-8"))
-            if found["data"] == PreparedSplit.open(self.prepared, "test").manifest["digest"]:
+            if found["data"] == read_manifest(self.prepared)["digest"]:
                 return found
         return evaluate(run, self.prepared)
 
