@@ -194,6 +194,14 @@ ANSWERS = (
 )
 
 
+@pytest.mark.parametrize("inside", [".", "ann", "out"])
+def test_grades_are_not_written_among_the_copies(tmp_path, inside):
+    copies = {tmp_path / name / "03.ipynb": tmp_path / "original.ipynb" for name in ("ann", "bob")}
+    with pytest.raises(ValueError, match=r"among the students' copies, in .*; give a folder elsewhere"):
+        grading.grade(copies, tmp_path / inside, {}, timeout_s=5)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_copies_are_graded_by_the_checks_of_the_originals(tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     folder.mkdir()

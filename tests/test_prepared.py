@@ -70,6 +70,17 @@ def test_the_stored_side_has_the_margin_and_the_parity(image_px, scale_min):
     assert (side - image_px) % 2 == 0
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"scale_min": 0.0}, {"scale_min": -0.5}, {"scale_min": 1.1}, {"image_px": 0}]
+)
+def test_crops_that_cannot_be_are_refused(root, tmp_path, wrong):
+    with pytest.raises(
+        ValueError, match=r"the crop's side is \d+ px .* and the smallest scale [-.\d]+ \(exp"
+    ):
+        prepare("synthhand", root, tmp_path / "out", dataclasses.replace(CONFIG, **wrong), progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 # -- resampling -------------------------------------------------------------------------------------------
 
 

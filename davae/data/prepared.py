@@ -76,12 +76,17 @@ def prepare(
     Raises:
         BadSample: a sample is unusable and `skip_bad` is off; the message names its file.
         FileNotFoundError: the dataset is not there; the message says where it is, or what is there, if known.
-        ValueError: unknown dataset or option, or `out` holds another preparation; the message names every
-            difference.
+        ValueError: unknown dataset or option, an impossible crop, or `out` holds another preparation; the
+            message names every difference.
         BlockingIOError: another process is writing to `out`.
         OSError: the disk is full; the message names the file. The same call resumes once there is room.
     """
     options = complete_options(dataset, options)
+    if not 0 < config.scale_min <= 1 or config.image_px < 1:
+        raise ValueError(
+            f"the crop's side is {config.image_px} px (expected 1 or more) and the smallest scale "
+            f"{config.scale_min} (expected more than 0, at most 1)"
+        )
     root, out = Path(root), Path(out)
     settings = {
         "format": FORMAT,

@@ -61,11 +61,19 @@ def grade(
         outcome is right, wrong, open (no answer), too slow, the name of an error that the answer raises, or
         missing (the check was removed). A copy that cannot be read has one row, unreadable. Copies are
         named, and stored in `out`, by their paths from the folder that holds them all.
+
+    Raises:
+        ValueError: `out` lies in that folder.
     """
     out = Path(out)
+    common = os.path.commonpath([path.parent for path in copies])
+    if out.resolve().is_relative_to(Path(common).resolve()):
+        raise ValueError(
+            f"{out}: lies among the students' copies, in {common}, where executed copies would be taken for "
+            "theirs or replace them; give a folder elsewhere"
+        )
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    common = os.path.commonpath([path.parent for path in copies])
     for path, original in (bar := tqdm(copies.items(), desc="copies", unit="copy")):
         name = path.relative_to(common).as_posix()
         bar.set_postfix_str(name)
