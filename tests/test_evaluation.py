@@ -376,7 +376,9 @@ def test_predict_draws_the_objective_of_training(tiny):
 def run(tmp_path, tiny, monkeypatch):
     model, split, config = tiny
     train = TinySplit(config, 20, 1)
-    monkeypatch.setattr(PreparedSplit, "open", lambda data_dir, name: train if name == "train" else split)
+    monkeypatch.setattr(
+        PreparedSplit, "open", lambda data_dir, name, **_: train if name == "train" else split
+    )
     (tmp_path / "run").mkdir()
     runs.write_text(tmp_path / "run" / "config.json", config.to_json())
     runs.save_model(tmp_path / "run", model)
