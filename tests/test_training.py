@@ -259,8 +259,28 @@ def test_a_run_may_begin_with_weights_learnt_on_smaller_images(finished, short):
     paper = dataclasses.replace(larger, model=dataclasses.replace(larger.model, image_decoder="paper"))
     assert {n for n in names if not n.startswith("image_decoder.")} == set(initial_weights(finished, paper))
     unpooled = dataclasses.replace(larger, model=dataclasses.replace(larger.model, head_pool="none"))
-    with pytest.raises(ValueError, match=r"another network: model\.image_px"):
+    with pytest.raises(ValueError, match=r"another network: model\.head_pool"):
         initial_weights(finished, unpooled)
+
+
+def test_without_pooling_larger_images_need_strides_that_keep_the_last_map(short, prepared, tmp_path):
+    """Its heads read layer4's map place by place, so its side is part of their weights' shape."""
+
+    def unpool(config, **sizes):
+        sizes = {"image_px": config.model.image_px, "head_pool": "none", **sizes}
+        data = dataclasses.replace(config.data, image_px=sizes["image_px"])
+        return dataclasses.replace(config, data=data, model=dataclasses.replace(config.model, **sizes))
+
+    small = unpool(settings_for(short, steps=1))
+    run = train(small, prepared, tmp_path / "run", progress=False)
+    px, stride = 2 * small.model.image_px, 2 * small.model.last_stride
+    same = unpool(short, image_px=px, last_stride=stride)
+    assert same.model.last_px == small.model.last_px
+    before, after = runs.load_model(run)[0], DaVAE(same.model)
+    after.load_state_dict(initial_weights(run, same), strict=True)
+    assert_close(after.state_dict(), before.state_dict(), atol=0, rtol=0)
+    with pytest.raises(ValueError, match=r"another network: model\.image_px"):
+        initial_weights(run, unpool(short, image_px=px))
 
 
 def test_one_decoder_can_learn_while_all_else_stays_as_it_is(finished, short, prepared, tmp_path):

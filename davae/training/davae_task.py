@@ -21,12 +21,8 @@ DECODERS = {
     "image_decoder": ("image_decoder", "image_width", "image_last_stride"),
     "cloud_decoder": ("cloud_decoder", "fold_grid", "fold_hidden"),
 }
-SIZES = (
-    "image_px",
-    "stem_stride",
-    "stem_pool",
-    "last_stride",
-)  # shape maps; where those are pooled, no weights
+# These shape maps, and no weights where layer4's map is pooled or stays as large as it was.
+SIZES = ("image_px", "stem_stride", "stem_pool", "last_stride")
 
 
 def train(
@@ -74,7 +70,8 @@ def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
     """Return the weights of a finished run, for a run of `config` to begin with.
 
     A decoder of another kind than the run's begins at random; its weights are not among those returned. So
-    does the paper's image decoder where images have another size, which all else does not mind.
+    does the paper's image decoder where images have another size, which all else does not mind if layer4's
+    map is pooled or as large as the run's (other strides).
 
     Raises:
         FileNotFoundError: there is no finished run.
@@ -83,7 +80,7 @@ def initial_weights(init: Path | str, config: Config) -> dict[str, Tensor]:
     model, found = runs.load_model(init)
     of_run, asked = dataclasses.asdict(found.model), dataclasses.asdict(config.model)
     anew = {part for part in DECODERS if of_run[part] != asked[part]}
-    if config.model.head_pool == "mean":
+    if config.model.head_pool == "mean" or found.model.last_px == config.model.last_px:
         if found.model.image_px != config.model.image_px and config.model.image_decoder == "paper":
             anew.add("image_decoder")
         for field in SIZES:
