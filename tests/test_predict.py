@@ -141,11 +141,18 @@ def test_a_camera_head_needs_jittered_crops_and_leaves_the_model_be(trained, pre
     train(tiny_config, prepared, tmp_path / "plain", progress=False)
     with pytest.raises(ValueError, match=r"data.shift is 0.*--set data.shift=0.1"):
         train_camera(tmp_path / "plain", prepared, tmp_path / "camera", progress=False)
+    with pytest.raises(ValueError, match=r"photometric is 2.*from 0 \(none\) to 1"):
+        train_camera(trained / "run", trained / "data", tmp_path / "camera", photometric=2, progress=False)
     before = runs.weights_digest(trained / "run")
     head, config = load_camera(trained / "camera")
     assert runs.weights_digest(trained / "run") == before
     assert runs.identity_of(trained / "camera").init == before
     assert config.data.shift == 0.1 and config.data.blur == 0 and not head.training
+    schedule = dataclasses.replace(config.train, steps=1)
+    half = train_camera(
+        trained / "run", trained / "data", tmp_path / "half", schedule, photometric=0.5, progress=False
+    )
+    assert load_camera(half)[1].data == dataclasses.replace(config.data, photometric=0.5)
     log = (trained / "camera" / "metrics.csv").read_text().splitlines()
     assert log[0] == "step,seconds,learning_rate,val_total,total,root,bone,side" and log[-1].startswith("4,")
 

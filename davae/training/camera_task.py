@@ -31,6 +31,7 @@ def train_camera(
     out: Path | str,
     train: TrainConfig | None = None,
     *,
+    photometric: float | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
@@ -45,6 +46,8 @@ def train_camera(
         data: folder written by `davae.data.prepared.prepare`.
         out: the head's own run folder; see `davae.training.runs`.
         train: schedule; the default is `camera_schedule` with the run's seed.
+        photometric: strength, 0 to 1, of photometric augmentation; None takes the run's. A side is harder to
+            learn the more light and detail vary.
         device: "auto" uses a GPU if there is one.
         progress: show a progress bar.
 
@@ -54,7 +57,8 @@ def train_camera(
     Raises:
         davae.training.runs.RunMismatchError: the folder holds another experiment.
         FileNotFoundError: `run` is not a finished run, or nothing is prepared in `data`.
-        ValueError: the run's crops were not jittered, or the data is not what the run was trained on.
+        ValueError: the run's crops were not jittered, the data is not what the run was trained on, or
+            `photometric` is out of range.
         BlockingIOError: another process is training in that folder.
         TrainingDivergedError: a loss or its gradient is not finite; the last resume point is kept.
     """
@@ -69,8 +73,12 @@ def train_camera(
             f"{run}: trained on crops of kind {config.data.crop!r}, but photos are cut plainly; train a run "
             "on crops of kind 'plain'"
         )
-    sharp = replace(config.data, blur=0.0)
-    camera = CameraConfig(sharp, config.model, train=train or camera_schedule(config.train.seed))
+    seen = replace(config.data, blur=0.0)
+    if photometric is not None:
+        if not 0 <= photometric <= 1:
+            raise ValueError(f"photometric is {photometric}; give a strength from 0 (none) to 1")
+        seen = replace(seen, photometric=photometric)
+    camera = CameraConfig(seen, config.model, train=train or camera_schedule(config.train.seed))
     task = CameraTask(camera, model.encoder.trunk, run)
     return train_task(task, data, out, device=device, progress=progress)
 

@@ -182,7 +182,9 @@ def evaluate(
     print(format_table(measured))
 
 
-def train_camera(run: Path, data: Path, out: Path, steps: int = 3000, seed: int = 0) -> None:
+def train_camera(
+    run: Path, data: Path, out: Path, steps: int = 3000, seed: int = 0, photometric: float | None = None
+) -> None:
     """Train a head that locates the joints on a crop, on the frozen trunk of a finished run.
 
     The run must have been trained on jittered crops: `train --set data.shift=0.1 data.scale_max=1.25`.
@@ -194,6 +196,7 @@ def train_camera(run: Path, data: Path, out: Path, steps: int = 3000, seed: int 
         out: Folder of the head.
         steps: Number of training steps.
         seed: Seed of weights, order and augmentation.
+        photometric: Strength, 0 to 1, of changes in light, colours and detail; the default is the run's.
     """
     import dataclasses
 
@@ -201,4 +204,4 @@ def train_camera(run: Path, data: Path, out: Path, steps: int = 3000, seed: int 
     from davae.training.camera_task import train_camera as train_head
 
     schedule = dataclasses.replace(camera_schedule(seed), steps=steps)
-    print(f"trained: {train_head(run, data, out, schedule)}")
+    print(f"trained: {train_head(run, data, out, schedule, photometric=photometric)}")
