@@ -131,8 +131,9 @@ def list_photos(named: Sequence[Path]) -> list[Path]:
         ValueError: a folder holds no picture.
     """
     photos: list[Path] = []
+    of_endings = Image.registered_extensions()  # first: it loads the plug-ins that fill Image.OPEN
     kinds = Image.OPEN.keys() - NO_PHOTOS
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in kinds}
+    endings = {ending for ending, kind in of_endings.items() if kind in kinds}
     endings |= {".heic", ".heif"}  # without their plug-in, the error of each says what to install
     for path in named:
         if not path.is_dir():
