@@ -853,16 +853,14 @@ def read_table(path) -> list[dict[str, str]]:
 
 
 def test_pictures_of_a_folder_are_known_before_any_was_read(tmp_path):
-    """Pillow loads most of its plug-ins late; in a process that has read pictures, they are there by chance."""
+    """Pillow loads most plug-ins late; in a process that has read pictures they are there by chance."""
     for name in ("a.jpg", "b.PNG", "c.tiff", "notes.txt", "d.webp"):
         (tmp_path / name).write_bytes(b"not looked into")
     code = (
         "import sys; from pathlib import Path; from davae.photo.predict_files import list_photos; "
         "print(*[photo.name for photo in list_photos([Path(sys.argv[1])])])"
     )
-    fresh = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
-    )
+    fresh = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert fresh.stdout.split() == ["a.jpg", "b.PNG", "c.tiff", "d.webp"]
 
 
