@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from davae.data.arrays import sha256
 from davae.data.manifest import FILE_NAME, read_manifest
 from davae.data.prepared import PreparedSplit
-from davae.photo.packed import locate_checksum, read_packed
+from davae.photo.packed import CHECKSUM, locate_checksum, read_packed
 from davae.photo.predict import WEIGHTS
 from davae.photo.release import write_packed
 from davae.training import runs
@@ -146,13 +146,24 @@ def test_the_shipped_weights_are_those_of_their_checksum(tmp_path):
     """In the form of `sha256sum`, which can check it, too."""
     stated, name = locate_checksum(WEIGHTS).read_text().split()
     assert (stated, name) == (sha256(WEIGHTS), WEIGHTS.name)
-    changed = change_a_number(WEIGHTS, tmp_path / WEIGHTS.name)
-    read_packed(changed)  # alone, this file has no checksum
-    shutil.copy(locate_checksum(WEIGHTS), tmp_path)
+    with pytest.raises(ValueError, match=rf"{WEIGHTS.name}: has changed .*; get"):
+        read_packed(change_a_number(WEIGHTS, tmp_path / WEIGHTS.name))
+
+
+def test_a_checksum_beside_weights_is_enough(tmp_path):
+    """Files that were packed before they carried a checksum inside may have one beside them."""
+    with safe_open(WEIGHTS, "np") as file:
+        metadata = {name: text for name, text in file.metadata().items() if name != CHECKSUM}
+    older = tmp_path / "older.safetensors"
+    save_file(load_file(WEIGHTS), older, metadata)
+    stated = sha256(older)
+    read_packed(change_a_number(older, older))  # alone, nothing tells
+    locate_checksum(older).write_text(f"{stated}  {older.name}\n")
     with pytest.raises(
-        ValueError, match=rf"{WEIGHTS.name}: has changed .* its checksum is \w+, .*{stated[:12]}; get"
+        ValueError, match=rf"older\.safetensors: has changed .* its checksum is \w+, .*{stated[:12]}; get"
     ):
-        read_packed(changed)
+        read_packed(older)
+    read_packed(change_a_number(older, older))  # the same bit again
 
 
 @pytest.mark.parametrize("text", ["", "none\n", "\u00e9"])
