@@ -156,7 +156,8 @@ def measure(
         raise ValueError(f"none of the {pairs} pairs could be rendered; give a larger --pairs")
     if figure is not None:
         colour = np.nan_to_num(effects["appearance"].colour)
-        colour[drawn_well < np.median(drawn_well)] = -1
+        rendered = drawn_well >= 0
+        colour[~rendered | (drawn_well < np.median(drawn_well[rendered]))] = -1
         pair = rows[colour.argmax()]
         draw_paths(model, codes, images, pair, factors_of(pair), config).savefig(figure, dpi=150)
     moved, truly = np.median(np.array(outline), axis=0).tolist()

@@ -2,14 +2,15 @@ r"""Write the tables in the model card of the shipped weights from the measured 
 
     python -m davae render --out FRAMES --train 500 --val 1 --test 2000 --seed 7 --workers 2
     python -m davae prepare --dataset synthhand --root FRAMES --out UNSEEN --size 128 --workers 2
-    python -m davae predict-masks --mask-run outputs/runs/photo-mask --data UNSEEN
-    python -m davae evaluate --run outputs/runs/photo-drawing --data UNSEEN --views 8 \
+    python -m davae predict-masks --mask-run outputs/runs/mask-all --data UNSEEN
+    python -m davae evaluate --run outputs/runs/photo-all --data UNSEEN --views 8 \
         --out docs/results/photo_evaluation.json
-    python -m davae evaluate --run outputs/runs/photo-drawing --data UNSEEN \
+    python -m davae evaluate --run outputs/runs/photo-all --data UNSEEN \
         --out docs/results/photo_one_view.json
     python -m davae pack ... --out davae/photo/weights/hand.safetensors
     python benchmarks/photos.py --root FRAMES --out docs/results/photo_frames.json
-    python benchmarks/interpolation.py --run outputs/runs/photo-drawing --data DIR \
+    python -m davae predict-masks --mask-run outputs/runs/mask-all --data DIR
+    python benchmarks/interpolation.py --run outputs/runs/photo-all --data DIR \
         --out docs/results/photo_interpolation.json --figure docs/figures/photo_interpolation.png
     python benchmarks/model_card.py
 

@@ -141,7 +141,7 @@ def test_a_camera_head_needs_jittered_crops_and_leaves_the_model_be(trained, pre
     train(tiny_config, prepared, tmp_path / "plain", progress=False)
     with pytest.raises(ValueError, match=r"data.shift is 0.*--set data.shift=0.1"):
         train_camera(tmp_path / "plain", prepared, tmp_path / "camera", progress=False)
-    with pytest.raises(ValueError, match=r"photometric is 2.*from 0 \(none\) to 1"):
+    with pytest.raises(ValueError, match=r"--photometric\) is 2.*from 0 \(none\) to 1"):
         train_camera(trained / "run", trained / "data", tmp_path / "camera", photometric=2, progress=False)
     before = runs.weights_digest(trained / "run")
     head, config = load_camera(trained / "camera")

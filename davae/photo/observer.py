@@ -19,7 +19,7 @@ from davae.photo.hand import Side, mirror
 from synthhand.skeleton import ROOT
 
 TINY = 1e-9  # what views that agree wholly are taken to differ by
-AGREEMENT = 4.0  # weight of the views' agreement beside log-odds: 96 % of held-out sides right, not 94
+AGREEMENT = 4.0  # weight of the views' agreement beside log-odds: 96 % of sides right then, not 94
 SURENESS = 0.7  # log-odds of a side for a unit of its score; `benchmarks/side_probability.py` fits it
 
 

@@ -76,7 +76,9 @@ def train_camera(
     seen = replace(config.data, blur=0.0)
     if photometric is not None:
         if not 0 <= photometric <= 1:
-            raise ValueError(f"photometric is {photometric}; give a strength from 0 (none) to 1")
+            raise ValueError(
+                f"photometric (--photometric) is {photometric}; give a strength from 0 (none) to 1"
+            )
         seen = replace(seen, photometric=photometric)
     camera = CameraConfig(seen, config.model, train=train or camera_schedule(config.train.seed))
     task = CameraTask(camera, model.encoder.trunk, run)

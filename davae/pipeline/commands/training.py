@@ -203,5 +203,7 @@ def train_camera(
     from davae.config import camera_schedule
     from davae.training.camera_task import train_camera as train_head
 
+    if steps < 1:
+        raise ValueError(f"--steps is {steps}; give at least 1")
     schedule = dataclasses.replace(camera_schedule(seed), steps=steps)
     print(f"trained: {train_head(run, data, out, schedule, photometric=photometric)}")
