@@ -130,7 +130,9 @@ def format_usage(report: dict[str, Any]) -> str:
         f"{block} {cell['active_units']} of {len(cell['kl_per_dim'])} dimensions ({cell['kl']:.1f} nats)"
         for block, cell in report["latent"].items()
     ]
-    return f"In use on the {report['n']:,} crops above: {', '.join(said)}.\n"
+    return (
+        f"In use (variance of the mean above 0.01) on the {report['n']:,} crops above: {', '.join(said)}.\n"
+    )
 
 
 def format_likeness(found: dict[str, Any]) -> str:

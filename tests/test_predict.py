@@ -45,6 +45,7 @@ from davae.photo.release import Estimator, build, pack, run_in_torch, unpack, wr
 from davae.photo.table import COLUMNS
 from davae.photo.table import NAME as TABLE
 from davae.photo.workers import AHEAD
+from davae.pipeline.commands import training as commands
 from davae.training import runs
 from davae.training.camera_task import bone_in_sides, placement_loss, train_camera
 from davae.training.davae_task import train
@@ -125,6 +126,14 @@ def test_the_head_learns_where_a_blot_lies(prepared, tiny_config):
         optimiser.step()
     assert loss.total.item() < 0.2 * first
     assert (right.right - left.right).min() > 0
+
+
+@pytest.mark.parametrize("option", ["steps=0", "steps=-3", "seed=-1"])
+def test_a_schedule_of_a_camera_head_that_cannot_be_is_refused(trained, tmp_path, option):
+    name, value = option.split("=")
+    with pytest.raises(ValueError, match=rf"--{name} = {value}: expected a whole number of at least"):
+        commands.train_camera(trained / "run", trained / "data", tmp_path / "head", **{name: int(value)})
+    assert not (tmp_path / "head").exists()
 
 
 def test_a_side_that_is_called_wrongly_costs():

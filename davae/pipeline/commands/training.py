@@ -200,10 +200,12 @@ def train_camera(
     """
     import dataclasses
 
-    from davae.config import camera_schedule
+    from davae.config import TrainConfig, camera_schedule
+    from davae.config.reading import check_value
     from davae.training.camera_task import train_camera as train_head
 
-    if steps < 1:
-        raise ValueError(f"--steps is {steps}; give at least 1")
-    schedule = dataclasses.replace(camera_schedule(seed), steps=steps)
+    schedule = dataclasses.replace(
+        camera_schedule(check_value(TrainConfig, "seed", seed, "--seed")),
+        steps=check_value(TrainConfig, "steps", steps, "--steps"),
+    )
     print(f"trained: {train_head(run, data, out, schedule, photometric=photometric)}")
