@@ -2,15 +2,20 @@
 
     python benchmarks/rivals.py cost --preset laptop
     python benchmarks/rivals.py overfit --data PREPARED --preset smoke
+    python benchmarks/rivals.py tune --data PREPARED
+    python benchmarks/rivals.py compare --data PREPARED --record
 
 `cost` prints parameters and forward FLOPs of one image: of the encoder, which all share but for attention, of
 joints at test, and of a whole training pass; and, with `--rounds`, seconds of a training step, methods taking
 turns. `overfit` trains each method on the same 64 images without augmentation and prints its P1 error on
-them: a method whose error does not fall below `GOAL_MM` does not learn.
+them: a method whose error does not fall below `GOAL_MM` does not learn. `tune` tries equally many learning
+rates and weights for each method on the validation split and writes them all; `compare` trains every method
+with the best of them and several seeds, and prints errors beside those of Table 3.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +39,22 @@ from davae.evaluation.text_table import format_rows
 from davae.networks.fused import fuse
 from davae.rivals import Rival, task_of
 from davae.rivals.rival import Features
+from davae.studies.executors import executor_factory
+from davae.studies.methods import (
+    LIKE,
+    METHODS,
+    TRIED,
+    Trial,
+    choose,
+    list_rates,
+    list_weights,
+    plan_methods,
+    read_trials,
+    write_trials,
+)
+from davae.studies.results.errors import record as add_to_record
+from davae.studies.results.measured import read_run
+from davae.studies.sweep import Outcome, format_outcomes, sweep
 from davae.training.device import move_to
 from davae.training.optimisers import build_optimisers, take_step
 from davae.training.runs import write_text
@@ -41,6 +62,7 @@ from davae.training.task import Examples, Task
 
 GOAL_MM = 3.0  # P1 error on the 64 images, after which a method counts as learning
 IMAGES = 64
+SWEEPS = Path("outputs/sweeps")
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -199,6 +221,84 @@ def overfit(
     return found
 
 
+def tune(
+    data: Path,
+    preset: str = "sweep",
+    models: tuple[str, ...] = METHODS,
+    steps: int = 240,
+    jobs: int = 2,
+    store: Path = SWEEPS,
+    out: Path = TRIED,
+) -> list[Trial]:
+    """Try learning rates and weights for each method; write what was tried and how large the error was.
+
+    Args:
+        data: Folder written by `prepare`, with masks if the preset wants them.
+        preset: Size of the networks; the schedule is `steps` long.
+        models: Methods; those that take another's settings are left out.
+        steps: Of each run, fewer than those of the runs that are compared.
+        jobs: Runs at a time, one thread each.
+        store: Folder of the runs. Finished ones are not run again.
+        out: CSV file to write.
+    """
+    config = experiment(preset)
+    warmup = config.train.warmup_steps * steps // config.train.steps
+    config = replace(config, train=replace(config.train, steps=steps, warmup_steps=warmup))
+    tried: list[Trial] = []
+    names = [model for model in models if model not in LIKE]
+    for which, list_next in (
+        ("rates", lambda name: list_rates(config, name)),
+        ("weights", lambda name: list_weights(config, choose(tried, name))),
+    ):
+        trials = [trial for name in names for trial in list_next(name)]
+        outcomes = sweep(
+            [trial.point(config) for trial in trials], data, store,
+            executor_factory("processes", jobs, store),
+        )  # fmt: skip
+        print(f"{which}:\n{format_outcomes(outcomes)}", flush=True)
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            if outcome.ok:  # a failed one is no choice; the table above has its reason
+                row = read_run(outcome.folder)
+                error = float(row["val_P1_epe_mm"])
+                tried.append(replace(trial, steps=steps, data=row["data"], val_mm=error))
+    tried.sort(key=lambda trial: names.index(trial.model))
+    write_trials(tried, out)
+    return tried
+
+
+def compare(
+    data: Path,
+    preset: str = "sweep",
+    models: tuple[str, ...] = METHODS,
+    trials: Path = TRIED,
+    jobs: int = 2,
+    store: Path = SWEEPS,
+    record: bool = False,
+) -> None:
+    """Train each method with the best settings that were tried, with several seeds; print their errors.
+
+    Args:
+        data: Folder written by `prepare`, with masks if the preset wants them.
+        preset: Size and schedule of each run.
+        models: Methods.
+        trials: CSV file that `tune` wrote.
+        jobs: Runs at a time, one thread each.
+        store: Folder of the runs. Finished ones are not run again.
+        record: Add each result to the runs of record.
+    """
+    study = plan_methods(read_trials(trials), models)
+
+    def settle(outcome: Outcome) -> None:
+        if record and outcome.ok:
+            add_to_record(outcome.folder)
+
+    outcomes = sweep(
+        study.points(experiment(preset)), data, store, executor_factory("processes", jobs, store),
+        on_outcome=settle,
+    )  # fmt: skip
+    print(format_outcomes(outcomes))
+
+
 def write(out: Path | None, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as JSON, if there is a file to write."""
     if out is not None:
@@ -207,4 +307,4 @@ def write(out: Path | None, rows: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"cost": cost, "overfit": overfit})
+    tyro.extras.subcommand_cli_from_dict({"cost": cost, "overfit": overfit, "tune": tune, "compare": compare})

@@ -13,6 +13,7 @@ from davae.evaluation.compare import MIN_PAIRS, Difference, paired_difference
 from davae.latent.disentanglement import FRACTION
 from davae.studies.claims.result import UNTESTED, Result, judge
 from davae.studies.findings import CLAIMS, MIN_SEEDS
+from davae.studies.methods import PRINTED, best_rival, read_methods, read_printed
 from davae.studies.records import Record, Runs
 from davae.studies.results.measured import FOLDER
 from davae.studies.results.tables import parse_number, read_reported
@@ -36,6 +37,7 @@ def judge_measured(runs: Runs, reports: Path | str = REPORTS) -> list[Result]:
         *_judge_attention(records["attention"]),
         _judge_kl(records["beta"]),
         *_judge_interpolation(reports),
+        *_judge_methods(runs),
         *(_judge_error(runs, table, dataset) for table, dataset in ((3, "rhd"), (4, "stb"))),
     ]
 
@@ -197,6 +199,24 @@ def _judge_interpolation(reports: Path | str) -> list[Result]:
         what += f"; median of {report['pairs']} pairs of images"
         note = f"1 of {MIN_SEEDS} seeds: the shipped model, whose loss weights are not the paper's"
         found.append(Result(place, text, "not confirmed", what, note, 1, 1, "interpolation"))
+    return found
+
+
+def _judge_methods(runs: Runs) -> list[Result]:
+    """Judge da-VAE against what the paper compares it with, all trained on the same hands."""
+    record, printed = read_methods(runs), read_printed()
+    best = best_rival(record)
+    pairs = {"is superior to the other three VAEs": best} if best else {}
+    pairs |= {f"errs less than {PRINTED[other]} (by {printed[other] - printed['da']:.2f} mm)": other
+              for other in PRINTED if other != "da"}  # fmt: skip
+    found = []
+    for text, other in pairs.items():
+        difference = record.compare("da", other)
+        verdict, note = judge(difference, MIN_SEEDS)
+        what = f"{difference} mm, da-VAE minus {PRINTED[other]}" if difference else ""
+        count = 0 if difference is None else 2 * len(difference.per_seed)
+        claim = f"da-VAE {text}"
+        found.append(_make("4.6, Table 3", claim, verdict, what, note, difference, record, "methods", count))
     return found
 
 

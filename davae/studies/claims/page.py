@@ -22,6 +22,10 @@ _COMMANDS = {
         "python benchmarks/plain_regressor.py --data DIR --like RUN --seconds 1300 --out FILE.json",
     ),
     "interpolation": ("python benchmarks/interpolation.py --run RUN --data DIR --out FILE.json",),
+    "methods": (
+        "python benchmarks/rivals.py tune --data DIR",
+        "python benchmarks/rivals.py compare --data DIR --record",
+    ),
     "rhd": ("python -m davae reproduce --preset paper --dataset rhd --root data/RHD_published_v2",),
     "stb": ("python -m davae reproduce --preset paper --dataset stb --root data/STB",),
 }
