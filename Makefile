@@ -51,7 +51,7 @@ test: lint ## lint, then all tests, every notebook at smoke among them
 drill: $(installed) ## kill (KILLS=20), starve and damage every command, give every reader damaged files (CASES=20000)
 	PYTHONPATH=tests $(python) -m drill --kills $(KILLS) --cases $(CASES) --seed $(or $(SEED),0) $(if $(ONLY),--only $(ONLY)) $(if $(FAULT),--fault $(FAULT)) $(if $(CASE),--case $(CASE))
 
-bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 22 minutes
+bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 28 minutes
 	$(python) benchmarks/suite.py
 
 lint: $(installed) ## check style, format, types and that notebooks carry no output
