@@ -8,16 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from davae.config import preset
-from davae.config.settings import experiment
+from davae.config.settings import experiment, set_variable
+from davae.data.augment import centre, load_batch
+from davae.data.prepared import PreparedSplit
+from davae.evaluation.joints import JointNet
 from davae.metrics import AUC_THRESHOLDS_MM, auc, pck
+from davae.rivals import task_of
+from davae.rivals.canonical import to_canonical
+from davae.rivals.sight import lines_of_sight
 from davae.studies import methods
 from davae.studies.claims.measured import judge_measured
 from davae.studies.methods import METHODS, Trial, choose, plan_methods
 from davae.studies.records import Record, Runs
 from davae.studies.results import errors as record_errors
 from davae.studies.results.measured import MEASURED_COLUMNS, config_digest
+from synthhand.skeleton import BONES
 
 SWEEP = preset("sweep")
 
@@ -207,6 +215,47 @@ def test_tune_and_compare_leave_what_they_found(prepared, tiny_config, tmp_path,
     best = choose(tried, "cm-vae")
     for run in kept.values():
         assert f'"learning_rate": {best.settings[methods.RATE]}' in (run / "config.json").read_text()
+
+
+@pytest.fixture
+def codes(monkeypatch):
+    """`benchmarks/rival_codes.py`."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module("rival_codes")
+
+
+@pytest.mark.parametrize("model", ["da", "undivided", *methods.VAES])
+def test_what_a_code_can_do_is_measured_of_the_mean_code(model, codes, prepared, tiny_config):
+    config = set_variable(tiny_config, "model", model)
+    split, rows = PreparedSplit.open(prepared, "train"), np.arange(12)
+    batch = centre(load_batch(split, rows), config.data)
+    network = task_of(config).build().eval()
+    canonical, view = (factor.flatten(1).double().numpy() for factor in to_canonical(batch.joints))
+    with torch.inference_mode():
+        found = codes.measure(network, batch, {"canonical pose": canonical, "viewpoint": view})
+        coder = codes.read_codes(network, batch)
+        estimate = (
+            network.predict(batch.image, lines_of_sight(split, rows)) if model in methods.VAES
+            else JointNet(network)(batch.image)
+        )  # fmt: skip
+        torch.testing.assert_close(coder.joints(coder.codes), estimate, atol=1e-4, rtol=1e-3)
+    assert all(np.isfinite(value) for value in found.values())
+    assert ("picture, dB" in found) == (model != "latent-align")
+    assert ("picture from joints, dB" in found) == (model == "cm-vae")
+    assert ("exchanged view, mm" in found) == (model == "d-vae")
+    assert ("viewpoint from pose, R²" in found) == (model in ("da", "undivided", "d-vae"))
+
+
+def test_pieces_of_what_a_code_can_do(codes):
+    hands = torch.randn(5, 21, 3)
+    assert codes.change_halfway(hands, 1.1 * hands, hands) == pytest.approx(10, rel=1e-4)
+    assert codes.change_halfway(hands, 2 * hands, 3 * hands) == pytest.approx(0, abs=1e-4)
+    lengths = codes.measure_lengths(hands)
+    assert lengths[3, 0] == pytest.approx(float((hands[3, BONES[0][0]] - hands[3, BONES[0][1]]).norm()))
+    truth = torch.rand(3, 3, 4, 4) * 0.8
+    assert codes.psnr_db(truth + 0.1, truth) == pytest.approx(20, rel=1e-4)
+    with pytest.raises(TypeError, match="Linear: has no code"):
+        codes.read_codes(torch.nn.Linear(1, 1), None)
 
 
 def test_presets_are_those_that_the_settings_of_record_belong_to():

@@ -39,7 +39,7 @@ RATES = (0.5, 1.0, 2.0)  # tried first, times the preset's
 FACTORS = (0.3, 3.0)  # tried at the best rate, times the preset's weight
 FAR_RATES = (0.25, 4.0)  # tried instead by a method that has no such weight
 WEIGHTS = {"regressor": "", "heatmaps": "rival.alpha_depth", "lifting": "rival.alpha_map"}  # of others: beta
-LIKE = {"na": "da"}  # has the settings of another method, from which it differs in its blocks alone
+LIKE = dict.fromkeys(("na", "se"), "da")  # what has another's settings, as it differs in its blocks alone
 
 
 @dataclass(frozen=True)
