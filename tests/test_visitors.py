@@ -1,4 +1,4 @@
-"""Visitors of the app, who speak to its server without a browser: what they get, and what they must not get."""
+"""Visitors of the app, who speak to its server without a browser: what they get, and what they must not."""
 
 import asyncio
 from datetime import timedelta
@@ -8,7 +8,7 @@ import pytest
 from drill import visitors
 from jupyter_server._tz import utcnow
 from test_app import free_port
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.web import HTTPError
 
 from davae.photo.app import voila_server
@@ -63,7 +63,6 @@ def test_a_page_moves_widgets_and_runs_no_code(app, tmp_path):
                 request = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
                 await kernel.send("execute_request", request, channel=channel)
                 await kernel.send("debug_request", {"command": "debugInfo"}, channel=channel)
-                await kernel.send("shutdown_request", {"restart": False}, channel=channel)
                 await kernel.send("complete_request", {"code": "op", "cursor_pos": 2}, channel=channel)
             asked = await kernel.send("kernel_info_request", {})
             async with asyncio.timeout(visitors.WAIT_S):
@@ -77,7 +76,7 @@ def test_a_page_moves_widgets_and_runs_no_code(app, tmp_path):
                         return kinds
 
     kinds = asyncio.run(tamper())
-    assert not {"execute_reply", "complete_reply", "debug_reply", "shutdown_reply"} & set(kinds)
+    assert not {"execute_reply", "complete_reply", "debug_reply"} & set(kinds)
     assert not mark.exists()
 
 
@@ -103,6 +102,17 @@ def test_requests_of_other_sites_reach_nothing(app, headers):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("offered", [None, "v0.kernel.websocket.jupyter.org"])
+def test_a_connection_of_another_protocol_is_refused(app, offered):
+    """Only the request to connect is sent."""
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+               "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}  # fmt: skip
+    headers |= {} if offered is None else {"Sec-WebSocket-Protocol": offered}
+    path = "api/kernels/00000000-0000-0000-0000-000000000000/channels"
+    assert fetch(app, path, headers=headers).code == 403
+
+
+@pytest.mark.slow
 def test_a_link_to_the_page_may_be_followed(app):
     """Every place is free or taken: the page answers either way, and this starts no more than one kernel."""
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -120,7 +130,8 @@ def test_a_link_to_the_page_may_be_followed(app):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [
-    "api/kernels", "api/contents", "api/sessions", "api/terminals", "voila/api/contents", "voila/tree", "tree",
+    "api/kernels", "api/contents", "api/sessions", "api/terminals", "voila/api/contents", "voila/tree",
+    "tree",
     "voila/files/app.ipynb", "voila/files/server.py", "voila/files/page.css", "voila/render/app.ipynb",
     "files/", "metrics", "login", "logout", "voila/templates/../static/app.ipynb",
     "voila/files/../../../../etc/passwd", "voila/static/../../../../../../../../etc/passwd", "app.ipynb",

@@ -28,8 +28,8 @@ from typing import Any
 import psutil
 from jupyter_client.session import Session
 from jupyter_server.services.kernels.connection.base import (
-    deserialize_binary_message,
-    serialize_binary_message,
+    deserialize_msg_from_ws_v1,
+    serialize_msg_to_ws_v1,
 )
 from PIL import Image
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
@@ -39,6 +39,8 @@ from synthhand.dataset.writer import render, sample_factors
 
 WAIT_S = 120.0  # for anything: a visitor who waits longer has failed
 PART = 2**20  # bytes of a message
+PARTS = ("header", "parent_header", "metadata", "content")  # of a message
+PROTOCOL = "v1.kernel.websocket.jupyter.org"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -76,21 +78,18 @@ class Kernel:
     async def connect(cls, address: str, kernel_id: str, **headers: str) -> "Kernel":
         """Open the websocket of a kernel."""
         url = f"{address}api/kernels/{kernel_id}/channels".replace("http://", "ws://")
-        return cls(await websocket_connect(HTTPRequest(url, headers=headers), max_message_size=2**26))
+        asked = HTTPRequest(url, headers=headers)
+        return cls(await websocket_connect(asked, subprotocols=[PROTOCOL], max_message_size=2**26))
 
     async def send(
         self, kind: str, content: dict[str, Any], buffers: tuple[bytes, ...] = (), channel: str = "shell"
     ) -> str:
         """Send a message; return its number."""
         message = self.session.msg(kind, content)
-        message |= {"channel": channel, "buffers": list(buffers)}
         if kind == "comm_open":
             message["metadata"] = {"version": "1.0.0"}  # of the control of widgets
-        if buffers:
-            await self.connection.write_message(serialize_binary_message(message), binary=True)
-        else:
-            message["header"]["date"] = message["header"]["date"].isoformat()
-            await self.connection.write_message(json.dumps(message))
+        parts = [*(self.session.pack(message[name]) for name in PARTS), *buffers]
+        await self.connection.write_message(serialize_msg_to_ws_v1(parts, channel), binary=True)
         return message["header"]["msg_id"]
 
     async def receive(self) -> dict[str, Any]:
@@ -102,7 +101,9 @@ class Kernel:
         raw = await self.connection.read_message()
         if raw is None:
             raise NoAnswerError("the server closed the connection")
-        message = deserialize_binary_message(raw) if isinstance(raw, bytes) else json.loads(raw)
+        _, parts = deserialize_msg_from_ws_v1(raw)
+        message = {name: json.loads(part) for name, part in zip(PARTS, parts, strict=False)}
+        message["msg_type"] = message["header"]["msg_type"]
         data = message["content"].get("data", {})
         if message["msg_type"] == "comm_close":
             raise NoAnswerError("the kernel knows no widgets")
@@ -244,7 +245,7 @@ class App:
     """`davae app` as a process of its own, on `address`; the memory of it and its kernels is watched.
 
     Attributes:
-        server_mib, kernel_mib, all_mib: peaks of private memory (RssAnon): of the server, of one kernel, of all.
+        server_mib, kernel_mib, all_mib: peak private memory (RssAnon) of the server, of a kernel, of all.
     """
 
     def __init__(self, log: Path, port: int, **options: Any):
@@ -283,7 +284,7 @@ class App:
 
 
 def read_private_mib(pid: int) -> float:
-    """Return RssAnon of a process, MiB; of one that has ended, 0. Elsewhere than on Linux, all its own memory."""
+    """Return RssAnon of a process, MiB; 0 of one that has ended. Elsewhere than on Linux, all its memory."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -361,8 +362,8 @@ def main() -> int:
             rows.append(score.describe(title))
             failures += score.failures
             memory.append(
-                f"{title}: peak private memory {app.server_mib:.0f} MiB the server, {app.kernel_mib:.0f} MiB a "
-                f"kernel, {app.all_mib:.0f} MiB together"
+                f"{title}: peak private memory {app.server_mib:.0f} MiB the server, "
+                f"{app.kernel_mib:.0f} MiB a kernel, {app.all_mib:.0f} MiB together"
             )
     print(
         "| visitors | number | failed | page, s: median | worst | joints, s: median | worst | had to wait |"

@@ -1,7 +1,7 @@
 """Voila as the app needs it: it reports when it answers, ends abandoned kernels, and asks no other host.
 
-Voila trusts whoever reaches it: a page may run any code in its kernel, and so may another site's page that
-finds the server under a name of its own. Here a page may only move its widgets, requests of other sites are
+Voila lets a page move its widgets and end its kernel, but run no code. It trusts whoever reaches it, though,
+another site's page included that finds the server under a name of its own. Here requests of other sites are
 refused, no file is served but those of the page itself, and the number of kernels is bounded.
 
 `davae.photo.app.server` starts it as a process without torch, so that only a visitor's kernel takes memory.
@@ -31,9 +31,8 @@ PING_MS = 30_000
 WAIT_S = 5  # after which a visitor who found every kernel taken asks again, by itself
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")  # by which this machine's browsers know the server
+PROTOCOL = "v1.kernel.websocket.jupyter.org"  # of messages between page and kernel
 BODY_BYTES = 2**16  # of a request; photos come as messages of a kernel, of 10 MiB at most each
-# All that a page of widgets says to its kernel. Not among them: to execute, complete, inspect or debug code.
-MESSAGES = ["comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request"]
 # A browser loads only what this server sends, which enforces the page's promise that nothing leaves.
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -136,6 +135,21 @@ class Foreign(Matcher):
         return {} if foreign else None
 
 
+class OldProtocol(Matcher):
+    """Matches websockets to a kernel that do not speak `PROTOCOL`, as every page here does.
+
+    Voila 0.5 reads each message by that protocol's layout, whatever the connection speaks; with another, the
+    server's memory was seen to grow without end.
+    """
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        """Return {} for such a request, None for any other."""
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return None
+        offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+        return None if PROTOCOL in [name.strip() for name in offered] else {}
+
+
 class Refusal(RequestHandler):
     """The answer to foreign requests, of every method."""
 
@@ -161,7 +175,8 @@ class Server(Voila):
 
     def listen(self) -> None:
         """Serve until stopped, and print the address once it answers."""
-        self.app.default_router.rules.insert(0, Rule(Foreign(), Refusal))  # before every other rule
+        refused = [Rule(matcher, Refusal) for matcher in (Foreign(), OldProtocol())]
+        self.app.default_router.rules[:0] = refused  # before every other rule
         self.app.listen = partial(self.app.listen, max_body_size=BODY_BYTES)
         said = f"http://{self.ip}:{self.port} serves the app until you stop it with Ctrl-C"
         IOLoop.current().add_callback(print, said, flush=True)  # the loop's first task
@@ -195,10 +210,7 @@ def main() -> None:
     config.PageKernels.cull_idle_timeout = int(keep_s)
     config.PageKernels.cull_interval = max(1, int(keep_s) // CHECKS)
     config.PageKernels.most, config.PageKernels.forgotten_s = int(pages), int(forgotten_s)
-    config.PageKernels.allowed_message_types = MESSAGES
-    config.KernelRestarter.restart_limit = (
-        0  # a new kernel would know nothing of the page, which says it is lost
-    )
+    config.KernelRestarter.restart_limit = 0  # a new kernel would know nothing of the page, which says so
     Server.launch_instance(argv=[notebook], config=config)
 
 
