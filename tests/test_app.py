@@ -663,6 +663,7 @@ def test_no_configuration_file_moves_the_server_off_loopback(tmp_path, monkeypat
         assert voila.ip == "127.0.0.1" and voila.log_level == logging.ERROR
         kernels = voila.config.VoilaConfiguration.multi_kernel_manager_class
         assert kernels is voila_server.PageKernels
-        assert (voila.kernel_manager.most, voila.kernel_manager.forgotten_s) == (2, 60)
+        bounds = voila_server.PageKernels(config=voila.config)
+        assert (bounds.most, bounds.forgotten_s, bounds.cull_idle_timeout) == (2, 60, 9)
     finally:
         voila_server.Server.clear_instance()
