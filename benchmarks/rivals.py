@@ -10,7 +10,7 @@ joints at test, and of a whole training pass; and, with `--rounds`, seconds of a
 turns. `overfit` trains each method on the same 64 images without augmentation and prints its P1 error on
 them: a method whose error does not fall below `GOAL_MM` does not learn. `tune` tries equally many learning
 rates and weights for each method on the validation split and writes them all; `compare` trains every method
-with the best of them and several seeds, and prints errors beside those of Table 3.
+with the best of them and several seeds.
 """
 
 import json
@@ -43,6 +43,7 @@ from davae.studies.executors import executor_factory
 from davae.studies.methods import (
     LIKE,
     METHODS,
+    SEEDS,
     TRIED,
     Trial,
     choose,
@@ -232,6 +233,8 @@ def tune(
 ) -> list[Trial]:
     """Try learning rates and weights for each method; write what was tried and how large the error was.
 
+    Rows of other methods and presets stay in the file.
+
     Args:
         data: Folder written by `prepare`, with masks if the preset wants them.
         preset: Size of the networks; the schedule is `steps` long.
@@ -241,28 +244,31 @@ def tune(
         store: Folder of the runs. Finished ones are not run again.
         out: CSV file to write.
     """
+    names = [model for model in models if model not in LIKE]
+    if not names:
+        raise SystemExit(f"--models: {', '.join(models)} take the settings of da; name da or a rival")
     config = experiment(preset)
     warmup = config.train.warmup_steps * steps // config.train.steps
     config = replace(config, train=replace(config.train, steps=steps, warmup_steps=warmup))
+    new = {(config.preset, name) for name in names}
+    kept = [t for t in (read_trials(out) if out.exists() else []) if (t.preset, t.model) not in new]
     tried: list[Trial] = []
-    names = [model for model in models if model not in LIKE]
-    for which, list_next in (
-        ("rates", lambda name: list_rates(config, name)),
-        ("weights", lambda name: list_weights(config, choose(tried, name))),
-    ):
-        trials = [trial for name in names for trial in list_next(name)]
-        outcomes = sweep(
-            [trial.point(config) for trial in trials], data, store,
-            executor_factory("processes", jobs, store),
-        )  # fmt: skip
+
+    def run(which: str, trials: Sequence[Trial]) -> None:
+        points = [trial.point(config) for trial in trials]
+        outcomes = sweep(points, data, store, executor_factory("processes", jobs, store))
         print(f"{which}:\n{format_outcomes(outcomes)}", flush=True)
         for trial, outcome in zip(trials, outcomes, strict=True):
             if outcome.ok:  # a failed one is no choice; the table above has its reason
                 row = read_run(outcome.folder)
                 error = float(row["val_P1_epe_mm"])
                 tried.append(replace(trial, steps=steps, data=row["data"], val_mm=error))
-    tried.sort(key=lambda trial: names.index(trial.model))
-    write_trials(tried, out)
+        tried.sort(key=lambda trial: names.index(trial.model))
+        write_trials([*kept, *tried], out)
+
+    run("rates", [trial for name in names for trial in list_rates(config, name)])
+    left = [name for name in names if any(trial.model == name for trial in tried)]  # others failed, as told
+    run("weights", [trial for name in left for trial in list_weights(config, choose(tried, name))])
     return tried
 
 
@@ -270,6 +276,7 @@ def compare(
     data: Path,
     preset: str = "sweep",
     models: tuple[str, ...] = METHODS,
+    seeds: tuple[int, ...] = SEEDS,
     trials: Path = TRIED,
     jobs: int = 2,
     store: Path = SWEEPS,
@@ -277,26 +284,39 @@ def compare(
 ) -> None:
     """Train each method with the best settings that were tried, with several seeds; print their errors.
 
+    The exit status is 1 if a run failed or could not be recorded; the other runs continue.
+
     Args:
         data: Folder written by `prepare`, with masks if the preset wants them.
         preset: Size and schedule of each run.
         models: Methods.
+        seeds: Of the trainings.
         trials: CSV file that `tune` wrote.
         jobs: Runs at a time, one thread each.
         store: Folder of the runs. Finished ones are not run again.
         record: Add each result to the runs of record.
     """
-    study = plan_methods(read_trials(trials), models)
+    study, config = plan_methods(read_trials(trials), models, seeds), experiment(preset)
+    digest = PreparedSplit.open(data, "train").manifest["digest"]
+    if others := {t.data for t in study.trials if t.preset == config.preset} - {digest[:12]}:
+        raise SystemExit(
+            f"{trials}: settings were tried on data {', '.join(sorted(others))}, but {data} is "
+            f"{digest[:12]}; run `rivals.py tune` on it, with --out, and name that file by --trials"
+        )
+    unrecorded = []
 
     def settle(outcome: Outcome) -> None:
         if record and outcome.ok:
-            add_to_record(outcome.folder)
+            try:
+                add_to_record(outcome.folder)
+            except (ValueError, OSError) as error:  # the other runs continue
+                unrecorded.append(f"not recorded: {error}")
 
-    outcomes = sweep(
-        study.points(experiment(preset)), data, store, executor_factory("processes", jobs, store),
-        on_outcome=settle,
-    )  # fmt: skip
-    print(format_outcomes(outcomes))
+    points = study.points(config)
+    outcomes = sweep(points, data, store, executor_factory("processes", jobs, store), on_outcome=settle)
+    print(format_outcomes(outcomes), *unrecorded, sep="\n")
+    if unrecorded or not all(outcome.ok for outcome in outcomes):
+        raise SystemExit(1)
 
 
 def write(out: Path | None, rows: Sequence[dict[str, Any]]) -> None:

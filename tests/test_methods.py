@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import itertools
 import types
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from davae.config import preset
-from davae.config.settings import experiment, set_variable
+from davae.config.rivals import read_experiment, title_of
+from davae.config.settings import set_variable
 from davae.data.augment import centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.joints import JointNet
@@ -22,12 +24,13 @@ from davae.rivals.sight import lines_of_sight
 from davae.studies import methods
 from davae.studies.claims.measured import judge_measured
 from davae.studies.methods import METHODS, Trial, choose, plan_methods
-from davae.studies.records import Record, Runs
+from davae.studies.records import Record, Runs, read_runs_of_record
 from davae.studies.results import errors as record_errors
+from davae.studies.results.errors import read_curves, read_errors
 from davae.studies.results.measured import MEASURED_COLUMNS, config_digest
 from synthhand.skeleton import BONES
 
-SWEEP = preset("sweep")
+SWEEP, LAPTOP = preset("sweep"), preset("laptop")
 
 
 def try_all(model, best=0):
@@ -60,6 +63,10 @@ def test_trials_vary_what_their_names_say():
     low, high = (trial.settle(SWEEP) for trial in methods.list_weights(SWEEP, best))
     assert low.train.learning_rate == high.train.learning_rate == pytest.approx(2 * usual)
     assert (low.loss.beta_pose, high.loss.beta_pose) == pytest.approx((0.9, 9))
+    betas = [t.settle(LAPTOP).loss for t in methods.list_weights(LAPTOP, Trial("da", {}, "laptop"))]
+    assert [(b.beta_pose, b.beta_appearance, b.beta_shape) for b in betas] == [
+        pytest.approx((factor * 3, factor * 50, factor * 1000)) for factor in (0.3, 3)
+    ]
     maps = [t.settle(SWEEP).rival.alpha_map for t in methods.list_weights(SWEEP, Trial("lifting", {}))]
     assert maps == pytest.approx([3, 30])
     far = [t.settle(SWEEP).train.learning_rate for t in methods.list_weights(SWEEP, Trial("regressor", {}))]
@@ -72,8 +79,12 @@ def test_the_best_on_validation_is_chosen_and_a_variant_shares_it(trials):
         best = choose(trials, model)
         assert (best.model, best.val_mm) == (model, 20.0)
         assert best.settings == min((t for t in trials if t.model == like), key=lambda t: t.val_mm).settings
-    with pytest.raises(ValueError, match=r"d-vae: nothing was tried.*rivals\.py tune"):
-        choose([t for t in trials if t.model != "d-vae"], "d-vae")
+    lacking = [t for t in trials if t.model != "d-vae"]
+    for none in (lacking, [*lacking, Trial("d-vae", {methods.RATE: 1.0})]):  # the last has no finished run
+        with pytest.raises(ValueError, match=r"d-vae: nothing was tried.*rivals\.py tune"):
+            choose(none, "d-vae")
+    broken = [Trial("cm-vae", {methods.RATE: 1.0}), *trials]
+    assert choose(broken, "cm-vae") == choose(trials, "cm-vae")
 
 
 def test_trials_are_read_as_they_were_written(trials, tmp_path):
@@ -83,12 +94,26 @@ def test_trials_are_read_as_they_were_written(trials, tmp_path):
     assert [config_digest(t.settle(SWEEP)) for t in again] == [config_digest(t.settle(SWEEP)) for t in trials]
 
 
+def test_a_file_of_trials_that_was_changed_is_refused_by_its_row(trials, tmp_path):
+    path = tmp_path / "tried.csv"
+    methods.write_trials(trials[:2], path)
+    path.write_text(path.read_text().replace("learning_rate=", "learning_rate:", 1))
+    with pytest.raises(ValueError, match=r"tried\.csv, row 1: .*run it again"):
+        methods.read_trials(path)
+
+
 def test_trials_of_record_are_complete():
     found = methods.read_trials()
     counts = {model: sum(trial.model == model for trial in found) for model in METHODS}
     assert counts == {model: 0 if model in methods.LIKE else 5 for model in METHODS}
-    assert len({(trial.steps, trial.data) for trial in found}) == 1
+    assert len({(trial.preset, trial.steps, trial.data) for trial in found}) == 1
     assert all(np.isfinite(trial.val_mm) for trial in found)
+    usual = SWEEP.train.learning_rate
+    rates = {round(trial.settings[methods.RATE] / usual, 6) for trial in found}
+    assert rates <= {*methods.RATES, *methods.FAR_RATES}
+    record = methods.read_methods(read_runs_of_record())
+    assert record.rows and {row["data"] for row in record.rows.values()} == {found[0].data}
+    assert read_curves().keys() <= read_errors().keys()
 
 
 def test_the_study_runs_every_method_with_its_settings_and_each_seed(trials):
@@ -102,6 +127,10 @@ def test_the_study_runs_every_method_with_its_settings_and_each_seed(trials):
         assert settings.items() <= point.varied.items() and point.config.train.seed == point.varied["seed"]
         assert point.config.train.learning_rate == settings[methods.RATE]
         assert point.config.train.steps == SWEEP.train.steps
+    settings = {point.config.train.learning_rate for point in plan_methods(trials).points(LAPTOP)}
+    assert settings == {LAPTOP.train.learning_rate}  # nothing was tried there: the preset's
+    with pytest.raises(ValueError, match="lifting: nothing was tried"):
+        plan_methods([t for t in trials if t.model != "lifting"]).points(SWEEP)
     (short,) = {point.config.train.steps for point in plan_methods(trials, steps=12).points(SWEEP)}
     assert short == 12
 
@@ -116,8 +145,8 @@ def make_runs(trials, means):
         model, seed = point.varied["model"], point.varied["seed"]
         values = means[model] + np.random.default_rng(seed).normal(size=50)
         row = dict.fromkeys(MEASURED_COLUMNS, "") | {
-            "config": config_digest(point.config), "data": "d", "model": model.upper(), "seed": str(seed),
-            "P1_auc_20_50": "0.8",
+            "config": config_digest(point.config), "data": "d", "model": title_of(point.config),
+            "seed": str(seed), "P1_auc_20_50": "0.8",
         }  # fmt: skip
         for n, protocol in enumerate(("P1", "P2", "P3", "P4", "P5")):
             for end, off in (("", 0), ("low_", -1), ("high_", 1)):
@@ -140,6 +169,8 @@ def test_the_best_other_vae_is_the_one_that_da_vae_is_compared_with(trials, monk
     assert found["da-VAE is superior to the other three VAEs"].found.startswith("+1.00")
     assert found["da-VAE errs less than CM-VAE (by 8.77 mm)"].verdict == "confirmed"
     assert all((result.seeds, result.runs) == (3, 6) for result in found.values())
+    two = [row for row in runs.rows if row["model"] != "CM-VAE"]
+    assert methods.best_rival(methods.read_methods(Runs(two, runs.errors, "sweep", ""))) == ""
 
 
 def test_without_runs_nothing_is_claimed_of_the_best(trials, monkeypatch, tmp_path):
@@ -148,6 +179,7 @@ def test_without_runs_nothing_is_claimed_of_the_best(trials, monkeypatch, tmp_pa
     assert methods.best_rival(methods.read_methods(nothing)) == ""
     found = [r for r in judge_measured(nothing, tmp_path) if r.command == "methods"]
     assert {result.verdict for result in found} == {"cannot be tested here"}
+    assert "da-VAE is superior to the other three VAEs" in {result.claim for result in found}
 
 
 def test_printed_and_measured_numbers_have_columns_of_their_own(trials):
@@ -157,9 +189,15 @@ def test_printed_and_measured_numbers_have_columns_of_their_own(trials):
     titles = [cell.strip() for cell in head.strip("|").split("|")]
     rows = {line.split("|")[1].strip(): [c.strip() for c in line.strip("|").split("|")] for line in body}
     assert rows["CM-VAE [32]"][1:4] == ["19.73", "0.849", "3"]
-    assert rows["REGRESSOR"][1:3] == ["–", "–"]
+    assert rows["plain regressor"][1:3] == ["–", "–"]
+    (cm,) = (n for n, model in enumerate(METHODS) if model == "cm-vae")
+    mean = np.mean([runs.errors["d", row["config"]].mean() for row in runs.rows if row["model"] == "CM-VAE"])
+    assert cm == 4 and rows["CM-VAE [32]"][4] == f"{mean:.2f} [{mean - 1:.2f}, {mean + 1:.2f}]"
+    assert rows["CM-VAE [32]"][8].startswith(f"{mean + 40:.2f} ")
+    later = [row for row in runs.rows if row["seed"] != "0"]
+    assert "| CM-VAE [32] | 19.73 | 0.849 | 2 |" in methods.format_twins(Record(study, later, runs.errors))
     for cells in rows.values():
-        for title, cell in zip(titles, cells, strict=True):
+        for title, cell in zip(titles[1:], cells[1:], strict=True):
             assert "[" in cell if title.endswith("measured (mm)") else "," not in cell
     empty = methods.format_twins(Record(study, [], {}))
     assert "| CM-VAE [32] | 19.73 | 0.849 | 0 | – |" in empty and "regressor" not in empty
@@ -205,16 +243,25 @@ def test_tune_and_compare_leave_what_they_found(prepared, tiny_config, tmp_path,
     given = {"data": prepared, "models": ("regressor", "cm-vae"), "jobs": 2, "store": tmp_path / "store"}
     tried = bench.tune(**given, steps=2, out=tmp_path / "tried.csv")
     assert [t.model for t in tried] == ["regressor"] * 5 + ["cm-vae"] * 5
-    assert methods.read_trials(tmp_path / "tried.csv") == [
-        dataclasses.replace(trial, val_mm=float(f"{trial.val_mm:.5g}")) for trial in tried
-    ]
+    assert methods.read_trials(tmp_path / "tried.csv") == tried
+    other = Trial("lifting", {methods.RATE: 1.0}, "smoke", 2, tried[0].data, 9.0)
+    methods.write_trials([other, *tried], tmp_path / "tried.csv")
+    again = bench.tune(**{**given, "models": ("regressor", "na")}, steps=2, out=tmp_path / "tried.csv")
+    assert again == tried[:5]  # found, not run again; rows of others stay
+    assert methods.read_trials(tmp_path / "tried.csv") == [other, *tried[5:], *tried[:5]]
+    with pytest.raises(SystemExit, match="na take the settings of da"):
+        bench.tune(**{**given, "models": ("na",)}, out=tmp_path / "tried.csv")
     kept = {}
     monkeypatch.setattr(bench, "add_to_record", lambda run: kept.setdefault(run.name, run))
     bench.compare(**{**given, "models": ("cm-vae",)}, trials=tmp_path / "tried.csv", record=True)
     assert len(kept) == len(methods.SEEDS)
     best = choose(tried, "cm-vae")
     for run in kept.values():
-        assert f'"learning_rate": {best.settings[methods.RATE]}' in (run / "config.json").read_text()
+        config = read_experiment((run / "config.json").read_text())
+        assert all(attrgetter(name)(config) == value for name, value in best.settings.items())
+    methods.write_trials([dataclasses.replace(t, data="other") for t in tried], tmp_path / "tried.csv")
+    with pytest.raises(SystemExit, match=r"tried on data other, but .* is "):
+        bench.compare(**given, trials=tmp_path / "tried.csv")
 
 
 @pytest.fixture
@@ -256,8 +303,3 @@ def test_pieces_of_what_a_code_can_do(codes):
     assert codes.psnr_db(truth + 0.1, truth) == pytest.approx(20, rel=1e-4)
     with pytest.raises(TypeError, match="Linear: has no code"):
         codes.read_codes(torch.nn.Linear(1, 1), None)
-
-
-def test_presets_are_those_that_the_settings_of_record_belong_to():
-    (data,) = {trial.data for trial in methods.read_trials()}
-    assert len(data) == 12 and experiment("sweep") == SWEEP

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from davae.config import BLOCKS
+from davae.config.rivals import UNDIVIDED
 from davae.config.settings import Value
 from davae.evaluation.compare import MIN_PAIRS, Difference, paired_difference
 from davae.latent.disentanglement import FRACTION
@@ -174,6 +175,10 @@ def _judge_separation(runs: Runs, reports: Path | str) -> Result:
     ends = other["epe_interval_mm"]
     what = f"{mean:.2f} mm [{low:.2f}, {high:.2f}]; a plain regressor, equally long: "
     what += f"{other['epe_mm']:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
+    undivided = read_methods(runs).compare("da", UNDIVIDED)
+    if undivided is not None:
+        seeds = len(undivided.per_seed)
+        what += f"; da-VAE minus an undivided code, at `{runs.preset}`: {undivided} mm, {seeds} seeds"
     note = f"one run of the regressor, which has no code at all; to decide: {needs}"
     return Result(place, text, "not confirmed", what, note, len(ours), len(ours) + 1, "regressor")
 
@@ -205,13 +210,12 @@ def _judge_interpolation(reports: Path | str) -> list[Result]:
 def _judge_methods(runs: Runs) -> list[Result]:
     """Judge da-VAE against what the paper compares it with, all trained on the same hands."""
     record, printed = read_methods(runs), read_printed()
-    best = best_rival(record)
-    pairs = {"is superior to the other three VAEs": best} if best else {}
+    pairs = {"is superior to the other three VAEs": best_rival(record)}
     pairs |= {f"errs less than {PRINTED[other]} (by {printed[other] - printed['da']:.2f} mm)": other
               for other in PRINTED if other != "da"}  # fmt: skip
     found = []
     for text, other in pairs.items():
-        difference = record.compare("da", other)
+        difference = record.compare("da", other) if other else None
         verdict, note = judge(difference, MIN_SEEDS)
         what = f"{difference} mm, da-VAE minus {PRINTED[other]}" if difference else ""
         count = 0 if difference is None else 2 * len(difference.per_seed)

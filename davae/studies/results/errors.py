@@ -38,9 +38,9 @@ def record(
     row = read_run(run)
     key = row["data"], row["config"]
     stored = _pack({**read_errors(errors), key: measure_errors(run)})
+    found = {**read_curves(curves), key: measure_curve(run)}
     append_measured(row, measured)
     _write(stored, errors)
-    found = {**read_curves(curves), key: measure_curve(run)}
     _write({"-".join(key): found[key].astype(np.float32) for key in sorted(found)}, curves)
 
 
