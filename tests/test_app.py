@@ -94,9 +94,10 @@ def test_a_file_that_no_browser_bounded_is_refused_here(monkeypatch):
 def test_a_file_that_lost_a_part_is_refused():
     refused = []
     canvas = PhotoCanvas(pytest.fail, refused.append)
-    for index in (0, 2, 3):
-        canvas._receive(canvas, {"type": "part", "name": "x", "index": index, "count": 4}, [b"a"])
-    assert refused == ["x: a part of it was lost on its way; choose it again"]
+    for name, indices in (("x", (0, 2, 3)), ("y", (1, 2, 3))):  # a part in the middle, the first
+        for index in indices:
+            canvas._receive(canvas, {"type": "part", "name": name, "index": index, "count": 4}, [b"a"])
+    assert refused == [f"{name}: a part of it was lost on its way; choose it again" for name in "xy"]
 
 
 def test_the_browser_may_refuse_a_file():
@@ -665,5 +666,8 @@ def test_no_configuration_file_moves_the_server_off_loopback(tmp_path, monkeypat
         assert kernels is voila_server.PageKernels
         bounds = voila_server.PageKernels(config=voila.config)
         assert (bounds.most, bounds.forgotten_s, bounds.cull_idle_timeout) == (2, 60, 9)
+        served = voila.voila_configuration
+        assert served.file_allowlist == [] and served.allow_template_override == "NO"
+        assert served.allow_theme_override == "NO"
     finally:
         voila_server.Server.clear_instance()

@@ -4,9 +4,14 @@ import asyncio
 from datetime import timedelta
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from drill import visitors
 from jupyter_server._tz import utcnow
+from jupyter_server.services.kernels.connection.base import (
+    deserialize_msg_from_ws_v1,
+    serialize_msg_to_ws_v1,
+)
 from test_app import free_port
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.web import HTTPError
@@ -64,16 +69,14 @@ def test_a_page_moves_widgets_and_runs_no_code(app, tmp_path):
                 await kernel.send("execute_request", request, channel=channel)
                 await kernel.send("debug_request", {"command": "debugInfo"}, channel=channel)
                 await kernel.send("complete_request", {"code": "op", "cursor_pos": 2}, channel=channel)
-            asked = await kernel.send("kernel_info_request", {})
+            asked = {await kernel.send("kernel_info_request", {}, channel=c) for c in ("shell", "control")}
             async with asyncio.timeout(visitors.WAIT_S):
-                while True:
+                while asked:
                     message = await kernel.receive()
                     kinds.append(message["msg_type"])
-                    if (
-                        message["msg_type"] == "kernel_info_reply"
-                        and message["parent_header"]["msg_id"] == asked
-                    ):
-                        return kinds
+                    if message["msg_type"] == "kernel_info_reply":
+                        asked.discard(message["parent_header"]["msg_id"])
+        return kinds
 
     kinds = asyncio.run(tamper())
     assert not {"execute_reply", "complete_reply", "debug_reply"} & set(kinds)
@@ -102,6 +105,54 @@ def test_requests_of_other_sites_reach_nothing(app, headers):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_pages_of_this_server_are_no_foreigners(app, name):
+    """By both names of this machine, with what browsers send; a kernel that does not exist is a plain 404."""
+    host = app.address.removeprefix("http://127.0.0.1:").rstrip("/")
+    headers = {"Host": f"{name}:{host}", "Origin": f"http://{name}:{host}", "Sec-Fetch-Site": "same-origin"}
+    assert fetch(app, "api/kernels/00000000-0000-0000-0000-000000000000", headers=headers).code == 404
+
+
+def test_only_whole_messages_are_passed_on():
+    parts = [b"{}"] * 4 + [b"picture"]
+    whole = serialize_msg_to_ws_v1(parts, "shell")
+    assert voila_server.is_whole(whole) and deserialize_msg_from_ws_v1(whole) == ("shell", parts)
+
+    def counted(count):
+        return count.to_bytes(8, "little") + whole[8:]
+
+    claimed = len(whole) // 8
+    for broken in (
+        "text",
+        b"",
+        whole[:7],
+        whole[:60],
+        whole[:-1],
+        counted(5),
+        counted(claimed),
+        counted(2**60),
+    ):
+        assert not voila_server.is_whole(broken), broken
+    back = bytearray(whole)
+    back[16:24] = (0).to_bytes(8, "little")  # its header would begin before its channel
+    assert not voila_server.is_whole(bytes(back))
+
+
+@pytest.mark.slow
+def test_a_connection_ends_with_a_broken_message_and_the_server_goes_on(app):
+    async def send_broken() -> bytes | str | None:
+        async with visitors.page(app.address) as (kernel, _, _):
+            await kernel.connection.write_message(serialize_msg_to_ws_v1([b"{}"] * 2, "shell"), binary=True)
+            async with asyncio.timeout(visitors.WAIT_S):
+                while (message := await kernel.connection.read_message()) is not None:
+                    pass
+                return message
+
+    assert asyncio.run(send_broken()) is None
+    assert fetch(app, "api/kernels/00000000-0000-0000-0000-000000000000").code == 404
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("offered", [None, "v0.kernel.websocket.jupyter.org"])
 def test_a_connection_of_another_protocol_is_refused(app, offered):
     """Only the request to connect is sent."""
@@ -114,18 +165,43 @@ def test_a_connection_of_another_protocol_is_refused(app, offered):
 
 @pytest.mark.slow
 def test_a_link_to_the_page_may_be_followed(app):
-    """Every place is free or taken: the page answers either way, and this starts no more than one kernel."""
+    """It is not foreign: it gets the page, or here, where the only place is taken, the page that waits."""
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
-    async def follow() -> int:
+    async def follow() -> str:
         async with visitors.page(app.address):  # the only place
             answer = await AsyncHTTPClient(force_instance=True).fetch(
                 app.address, headers=headers, raise_error=False
             )
-        assert "As many pages are open as this server has room for" in answer.body.decode()
-        return answer.code
+        assert answer.code == 503
+        return answer.body.decode()
 
-    assert asyncio.run(follow()) == 503
+    page = asyncio.run(follow())
+    assert "As many pages are open as this server has room for" in page
+    assert f'http-equiv="refresh" content="{voila_server.WAIT_S}"' in page
+
+
+@pytest.mark.slow
+def test_a_page_that_is_loaded_again_keeps_its_place(app):
+    """The old page's kernel is ended and another asked for at once, where there is room for one."""
+
+    async def reload() -> int:
+        kernel_id, waited = await visitors.open_page(app.address)
+        closing = asyncio.create_task(visitors.close_page(app.address, kernel_id))
+        await asyncio.sleep(0)
+        other, again = await visitors.open_page(app.address)
+        await closing
+        await visitors.close_page(app.address, other)
+        assert other != kernel_id and waited == 0
+        return again
+
+    assert asyncio.run(reload()) == 0
+
+
+@pytest.mark.slow
+def test_a_page_that_is_fetched_in_advance_takes_no_place(app):
+    answer = fetch(app, headers={"Sec-Purpose": "prefetch;prerender"})
+    assert answer.code == 503 and len(psutil.Process(app.process.pid).children()) == 0
 
 
 @pytest.mark.slow
@@ -151,6 +227,7 @@ def test_a_request_with_a_large_body_is_refused(app):
     body = bytes(2 * voila_server.BODY_BYTES)
     answer = fetch(app, "voila/api/shutdown/x", method="POST", body=body)
     assert answer.code in (400, 413, 599)
+    assert fetch(app, "api/kernels/00000000-0000-0000-0000-000000000000").code == 404  # it goes on
 
 
 @pytest.fixture
@@ -181,7 +258,7 @@ def test_kernels_that_are_starting_take_a_place(kernels):
 def test_pages_end_when_they_are_left_or_forgotten(kernels, monkeypatch, idle_s, connections, ends):
     kernels.cull_idle_timeout, kernels.forgotten_s, ended = 10, 60, []
 
-    async def shut_down(kernel_id, now=False):
+    async def shut_down(kernel_id):
         ended.append(kernel_id)
         del kernels._kernels[kernel_id]
 

@@ -32,8 +32,8 @@ from jupyter_server.services.kernels.connection.base import (
     serialize_msg_to_ws_v1,
 )
 from PIL import Image
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPRequest
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from synthhand.dataset.writer import render, sample_factors
 
@@ -259,10 +259,11 @@ class App:
     def wait(self) -> None:
         """Wait until it serves; raise `NoAnswerError` if it does not."""
         until = time.monotonic() + WAIT_S
-        while f"{self.address.rstrip('/')} serves the app" not in self.log.read_text():
+        while (said := re.search(r"^(http://\S+) serves the app", self.log.read_text(), re.M)) is None:
             if self.process.poll() is not None or time.monotonic() > until:
                 raise NoAnswerError(f"the app does not answer: {self.log.read_text()}")
             time.sleep(0.2)
+        self.address = f"{said[1]}/"  # another port if the asked one was taken
 
     def measure(self) -> None:
         """Look at its memory once."""
@@ -318,13 +319,13 @@ async def send_visitors(app: App, photos: list[bytes], at_once: int) -> Score:
         async with room:
             try:
                 score.visits.append(await visit(app.address, f"visitor {number}.png", photo))
-            except (NoAnswerError, OSError, TimeoutError, ValueError) as error:
+            except (NoAnswerError, OSError, ValueError, KeyError, HTTPError, WebSocketError) as error:
                 score.failures.append(f"visitor {number}: {type(error).__name__}: {error}")
 
     async def watch() -> None:
         while not gone.is_set():
             app.measure()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
 
     watching = asyncio.create_task(watch())
     await asyncio.gather(*(come(number, photo) for number, photo in enumerate(photos)))

@@ -56,6 +56,7 @@ class PhotoCanvas(anywidget.AnyWidget):
         self._opened, self._refused = opened, refused
         self._received: bytearray | None = None  # so far of a file
         self._next = 0  # the part that follows
+        self._told = ""  # name of the file that was refused last
         self.on_msg(report_errors(refused)(self._receive))
 
     def show(self, photo: NDArray[np.uint8]) -> None:
@@ -86,16 +87,18 @@ class PhotoCanvas(anywidget.AnyWidget):
         if message["type"] == "refused":
             self._refused(message["reason"])
             return
-        if message["index"] == 0:
-            self._received, self._next = bytearray(), 0
-        if self._received is None:  # the file was refused, or its first part never came
-            return
         name = message["name"]
+        if message["index"] == 0:
+            self._received, self._next, self._told = bytearray(), 0, ""
+        if self._received is None:
+            if self._told != name:  # its first part never came
+                self._refuse(name, "a part of it was lost on its way; choose it again")
+            return
         if sum(map(len, buffers)) + len(self._received) > LIMIT:
-            self._refuse(f"{name}: is larger than {LIMIT >> 20} MiB; send a smaller photo")
+            self._refuse(name, f"is larger than {LIMIT >> 20} MiB; send a smaller photo")
             return
         if message["index"] != self._next:
-            self._refuse(f"{name}: a part of it was lost on its way; choose it again")
+            self._refuse(name, "a part of it was lost on its way; choose it again")
             return
         self._received += b"".join(buffers)
         self._next += 1
@@ -103,9 +106,9 @@ class PhotoCanvas(anywidget.AnyWidget):
             content, self._received = bytes(self._received), None
             self._opened(content, name)
 
-    def _refuse(self, reason: str) -> None:
-        self._received = None
-        self._refused(reason)
+    def _refuse(self, name: str, reason: str) -> None:
+        self._received, self._told = None, name
+        self._refused(f"{name}: {reason}")
 
 
 class TurnablePicture(anywidget.AnyWidget):
