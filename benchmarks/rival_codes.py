@@ -9,7 +9,7 @@ Everything is of mean codes of the test hands:
 - *halfway*: how much the lengths of bones change halfway between the codes of two hands, in per cent; beside
   the joints' own straight way, on which bones shrink.
 - *factors*: R² (kernel ridge, held-out images) of canonical pose, viewpoint and hand colour read from each
-  block, where a method claims blocks.
+  block, where a method claims blocks; of an undivided code from the same slices, as a control.
 - *exchanged view* (d-VAE): error of one hand's pose decoded with another's viewpoint, beside its own.
 """
 
@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import tyro
+from rivals import SWEEPS
 from torch import Tensor
 
+from davae.config.rivals import UNDIVIDED
 from davae.config.settings import experiment
 from davae.data.augment import Batch, centre, load_batch
 from davae.data.prepared import PreparedSplit
@@ -112,7 +114,8 @@ def change_halfway(first: Tensor, middle: Tensor, last: Tensor) -> float:
 
 def psnr_db(pictures: Tensor, truth: Tensor) -> float:
     """Return the mean over pictures (n, 3, h, w) of the PSNR."""
-    return float(-10 * torch.log10((pictures.clamp(0, 1) - truth).square().mean((1, 2, 3))).mean())
+    errors = (pictures.clamp(0, 1) - truth).square().mean((1, 2, 3))
+    return float(-10 * torch.log10(errors.clamp(min=1e-10)).mean())
 
 
 def measure(network: Any, batch: Batch, targets: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -147,9 +150,9 @@ def measure(network: Any, batch: Batch, targets: Mapping[str, np.ndarray]) -> di
 def main(
     data: Path,
     preset: str = "sweep",
-    models: tuple[str, ...] = ("da", "na", "undivided", *VAES),
+    models: tuple[str, ...] = ("da", "na", UNDIVIDED, *VAES),
     trials: Path = TRIED,
-    store: Path = Path("outputs/sweeps"),
+    store: Path = SWEEPS,
     images: int = 1000,
     out: Path | None = None,
 ) -> dict[str, dict[str, list[float]]]:

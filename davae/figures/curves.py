@@ -155,8 +155,16 @@ def draw_shares(
         shares: label -> (t,) shares of joints.
         thresholds_mm: (t,) ascending.
         colours: label -> colour.
+
+    Raises:
+        ValueError: the thresholds do not reach over the AUC's window, 20 to 50 mm.
     """
     window = AUC_THRESHOLDS_MM
+    if thresholds_mm[0] > window[0] or thresholds_mm[-1] < window[-1]:
+        raise ValueError(
+            f"thresholds from {thresholds_mm[0]:g} to {thresholds_mm[-1]:g} mm: expected some that reach "
+            f"over the window of the AUC, {window[0]:g} to {window[-1]:g} mm"
+        )
     ax.axvspan(window[0], window[-1], color="#f1f1f1", zorder=0, linewidth=0)
     for index, (label, share) in enumerate(shares.items()):
         colour = (colours or {}).get(label, SERIES[index % len(SERIES)])
