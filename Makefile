@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install reproduce app test drill bench lint format notebooks book lock lockbook audit clean
+.PHONY: help install reproduce app test drill visitors bench lint format notebooks book lock lockbook audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ test: lint ## lint, then all tests, every notebook at smoke among them
 
 drill: $(installed) ## kill (KILLS=20), starve and damage every command, give every reader damaged files (CASES=20000)
 	PYTHONPATH=tests $(python) -m drill --kills $(KILLS) --cases $(CASES) --seed $(or $(SEED),0) $(if $(ONLY),--only $(ONLY)) $(if $(FAULT),--fault $(FAULT)) $(if $(CASE),--case $(CASE))
+
+visitors: $(installed) ## let 20 visitors in turn, then 5 at once, use the app: failures, waiting times, memory
+	PYTHONPATH=tests $(python) -m drill.visitors
 
 bench: $(installed) ## measure speed and memory against the machine's limits and plain code: 28 minutes
 	$(python) benchmarks/suite.py

@@ -2,15 +2,20 @@
 
     python benchmarks/rivals.py cost --preset laptop
     python benchmarks/rivals.py overfit --data PREPARED --preset smoke
+    python benchmarks/rivals.py tune --data PREPARED
+    python benchmarks/rivals.py compare --data PREPARED --record
 
 `cost` prints parameters and forward FLOPs of one image: of the encoder, which all share but for attention, of
 joints at test, and of a whole training pass; and, with `--rounds`, seconds of a training step, methods taking
 turns. `overfit` trains each method on the same 64 images without augmentation and prints its P1 error on
-them: a method whose error does not fall below `GOAL_MM` does not learn.
+them: a method whose error does not fall below `GOAL_MM` does not learn. `tune` tries equally many learning
+rates and weights for each method on the validation split and writes them all; `compare` trains every method
+with the best of them and several seeds.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +39,23 @@ from davae.evaluation.text_table import format_rows
 from davae.networks.fused import fuse
 from davae.rivals import Rival, task_of
 from davae.rivals.rival import Features
+from davae.studies.executors import executor_factory
+from davae.studies.methods import (
+    LIKE,
+    METHODS,
+    SEEDS,
+    TRIED,
+    Trial,
+    choose,
+    list_rates,
+    list_weights,
+    plan_methods,
+    read_trials,
+    write_trials,
+)
+from davae.studies.results.errors import record as add_to_record
+from davae.studies.results.measured import read_run
+from davae.studies.sweep import Outcome, format_outcomes, sweep
 from davae.training.device import move_to
 from davae.training.optimisers import build_optimisers, take_step
 from davae.training.runs import write_text
@@ -41,6 +63,7 @@ from davae.training.task import Examples, Task
 
 GOAL_MM = 3.0  # P1 error on the 64 images, after which a method counts as learning
 IMAGES = 64
+SWEEPS = Path("outputs/sweeps")
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -199,6 +222,103 @@ def overfit(
     return found
 
 
+def tune(
+    data: Path,
+    preset: str = "sweep",
+    models: tuple[str, ...] = METHODS,
+    steps: int = 240,
+    jobs: int = 2,
+    store: Path = SWEEPS,
+    out: Path = TRIED,
+) -> list[Trial]:
+    """Try learning rates and weights for each method; write what was tried and how large the error was.
+
+    Rows of other methods and presets stay in the file.
+
+    Args:
+        data: Folder written by `prepare`, with masks if the preset wants them.
+        preset: Size of the networks; the schedule is `steps` long.
+        models: Methods; those that take another's settings are left out.
+        steps: Of each run, fewer than those of the runs that are compared.
+        jobs: Runs at a time, one thread each.
+        store: Folder of the runs. Finished ones are not run again.
+        out: CSV file to write.
+    """
+    names = [model for model in models if model not in LIKE]
+    if not names:
+        raise SystemExit(f"--models: {', '.join(models)} take the settings of da; name da or a rival")
+    config = experiment(preset)
+    warmup = config.train.warmup_steps * steps // config.train.steps
+    config = replace(config, train=replace(config.train, steps=steps, warmup_steps=warmup))
+    new = {(config.preset, name) for name in names}
+    kept = [t for t in (read_trials(out) if out.exists() else []) if (t.preset, t.model) not in new]
+    tried: list[Trial] = []
+
+    def run(which: str, trials: Sequence[Trial]) -> None:
+        points = [trial.point(config) for trial in trials]
+        outcomes = sweep(points, data, store, executor_factory("processes", jobs, store))
+        print(f"{which}:\n{format_outcomes(outcomes)}", flush=True)
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            if outcome.ok:  # a failed one is no choice; the table above has its reason
+                row = read_run(outcome.folder)
+                error = float(row["val_P1_epe_mm"])
+                tried.append(replace(trial, steps=steps, data=row["data"], val_mm=error))
+        tried.sort(key=lambda trial: names.index(trial.model))
+        write_trials([*kept, *tried], out)
+
+    run("rates", [trial for name in names for trial in list_rates(config, name)])
+    left = [name for name in names if any(trial.model == name for trial in tried)]  # others failed, as told
+    run("weights", [trial for name in left for trial in list_weights(config, choose(tried, name))])
+    return tried
+
+
+def compare(
+    data: Path,
+    preset: str = "sweep",
+    models: tuple[str, ...] = METHODS,
+    seeds: tuple[int, ...] = SEEDS,
+    trials: Path = TRIED,
+    jobs: int = 2,
+    store: Path = SWEEPS,
+    record: bool = False,
+) -> None:
+    """Train each method with the best settings that were tried, with several seeds; print their errors.
+
+    The exit status is 1 if a run failed or could not be recorded; the other runs continue.
+
+    Args:
+        data: Folder written by `prepare`, with masks if the preset wants them.
+        preset: Size and schedule of each run.
+        models: Methods.
+        seeds: Of the trainings.
+        trials: CSV file that `tune` wrote.
+        jobs: Runs at a time, one thread each.
+        store: Folder of the runs. Finished ones are not run again.
+        record: Add each result to the runs of record.
+    """
+    study, config = plan_methods(read_trials(trials), models, seeds), experiment(preset)
+    digest = PreparedSplit.open(data, "train").manifest["digest"]
+    if others := {t.data for t in study.trials if t.preset == config.preset} - {digest[:12]}:
+        raise SystemExit(
+            f"{trials}: settings were tried on data {', '.join(sorted(others))}, but {data} is "
+            f"{digest[:12]}; run `rivals.py tune` on it, with --out, and name that file by --trials"
+        )
+    unrecorded = []
+
+    def settle(outcome: Outcome) -> None:
+        if record and outcome.ok:
+            try:
+                add_to_record(outcome.folder)
+            except (ValueError, OSError) as error:  # the other runs continue
+                unrecorded.append(f"not recorded: {error}")
+
+    points = study.points(config)
+    outcomes = sweep(points, data, store, executor_factory("processes", jobs, store), on_outcome=settle)
+    print(format_outcomes(outcomes), *unrecorded, sep="\n")
+    if unrecorded or not all(outcome.ok for outcome in outcomes):
+        raise SystemExit(1)
+
+
 def write(out: Path | None, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as JSON, if there is a file to write."""
     if out is not None:
@@ -207,4 +327,4 @@ def write(out: Path | None, rows: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"cost": cost, "overfit": overfit})
+    tyro.extras.subcommand_cli_from_dict({"cost": cost, "overfit": overfit, "tune": tune, "compare": compare})

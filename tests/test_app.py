@@ -88,7 +88,16 @@ def test_a_file_that_no_browser_bounded_is_refused_here(monkeypatch):
     for index in range(3):
         part = {"type": "part", "name": "x", "index": index, "count": 3}
         canvas._receive(canvas, part, [bytes(600_000)])
-    assert refused == ["x: is larger than 1 MiB; send a smaller photo"] and canvas._parts is None
+    assert refused == ["x: is larger than 1 MiB; send a smaller photo"] and canvas._received is None
+
+
+def test_a_file_that_lost_a_part_is_refused():
+    refused = []
+    canvas = PhotoCanvas(pytest.fail, refused.append)
+    for name, indices in (("x", (0, 2, 3)), ("y", (1, 2, 3))):  # a part in the middle, the first
+        for index in indices:
+            canvas._receive(canvas, {"type": "part", "name": name, "index": index, "count": 4}, [b"a"])
+    assert refused == [f"{name}: a part of it was lost on its way; choose it again" for name in "xy"]
 
 
 def test_the_browser_may_refuse_a_file():
@@ -362,8 +371,9 @@ def test_the_next_free_port_is_taken():
 def test_what_is_missing_is_told_before_anything_is_served(tmp_path, release, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"x.safetensors: missing; .*davae pack"):
         server.serve(tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="--keep-s 0: expected seconds"):
-        server.serve(release, keep_s=0)
+    for name in ("keep_s", "pages", "forgotten_s"):
+        with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} 0: expected"):
+            server.serve(release, **{name: 0})
     monkeypatch.setattr(server, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"voila is not installed; `pip install -e .\[app\]`"):
         server.serve(release)
@@ -627,6 +637,13 @@ def test_kernels_of_pages_closed_abruptly_end(browser, address, server_process):
     own.wait(WAIT_MS / 1000)
 
 
+@pytest.mark.slow
+def test_a_page_whose_process_ended_says_so(tab, server_process):
+    newest = max(psutil.Process(server_process[0].pid).children(), key=lambda child: child.create_time())
+    newest.kill()
+    tab.get_by_role("alert").filter(has_text="This page has ended").wait_for()
+
+
 def test_no_configuration_file_moves_the_server_off_loopback(tmp_path, monkeypatch):
     """Jupyter's files come before what a program says, unless it has none read."""
     from davae.photo.app import voila_server
@@ -638,12 +655,19 @@ def test_no_configuration_file_moves_the_server_off_loopback(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     monkeypatch.setattr(voila_server.Server, "start", lambda self: began.append(self))
-    monkeypatch.setattr(sys, "argv", ["voila_server", str(server.NOTEBOOK), str(free_port()), "False", "9"])
+    monkeypatch.setattr(
+        sys, "argv", ["voila_server", str(server.NOTEBOOK), str(free_port()), "False", "9", "2", "60"]
+    )
     try:
         voila_server.main()
         (voila,) = began
         assert voila.ip == "127.0.0.1" and voila.log_level == logging.ERROR
         kernels = voila.config.VoilaConfiguration.multi_kernel_manager_class
         assert kernels is voila_server.PageKernels
+        bounds = voila_server.PageKernels(config=voila.config)
+        assert (bounds.most, bounds.forgotten_s, bounds.cull_idle_timeout) == (2, 60, 9)
+        served = voila.voila_configuration
+        assert served.file_allowlist == [] and served.allow_template_override == "NO"
+        assert served.allow_theme_override == "NO"
     finally:
         voila_server.Server.clear_instance()

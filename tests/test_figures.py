@@ -281,6 +281,20 @@ def test_best_median_worst_in_order(drawn):
     assert titles == [f"{name}, {means[index]:.1f} mm" for name, index in chosen]
 
 
+def test_a_curve_of_shares_is_that_of_its_errors():
+    """From thresholds of half a millimetre, as the record keeps them; less than the window is refused."""
+    thresholds_mm = np.linspace(0, 50, 101)
+    _, axes = figures.new_axes(3.0)
+    shares = {"model": metrics.pck(ERRORS_MM, thresholds_mm)}
+    figures.draw_shares(axes[0, 0], shares, thresholds_mm)
+    known = figures.pck_curves({"model": ERRORS_MM}).axes[0]
+    assert axes[0, 0].get_legend().texts[0].get_text() == known.get_legend().texts[0].get_text()
+    x, y = axes[0, 0].lines[0].get_data()
+    np.testing.assert_array_equal(y, np.interp(x, *known.lines[0].get_data()))
+    with pytest.raises(ValueError, match=r"thresholds from 0 to 40 mm: expected .* 20 to 50 mm"):
+        figures.draw_shares(axes[0, 0], {"model": shares["model"][:81]}, thresholds_mm[:81])
+
+
 def test_pck_legend_holds_the_auc():
     figure = figures.pck_curves({"model": np.append(ERRORS_MM * 4, np.nan)})
     area = metrics.auc(metrics.AUC_THRESHOLDS_MM, metrics.pck(ERRORS_MM * 4, metrics.AUC_THRESHOLDS_MM))

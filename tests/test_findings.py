@@ -8,12 +8,13 @@ import pytest
 
 from davae.config.settings import experiment
 from davae.evaluation import evaluate
+from davae.metrics import AUC_THRESHOLDS_MM, auc
 from davae.studies import findings
 from davae.studies.findings import CLAIMS, format_report
 from davae.studies.paper import plan_studies
 from davae.studies.record_figures import draw
 from davae.studies.records import PRESET, read_records
-from davae.studies.results.errors import read_errors, record, write_errors
+from davae.studies.results.errors import CURVE_MM, read_curves, read_errors, record, write_errors
 from davae.studies.results.measured import MEASURED_COLUMNS, append_measured, config_digest, read_measured
 
 REPOSITORY = Path(__file__).parents[1]
@@ -158,20 +159,25 @@ def test_errors_that_cannot_be_are_refused_and_nothing_is_lost(tmp_path, wrong):
 def test_a_run_is_recorded_with_its_images(trained, tmp_path):
     """From its folder, once, beside what was there before."""
     run = shutil.copytree(trained / "run", tmp_path / "run")
-    measured, errors = tmp_path / "measured.csv", tmp_path / "errors.npz"
+    files = measured, errors, curves = [
+        tmp_path / name for name in ("measured.csv", "errors.npz", "curves.npz")
+    ]
     measured.write_text(",".join(MEASURED_COLUMNS) + "\n")
     write_errors({("old", "run"): np.ones(2)}, errors)
     with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
-        record(run, measured, errors)
+        record(run, *files)
     found = evaluate(run, trained / "data", progress=False)
-    record(run, measured, errors)
-    record(run, measured, errors)
+    record(run, *files)
+    record(run, *files)
     (row,) = read_measured(measured)
     kept = read_errors(errors)
     assert kept.keys() == {("old", "run"), (row["data"], row["config"])}
     assert kept[row["data"], row["config"]].mean() == pytest.approx(
         found["protocols"]["P1"]["epe_mm"], abs=0.01
     )
+    curve = read_curves(curves)[row["data"], row["config"]]
+    area = auc(AUC_THRESHOLDS_MM, np.interp(AUC_THRESHOLDS_MM, CURVE_MM, curve))
+    assert area == pytest.approx(found["protocols"]["P1"]["auc_20_50"], abs=1e-5)
 
 
 def test_a_run_whose_errors_cannot_be_kept_is_not_recorded_at_all(trained, tmp_path):
@@ -184,8 +190,9 @@ def test_a_run_whose_errors_cannot_be_kept_is_not_recorded_at_all(trained, tmp_p
     arrays["pose"] = arrays["pose"] + 1e4
     np.savez(run / "predictions.npz", **arrays)
     with pytest.raises(ValueError, match="expected 0 to 655 mm"):
-        record(run, measured, tmp_path / "errors.npz")
-    assert read_measured(measured) == [] and not (tmp_path / "errors.npz").exists()
+        record(run, measured, tmp_path / "errors.npz", tmp_path / "curves.npz")
+    assert read_measured(measured) == []
+    assert not any((tmp_path / name).exists() for name in ("errors.npz", "curves.npz"))
 
 
 # What is committed

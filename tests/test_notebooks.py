@@ -22,8 +22,9 @@ def test_the_same_notebooks_run_on_every_dataset(dataset, rig, tmp_path, stb_set
     mask = "network" if dataset == "freihand" else ""  # one of them through predicted masks
     home = str(tmp_path / "home")
     space = Workspace.of("smoke", home=home, dataset=dataset, root=str(root), rig=rig, mask=mask)
-    # All of them on a set that has everything; those that look at samples on one that lacks clouds and masks.
-    numbers = {("rhd", "sk"): "01234567", ("stb", "bb"): "1257"}.get((dataset, rig), "12")
+    # On a set that has everything, all but 03, which sweeps as 04 and 08 do; on one that lacks clouds and
+    # masks, those that look at samples.
+    numbers = {("rhd", "sk"): "01245678", ("stb", "bb"): "1257"}.get((dataset, rig), "12")
     wanted = [name for name in ON_DATA if name[1] in numbers]
     for name in wanted:
         notebooks.execute(space.executed, space.notebook_parameters, only=name, progress=False)

@@ -188,6 +188,7 @@ def test_the_commit_of_a_row_says_whether_any_code_differs_from_it(tmp_path, mon
         ("FOLDER", folder),
         ("MEASURED", folder / "measured.csv"),
         ("ERRORS", folder / "e.npz"),
+        ("CURVES", folder / "c.npz"),
     ):
         monkeypatch.setattr(record, name, path)
     assert record.find_commit() == "unknown"

@@ -349,6 +349,61 @@ def test_a_rival_is_trained_evaluated_and_opened_as_da_vae_is(name, tiny_config,
         train(quick(tiny_config, other), prepared, run, progress=False)
 
 
+class Recorder(torch.nn.Module):
+    """A network that returns what it is given."""
+
+    def forward(self, *given):
+        return given
+
+
+def list_tensors(values):
+    """Return all tensors in nested sequences, in order."""
+    if isinstance(values, torch.Tensor):
+        return [values]
+    return [tensor for value in values for tensor in list_tensors(value)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_processes_that_share_a_batch_draw_what_one_process_draws(name, tiny_config, split):
+    """Noise and random sets of modalities are drawn for the whole batch; each process takes its share."""
+    task, rows = task_of(quick(tiny_config, name)), np.arange(8)
+    batch = augment(load_batch(split, rows), tiny_config.data, torch.Generator().manual_seed(0))
+
+    def given(own):
+        share = type(batch)(*(None if part is None else part[own] for part in batch))
+        examples = Examples(share, split, rows, own, torch.Generator().manual_seed(7))
+        return list_tensors(task.forward(Recorder(), examples))
+
+    for whole, *shares in zip(*map(given, (slice(0, 8), slice(0, 3), slice(3, 8))), strict=True):
+        assert_close(whole, torch.cat(shares), rtol=0, atol=0)
+
+
+class StoppedError(Exception):
+    """Ends a training as a kill would, but for the process."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_stopped_training_goes_on_bit_for_bit(name, tiny_config, prepared, tmp_path, monkeypatch):
+    config = quick(tiny_config, name, average_decay=0.9, checkpoint_every=2)
+    whole = train(config, prepared, tmp_path / "whole", progress=False, threads=1)
+    task, steps = TASKS[name], []
+    loss = task.loss
+
+    def stop_at_last(self, *given):
+        steps.append(None)
+        if len(steps) == config.train.steps:
+            raise StoppedError
+        return loss(self, *given)
+
+    monkeypatch.setattr(task, "loss", stop_at_last)
+    with pytest.raises(StoppedError):
+        train(config, prepared, tmp_path / "stopped", progress=False, threads=1)
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+    again = train(config, prepared, tmp_path / "stopped", progress=False, threads=1)
+    assert len(steps) == config.train.steps + 2  # the last two, from the resume point on
+    assert (again / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_a_rival_may_begin_with_a_run_of_its_own_method(tiny_config, prepared, tmp_path):
     config = quick(tiny_config, "cm-vae", learning_rate=1e-12)
     first = train(config, prepared, tmp_path / "first", progress=False)

@@ -4,6 +4,7 @@ from davae.figures.checks import check_sheet
 from davae.figures.clouds import cloud_figure, draw_cloud, plotly_hand, reconstructions
 from davae.figures.curves import (
     draw_pck,
+    draw_shares,
     error_by_joint,
     kl_bars,
     loss_curves,
@@ -35,11 +36,12 @@ from davae.figures.sweeps import (
 )
 
 __all__ = [
-    "best_median_worst", "block_map", "block_maps", "bone_length_histogram", "check_sheet", "cloud_figure",
-    "code_bars", "compare_3d", "draw_cloud", "draw_hand", "draw_hand_3d", "draw_pck", "draw_sweep",
-    "error_by_joint", "factor_histograms", "hands_grid", "iou_histogram", "kl_bars", "kl_profiles",
-    "latent_strip", "leak_curves", "loss_curves", "mask_comparison", "model_diagram", "new_axes",
-    "new_figure", "paired_seeds", "palm_normal", "pck_beside_reported", "pck_curves", "plotly_hand",
-    "rate_distortion", "reconstructions", "rooms_diagram", "skin_tone_histogram", "styled", "sweep_curve",
-    "term_bars", "trend", "use_style", "viewpoint_scatter",
+    "best_median_worst", "block_map", "block_maps", "bone_length_histogram", "check_sheet",
+    "cloud_figure", "code_bars", "compare_3d", "draw_cloud", "draw_hand", "draw_hand_3d", "draw_pck",
+    "draw_shares", "draw_sweep", "error_by_joint", "factor_histograms", "hands_grid", "iou_histogram",
+    "kl_bars", "kl_profiles", "latent_strip", "leak_curves", "loss_curves", "mask_comparison",
+    "model_diagram", "new_axes", "new_figure", "paired_seeds", "palm_normal", "pck_beside_reported",
+    "pck_curves", "plotly_hand", "rate_distortion", "reconstructions", "rooms_diagram",
+    "skin_tone_histogram", "styled", "sweep_curve", "term_bars", "trend", "use_style",
+    "viewpoint_scatter",
 ]  # fmt: skip

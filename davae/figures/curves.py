@@ -136,15 +136,41 @@ def pck_curves(errors_mm: Mapping[str, np.ndarray], *, colours: Mapping[str, str
 def draw_pck(ax: Axes, errors_mm: Mapping[str, np.ndarray], colours: Mapping[str, str] | None = None) -> None:
     """Draw the curves of `pck_curves` into an axes."""
     thresholds_mm = np.linspace(0, 50, 201)
+    found = {label: np.asarray(errors, dtype=float) for label, errors in errors_mm.items()}
+    shares = {label: pck(errors[~np.isnan(errors)], thresholds_mm) for label, errors in found.items()}
+    draw_shares(ax, shares, thresholds_mm, colours)
+
+
+@styled
+def draw_shares(
+    ax: Axes,
+    shares: Mapping[str, np.ndarray],
+    thresholds_mm: np.ndarray,
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """Draw PCK curves that are known at some thresholds, those of the AUC's window among them.
+
+    Args:
+        ax: the axes.
+        shares: label -> (t,) shares of joints.
+        thresholds_mm: (t,) ascending.
+        colours: label -> colour.
+
+    Raises:
+        ValueError: the thresholds do not reach over the AUC's window, 20 to 50 mm.
+    """
     window = AUC_THRESHOLDS_MM
+    if thresholds_mm[0] > window[0] or thresholds_mm[-1] < window[-1]:
+        raise ValueError(
+            f"thresholds from {thresholds_mm[0]:g} to {thresholds_mm[-1]:g} mm: expected some that reach "
+            f"over the window of the AUC, {window[0]:g} to {window[-1]:g} mm"
+        )
     ax.axvspan(window[0], window[-1], color="#f1f1f1", zorder=0, linewidth=0)
-    for index, (label, errors) in enumerate(errors_mm.items()):
-        errors = np.asarray(errors, dtype=float)
-        errors = errors[~np.isnan(errors)]
+    for index, (label, share) in enumerate(shares.items()):
         colour = (colours or {}).get(label, SERIES[index % len(SERIES)])
-        area = auc(window, pck(errors, window))
+        area = auc(window, np.interp(window, thresholds_mm, share))
         ax.plot(
-            thresholds_mm, pck(errors, thresholds_mm), color=colour, label=f"{label} ({area:.3f})",
+            thresholds_mm, share, color=colour, label=f"{label} ({area:.3f})",
             linestyle=DASHES[index % len(DASHES)],
         )  # fmt: skip
     ax.set(

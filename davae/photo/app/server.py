@@ -12,11 +12,18 @@ from davae.photo.predict import WEIGHTS, HandPredictor
 
 WEIGHTS_VARIABLE = "DAVAE_WEIGHTS"  # of the environment: which file the pages open
 KEEP_S = 120  # about as long as a page tries to reconnect
+PAGES = 8  # open at once: up to half a gigabyte each
+FORGOTTEN_S = 3600
 NOTEBOOK = Path(__file__).parent / "app.ipynb"
 
 
 def serve(
-    weights: Path | None = None, port: int = 8866, browser: bool = True, keep_s: int = KEEP_S
+    weights: Path | None = None,
+    port: int = 8866,
+    browser: bool = True,
+    keep_s: int = KEEP_S,
+    pages: int = PAGES,
+    forgotten_s: int = FORGOTTEN_S,
 ) -> NoReturn:
     """Replace this process by the server (`davae.photo.app.voila_server`), until it is stopped (Ctrl-C).
 
@@ -25,9 +32,11 @@ def serve(
         port: of 127.0.0.1; if it is taken, the next free one is used.
         browser: open the app in the user's browser.
         keep_s: seconds for which a page that was closed, or lost its connection, keeps its kernel.
+        pages: that may be open at once; further visitors are told to wait.
+        forgotten_s: seconds without use after which an open page loses its kernel.
 
     Raises:
-        ValueError: Voila or anywidget is not installed, the weights are damaged, or `keep_s` is below 1.
+        ValueError: Voila or anywidget is not installed, the weights are damaged, or a number is below 1.
         FileNotFoundError: the weights do not exist.
         OSError: no port is free.
     """
@@ -36,13 +45,20 @@ def serve(
             raise ValueError(f"{name} is not installed; `pip install -e .[app]` brings it")
     if keep_s < 1:
         raise ValueError(f"--keep-s {keep_s}: expected seconds, 1 or more, for which a lost page is kept")
+    if pages < 1:
+        raise ValueError(f"--pages {pages}: expected 1 or more pages, which may be open at once")
+    if forgotten_s < 1:
+        raise ValueError(
+            f"--forgotten-s {forgotten_s}: expected seconds, 1 or more, for which an unused page is kept"
+        )
     weights = Path(weights or WEIGHTS).resolve()
     print(f"checking {weights.name} ...", flush=True)
     HandPredictor.load(weights)
     port = find_free_port(port)
     print("starting the server; its address follows once it answers ...", flush=True)
-    words = ["-m", "davae.photo.app.voila_server", str(NOTEBOOK), str(port), str(browser), str(keep_s)]
-    os.execve(sys.executable, [sys.executable, *words], os.environ | {WEIGHTS_VARIABLE: str(weights)})
+    words = [str(word) for word in (NOTEBOOK, port, browser, keep_s, pages, forgotten_s)]
+    command = [sys.executable, "-m", "davae.photo.app.voila_server", *words]
+    os.execve(sys.executable, command, os.environ | {WEIGHTS_VARIABLE: str(weights)})
 
 
 def find_free_port(first: int) -> int:

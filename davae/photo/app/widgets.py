@@ -54,7 +54,9 @@ class PhotoCanvas(anywidget.AnyWidget):
     def __init__(self, opened: Callable[[bytes, str], object], refused: Callable[[str], object]):
         super().__init__()
         self._opened, self._refused = opened, refused
-        self._parts: list[bytes] | None = None  # received so far of a file
+        self._received: bytearray | None = None  # so far of a file
+        self._next = 0  # the part that follows
+        self._told = ""  # name of the file that was refused last
         self.on_msg(report_errors(refused)(self._receive))
 
     def show(self, photo: NDArray[np.uint8]) -> None:
@@ -85,18 +87,28 @@ class PhotoCanvas(anywidget.AnyWidget):
         if message["type"] == "refused":
             self._refused(message["reason"])
             return
+        name = message["name"]
         if message["index"] == 0:
-            self._parts = []
-        if self._parts is None:  # the file was refused, or its first part never came
+            self._received, self._next, self._told = bytearray(), 0, ""
+        if self._received is None:
+            if self._told != name:  # its first part never came
+                self._refuse(name, "a part of it was lost on its way; choose it again")
             return
-        self._parts += [bytes(part) for part in buffers]
-        if sum(map(len, self._parts)) > LIMIT:
-            self._parts = None
-            self._refused(f"{message['name']}: is larger than {LIMIT >> 20} MiB; send a smaller photo")
+        if sum(map(len, buffers)) + len(self._received) > LIMIT:
+            self._refuse(name, f"is larger than {LIMIT >> 20} MiB; send a smaller photo")
             return
-        if message["index"] + 1 == message["count"]:
-            content, self._parts = b"".join(self._parts), None
-            self._opened(content, message["name"])
+        if message["index"] != self._next:
+            self._refuse(name, "a part of it was lost on its way; choose it again")
+            return
+        self._received += b"".join(buffers)
+        self._next += 1
+        if self._next == message["count"]:
+            content, self._received = bytes(self._received), None
+            self._opened(content, name)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self._received, self._told = None, name
+        self._refused(f"{name}: {reason}")
 
 
 class TurnablePicture(anywidget.AnyWidget):

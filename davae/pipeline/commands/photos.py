@@ -81,6 +81,8 @@ def app(
     port: int = 8866,
     browser: bool = True,
     keep_s: int = 120,
+    pages: int = 8,
+    forgotten_s: int = 3600,
 ) -> None:
     """Serve the web app on this machine: try your own photo, and explore the latent space with sliders.
 
@@ -89,10 +91,12 @@ def app(
         port: Port on 127.0.0.1.
         browser: Open the app in your browser.
         keep_s: Seconds that a page which lost its connection has to return; then its memory is freed.
+        pages: Pages that may be open at once; further visitors are told to wait.
+        forgotten_s: Seconds without use after which an open page is ended.
     """
     from davae.photo.app.server import serve
 
-    serve(weights, port, browser, keep_s)
+    serve(weights, port, browser, keep_s, pages, forgotten_s)
 
 
 def export(

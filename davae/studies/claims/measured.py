@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from davae.config import BLOCKS
+from davae.config.rivals import UNDIVIDED
 from davae.config.settings import Value
 from davae.evaluation.compare import MIN_PAIRS, Difference, paired_difference
 from davae.latent.disentanglement import FRACTION
 from davae.studies.claims.result import UNTESTED, Result, judge
 from davae.studies.findings import CLAIMS, MIN_SEEDS
+from davae.studies.methods import PRINTED, best_rival, read_methods, read_printed
 from davae.studies.records import Record, Runs
 from davae.studies.results.measured import FOLDER
 from davae.studies.results.tables import parse_number, read_reported
@@ -36,6 +38,7 @@ def judge_measured(runs: Runs, reports: Path | str = REPORTS) -> list[Result]:
         *_judge_attention(records["attention"]),
         _judge_kl(records["beta"]),
         *_judge_interpolation(reports),
+        *_judge_methods(runs),
         *(_judge_error(runs, table, dataset) for table, dataset in ((3, "rhd"), (4, "stb"))),
     ]
 
@@ -172,6 +175,10 @@ def _judge_separation(runs: Runs, reports: Path | str) -> Result:
     ends = other["epe_interval_mm"]
     what = f"{mean:.2f} mm [{low:.2f}, {high:.2f}]; a plain regressor, equally long: "
     what += f"{other['epe_mm']:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
+    undivided = read_methods(runs).compare("da", UNDIVIDED)
+    if undivided is not None:
+        seeds = len(undivided.per_seed)
+        what += f"; da-VAE minus an undivided code, at `{runs.preset}`: {undivided} mm, {seeds} seeds"
     note = f"one run of the regressor, which has no code at all; to decide: {needs}"
     return Result(place, text, "not confirmed", what, note, len(ours), len(ours) + 1, "regressor")
 
@@ -197,6 +204,23 @@ def _judge_interpolation(reports: Path | str) -> list[Result]:
         what += f"; median of {report['pairs']} pairs of images"
         note = f"1 of {MIN_SEEDS} seeds: the shipped model, whose loss weights are not the paper's"
         found.append(Result(place, text, "not confirmed", what, note, 1, 1, "interpolation"))
+    return found
+
+
+def _judge_methods(runs: Runs) -> list[Result]:
+    """Judge da-VAE against what the paper compares it with, all trained on the same hands."""
+    record, printed = read_methods(runs), read_printed()
+    pairs = {"is superior to the other three VAEs": best_rival(record)}
+    pairs |= {f"errs less than {PRINTED[other]} (by {printed[other] - printed['da']:.2f} mm)": other
+              for other in PRINTED if other != "da"}  # fmt: skip
+    found = []
+    for text, other in pairs.items():
+        difference = record.compare("da", other) if other else None
+        verdict, note = judge(difference, MIN_SEEDS)
+        what = f"{difference} mm, da-VAE minus {PRINTED[other]}" if difference else ""
+        count = 0 if difference is None else 2 * len(difference.per_seed)
+        claim = f"da-VAE {text}"
+        found.append(_make("4.6, Table 3", claim, verdict, what, note, difference, record, "methods", count))
     return found
 
 

@@ -22,6 +22,10 @@ _COMMANDS = {
         "python benchmarks/plain_regressor.py --data DIR --like RUN --seconds 1300 --out FILE.json",
     ),
     "interpolation": ("python benchmarks/interpolation.py --run RUN --data DIR --out FILE.json",),
+    "methods": (
+        "python benchmarks/rivals.py tune --data DIR",
+        "python benchmarks/rivals.py compare --data DIR --record",
+    ),
     "rhd": ("python -m davae reproduce --preset paper --dataset rhd --root data/RHD_published_v2",),
     "stb": ("python -m davae reproduce --preset paper --dataset stb --root data/STB",),
 }
@@ -135,6 +139,7 @@ def _explain_rule() -> list[str]:
         "- A claim about weights is one under our reductions (`davae/losses.py`); the paper states none.",
         "- The best values inside and outside a range were selected on the runs that judge them,",
         "  which favours the side with more values. No interval includes that.",
+        "- The best of the other VAEs was selected on the runs that judge it, too, which favours it.",
         "- Of KL, ELBO and AUC a run has one number, so their intervals are over seeds alone.",
         "- KL and ELBO are in nats, natural units of information ([glossary](glossary.md)).",
     ]

@@ -17,7 +17,7 @@ from davae.metrics import PROTOCOLS
 from synthhand.storage import write_atomically
 
 FOLDER = Path(__file__).parent
-MEASURED, ERRORS = FOLDER / "measured.csv", FOLDER / "errors.npz"
+MEASURED, ERRORS, CURVES = (FOLDER / name for name in ("measured.csv", "errors.npz", "curves.npz"))
 
 MEASURED_COLUMNS = (
     *("dataset", "data", "crop", "mask", "split", "n", "model", "preset", "config", "seed", "commit"),
@@ -102,7 +102,7 @@ def find_commit() -> str:
 
     try:
         # The record itself does not count: it changes with every run that is recorded.
-        record = [f":(exclude){path.relative_to(clone).as_posix()}" for path in (MEASURED, ERRORS)]
+        record = [f":(exclude){path.relative_to(clone).as_posix()}" for path in (MEASURED, ERRORS, CURVES)]
         changed = git("status", "--porcelain", "--", "davae", "synthhand", *record)
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
