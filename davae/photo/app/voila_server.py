@@ -97,7 +97,9 @@ class PageKernels(AsyncMappingKernelManager):
         finally:
             self._starting.remove(own)
 
-    async def shutdown_kernel(self, kernel_id: str, now: bool = False, restart: bool = False) -> None:
+    async def shutdown_kernel(  # type: ignore[override]  # async above, too
+        self, kernel_id: str, now: bool = False, restart: bool = False
+    ) -> None:
         """Kill a kernel: it holds nothing that a page could ask for again, and its place is wanted."""
         self._ending.add(kernel_id)
         try:

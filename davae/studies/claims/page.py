@@ -139,7 +139,8 @@ def _explain_rule() -> list[str]:
         "- A claim about weights is one under our reductions (`davae/losses.py`); the paper states none.",
         "- The best values inside and outside a range were selected on the runs that judge them,",
         "  which favours the side with more values. No interval includes that.",
-        "- The best of the other VAEs was selected on the runs that judge it, too, which favours it.",
+        "- Other methods are our own implementations of them, trained as da-VAE is ([rivals.md](rivals.md)).",
+        "  The best of the other VAEs was selected on the runs that judge it, too, which favours it.",
         "- Of KL, ELBO and AUC a run has one number, so their intervals are over seeds alone.",
         "- KL and ELBO are in nats, natural units of information ([glossary](glossary.md)).",
     ]
