@@ -81,6 +81,14 @@ class Kernel:
         asked = HTTPRequest(url, headers=headers)
         return cls(await websocket_connect(asked, subprotocols=[PROTOCOL], max_message_size=2**26))
 
+    async def close(self) -> None:
+        """Close the websocket, and wait until the server has: else its socket may outlive the event loop."""
+        protocol = self.connection.protocol
+        self.connection.close()
+        async with asyncio.timeout(WAIT_S):
+            while protocol is not None and not protocol.stream.closed():
+                await asyncio.sleep(0.01)
+
     async def send(
         self, kind: str, content: dict[str, Any], buffers: tuple[bytes, ...] = (), channel: str = "shell"
     ) -> str:
@@ -207,7 +215,7 @@ async def page(address: str):
                 await kernel.ask_states()
             yield kernel, time.monotonic() - began, waited
         finally:
-            kernel.connection.close()
+            await kernel.close()
     finally:
         await close_page(address, kernel_id)
 
