@@ -254,20 +254,33 @@ def test_kernels_that_are_starting_take_a_place(kernels):
     assert len(kernels) == 3 and not kernels._starting
 
 
-@pytest.mark.parametrize(("idle_s", "connections", "ends"), [(50, 1, False), (70, 1, True), (20, 0, True)])
-def test_pages_end_when_they_are_left_or_forgotten(kernels, monkeypatch, idle_s, connections, ends):
-    kernels.cull_idle_timeout, kernels.forgotten_s, ended = 10, 60, []
+@pytest.mark.parametrize(
+    ("idle_s", "connections", "state", "ends"),
+    [
+        (50, [1], "idle", False),
+        (3700, [1], "idle", True),  # forgotten
+        (100, [1, -1], "idle", False),  # its connection was lost, and may come back
+        (130, [1, -1], "idle", True),
+        (40, [], "idle", False),  # the browser still loads the page
+        (50, [], "idle", True),  # left before it was there
+        (50, [], "busy", False),  # it is still being made
+    ],
+)
+def test_pages_end_when_they_are_left_or_forgotten(kernels, monkeypatch, idle_s, connections, state, ends):
+    kernels.cull_idle_timeout, ended = 120, []
 
     async def shut_down(kernel_id):
         ended.append(kernel_id)
         del kernels._kernels[kernel_id]
 
     monkeypatch.setattr(kernels, "shutdown_kernel", shut_down)
-    last = utcnow() - timedelta(seconds=idle_s)
     spec = SimpleNamespace(metadata={})
     kernels._kernels["a"] = SimpleNamespace(
-        last_activity=last, execution_state="idle", kernel_spec=spec, kernel_name="python3"
+        last_activity=utcnow(), execution_state=state, kernel_spec=spec, kernel_name="python3"
     )
-    kernels._kernel_connections["a"] = connections
+    kernels._kernel_connections["a"] = 0
+    for step in connections:
+        (kernels.notify_connect if step > 0 else kernels.notify_disconnect)("a")
+    kernels.get_kernel("a").last_activity = utcnow() - timedelta(seconds=idle_s)
     asyncio.run(kernels.cull_kernel_if_idle("a"))
     assert ended == (["a"] if ends else [])
