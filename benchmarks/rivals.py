@@ -31,12 +31,13 @@ from tqdm.auto import tqdm
 
 from davae.config import Config
 from davae.config.rivals import title_of
-from davae.config.settings import MODELS, experiment
+from davae.config.settings import MODELS, apply_settings, experiment
 from davae.data.augment import Batch, centre, load_batch
 from davae.data.prepared import PreparedSplit
 from davae.evaluation.joints import JointNet
 from davae.evaluation.text_table import format_rows
 from davae.networks.fused import fuse
+from davae.pipeline.options import Settings
 from davae.rivals import Rival, task_of
 from davae.rivals.rival import Features
 from davae.studies.executors import executor_factory
@@ -281,6 +282,7 @@ def compare(
     jobs: int = 2,
     store: Path = SWEEPS,
     record: bool = False,
+    settings: Settings = (),
 ) -> None:
     """Train each method with the best settings that were tried, with several seeds; print their errors.
 
@@ -295,10 +297,14 @@ def compare(
         jobs: Runs at a time, one thread each.
         store: Folder of the runs. Finished ones are not run again.
         record: Add each result to the runs of record.
+        settings: Fields of the preset to change for all, such as a larger image. What was tried at the
+            preset's own size, on data of that size, is then used for want of better.
     """
-    study, config = plan_methods(read_trials(trials), models, seeds), experiment(preset)
+    study = plan_methods(read_trials(trials), models, seeds)
+    config = apply_settings(experiment(preset), settings)
     digest = PreparedSplit.open(data, "train").manifest["digest"]
-    if others := {t.data for t in study.trials if t.preset == config.preset} - {digest[:12]}:
+    others = {t.data for t in study.trials if t.preset == config.preset} - {digest[:12]}
+    if others and not settings:
         raise SystemExit(
             f"{trials}: settings were tried on data {', '.join(sorted(others))}, but {data} is "
             f"{digest[:12]}; run `rivals.py tune` on it, with --out, and name that file by --trials"

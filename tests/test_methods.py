@@ -262,6 +262,13 @@ def test_tune_and_compare_leave_what_they_found(prepared, tiny_config, tmp_path,
     methods.write_trials([dataclasses.replace(t, data="other") for t in tried], tmp_path / "tried.csv")
     with pytest.raises(SystemExit, match=r"tried on data other, but .* is "):
         bench.compare(**given, trials=tmp_path / "tried.csv")
+    kept.clear()
+    changed = {"models": ("cm-vae",), "seeds": (0,), "settings": ("train.steps=3",), "record": True}
+    bench.compare(**{**given, **changed}, trials=tmp_path / "tried.csv")  # other data are no mistake then
+    (run,) = kept.values()
+    config = read_experiment((run / "config.json").read_text())
+    assert config.train.steps == 3
+    assert all(attrgetter(name)(config) == value for name, value in best.settings.items())
 
 
 @pytest.fixture
