@@ -154,6 +154,17 @@ def test_a_config_of_the_first_version_is_read_and_has_its_old_text():
     assert read_config(Config, to_oldest_json(moved)) == moved
 
 
+@pytest.mark.parametrize("found", [Config(), MaskConfig(), CameraConfig()], ids=lambda config: config.command)
+@pytest.mark.parametrize("kind", [Config, MaskConfig, CameraConfig], ids=lambda kind: kind.command)
+def test_a_run_of_another_kind_is_named(kind, found):
+    if type(found) is kind:
+        assert read_config(kind, found.to_json()) == found
+        return
+    expected = f"config: is that of a run of `davae {found.command}`; name a run of `davae {kind.command}`"
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        read_config(kind, found.to_json())
+
+
 def test_mask_networks_of_the_first_version_are_read():
     values = json.loads(to_oldest_json(MaskConfig(depths=(1, 2, 3, 4))))
     assert values["blocks"] == [1, 2, 3, 4] and not ADDED.keys() & values["data"].keys()

@@ -198,6 +198,21 @@ def _change_identity(run, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def test_unpacking_is_all_or_nothing(release, tmp_path, monkeypatch):
+    out, left = tmp_path / "runs", tmp_path / ".runs.tmp" / "model"
+    left.mkdir(parents=True)
+    (left / "config.json").write_text("what a kill left")
+    out.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "save_model", lambda run, network: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_runs(release, out)
+    assert sorted(tmp_path.iterdir()) == [out] and not list(out.iterdir())
+    write_runs(release, out)
+    assert sorted(path.name for path in tmp_path.rglob("*.safetensors")) == ["model.safetensors"] * 4
+    assert sorted(tmp_path.iterdir()) == [out]
+
+
 def test_a_release_becomes_runs_that_trainings_begin_with_and_that_are_packed_again(
     trained, release, tmp_path, prepared
 ):

@@ -92,6 +92,12 @@ def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def _find_command(values: dict[str, Any]) -> str:
+    """Return the command of davae whose runs have such a config; the empty text if none has."""
+    kinds = (kind for kind in Saved.__subclasses__() if values.keys() <= get_type_hints(kind).keys())
+    return next((kind.command for kind in kinds), "")
+
+
 def _build(kind: type, values: Any, where: str) -> Any:
     """Build the dataclass `kind` from plain values; messages call it `where`."""
     if not isinstance(values, dict):
@@ -101,6 +107,10 @@ def _build(kind: type, values: Any, where: str) -> Any:
     values = {renamed.get(name, name): value for name, value in values.items()}
     values = {name: value for name, value in ADDED.items() if name in hints} | values
     if unknown := sorted(values.keys() - hints.keys()):
+        if issubclass(kind, Saved) and (command := _find_command(values)) not in ("", kind.command):
+            raise ValueError(
+                f"{where}: is that of a run of `davae {command}`; name a run of `davae {kind.command}`"
+            )
         raise ValueError(f"{where}: unknown field(s) {unknown}; known are {sorted(hints)}")
     if missing := sorted(hints.keys() - values.keys()):
         raise ValueError(f"{where}: missing field(s) {missing}; was it written by another version?")

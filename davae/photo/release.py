@@ -5,6 +5,7 @@ can exceed fp16's range. `davae.photo.packed` describes the file and reads it wi
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -37,7 +38,7 @@ from davae.photo.packed import (
 from davae.training import runs
 from davae.training.davae_task import DECODERS
 from davae.training.threads import single_threaded
-from synthhand.storage import write_atomically
+from synthhand.storage import temporary_path, write_atomically
 
 ESTIMATED = ("joints", "root", "bone", "right", *(f"{of}_{b}" for of in ("mean", "logvar") for b in BLOCKS))
 TOLERANCE = 1e-4  # between the outputs of ONNX Runtime and of torch
@@ -233,8 +234,8 @@ def build(packed: Packed) -> Release:
 def write_runs(path: Path | str, out: Path | str) -> list[Path]:
     """Write each network of a file of `pack` as a finished run, for trainings to begin with.
 
-    The runs belong together, so `pack` takes them, also with another finder. Weights are those of the file,
-    rounded to fp16.
+    The folder appears once all runs are in it: after a kill, the same call begins anew. The runs belong
+    together, so `pack` takes them, also with another finder. Weights are those of the file, rounded to fp16.
 
     Args:
         path: file of `pack`.
@@ -250,6 +251,20 @@ def write_runs(path: Path | str, out: Path | str) -> list[Path]:
     out, release = Path(out), unpack(path)
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out}: is not empty; name a new folder for the runs of {path}")
+    temporary = temporary_path(out)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a call that was killed
+    try:
+        _write_runs(release, Path(path).name, temporary)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    except BaseException:  # Ctrl-C, too
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return [out / part for part in PARTS]
+
+
+def _write_runs(release: Release, name: str, out: Path) -> None:
     networks: dict[str, nn.Module] = {part: getattr(release, part) for part in PARTS}
     data, digests = release.about["data"], dict[str, str]()
     for part in ("finder", "mask", "model", "camera"):  # each after those whose digests it states
@@ -259,10 +274,9 @@ def write_runs(path: Path | str, out: Path | str) -> list[Path]:
         runs.write_text(run / "config.json", release.configs[part].to_json())
         identity = runs.Identity(data, sources={}, init=init, mask_network=own_mask)
         runs.write_text(run / "identity.json", json.dumps(asdict(identity), indent=2) + "\n")
-        runs.write_text(run / "environment.txt", f"unpacked_from {Path(path).name}\n")
+        runs.write_text(run / "environment.txt", f"unpacked_from {name}\n")
         runs.save_model(run, networks[part])
         digests[part] = runs.weights_digest(run)
-    return [out / part for part in PARTS]
 
 
 class Estimator(nn.Module):
