@@ -9,8 +9,6 @@ from davae.config.schema import DataConfig, ModelConfig, Saved, TrainConfig
 class CameraConfig(Saved):
     """A camera head on the trunk of a trained da-VAE."""
 
-    command = "train-camera"
-
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)  # of the da-VAE
     channels: tuple[int, int] = (64, 128)  # of its two layers

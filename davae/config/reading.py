@@ -4,9 +4,12 @@ import dataclasses
 import json
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from davae.config.schema import ADDED, RENAMED, Saved
+from davae.config.camera import CameraConfig
+from davae.config.schema import ADDED, RENAMED, Config, MaskConfig, Saved
 
 Kind = TypeVar("Kind", bound=Saved)
+
+COMMANDS = {Config: "train", MaskConfig: "train-mask", CameraConfig: "train-camera"}  # which make such runs
 
 AT_LEAST_ONE = {
     "steps", "batch_size", "checkpoint_every", "image_px", "cloud_points", "width", "depths", "stem_stride",
@@ -92,10 +95,11 @@ def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _find_command(values: dict[str, Any]) -> str:
-    """Return the command of davae whose runs have such a config; the empty text if none has."""
-    kinds = (kind for kind in Saved.__subclasses__() if values.keys() <= get_type_hints(kind).keys())
-    return next((kind.command for kind in kinds), "")
+def _name_commands(kind: type, values: dict[str, Any]) -> tuple[str, str]:
+    """Return the commands whose runs have a config of class `kind`, and one with these fields; else ""."""
+    own = (command for made, command in COMMANDS.items() if issubclass(kind, made))
+    found = (command for made, command in COMMANDS.items() if values.keys() <= get_type_hints(made).keys())
+    return next(own, ""), next(found, "")
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
@@ -107,10 +111,9 @@ def _build(kind: type, values: Any, where: str) -> Any:
     values = {renamed.get(name, name): value for name, value in values.items()}
     values = {name: value for name, value in ADDED.items() if name in hints} | values
     if unknown := sorted(values.keys() - hints.keys()):
-        if issubclass(kind, Saved) and (command := _find_command(values)) not in ("", kind.command):
-            raise ValueError(
-                f"{where}: is that of a run of `davae {command}`; name a run of `davae {kind.command}`"
-            )
+        own, found = _name_commands(kind, values)
+        if own and found and own != found:
+            raise ValueError(f"{where}: is that of a run of `davae {found}`; name a run of `davae {own}`")
         raise ValueError(f"{where}: unknown field(s) {unknown}; known are {sorted(hints)}")
     if missing := sorted(hints.keys() - values.keys()):
         raise ValueError(f"{where}: missing field(s) {missing}; was it written by another version?")

@@ -156,8 +156,6 @@ class TrainConfig:
 class Saved:
     """A config that is saved with a run; `davae.config.reading` reads it back."""
 
-    command = ""  # of davae, which makes such runs
-
     def to_json(self) -> str:
         """Return the config as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -166,8 +164,6 @@ class Saved:
 @dataclass(frozen=True)
 class Config(Saved):
     """One experiment."""
-
-    command = "train"
 
     preset: str = "paper"
     render: RenderConfig = field(default_factory=RenderConfig)
@@ -187,8 +183,6 @@ class Config(Saved):
 @dataclass(frozen=True)
 class MaskConfig(Saved):
     """One hand mask network (paper 3.2), which is trained before da-VAE and apart from it."""
-
-    command = "train-mask"
 
     data: DataConfig = field(default_factory=DataConfig)
     width: int = 64  # this and the next three as in `ModelConfig`
