@@ -900,10 +900,13 @@ def test_a_folder_of_photos_gives_one_table_of_all_joints(release, tmp_path, mon
         (folder / name).write_text("about them")
     (folder / "broken.jpeg").write_bytes(b"Dear hand")
     (folder / "more.png").mkdir()
+    (folder / "gone.jpg").symlink_to("elsewhere.jpg")
     options = {"progress": False, "weights": release, "hands": 2}
     for _ in range(2):  # results of the first time are not read as photos the second time
         found = predict_files([folder], folder, **options)
-        assert len(found.lines) == 4 and found.failed == 1
+        assert len(found.lines) == 5 and found.failed == 2
+        (gone,) = [line for line in found.lines if "gone.jpg" in line]
+        assert "No such file" in gone
         assert found.table == folder / "joints.csv"
     rows = read_table(found.table)
     assert [(row["photo"], row["hand"]) for row in rows[::21]] == [

@@ -1,6 +1,8 @@
 """The renderer against closed forms, brute force and symmetry."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -363,3 +365,14 @@ def test_looking_only_where_bodies_are_misses_nothing(index, monkeypatch):
     np.testing.assert_array_equal(sparing.part_mask, thorough.part_mask)
     np.testing.assert_array_equal(sparing.depth_mm, thorough.depth_mm)
     np.testing.assert_array_equal(sparing.image, thorough.image)
+
+
+def test_open3d_is_imported_without_its_machine_learning_which_can_be_had_later():
+    code = (
+        "import sys; from synthhand.render.raycast import load_open3d; "
+        "first = load_open3d(); assert first is load_open3d() and first.t.geometry.RaycastingScene; "
+        "print('sklearn' in sys.modules, 'open3d.ml' in sys.modules); "
+        "import open3d.ml; print(open3d.ml.datasets.__name__, 'sklearn' in sys.modules)"
+    )
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert fresh.stdout.split() == ["False", "False", "open3d.ml.datasets", "True"]

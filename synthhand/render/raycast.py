@@ -6,6 +6,9 @@ how many are drawn at a time.
 
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -157,7 +160,8 @@ def load_open3d() -> ModuleType:
     # When imported in a notebook, Open3D starts and announces a viewer, which is not used here.
     os.environ.setdefault("OPEN3D_DISABLE_WEB_VISUALIZER", "true")
     try:
-        import open3d
+        with _postpone("open3d.ml"):  # it takes three quarters of the time: scikit-learn, pandas
+            import open3d
     except (ImportError, OSError) as error:  # from the dynamic loader, through an import or through ctypes
         if (found := _NOT_LOADED.match(str(error))) is None:
             raise
@@ -166,6 +170,20 @@ def load_open3d() -> ModuleType:
             f"{_advise(found[1])}"
         ) from error
     return open3d
+
+
+@contextmanager
+def _postpone(name: str) -> Iterator[None]:
+    """Let a package be imported without one of its modules, which can be imported afterwards."""
+    if not sys.modules.keys().isdisjoint({name, name.partition(".")[0]}):
+        yield
+        return
+    nothing = sys.modules[name] = ModuleType(name)
+    try:
+        yield
+    finally:
+        if sys.modules.get(name) is nothing:  # else another thread postpones it, too
+            del sys.modules[name]
 
 
 def _advise(library: str) -> str:
