@@ -297,14 +297,16 @@ def compare(
         jobs: Runs at a time, one thread each.
         store: Folder of the runs. Finished ones are not run again.
         record: Add each result to the runs of record.
-        settings: Fields of the preset to change for all, such as a larger image. What was tried at the
-            preset's own size, on data of that size, is then used for want of better.
+        settings: Fields to change, last, in each run. At another size of images than the preset's, the
+            settings that were tried at the preset's size are used.
     """
-    study = plan_methods(read_trials(trials), models, seeds)
-    config = apply_settings(experiment(preset), settings)
+    study, config = plan_methods(read_trials(trials), models, seeds), experiment(preset)
+    points = [replace(p, config=apply_settings(p.config, settings)) for p in study.points(config)]
     digest = PreparedSplit.open(data, "train").manifest["digest"]
     others = {t.data for t in study.trials if t.preset == config.preset} - {digest[:12]}
-    if others and not settings:
+    if others and {p.config.data.image_px for p in points} != {config.data.image_px}:
+        print(f"settings of each method are those that were tried at {config.data.image_px} px")
+    elif others:
         raise SystemExit(
             f"{trials}: settings were tried on data {', '.join(sorted(others))}, but {data} is "
             f"{digest[:12]}; run `rivals.py tune` on it, with --out, and name that file by --trials"
@@ -318,7 +320,6 @@ def compare(
             except (ValueError, OSError) as error:  # the other runs continue
                 unrecorded.append(f"not recorded: {error}")
 
-    points = study.points(config)
     outcomes = sweep(points, data, store, executor_factory("processes", jobs, store), on_outcome=settle)
     print(format_outcomes(outcomes), *unrecorded, sep="\n")
     if unrecorded or not all(outcome.ok for outcome in outcomes):

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Belief: Mitsuba's camera takes a dataset's K by principal_point_offset_x = cx / width - 1/2 and
-#   principal_point_offset_y = cy / height - 1/2, as their names say: a point on the optical axis is then drawn
-#   at (cx, cy).
-# Seen instead: It is drawn at (width - cx, height - cy). Both offsets are counted along the camera's own axes, left
-#   and up, against the image's. 1/2 - cx / width and 1/2 - cy / height draw it, and every other point, as K says.
+# Belief: Mitsuba's camera is given a dataset's principal point by principal_point_offset_x = cx / width - 1/2 and
+#   principal_point_offset_y = cy / height - 1/2, as the names say: a point on the optical axis is then drawn at
+#   (cx, cy).
+# Seen instead: That point is drawn at (width - cx, height - cy). Both offsets are counted along the camera's own
+#   axes, to the left and up, against the image's. With 1/2 - cx / width and 1/2 - cy / height, every point is drawn
+#   where K projects it.
 # Seen with: mitsuba 3.6.4, NumPy 2.4.6, Python 3.11, 2026-11-29.
 # Why it matters: Where cx and cy are near the middle, as in whole frames, a hand rendered with the wrong signs looks
-#   right, and its labels are off by twice the distance to the middle; in a crop, that is tens of pixels.
+#   right, and its labels are off by twice the distance of (cx, cy) from the middle; in a crop, tens of pixels.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -161,9 +161,12 @@ def test_a_run_of_another_kind_is_named(kind, made):
     if made is kind:
         assert read_config(kind, found.to_json()) == found
         return
-    expected = f"config: is that of a run of `davae {COMMANDS[made]}`; name a run of `davae {COMMANDS[kind]}`"
-    with pytest.raises(ValueError, match=f"^{expected}$"):
-        read_config(kind, found.to_json())
+    expected = f"config: belongs to a run of `davae {COMMANDS[made]}`, not of `davae {COMMANDS[kind]}`"
+    texts = [found.to_json(), to_oldest_json(found)]
+    texts += [experiment("smoke", model="cm-vae").to_json()] if made is Config else []
+    for text in texts:
+        with pytest.raises(ValueError, match=f"^{expected}$"):
+            read_config(kind, text)
 
 
 def test_mask_networks_of_the_first_version_are_read():

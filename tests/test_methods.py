@@ -261,14 +261,16 @@ def test_tune_and_compare_leave_what_they_found(prepared, tiny_config, tmp_path,
         assert all(attrgetter(name)(config) == value for name, value in best.settings.items())
     methods.write_trials([dataclasses.replace(t, data="other") for t in tried], tmp_path / "tried.csv")
     with pytest.raises(SystemExit, match=r"tried on data other, but .* is "):
-        bench.compare(**given, trials=tmp_path / "tried.csv")
-    kept.clear()
-    changed = {"models": ("cm-vae",), "seeds": (0,), "settings": ("train.steps=3",), "record": True}
-    bench.compare(**{**given, **changed}, trials=tmp_path / "tried.csv")  # other data are no mistake then
-    (run,) = kept.values()
-    config = read_experiment((run / "config.json").read_text())
-    assert config.train.steps == 3
-    assert all(attrgetter(name)(config) == value for name, value in best.settings.items())
+        bench.compare(**given, trials=tmp_path / "tried.csv", settings=("train.steps=3",))
+    asked: list = []  # at another size, the data cannot be those of the trials
+    monkeypatch.setattr(bench, "sweep", lambda points, *_, **__: asked.extend(points) or [])
+    monkeypatch.setattr(bench, "format_outcomes", lambda _: "")
+    changed = {"models": ("cm-vae",), "settings": ("image_px=32", "loss.beta_pose=0.7")}
+    bench.compare(**{**given, **changed}, trials=tmp_path / "tried.csv")
+    assert [point.config.train.seed for point in asked] == list(methods.SEEDS)
+    for point in asked:
+        config, settings = point.config, best.settings | {"loss.beta_pose": 0.7, "data.image_px": 32}
+        assert all(attrgetter(name)(config) == value for name, value in settings.items())
 
 
 @pytest.fixture

@@ -37,11 +37,20 @@ from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand, reference_bone_mm
 from davae.photo.observer import COARSE, QUICK, USUAL, Guess, Observer, Views, estimate_confidence
 from davae.photo.overlay import draw_overlay
-from davae.photo.packed import read_packed
+from davae.photo.packed import PARTS, read_packed
 from davae.photo.predict import WEIGHTS, HandPredictor, open_networks, refine_box
 from davae.photo.predict_files import ENDINGS, name_results, predict_files, write_hand
 from davae.photo.reading import PhotoError, read_photo
-from davae.photo.release import Estimator, build, pack, run_in_torch, unpack, write_packed, write_runs
+from davae.photo.release import (
+    UNFINISHED,
+    Estimator,
+    build,
+    pack,
+    run_in_torch,
+    unpack,
+    write_packed,
+    write_runs,
+)
 from davae.photo.table import COLUMNS
 from davae.photo.table import NAME as TABLE
 from davae.photo.workers import AHEAD
@@ -54,6 +63,7 @@ from davae.training.runs import load_camera
 from synthhand.model.procedural import procedural_rig
 from synthhand.pinhole import apply_homography, project
 from synthhand.skeleton import JOINT_NAMES
+from synthhand.storage import exclusive
 
 
 @pytest.fixture(scope="module")
@@ -199,18 +209,29 @@ def _change_identity(run, **values):
 
 
 def test_unpacking_is_all_or_nothing(release, tmp_path, monkeypatch):
-    out, left = tmp_path / "runs", tmp_path / ".runs.tmp" / "model"
-    left.mkdir(parents=True)
-    (left / "config.json").write_text("what a kill left")
-    out.mkdir()
+    out, save = tmp_path / "runs", runs.save_model
+    saved = []
+
+    def stop_at_the_third(run, network):
+        saved.append(run)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        save(run, network)
+
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "save_model", lambda run, network: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(runs, "save_model", stop_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             write_runs(release, out)
-    assert sorted(tmp_path.iterdir()) == [out] and not list(out.iterdir())
-    write_runs(release, out)
-    assert sorted(path.name for path in tmp_path.rglob("*.safetensors")) == ["model.safetensors"] * 4
-    assert sorted(tmp_path.iterdir()) == [out]
+    assert len(saved) == 3 and not list(out.iterdir())
+    left = out / UNFINISHED / "model"  # as a kill leaves it
+    left.mkdir(parents=True)
+    (left / "resume.pt").write_text("of a training")
+    monkeypatch.chdir(out)  # "." has no name
+    assert write_runs(release, ".") == [Path(part) for part in ("model", "mask", "camera", "finder")]
+    names = {"config.json", "environment.txt", "identity.json", "model.safetensors"}
+    assert {path.name: set(os.listdir(path)) for path in out.iterdir()} == dict.fromkeys(PARTS, names)
+    with exclusive(tmp_path / "other"), pytest.raises(BlockingIOError, match="another process is writing"):
+        write_runs(release, tmp_path / "other")
 
 
 def test_a_release_becomes_runs_that_trainings_begin_with_and_that_are_packed_again(
@@ -906,7 +927,7 @@ def test_a_folder_of_photos_gives_one_table_of_all_joints(release, tmp_path, mon
         found = predict_files([folder], folder, **options)
         assert len(found.lines) == 5 and found.failed == 2
         (gone,) = [line for line in found.lines if "gone.jpg" in line]
-        assert "No such file" in gone
+        assert "no such file" in gone
         assert found.table == folder / "joints.csv"
     rows = read_table(found.table)
     assert [(row["photo"], row["hand"]) for row in rows[::21]] == [

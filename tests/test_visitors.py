@@ -261,9 +261,9 @@ def test_kernels_that_are_starting_take_a_place(kernels):
         (3700, [1], "idle", True),  # forgotten
         (100, [1, -1], "idle", False),  # its connection was lost, and may come back
         (130, [1, -1], "idle", True),
-        (40, [], "idle", False),  # the browser still loads the page
-        (50, [], "idle", True),  # left before it was there
-        (50, [], "busy", False),  # it is still being made
+        (50, [], "idle", False),  # the browser still loads the page
+        (70, [], "idle", True),  # closed before it had loaded
+        (70, [], "busy", False),  # it is still being made
     ],
 )
 def test_pages_end_when_they_are_left_or_forgotten(kernels, monkeypatch, idle_s, connections, state, ends):

@@ -140,7 +140,7 @@ def list_photos(named: Sequence[Path]) -> list[Path]:
             photos.append(path)
             continue
         inside = [file for file in sorted(path.iterdir()) if file.suffix.lower() in endings]
-        # A link to nothing stays in the list, so that it is reported.
+        # A broken symbolic link stays in the list, so that it is reported.
         inside = [file for file in inside if file.is_file() or not file.exists()]
         inside = [file for file in inside if file.name[0] != "." and not _is_drawn(file)]
         if not inside:

@@ -38,9 +38,10 @@ from davae.photo.packed import (
 from davae.training import runs
 from davae.training.davae_task import DECODERS
 from davae.training.threads import single_threaded
-from synthhand.storage import temporary_path, write_atomically
+from synthhand.storage import exclusive, explain_full_disk, write_atomically
 
 ESTIMATED = ("joints", "root", "bone", "right", *(f"{of}_{b}" for of in ("mean", "logvar") for b in BLOCKS))
+UNFINISHED = ".unfinished"  # folder of the runs that `write_runs` has not finished
 TOLERANCE = 1e-4  # between the outputs of ONNX Runtime and of torch
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -234,34 +235,39 @@ def build(packed: Packed) -> Release:
 def write_runs(path: Path | str, out: Path | str) -> list[Path]:
     """Write each network of a file of `pack` as a finished run, for trainings to begin with.
 
-    The folder appears once all runs are in it: after a kill, the same call begins anew. The runs belong
+    The runs appear once all of them are written; after a kill, the same call begins anew. They belong
     together, so `pack` takes them, also with another finder. Weights are those of the file, rounded to fp16.
 
     Args:
         path: file of `pack`.
-        out: folder to make; in it, each network's run is named after its part.
+        out: folder, new or empty; in it, each network's run is named after its part.
 
     Returns:
         The folders of the runs.
 
     Raises:
-        FileExistsError: `out` exists and is not empty.
+        BlockingIOError: another process is writing there.
+        FileExistsError: `out` is not empty.
         FileNotFoundError, ValueError: as `unpack`.
+        OSError: the disk is full; nothing is left in `out`.
     """
     out, release = Path(out), unpack(path)
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out}: is not empty; name a new folder for the runs of {path}")
-    temporary = temporary_path(out)
-    shutil.rmtree(temporary, ignore_errors=True)  # of a call that was killed
-    try:
-        _write_runs(release, Path(path).name, temporary)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except BaseException:  # Ctrl-C, too
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return [out / part for part in PARTS]
+    temporary, written = out / UNFINISHED, [out / part for part in PARTS]
+    with exclusive(out), explain_full_disk(out):
+        out.mkdir(exist_ok=True)
+        if any(found.name != UNFINISHED for found in out.iterdir()):
+            raise FileExistsError(f"{out}: is not empty; name a new folder for the runs of {path}")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a call that was killed
+        try:
+            _write_runs(release, Path(path).name, temporary)
+            for run in written:
+                (temporary / run.name).rename(run)
+            temporary.rmdir()
+        except BaseException:  # Ctrl-C, too
+            for folder in (temporary, *written):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return written
 
 
 def _write_runs(release: Release, name: str, out: Path) -> None:

@@ -175,15 +175,14 @@ def load_open3d() -> ModuleType:
 @contextmanager
 def _postpone(name: str) -> Iterator[None]:
     """Let a package be imported without one of its modules, which can be imported afterwards."""
-    if not sys.modules.keys().isdisjoint({name, name.partition(".")[0]}):
-        yield
+    nothing = ModuleType(name)
+    if name.partition(".")[0] in sys.modules or sys.modules.setdefault(name, nothing) is not nothing:
+        yield  # it is there, or another thread postpones it
         return
-    nothing = sys.modules[name] = ModuleType(name)
     try:
         yield
     finally:
-        if sys.modules.get(name) is nothing:  # else another thread postpones it, too
-            del sys.modules[name]
+        del sys.modules[name]
 
 
 def _advise(library: str) -> str:

@@ -108,6 +108,7 @@ def list_commands(world: Path) -> list[Command]:
             workers=[],
             trains=True,
         ),
+        Command("unpack", lambda out: ["unpack", "--out", str(out)]),
         Command("predict", lambda out: ["predict", str(world / "photo.png"), "--out", str(out)]),
         Command(
             "notebooks",

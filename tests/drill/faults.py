@@ -7,6 +7,7 @@ same command, repeated, makes the same files as a run without a fault, and no ot
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 and the number of the sign
 BEGINNING = 0.1
 BUSY = "another process is writing here"
 PAGE = 4096  # of a tmpfs
+ROW = re.compile(r"[^\r\n]+  \S+-[0-9a-f]{12}(?=[\r\n]|$)")  # of a sweep's table; it ends with a folder
 CLOCK = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -77,6 +79,7 @@ class Reference:
     def make(cls, command: Command, folder: Path) -> "Reference":
         """Run a command twice: equal results are what all else rests on. The first run warms caches up."""
         results, room = [], 0
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier drill
         for name in ("first", "second"):
             out, began = folder / name / "disk" / "out", time.monotonic()
             running = Running.start(command.words(out), folder / name / "log")
@@ -98,8 +101,15 @@ class Reference:
             ended = Running.start(command.read_by(out, made), folder / "read-log").wait()
             if ended.code != 0:
                 raise Lost(ended.describe())
-            read = read_contents(made)
+            read = read_made(command, ended, made)
         return cls(results[1], first_s, whole_s, max(room, measure_room(out)), largest, out, read)
+
+
+def read_made(command: Command, ended: Ended, made: Path) -> dict[str, str]:
+    """Return what a reader made of a result: its files; of a sweep that reads itself, its table."""
+    if command.reads_itself:
+        return {"table": "\n".join(ROW.findall(ended.said))}
+    return read_contents(made)
 
 
 def measure_room(folder: Path) -> int:
@@ -185,7 +195,7 @@ class Case:
         made.mkdir()
         assert self.command.read_by is not None
         ended = self.run(self.command.read_by(self.out, made))
-        return ended, read_contents(made)
+        return ended, read_made(self.command, ended, made)
 
     def check_partial(self) -> None:
         """Raise Lost if a file looks finished and is not."""
@@ -473,6 +483,7 @@ class Score:
 
 def try_fault(case: Case, score: Score) -> None:
     """Try a fault and count it. The folder of a case that was lost is kept."""
+    shutil.rmtree(case.folder, ignore_errors=True)  # of an earlier drill
     try:
         FAULTS[case.fault][0](case)
     except Skip as reason:

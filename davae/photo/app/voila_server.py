@@ -35,7 +35,9 @@ from davae.photo.kernels import OwnKernels
 CHECKS = 12  # for abandoned kernels, in the time for which one is kept
 PING_MS = 30_000
 WAIT_S = 5  # after which a visitor who found every kernel taken asks again, by itself
-UNSEEN_S = 45  # for which a kernel is kept that no page connected to: the page was left before it was there
+UNSEEN_S = (
+    60  # for which a kernel is kept to which no page connects: the page was closed before it had loaded
+)
 ENDING_S = 5.0  # for which a page waits for the place of one that is ending
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")  # by which this machine's browsers know the server
@@ -53,6 +55,7 @@ class PageKernels(AsyncMappingKernelManager):
     """Kernels of pages; they idle from when their connection was lost, not from the last click.
 
     A closed page and a lost connection look the same here. A page tries to reconnect for about two minutes.
+    A kernel to which no page ever connected is kept for a shorter time.
 
     Attributes:
         most: kernels at once.
@@ -66,7 +69,6 @@ class PageKernels(AsyncMappingKernelManager):
         super().__init__(**options)
         self._starting: set[str] = set()
         self._ending: set[str] = set()
-        self._seen: set[str] = set()  # had a connection
 
     def has_room(self) -> bool:
         """Return whether one more kernel may be started."""
@@ -108,24 +110,25 @@ class PageKernels(AsyncMappingKernelManager):
             await super().shutdown_kernel(kernel_id, now=True, restart=restart)
         finally:
             self._ending.discard(kernel_id)
-            self._seen.discard(kernel_id)
 
     async def cull_kernel_if_idle(self, kernel_id: str) -> None:
-        """End a kernel whose page is gone, or was forgotten: others may be waiting for its place."""
+        """End a kernel whose page is gone, forgotten or never came: others may be waiting for its place."""
         if kernel_id in self:  # else it has ended while others were looked at
             await super().cull_kernel_if_idle(kernel_id)
         if kernel_id in self:
             kernel = self.get_kernel(kernel_id)
             last = getattr(kernel, "last_activity", None)
             idle = getattr(kernel, "execution_state", "") == "idle"
-            kept_s = UNSEEN_S if idle and kernel_id not in self._seen else self.forgotten_s
+            kept_s = UNSEEN_S if idle and not getattr(kernel, "seen", False) else self.forgotten_s
             if last is not None and (utcnow() - last).total_seconds() > min(kept_s, self.forgotten_s):
                 await self.shutdown_kernel(kernel_id)
 
     def notify_connect(self, kernel_id: str) -> None:
         """Remember that the page has come."""
         super().notify_connect(kernel_id)
-        self._seen.add(kernel_id)
+        if kernel_id in self:
+            kernel: Any = self.get_kernel(kernel_id)
+            kernel.seen = True
 
     def notify_disconnect(self, kernel_id: str) -> None:
         """Start the time that a page has to reconnect."""
@@ -280,7 +283,7 @@ def main() -> None:
     config.VoilaConfiguration.kernel_spec_manager_class = OwnKernels
     config.VoilaConfiguration.multi_kernel_manager_class = PageKernels
     config.PageKernels.cull_idle_timeout = int(keep_s)
-    config.PageKernels.cull_interval = max(1, min(int(keep_s), int(forgotten_s)) // CHECKS)
+    config.PageKernels.cull_interval = max(1, min(int(keep_s), int(forgotten_s), UNSEEN_S) // CHECKS)
     config.PageKernels.most, config.PageKernels.forgotten_s = int(pages), int(forgotten_s)
     # A kernel that died is not started again: a new one would know nothing of its page, which says so.
     config.KernelRestarter.restart_limit = 0
