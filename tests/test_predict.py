@@ -246,8 +246,20 @@ def test_a_release_becomes_runs_that_trainings_begin_with_and_that_are_packed_ag
     assert first.configs == second.configs and first.tensors.keys() == second.tensors.keys()
     for name, value in first.tensors.items():
         np.testing.assert_array_equal(second.tensors[name], value, err_msg=name)
-    with pytest.raises(FileExistsError, match="runs: is not empty; name a new folder"):
+    shutil.rmtree(camera)  # as a kill between two of them leaves it; a second call ends with the same
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert write_runs(release, out) == [model, mask, camera, finder] == write_runs(release, out)
+    assert before.items() <= {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}.items()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"runs: holds notes.txt; name a new folder"):
         write_runs(release, out)
+    (out / "notes.txt").unlink()
+    identity = (mask / "identity.json").read_text()
+    (mask / "identity.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"identity.json: is not of the runs of .*; name a new folder"):
+        write_runs(release, out)
+    (mask / "identity.json").write_text(identity)
+    assert {path.name for path in out.iterdir()} == set(PARTS)
     with pytest.raises(ValueError, match="was not trained on masks of"):
         pack(model, trained / "mask", camera, finder, tmp_path / "x.safetensors")
 

@@ -235,19 +235,20 @@ def build(packed: Packed) -> Release:
 def write_runs(path: Path | str, out: Path | str) -> list[Path]:
     """Write each network of a file of `pack` as a finished run, for trainings to begin with.
 
-    The runs appear once all of them are written; after a kill, the same call begins anew. They belong
-    together, so `pack` takes them, also with another finder. Weights are those of the file, rounded to fp16.
+    The runs appear once all of them are written. The same call again, after a kill or without one, ends with
+    the same runs. They belong together, so `pack` takes them, also with another finder. Weights are those of
+    the file, rounded to fp16.
 
     Args:
         path: file of `pack`.
-        out: folder, new or empty; in it, each network's run is named after its part.
+        out: folder for the runs, with nothing else in it; each is named after its part.
 
     Returns:
         The folders of the runs.
 
     Raises:
         BlockingIOError: another process is writing there.
-        FileExistsError: `out` is not empty.
+        FileExistsError: there is something else in `out`.
         FileNotFoundError, ValueError: as `unpack`.
         OSError: the disk is full; nothing is left in `out`.
     """
@@ -255,19 +256,31 @@ def write_runs(path: Path | str, out: Path | str) -> list[Path]:
     temporary, written = out / UNFINISHED, [out / part for part in PARTS]
     with exclusive(out), explain_full_disk(out):
         out.mkdir(exist_ok=True)
-        if any(found.name != UNFINISHED for found in out.iterdir()):
-            raise FileExistsError(f"{out}: is not empty; name a new folder for the runs of {path}")
+        if foreign := sorted({found.name for found in out.iterdir()} - {UNFINISHED, *PARTS}):
+            raise FileExistsError(f"{out}: holds {foreign[0]}; name a new folder for the runs of {path}")
         shutil.rmtree(temporary, ignore_errors=True)  # of a call that was killed
         try:
             _write_runs(release, Path(path).name, temporary)
+            for run in filter(Path.exists, written):
+                if other := _find_other(temporary / run.name, run):
+                    raise FileExistsError(
+                        f"{other}: is not of the runs of {path}; name a new folder for them"
+                    )
             for run in written:
-                (temporary / run.name).rename(run)
-            temporary.rmdir()
-        except BaseException:  # Ctrl-C, too
-            for folder in (temporary, *written):
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+                if not run.exists():
+                    (temporary / run.name).rename(run)
+        finally:  # after Ctrl-C, too
+            shutil.rmtree(temporary, ignore_errors=True)
     return written
+
+
+def _find_other(made: Path, there: Path) -> Path | None:
+    """Return a file that is not `there` as it was `made`; None if all are."""
+    for file in sorted(made.iterdir()):
+        own = there / file.name
+        if not own.is_file() or own.read_bytes() != file.read_bytes():
+            return own
+    return None
 
 
 def _write_runs(release: Release, name: str, out: Path) -> None:

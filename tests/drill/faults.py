@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -367,7 +368,10 @@ def set_clock_back(case: Case) -> None:
     """Kill it, then set the clock back by a day: what is there is from tomorrow."""
     case.stop(signal.SIGKILL)
     case.check_partial()
-    case.repeat(environment={"LD_PRELOAD": str(build_clock(case.folder))})
+    with tempfile.TemporaryDirectory() as folder:  # LD_PRELOAD takes a space for the end of a path
+        case.repeat(environment={"LD_PRELOAD": str(build_clock(Path(folder)))})
+    if "cannot be preloaded" in (case.folder / f"log-{case.runs}").read_text(errors="replace"):
+        raise Lost("its clock was not set back: the library was not loaded")
 
 
 def damage_resume_point(case: Case) -> None:
