@@ -161,7 +161,8 @@ def test_a_run_of_another_kind_is_named(kind, made):
     if made is kind:
         assert read_config(kind, found.to_json()) == found
         return
-    expected = f"config: belongs to a run of `davae {COMMANDS[made]}`, not of `davae {COMMANDS[kind]}`"
+    of, asked = COMMANDS[made], COMMANDS[kind]
+    expected = f"config: is of a run of `davae {of}`, not of `davae {asked}`; name another"
     texts = [found.to_json(), to_oldest_json(found)]
     texts += [experiment("smoke", model="cm-vae").to_json()] if made is Config else []
     for text in texts:

@@ -96,7 +96,7 @@ def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _name_commands(kind: type, values: dict[str, Any]) -> tuple[str, str]:
-    """Return the commands whose runs have a config of class `kind`, and one with these fields; else ""."""
+    """Return the commands whose runs have such a class and such fields, each "" if there is none."""
     own = (command for made, command in COMMANDS.items() if issubclass(kind, made))
     names = {RENAMED.get(name, name) for name in values} - {"rival"}
     found = (command for made, command in COMMANDS.items() if names <= get_type_hints(made).keys())
@@ -114,7 +114,7 @@ def _build(kind: type, values: Any, where: str) -> Any:
     if unknown := sorted(values.keys() - hints.keys()):
         own, found = _name_commands(kind, values)
         if own and found and own != found:
-            raise ValueError(f"{where}: belongs to a run of `davae {found}`, not of `davae {own}`")
+            raise ValueError(f"{where}: is of a run of `davae {found}`, not of `davae {own}`; name another")
         raise ValueError(f"{where}: unknown field(s) {unknown}; known are {sorted(hints)}")
     if missing := sorted(hints.keys() - values.keys()):
         raise ValueError(f"{where}: missing field(s) {missing}; was it written by another version?")

@@ -160,7 +160,7 @@ def load_open3d() -> ModuleType:
     # When imported in a notebook, Open3D starts and announces a viewer, which is not used here.
     os.environ.setdefault("OPEN3D_DISABLE_WEB_VISUALIZER", "true")
     try:
-        with _postpone("open3d.ml"):  # it takes three quarters of the time: scikit-learn, pandas
+        with _postpone("open3d.ml"):  # two thirds of the time: scikit-learn, pandas
             import open3d
     except (ImportError, OSError) as error:  # from the dynamic loader, through an import or through ctypes
         if (found := _NOT_LOADED.match(str(error))) is None:

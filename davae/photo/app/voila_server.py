@@ -35,9 +35,7 @@ from davae.photo.kernels import OwnKernels
 CHECKS = 12  # for abandoned kernels, in the time for which one is kept
 PING_MS = 30_000
 WAIT_S = 5  # after which a visitor who found every kernel taken asks again, by itself
-UNSEEN_S = (
-    60  # for which a kernel is kept to which no page connects: the page was closed before it had loaded
-)
+UNSEEN_S = 60  # for which a kernel waits for its page, which may have been closed before it had loaded
 ENDING_S = 5.0  # for which a page waits for the place of one that is ending
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")  # by which this machine's browsers know the server

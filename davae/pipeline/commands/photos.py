@@ -29,7 +29,7 @@ def unpack(out: Path, weights: Path | None = None) -> None:
     """Write the networks of a file of weights as finished runs, for `--init` to begin with, and for `pack`.
 
     Args:
-        out: Folder to make, with the runs model, mask, camera and finder.
+        out: Folder for the runs model, mask, camera and finder, with nothing else in it.
         weights: File of `pack`; the default is the model that comes with davae.
     """
     from davae.photo.predict import WEIGHTS
