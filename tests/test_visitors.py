@@ -254,6 +254,39 @@ def test_kernels_that_are_starting_take_a_place(kernels):
     assert len(kernels) == 3 and not kernels._starting
 
 
+@pytest.mark.parametrize("later_s", [0.0, 0.3])
+def test_the_request_of_a_page_may_overtake_the_one_that_ends_its_predecessor(kernels, monkeypatch, later_s):
+    """A page that is loaded again sends both at once; there is room for one page."""
+    kernels.most = 1
+
+    async def end(self, kernel_id, **_):
+        await asyncio.sleep(0.1)
+        del self._kernels[kernel_id]
+
+    monkeypatch.setattr(voila_server.AsyncMappingKernelManager, "shutdown_kernel", end)
+
+    async def reload() -> bool:
+        kernel_id = await kernels.start_kernel()
+        asked = asyncio.create_task(kernels.wait_for_room())
+        await asyncio.sleep(later_s)
+        assert not asked.done()
+        await kernels.shutdown_kernel(kernel_id)
+        return await asked
+
+    assert asyncio.run(reload())
+
+
+def test_a_page_is_told_to_wait_where_no_place_becomes_free(kernels, monkeypatch):
+    monkeypatch.setattr(voila_server, "LEAVING_S", 0.1)
+    kernels.most = 1
+
+    async def ask() -> bool:
+        await kernels.start_kernel()
+        return await kernels.wait_for_room()
+
+    assert not asyncio.run(ask())
+
+
 @pytest.mark.parametrize(
     ("idle_s", "connections", "state", "ends"),
     [

@@ -37,6 +37,7 @@ PING_MS = 30_000
 WAIT_S = 5  # after which a visitor who found every kernel taken asks again, by itself
 UNSEEN_S = 60  # for which a kernel waits for its page, which may have been closed before it had loaded
 ENDING_S = 5.0  # for which a page waits for the place of one that is ending
+LEAVING_S = 1.0  # for which it waits for word that another is left, which may come after its own
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")  # by which this machine's browsers know the server
 PROTOCOL = "v1.kernel.websocket.jupyter.org"  # of messages between page and kernel
@@ -75,11 +76,11 @@ class PageKernels(AsyncMappingKernelManager):
     async def wait_for_room(self) -> bool:
         """Return whether there is room, at once or as soon as kernels that are ending have ended.
 
-        A page that is loaded again ends its kernel and asks for another at the same moment.
+        A page that is loaded again ends its kernel and asks for another at once, over two connections.
         """
-        until = time.monotonic() + ENDING_S
+        began = time.monotonic()
         while not self.has_room():
-            if not self._ending or time.monotonic() > until:
+            if time.monotonic() > began + (ENDING_S if self._ending else LEAVING_S):
                 return False
             await asyncio.sleep(0.05)
         return True
