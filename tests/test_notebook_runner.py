@@ -36,6 +36,11 @@ def printed(path):
     return "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
 
 
+def first_cell(path):
+    """What an executed copy says above all else."""
+    return nbformat.read(path, as_version=4).cells[0].source
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The folder that the runner takes for the project's."""
@@ -63,6 +68,8 @@ def test_notebooks_that_stop_are_reported_in_a_sentence_each_and_stop_no_other(f
     assert "choose a smaller preset" in dies
     assert fails.startswith("02_fails.ipynb: code cell 2 failed with ZeroDivisionError: division by zero; ")
     assert printed(tmp_path / "out" / "01_dies.ipynb") == "so far\n"
+    assert dies.partition(": ")[2] in first_cell(tmp_path / "out" / "01_dies.ipynb")
+    assert "An Exception was encountered" in first_cell(tmp_path / "out" / "02_fails.ipynb")
     assert printed(tmp_path / "out" / "03_works.ipynb") == "whole\n"
 
 
@@ -73,6 +80,7 @@ def test_a_cell_that_runs_out_of_time_is_reported_in_a_sentence(folder, tmp_path
         notebooks.execute(tmp_path / "out", {}, progress=False, timeout_s=1)
     assert str(told.value).startswith("01_sleeps.ipynb: code cell 1 (import time) took more than 1 s and ")
     assert "--timeout-s 0" in str(told.value) and "\n" not in str(told.value)
+    assert str(told.value).partition(": ")[2] in first_cell(tmp_path / "out" / "01_sleeps.ipynb")
 
 
 def test_an_interruption_ends_the_kernel_and_keeps_the_copy_of_before(folder, tmp_path):

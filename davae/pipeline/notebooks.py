@@ -128,7 +128,7 @@ def execute(
 
     Args:
         out: folder of the executed copies, each of which appears when its notebook has ended; the copy of a
-            failed notebook is kept, up to where it stopped.
+            failed notebook is kept, up to where it stopped, with a first cell that says so.
         parameters: values for the notebooks' `parameters` cells; each notebook gets those that it knows.
         only: execute the notebooks whose names contain this.
         progress: show a bar.
@@ -143,8 +143,6 @@ def execute(
         BlockingIOError: another process is executing the same notebook to the same folder.
         OSError: the disk is full; the message names the file.
     """
-    import papermill
-
     known = select(out, parameters, only=only, timeout_s=timeout_s)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -164,8 +162,8 @@ def execute(
                     progress_bar=progress,  # of its cells, some of which train for minutes
                     extra_arguments=["--IPKernelApp.log_level=ERROR"],  # hides a warning on TCP, on loopback
                 )
-        except (papermill.PapermillExecutionError, TimeoutError, RuntimeError) as error:
-            failures.append(f"{source.name}: {_describe_failure(error, executed, timeout_s)}")
+        except NotebookError as error:
+            failures.append(f"{source.name}: {error}")
         else:
             done.append(executed)
     if failures:
@@ -176,8 +174,33 @@ def execute(
 def _execute(source: Path, executed: Path, **options: Any) -> None:
     """Let papermill execute one notebook to a hidden file, and rename that when it has ended or failed.
 
+    Raises:
+        NotebookError: it failed; the copy says so, too.
+    """
+    import papermill
+
+    partial, failure = executed.with_name(f".{executed.name}"), ""
+    try:
+        try:
+            _let_papermill_work(source, partial, options)
+        except papermill.PapermillExecutionError as error:  # papermill has marked the copy
+            where = f"code cell {error.exec_count} failed with {error.ename}: {error.evalue}"
+            failure = f"{where}; {executed} shows where"
+        except (TimeoutError, RuntimeError) as error:
+            failure = _mark_stop(partial, error, options["execution_timeout"])
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, executed)
+    if failure:
+        raise NotebookError(failure)
+
+
+def _let_papermill_work(source: Path, partial: Path, options: dict[str, Any]) -> None:
+    """Execute a notebook in another thread; Ctrl-C ends its kernel.
+
     In the main thread papermill's client would take Ctrl-C for itself, report that the kernel died, and the
-    next notebook would begin. So it works in another one, and an interruption ends the kernel.
+    next notebook would begin.
     """
     import papermill
 
@@ -197,49 +220,46 @@ def _execute(source: Path, executed: Path, **options: Any) -> None:
             with suppress(RuntimeError):  # papermill came to none
                 asyncio.get_event_loop().close()  # the thread's own
 
-    partial = executed.with_name(f".{executed.name}")
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(work)
-            try:
-                future.result()
-            except KeyboardInterrupt:
-                while not future.done():  # the kernel may be starting
-                    for kernel in kernels:
-                        kernel.kill_now()
-                    wait([future], timeout=0.5)
-                raise
-    except (papermill.PapermillExecutionError, TimeoutError, RuntimeError):
-        if partial.exists():
-            os.replace(partial, executed)
-        raise
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    os.replace(partial, executed)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        try:
+            future.result()
+        except KeyboardInterrupt:
+            while not future.done():  # the kernel may be starting
+                for kernel in kernels:
+                    kernel.kill_now()
+                wait([future], timeout=0.5)
+            raise
 
 
-def _describe_failure(error: Exception, executed: Path, timeout_s: int) -> str:
-    """Return a sentence: where a notebook stopped, why, and what to do."""
+def _mark_stop(partial: Path, error: Exception, timeout_s: int | None) -> str:
+    """Write above a stopped notebook's cells where it stopped, why, and what to do; return this sentence.
+
+    Papermill marks a copy only where a cell raised an exception: any other would look as if it had ended.
+    """
     import nbformat
-    import papermill
+    from papermill.execute import ERROR_MARKER_TAG
 
-    if isinstance(error, papermill.PapermillExecutionError):
-        where = f"code cell {error.exec_count} failed with {error.ename}: {error.evalue}"
-        return f"{where}; {executed} shows where"
-    code = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+    notebook = nbformat.v4.upgrade(nbformat.read(partial, as_version=4))
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     begun = [n for n, cell in enumerate(code, 1) if cell.metadata["papermill"]["start_time"]]
     cell = f"code cell {begun[-1]} ({code[begun[-1] - 1].source.splitlines()[0]})" if begun else "its start"
     if isinstance(error, TimeoutError):  # nbclient's
-        return (
+        said = (
             f"{cell} took more than {timeout_s} s and was stopped; finished runs are kept, so run it again, "
             "or use `davae notebooks --timeout-s 0`, which sets no limit"
         )
-    reason = str(error).partition("\n")[0]  # nbclient's or, if no kernel started, jupyter_client's
-    return (
-        f"the kernel died at {cell} ({reason}), usually because memory ran out; close other programs or "
-        "choose a smaller preset, then run it again"
-    )
+    else:
+        reason = str(error).partition("\n")[0]  # nbclient's or, if no kernel started, jupyter_client's
+        said = (
+            f"the kernel died at {cell} ({reason}), usually because memory ran out; close other programs or "
+            "choose a smaller preset, then run it again"
+        )
+    text = f"**This copy is not whole.**\n\n```text\n{said}\n```"
+    mark = nbformat.v4.new_markdown_cell(text, metadata={"tags": [ERROR_MARKER_TAG]})
+    notebook.cells.insert(0, mark)
+    nbformat.write(notebook, partial)
+    return said
 
 
 def check_parameters() -> None:

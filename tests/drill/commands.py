@@ -180,16 +180,28 @@ def read_output(output: dict) -> object:
     return output["output_type"], shown, NOISE.sub("#", text)
 
 
+def is_marked(path: Path) -> bool:
+    """Return whether this is a notebook whose first cell says that it stopped before its end."""
+    if path.suffix != ".ipynb":
+        return False
+    try:
+        first = json.loads(path.read_bytes())["cells"][0]
+    except (ValueError, LookupError):  # half a file
+        return False
+    return "papermill-error-cell-tag" in first["metadata"].get("tags", [])
+
+
 def find_damage(folder: Path, expected: dict[str, str]) -> str | None:
     """Say which file of an interrupted command looks finished and is not; None if all are whole.
 
-    Hidden files and folders are never taken for a result. A log grows while its training does.
+    Hidden files and folders are never taken for a result. A log grows while its training does. A notebook may
+    say above its cells that it is not whole.
     """
     there = read_contents(folder) if folder.exists() else {}
     wrong = [
         name
         for name in there.keys() & expected.keys()
-        if there[name] != expected[name] and Path(name).name != "metrics.csv"
+        if there[name] != expected[name] and Path(name).name != "metrics.csv" and not is_marked(folder / name)
     ]
     return f"{', '.join(sorted(wrong))} looks whole and is not" if wrong else None
 
