@@ -14,6 +14,7 @@ from davae.losses import objective
 from davae.networks import DaVAE
 from davae.networks.blocks import BasicBlock, SelectiveKernel, SqueezeExcitation, SqueezeExcitationBlock
 from davae.networks.decoders import CloudDecoder, ImageDecoder
+from davae.training.device import NARROW, NarrowProjection, move_to
 from davae.training.pretrained import load_resnet34
 
 PAPER = preset("paper").model
@@ -326,3 +327,35 @@ def test_wrong_image_sizes_are_refused():
         DaVAE(preset("smoke").model)(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match="image_px is 100"):
         ImageDecoder(dataclasses.replace(PAPER, image_px=100))
+
+
+@pytest.mark.parametrize("stride", [2, (3, 2)])
+def test_a_narrow_projection_computes_what_a_strided_convolution_does(stride):
+    """In double precision, where the convolution that it stands for is not oneDNN's."""
+    plain = nn.Conv2d(5, 6, 1, stride=stride, dtype=torch.float64)
+    narrow = nn.Conv2d(5, 6, 1, stride=stride, dtype=torch.float64)
+    narrow.load_state_dict(plain.state_dict())
+    narrow = move_to(narrow, torch.device("cpu"))
+    assert type(narrow) is NarrowProjection
+    x = torch.randn(2, 5, 9, 12, dtype=torch.float64)
+    values = []
+    for layer in (plain, narrow):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        y.square().sum().backward()
+        values.append((y, leaf.grad, layer.weight.grad, layer.bias.grad))
+    for expected, found in zip(*values, strict=True):
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_strided_projections_of_few_channels_are_avoided_in_training(width):
+    """On some processors PyTorch's own are unsafe."""
+    network = move_to(DaVAE(dataclasses.replace(preset("smoke").model, width=width)), torch.device("cpu"))
+    strided = [
+        m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) != m.stride
+    ]
+    assert strided
+    for layer in strided:
+        assert isinstance(layer, NarrowProjection) == (layer.in_channels < NARROW)
+    assert any(isinstance(layer, NarrowProjection) for layer in strided) == (width < NARROW)

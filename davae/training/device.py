@@ -1,7 +1,23 @@
 """The device that a network runs on, and the arithmetic that the device is fast at."""
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NARROW = 16  # channels that a vector of AVX-512 holds
+
+
+class NarrowProjection(nn.Conv2d):
+    """A strided 1 x 1 convolution that drops the pixels between strides first: the same values.
+
+    The gradient of PyTorch's own (2.13) is unsafe on some processors if it reads fewer channels than a vector
+    holds: github.com/uxlfoundation/oneDNN/issues/6035.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `torch.nn.Conv2d`."""
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
 def pick_device(name: str) -> torch.device:
@@ -21,5 +37,9 @@ def has_bf16(device: torch.device) -> bool:
 
 def move_to(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, in place, with weights in channels-last layout; return it."""
+    for layer in (layer for layer in network.modules() if isinstance(layer, nn.Conv2d)):
+        narrow = layer.in_channels < NARROW and layer.groups == 1 and not any(layer.padding)
+        if narrow and layer.kernel_size == (1, 1) != layer.stride:
+            layer.__class__ = NarrowProjection
     # torch documents `memory_format`, but its type hints lack it.
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
