@@ -237,6 +237,18 @@ def test_another_fault_of_open3d_is_passed_on(tmp_path, monkeypatch):
         load_open3d()
 
 
+@pytest.fixture
+def own_signals(monkeypatch):
+    """Put back what a command changes in its process; a shell's background jobs ignore Ctrl-C."""
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_is_told_in_words_and_by_the_exit_code(monkeypatch, capsys, sent, code):
     def work(arguments):
@@ -244,17 +256,35 @@ def test_an_interruption_is_told_in_words_and_by_the_exit_code(monkeypatch, caps
         time.sleep(60)
 
     monkeypatch.setattr(cli, "_run", work)
-    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")  # which a command changes, put back afterwards
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
     assert ended.value.code == code
     assert "davae: interrupted; run the command again" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (cli.Terminated(), 143)])
+def test_an_interruption_of_an_import_is_one(monkeypatch, capsys, stop, code):
+    """A library written with pybind11, as Open3D, makes an ImportError of it."""
+
+    def work(arguments):
+        raise ImportError("initialization failed") from stop
+
+    monkeypatch.setattr(cli, "_run", work)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    assert "davae: interrupted; run the command again" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_a_library_that_cannot_be_imported_is_no_interruption(monkeypatch):
+    def work(arguments):
+        raise ImportError("initialization failed") from OSError("no such file")
+
+    monkeypatch.setattr(cli, "_run", work)
+    with pytest.raises(ImportError, match="initialization failed"):
+        cli.main()
 
 
 def test_a_closed_stdout_hides_no_error(tmp_path, monkeypatch):

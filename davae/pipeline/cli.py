@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import NoReturn
 
 import tyro
 
@@ -60,12 +61,20 @@ def main() -> None:
             sys.exit(1)
         sys.exit(f"davae: {error}")
     except KeyboardInterrupt as stop:
-        print(
-            "davae: interrupted; run the command again to continue rendering, preparing or training from the "
-            "last completed part",
-            file=sys.stderr,
-        )
-        sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
+        _end_interrupted(stop)
+    except ImportError as error:  # pybind11 makes one of an interruption, while Open3D is imported, say
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        _end_interrupted(error.__cause__)
+
+
+def _end_interrupted(stop: KeyboardInterrupt) -> NoReturn:
+    print(
+        "davae: interrupted; run the command again to continue rendering, preparing or training from the "
+        "last completed part",
+        file=sys.stderr,
+    )
+    sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ tries one of them again alone.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from drill import commands, faults, hostile
+from drill.nursery import Nursery
 
 
 def main() -> int:
@@ -58,11 +60,12 @@ def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
     scores: dict[str, dict[str, faults.Score]] = {}
     wrong = []
     world = commands.make_world(home)
+    nursery = Nursery({**os.environ, **commands.ENVIRONMENT}) if hasattr(os, "pidfd_open") else None
     for command in commands.list_commands(world):
         if chosen.only and command.name not in chosen.only:
             continue
         try:
-            reference = faults.Reference.make(command, home / command.name / "whole")
+            reference = faults.Reference.make(command, home / command.name / "whole", nursery)
         except faults.Lost as how:
             wrong.append(f"{command.name}, without any fault: {how}")
             continue
@@ -79,6 +82,8 @@ def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
                     trials.append(pool.submit(faults.try_fault, case, row[fault]))
             for trial in tqdm(trials, desc=command.name, unit="fault"):
                 trial.result()
+    if nursery is not None:
+        nursery.stop()
     print(faults.format_table(scores), flush=True)
     skipped = {f"{fault}: {s.skipped}" for row in scores.values() for fault, s in row.items() if s.skipped}
     print(*(f"- {reason}" for reason in sorted(skipped)), sep="\n", flush=True)

@@ -17,6 +17,8 @@ from types import MappingProxyType
 import numpy as np
 import psutil
 
+from drill.nursery import Child, Nursery
+
 LIMIT_S = 600  # a command that takes longer hangs
 END_S = 30  # until the workers of a killed command have ended, too
 # One thread makes trainings repeatable; a kernel's history would be written outside the drill's folder.
@@ -210,7 +212,7 @@ def find_damage(folder: Path, expected: dict[str, str]) -> str | None:
 class Running:
     """A command that runs; what it says goes to a file."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen | Child
     log: Path
 
     @classmethod
@@ -220,9 +222,15 @@ class Running:
         log: Path,
         before: Sequence[str] = (),
         environment: Mapping[str, str] = MappingProxyType({}),
+        nursery: Nursery | None = None,
     ) -> "Running":
-        """Start a command of davae in a session of its own, by way of the words `before`."""
+        """Start a command of davae in a session of its own, by way of the words `before`.
+
+        A nursery, if there is one, starts what has neither such words nor variables of its own.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
+        if nursery is not None and not before and not environment:
+            return cls(nursery.start(command, log), log)
         with log.open("wb") as said:
             process = subprocess.Popen(
                 [*before, sys.executable, "-m", "davae", *command],

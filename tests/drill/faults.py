@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from drill.commands import Command, Ended, Running, find_damage, find_leftovers, read_contents
+from drill.nursery import Nursery
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 and the number of the signal
 BEGINNING = 0.1
@@ -70,40 +71,47 @@ class Reference:
 
     contents: dict[str, str]
     first_s: float  # until it first wrote
-    whole_s: float
+    work_s: float  # from then on
     room: int  # bytes that its files take at most while it runs, on a disk of whole pages
     largest: int  # bytes of its largest file
     result: Path  # its folder
     read: dict[str, str]  # what the next command makes of it
+    nursery: Nursery | None
 
     @classmethod
-    def make(cls, command: Command, folder: Path) -> "Reference":
-        """Run a command twice: equal results are what all else rests on. The first run warms caches up."""
+    def make(cls, command: Command, folder: Path, nursery: Nursery | None = None) -> "Reference":
+        """Run a command twice: equal results are what all else rests on. The first run warms caches up.
+
+        With a nursery, which starts most of the runs to come, it is run a third time, by that.
+        """
         results, room = [], 0
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier drill
-        for name in ("first", "second"):
-            out, began = folder / name / "disk" / "out", time.monotonic()
-            running = Running.start(command.words(out), folder / name / "log")
+        for number, started_by in enumerate([None, None, nursery] if nursery else [None, None]):
+            out, began = folder / f"run {number}" / "disk" / "out", time.monotonic()
+            running = Running.start(command.words(out), folder / f"run {number}" / "log", nursery=started_by)
             running.wait_for_file(out)
-            first_s = time.monotonic() - began
+            wrote = time.monotonic()
+            if started_by is None:
+                first_s = wrote - began
             while running.process.poll() is None:
                 room = max(room, measure_room(out))
                 time.sleep(0.02)
-            whole_s, ended = time.monotonic() - began, running.wait()
+            work_s, ended = time.monotonic() - wrote, running.wait()
             if ended.code != 0:
                 raise Lost(ended.describe())
             results.append(read_contents(out))
-        require(describe_difference(*results))
+            require(describe_difference(results[0], results[-1]))
         largest = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
         read: dict[str, str] = {}
         if command.read_by is not None:
             made = folder / "read"
             made.mkdir()
-            ended = Running.start(command.read_by(out, made), folder / "read-log").wait()
+            ended = Running.start(command.read_by(out, made), folder / "read-log", nursery=nursery).wait()
             if ended.code != 0:
                 raise Lost(ended.describe())
             read = read_made(command, ended, made)
-        return cls(results[1], first_s, whole_s, max(room, measure_room(out)), largest, out, read)
+        room = max(room, measure_room(out))
+        return cls(results[0], first_s, work_s, room, largest, out, read, nursery)
 
 
 def read_made(command: Command, ended: Ended, made: Path) -> dict[str, str]:
@@ -157,6 +165,7 @@ class Case:
         """Start the command, or another one; `how` as for `Running.start`."""
         self.runs += 1
         log = self.folder / f"log-{self.runs}"
+        how = {"nursery": self.reference.nursery} | how
         return Running.start(command or self.command.words(self.out), log, **how)
 
     def run(self, command: list[str] | None = None, **how: Any) -> Ended:
@@ -170,12 +179,12 @@ class Case:
         """
         reference = self.reference
         for _ in range(8):
-            running = self.start(words)
+            running = self.start(words, **({"nursery": None} if self.begins else {}))
             if self.begins:
                 time.sleep(self.share / BEGINNING * reference.first_s)
             elif running.wait_for_file(self.out):
                 later = (self.share - BEGINNING) / (1 - BEGINNING)
-                time.sleep(later * (reference.whole_s - reference.first_s))
+                time.sleep(later * reference.work_s)
             children = running.children()
             running.send(sent, group)
             ended = running.wait()
@@ -333,7 +342,7 @@ def kill_worker(case: Case) -> None:
     if case.command.workers is None:
         raise Skip("it is one process")
     running = case.start([*case.command.words(case.out), *case.command.workers])
-    began, wait_s = time.monotonic(), case.rng.uniform(0, 0.9) * case.reference.whole_s
+    began, wait_s = time.monotonic(), case.rng.uniform(0, 0.9) * case.reference.work_s
     while running.process.poll() is None:
         workers = [p for p in running.children() if "resource_tracker" not in " ".join(p.cmdline())]
         if workers and time.monotonic() - began > wait_s:
