@@ -22,6 +22,9 @@ from davae.data.prepared import prepare
 
 os.environ["MPLBACKEND"] = "Agg"  # for this process and those it starts; nothing has imported matplotlib yet
 torch.set_num_threads(1)
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    # What tests start gets one thread, too: those of several processes on the same cores wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CI = os.environ.get("CI") == "true"
 EXPLORE = os.environ.get("HYPOTHESIS_EXPLORE") == "true"  # draw new examples: a matter for developers

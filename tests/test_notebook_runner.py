@@ -36,9 +36,10 @@ def printed(path):
     return "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
 
 
-def first_cell(path):
-    """What an executed copy says above all else."""
-    return nbformat.read(path, as_version=4).cells[0].source
+def mark_of(path):
+    """What an executed copy says above all else, if that says that it is not whole."""
+    first = nbformat.read(path, as_version=4).cells[0]
+    return first.source if "papermill-error-cell-tag" in first.metadata.tags else ""
 
 
 @pytest.fixture
@@ -68,9 +69,10 @@ def test_notebooks_that_stop_are_reported_in_a_sentence_each_and_stop_no_other(f
     assert "choose a smaller preset" in dies
     assert fails.startswith("02_fails.ipynb: code cell 2 failed with ZeroDivisionError: division by zero; ")
     assert printed(tmp_path / "out" / "01_dies.ipynb") == "so far\n"
-    assert dies.partition(": ")[2] in first_cell(tmp_path / "out" / "01_dies.ipynb")
-    assert "An Exception was encountered" in first_cell(tmp_path / "out" / "02_fails.ipynb")
+    assert dies.partition(": ")[2] in mark_of(tmp_path / "out" / "01_dies.ipynb")
+    assert "An Exception was encountered" in mark_of(tmp_path / "out" / "02_fails.ipynb")
     assert printed(tmp_path / "out" / "03_works.ipynb") == "whole\n"
+    assert not mark_of(tmp_path / "out" / "03_works.ipynb")
 
 
 def test_a_cell_that_runs_out_of_time_is_reported_in_a_sentence(folder, tmp_path):
@@ -80,7 +82,34 @@ def test_a_cell_that_runs_out_of_time_is_reported_in_a_sentence(folder, tmp_path
         notebooks.execute(tmp_path / "out", {}, progress=False, timeout_s=1)
     assert str(told.value).startswith("01_sleeps.ipynb: code cell 1 (import time) took more than 1 s and ")
     assert "--timeout-s 0" in str(told.value) and "\n" not in str(told.value)
-    assert str(told.value).partition(": ")[2] in first_cell(tmp_path / "out" / "01_sleeps.ipynb")
+    assert str(told.value).partition(": ")[2] in mark_of(tmp_path / "out" / "01_sleeps.ipynb")
+
+
+def test_output_that_does_not_arrive_is_told_from_a_cell_that_takes_long(tmp_path):
+    """nbclient raises the same error, and the last cell that began may be empty."""
+    path = write(tmp_path / "01_shows.ipynb", "print('much')", "")
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata["papermill"] = {"start_time": "2026-11-30T00:00:00"}
+    nbformat.write(notebook, path)
+    said = notebooks._mark_stop(path, TimeoutError("Timeout waiting for IOPub output"), None)
+    assert said.startswith("what code cell 3 () printed did not arrive in time")
+    assert said in mark_of(path)
+
+
+def test_an_error_before_the_first_cell_leaves_no_copy(folder, tmp_path, monkeypatch):
+    """Not even of a process that was killed before."""
+
+    def fail(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    write(folder / "01_works.ipynb", "print('whole')")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".01_works.ipynb").write_text("half")
+    monkeypatch.setattr("papermill.execute_notebook", fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        notebooks.execute(tmp_path / "out", {}, progress=False)
+    assert not list((tmp_path / "out").glob("*01_works.ipynb"))
 
 
 def test_an_interruption_ends_the_kernel_and_keeps_the_copy_of_before(folder, tmp_path):

@@ -62,7 +62,7 @@ def main() -> None:
         sys.exit(f"davae: {error}")
     except KeyboardInterrupt as stop:
         _end_interrupted(stop)
-    except ImportError as error:  # pybind11 makes one of an interruption, while Open3D is imported, say
+    except ImportError as error:  # pybind11 raises it if Ctrl-C comes while it loads an extension (Open3D's)
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
         _end_interrupted(error.__cause__)

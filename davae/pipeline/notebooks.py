@@ -180,6 +180,7 @@ def _execute(source: Path, executed: Path, **options: Any) -> None:
     import papermill
 
     partial, failure = executed.with_name(f".{executed.name}"), ""
+    partial.unlink(missing_ok=True)  # of a killed process
     try:
         try:
             _let_papermill_work(source, partial, options)
@@ -187,11 +188,13 @@ def _execute(source: Path, executed: Path, **options: Any) -> None:
             where = f"code cell {error.exec_count} failed with {error.ename}: {error.evalue}"
             failure = f"{where}; {executed} shows where"
         except (TimeoutError, RuntimeError) as error:
+            if not partial.exists():  # it failed before papermill first wrote
+                raise
             failure = _mark_stop(partial, error, options["execution_timeout"])
+        os.replace(partial, executed)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    os.replace(partial, executed)
     if failure:
         raise NotebookError(failure)
 
@@ -243,8 +246,11 @@ def _mark_stop(partial: Path, error: Exception, timeout_s: int | None) -> str:
     notebook = nbformat.v4.upgrade(nbformat.read(partial, as_version=4))
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     begun = [n for n, cell in enumerate(code, 1) if cell.metadata["papermill"]["start_time"]]
-    cell = f"code cell {begun[-1]} ({code[begun[-1] - 1].source.splitlines()[0]})" if begun else "its start"
-    if isinstance(error, TimeoutError):  # nbclient's
+    first_lines = ["", *(cell.source.partition("\n")[0] for cell in code)]
+    cell = f"code cell {begun[-1]} ({first_lines[begun[-1]]})" if begun else "its start"
+    if "IOPub" in str(error):  # nbclient's word for a kernel's messages
+        said = f"what {cell} printed did not arrive in time; close other programs, then run it again"
+    elif isinstance(error, TimeoutError):  # nbclient's
         said = (
             f"{cell} took more than {timeout_s} s and was stopped; finished runs are kept, so run it again, "
             "or use `davae notebooks --timeout-s 0`, which sets no limit"

@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NARROW = 16  # channels that a vector of AVX-512 holds
+NARROW = 16  # numbers of float32 that a vector of AVX-512 holds
 
 
 class NarrowProjection(nn.Conv2d):
     """A strided 1 x 1 convolution that drops the pixels between strides first: the same values.
 
-    The gradient of PyTorch's own (2.13) is unsafe on some processors if it reads fewer channels than a vector
-    holds: github.com/uxlfoundation/oneDNN/issues/6035.
+    In the gradient of the weights of a plain one, oneDNN (of PyTorch 2.13, on x86) writes past its buffer
+    where the input has fewer channels than a vector holds: github.com/uxlfoundation/oneDNN/issues/6035.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,10 +36,14 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def move_to(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to a device, in place, with weights in channels-last layout; return it."""
-    for layer in (layer for layer in network.modules() if isinstance(layer, nn.Conv2d)):
-        narrow = layer.in_channels < NARROW and layer.groups == 1 and not any(layer.padding)
-        if narrow and layer.kernel_size == (1, 1) != layer.stride:
-            layer.__class__ = NarrowProjection
+    """Move a network to a device, in place, with weights in channels-last layout; return it.
+
+    On a CPU, strided 1 x 1 convolutions of few channels become `NarrowProjection`s.
+    """
+    if device.type == "cpu":
+        for layer in (layer for layer in network.modules() if isinstance(layer, nn.Conv2d)):
+            narrow = layer.in_channels < NARROW and layer.groups == 1 and not any(layer.padding)
+            if narrow and layer.kernel_size == (1, 1) != layer.stride:
+                layer.__class__ = NarrowProjection
     # torch documents `memory_format`, but its type hints lack it.
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from drill import commands, faults, hostile
-from drill.nursery import Nursery
+from drill.nursery import open_nursery
 
 
 def main() -> int:
@@ -60,30 +60,29 @@ def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
     scores: dict[str, dict[str, faults.Score]] = {}
     wrong = []
     world = commands.make_world(home)
-    nursery = Nursery({**os.environ, **commands.ENVIRONMENT}) if hasattr(os, "pidfd_open") else None
-    for command in commands.list_commands(world):
-        if chosen.only and command.name not in chosen.only:
-            continue
-        try:
-            reference = faults.Reference.make(command, home / command.name / "whole", nursery)
-        except faults.Lost as how:
-            wrong.append(f"{command.name}, without any fault: {how}")
-            continue
-        row = scores[command.name] = {}
-        with ThreadPoolExecutor(chosen.jobs) as pool:
-            trials = []
-            for fault, (_, count_of) in faults.FAULTS.items():
-                if chosen.fault not in ("", fault):
-                    continue
-                row[fault], count = faults.Score(), count_of(chosen.kills)
-                for number in range(count) if chosen.case is None else [chosen.case]:
-                    folder = home / command.name / f"{fault} {number}"
-                    case = faults.Case(command, reference, world, folder, fault, number, count, chosen.seed)
-                    trials.append(pool.submit(faults.try_fault, case, row[fault]))
-            for trial in tqdm(trials, desc=command.name, unit="fault"):
-                trial.result()
-    if nursery is not None:
-        nursery.stop()
+    with open_nursery({**os.environ, **commands.ENVIRONMENT}) as nursery:
+        for command in commands.list_commands(world):
+            if chosen.only and command.name not in chosen.only:
+                continue
+            try:
+                reference = faults.Reference.make(command, home / command.name / "whole", nursery)
+            except faults.Lost as how:
+                wrong.append(f"{command.name}, without any fault: {how}")
+                continue
+            cases = [
+                faults.Case(
+                    *(command, reference, world, home / command.name / f"{fault} {number}"),
+                    *(fault, number, count_of(chosen.kills), chosen.seed, nursery),
+                )
+                for fault, (_, count_of) in faults.FAULTS.items()
+                for number in (range(count_of(chosen.kills)) if chosen.case is None else [chosen.case])
+                if chosen.fault in ("", fault)
+            ]
+            row = scores[command.name] = {case.fault: faults.Score() for case in cases}
+            with ThreadPoolExecutor(chosen.jobs) as pool:
+                trials = [pool.submit(faults.try_fault, case, row[case.fault]) for case in cases]
+                for trial in tqdm(trials, desc=command.name, unit="fault"):
+                    trial.result()
     print(faults.format_table(scores), flush=True)
     skipped = {f"{fault}: {s.skipped}" for row in scores.values() for fault, s in row.items() if s.skipped}
     print(*(f"- {reason}" for reason in sorted(skipped)), sep="\n", flush=True)

@@ -230,6 +230,7 @@ class Running:
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         if nursery is not None and not before and not environment:
+            log.touch()  # the process may be killed before it does so
             return cls(nursery.start(command, log), log)
         with log.open("wb") as said:
             process = subprocess.Popen(
@@ -271,7 +272,10 @@ class Running:
         """Send a signal, to all of its processes if `group`; return False if it had ended before."""
         if self.process.poll() is not None:
             return False
-        (os.killpg if group else os.kill)(self.process.pid, sent)
+        try:
+            (os.killpg if group else os.kill)(self.process.pid, sent)
+        except ProcessLookupError:  # a nursery tells of the end a moment later
+            return False
         return True
 
 

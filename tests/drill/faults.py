@@ -6,6 +6,7 @@ same command, repeated, makes the same files as a run without a fault, and no ot
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -76,7 +77,6 @@ class Reference:
     largest: int  # bytes of its largest file
     result: Path  # its folder
     read: dict[str, str]  # what the next command makes of it
-    nursery: Nursery | None
 
     @classmethod
     def make(cls, command: Command, folder: Path, nursery: Nursery | None = None) -> "Reference":
@@ -111,7 +111,7 @@ class Reference:
                 raise Lost(ended.describe())
             read = read_made(command, ended, made)
         room = max(room, measure_room(out))
-        return cls(results[0], first_s, work_s, room, largest, out, read, nursery)
+        return cls(results[0], first_s, work_s, room, largest, out, read)
 
 
 def read_made(command: Command, ended: Ended, made: Path) -> dict[str, str]:
@@ -143,6 +143,7 @@ class Case:
     number: int
     count: int
     seed: int
+    nursery: Nursery | None = None  # starts the processes of most cases
     runs: int = 0
     share: float = field(init=False)  # of the command's duration, or of the room that it needs
 
@@ -165,8 +166,8 @@ class Case:
         """Start the command, or another one; `how` as for `Running.start`."""
         self.runs += 1
         log = self.folder / f"log-{self.runs}"
-        how = {"nursery": self.reference.nursery} | how
-        return Running.start(command or self.command.words(self.out), log, **how)
+        nursery = None if self.begins or self.number % 4 == 3 else self.nursery
+        return Running.start(command or self.command.words(self.out), log, nursery=nursery, **how)
 
     def run(self, command: list[str] | None = None, **how: Any) -> Ended:
         """Run the command, or another one, to its end."""
@@ -179,7 +180,7 @@ class Case:
         """
         reference = self.reference
         for _ in range(8):
-            running = self.start(words, **({"nursery": None} if self.begins else {}))
+            running = self.start(words)
             if self.begins:
                 time.sleep(self.share / BEGINNING * reference.first_s)
             elif running.wait_for_file(self.out):
@@ -342,10 +343,12 @@ def kill_worker(case: Case) -> None:
     if case.command.workers is None:
         raise Skip("it is one process")
     running = case.start([*case.command.words(case.out), *case.command.workers])
-    began, wait_s = time.monotonic(), case.rng.uniform(0, 0.9) * case.reference.work_s
+    moment, wait_s = math.inf, case.rng.uniform(0, 0.9) * case.reference.work_s
     while running.process.poll() is None:
         workers = [p for p in running.children() if "resource_tracker" not in " ".join(p.cmdline())]
-        if workers and time.monotonic() - began > wait_s:
+        if workers:
+            moment = min(moment, time.monotonic() + wait_s)  # counted from the first of them
+        if workers and time.monotonic() > moment:
             workers[case.number % len(workers)].kill()
             break
         time.sleep(0.01)
@@ -354,6 +357,8 @@ def kill_worker(case: Case) -> None:
         require_refusal(
             ended, "repeat the command" if case.command.name != "notebooks" else "the kernel died"
         )
+    else:
+        require(describe_difference(case.reference.contents, read_contents(case.out)))
     case.check_partial()
     case.repeat()
 
@@ -432,13 +437,13 @@ def damage(path: Path, case: Case, cut: bool = False) -> None:
 # Name -> the fault, and how many of each command, of a number of kills.
 FAULTS: dict[str, tuple[Callable[[Case], None], Callable[[int], int]]] = {
     "kill": (kill, lambda kills: kills),
-    "Ctrl-C": (interrupt, lambda kills: -(-kills // 4)),
-    "SIGTERM": (terminate, lambda kills: -(-kills // 5)),
-    "half": (feed_half, lambda kills: -(-kills // 5)),
-    "disk": (fill_disk, lambda kills: -(-kills // 4)),
+    "Ctrl-C": (interrupt, lambda kills: -(-kills // 5)),
+    "SIGTERM": (terminate, lambda kills: -(-kills // 10)),
+    "half": (feed_half, lambda kills: -(-kills // 10)),
+    "disk": (fill_disk, lambda kills: -(-kills // 5)),
     "limit": (limit_files, lambda kills: -(-kills // 10)),
     "two": (start_two, lambda kills: -(-kills // 10)),
-    "worker": (kill_worker, lambda kills: -(-kills // 5)),
+    "worker": (kill_worker, lambda kills: -(-kills // 7)),
     "read-only": (write_read_only, lambda kills: 1),
     "NaN": (diverge, lambda kills: 1),
     "clock": (set_clock_back, lambda kills: 1),

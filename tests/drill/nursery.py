@@ -4,7 +4,10 @@
 
 reads a request per line, a JSON object with the words of a command and the file for what it says. It writes
 the number of the process that it forks, and later that number with the exit code. A forked process is a
-command from there on: in a session of its own, with `davae` as its main module and the usual end of Python.
+command from there on: in a session of its own, with `davae` as its main module, and Python ends as usual.
+
+Two things differ from a fresh process, so the drill starts every fourth case without a nursery: what is
+imported early here may be imported late there, and all forks of a nursery have the same hashes of strings.
 """
 
 import gc
@@ -16,11 +19,13 @@ import selectors
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
-# What the commands import sooner or later, but for what starts threads, which a fork would lose.
+# What the commands import sooner or later, but for what starts threads (Open3D), which a fork would lose.
 IMPORTS = (
     "torch._dynamo",
     "papermill",
@@ -64,22 +69,34 @@ class Nursery:
             start_new_session=True,  # Ctrl-C is the drill's
         )
         self._lock, self._children, self._born = threading.Lock(), dict[int, Child](), list[Future[Child]]()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def start(self, words: Sequence[str], log: Path) -> Child:
-        """Start a command of davae; what it says goes to a file."""
+        """Start a command of davae; what it says goes to a file.
+
+        Raises:
+            ChildProcessError: this process has ended; `Child.poll` and `Child.wait` raise it then, too.
+        """
         born = Future[Child]()
+        assert self.process.stdin is not None
         with self._lock:
             self._born.append(born)
-            assert self.process.stdin is not None
-            print(json.dumps({"words": list(words), "log": str(log)}), file=self.process.stdin, flush=True)
-        return born.result(60)
+            try:
+                request = json.dumps({"words": list(words), "log": str(log)})
+                print(request, file=self.process.stdin, flush=True)
+            except OSError as error:
+                raise ChildProcessError("the nursery has ended") from error
+        return born.result()
 
     def stop(self) -> None:
         """End it; commands that run go on."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
+        self._listener.join()
+        self.process.stdout.close()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -90,9 +107,26 @@ class Nursery:
             else:
                 self._children[pid] = Child(pid)
                 self._born.pop(0).set_result(self._children[pid])
+        for future in (*self._born, *(child.ended for child in self._children.values())):
+            future.set_exception(ChildProcessError("the nursery has ended"))
 
 
-def serve() -> dict | None:
+@contextmanager
+def open_nursery(environment: dict[str, str]) -> Iterator[Nursery | None]:
+    """Yield a nursery, or None where the system has no descriptors of processes; it ends afterwards."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # not Linux; an old kernel, or a container that forbids it
+        yield None
+        return
+    nursery = Nursery(environment)
+    try:
+        yield nursery
+    finally:
+        nursery.stop()
+
+
+def serve(answers: TextIO) -> dict | None:
     """Fork for each request and report ends; return the request in a forked process, None at the end."""
     selector = selectors.DefaultSelector()
     selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
@@ -102,32 +136,43 @@ def serve() -> dict | None:
                 if key.data is not None:  # one has ended
                     selector.unregister(key.fd)
                     os.close(key.fd)
-                    print(key.data, os.waitstatus_to_exitcode(os.waitpid(key.data, 0)[1]), flush=True)
+                    code = os.waitstatus_to_exitcode(os.waitpid(key.data, 0)[1])
+                    print(key.data, code, file=answers, flush=True)
                     continue
                 line = requests.readline()
                 if not line:
                     return None
+                ready, told = os.pipe()
                 pid = os.fork()
                 if pid == 0:
                     for other in selector.get_map().values():
                         if other.data is not None:
                             os.close(other.fd)
                     selector.close()
+                    os.setsid()  # before its number is known, so that signals to its group reach it
+                    os.close(ready)
+                    os.close(told)
                     return json.loads(line)
-                print(pid, flush=True)
+                os.close(told)
+                os.read(ready, 1)  # returns when the child has closed its end
+                os.close(ready)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
+                print(pid, file=answers, flush=True)
 
 
 def main() -> None:
     """Import, then serve; a forked process becomes the command."""
-    for name in IMPORTS:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # else the end of each command would look through all that was imported, and copy it
-    request = serve()
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is printed meanwhile is no answer
+        for name in IMPORTS:
+            importlib.import_module(name)
+        if (count := threading.active_count()) > 1 or len(os.listdir("/proc/self/task")) > 1:
+            sys.exit(f"an import has started threads ({count} of Python), which a fork would lose")
+        gc.collect()
+        gc.freeze()  # else the end of each command would look through all that was imported, and copy it
+        request = serve(answers)
     if request is None:
         return
-    os.setsid()
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for kept, stream in ((nothing, 0), (log, 1), (log, 2)):

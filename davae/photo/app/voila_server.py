@@ -36,8 +36,8 @@ CHECKS = 12  # for abandoned kernels, in the time for which one is kept
 PING_MS = 30_000
 WAIT_S = 5  # after which a visitor who found every kernel taken asks again, by itself
 UNSEEN_S = 60  # for which a kernel waits for its page, which may have been closed before it had loaded
-ENDING_S = 5.0  # for which a page waits for the place of one that is ending
-LEAVING_S = 1.0  # for which it waits for word that another is left, which may come after its own
+LEAVING_S = 1.0  # for which a page without room waits for another to be left
+ENDING_S = 5.0  # for which it waits at most, where a kernel is ending
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")  # by which this machine's browsers know the server
 PROTOCOL = "v1.kernel.websocket.jupyter.org"  # of messages between page and kernel
@@ -74,9 +74,10 @@ class PageKernels(AsyncMappingKernelManager):
         return len({*self.list_kernel_ids(), *self._starting}) < self.most
 
     async def wait_for_room(self) -> bool:
-        """Return whether there is room, at once or as soon as kernels that are ending have ended.
+        """Return whether there is room; wait up to `LEAVING_S` for a kernel to be ended, then for its end.
 
-        A page that is loaded again ends its kernel and asks for another at once, over two connections.
+        A page that is loaded again ends its kernel and asks for another over two connections: either request
+        may arrive first.
         """
         began = time.monotonic()
         while not self.has_room():
