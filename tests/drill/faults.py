@@ -166,7 +166,7 @@ class Case:
         """Start the command, or another one; `how` as for `Running.start`."""
         self.runs += 1
         log = self.folder / f"log-{self.runs}"
-        nursery = None if self.begins or self.number % 4 == 3 else self.nursery
+        nursery = None if self.begins or self.number % 10 == 9 else self.nursery
         return Running.start(command or self.command.words(self.out), log, nursery=nursery, **how)
 
     def run(self, command: list[str] | None = None, **how: Any) -> Ended:

@@ -6,7 +6,7 @@ reads a request per line, a JSON object with the words of a command and the file
 the number of the process that it forks, and later that number with the exit code. A forked process is a
 command from there on: in a session of its own, with `davae` as its main module, and Python ends as usual.
 
-Two things differ from a fresh process, so the drill starts every fourth case without a nursery: what is
+Two things differ from a fresh process, so the drill starts every tenth case without a nursery: what is
 imported early here may be imported late there, and all forks of a nursery have the same hashes of strings.
 """
 
