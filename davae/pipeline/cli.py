@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import NoReturn
 
 import tyro
 
@@ -61,20 +60,19 @@ def main() -> None:
             sys.exit(1)
         sys.exit(f"davae: {error}")
     except KeyboardInterrupt as stop:
-        _end_interrupted(stop)
+        sys.exit(_report_interruption(stop))
     except ImportError as error:  # pybind11 raises it if Ctrl-C comes while it loads an extension (Open3D's)
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
-        _end_interrupted(error.__cause__)
+        code = _report_interruption(error.__cause__)
+        os._exit(code)  # `sys.exit` lets Open3D see tensors that it has not freed, and end the process with 1
 
 
-def _end_interrupted(stop: KeyboardInterrupt) -> NoReturn:
-    print(
-        "davae: interrupted; run the command again to continue rendering, preparing or training from the "
-        "last completed part",
-        file=sys.stderr,
-    )
-    sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
+def _report_interruption(stop: KeyboardInterrupt) -> int:
+    """Say what to do; return the exit code."""
+    said = "davae: interrupted; run the command again to continue rendering, preparing or training from the "
+    print(f"{said}last completed part", file=sys.stderr, flush=True)
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -83,6 +83,8 @@ def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
                 trials = [pool.submit(faults.try_fault, case, row[case.fault]) for case in cases]
                 for trial in tqdm(trials, desc=command.name, unit="fault"):
                     trial.result()
+            print(faults.format_table({command.name: row}), flush=True)  # in case it is stopped later
+            print(*(text for score in row.values() for text in score.lost), sep="\n", flush=True)
     print(faults.format_table(scores), flush=True)
     skipped = {f"{fault}: {s.skipped}" for row in scores.values() for fault, s in row.items() if s.skipped}
     print(*(f"- {reason}" for reason in sorted(skipped)), sep="\n", flush=True)
