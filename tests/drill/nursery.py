@@ -69,6 +69,7 @@ class Nursery:
             start_new_session=True,  # Ctrl-C is the drill's
         )
         self._lock, self._children, self._born = threading.Lock(), dict[int, Child](), list[Future[Child]]()
+        self._ended = False
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -81,6 +82,8 @@ class Nursery:
         born = Future[Child]()
         assert self.process.stdin is not None
         with self._lock:
+            if self._ended:  # a command that is being born may still hold the pipe open
+                raise ChildProcessError("the nursery has ended")
             self._born.append(born)
             try:
                 request = json.dumps({"words": list(words), "log": str(log)})
@@ -107,6 +110,8 @@ class Nursery:
             else:
                 self._children[pid] = Child(pid)
                 self._born.pop(0).set_result(self._children[pid])
+        with self._lock:
+            self._ended = True
         for future in (*self._born, *(child.ended for child in self._children.values())):
             future.set_exception(ChildProcessError("the nursery has ended"))
 
