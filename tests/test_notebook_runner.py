@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import IPython
 import nbformat
+import papermill
 import psutil
 import pytest
 
@@ -98,18 +99,22 @@ def test_output_that_does_not_arrive_is_told_from_a_cell_that_takes_long(tmp_pat
 
 
 def test_an_error_before_the_first_cell_leaves_no_copy(folder, tmp_path, monkeypatch):
-    """Not even of a process that was killed before."""
+    """Not even of a process that was killed before. It is reported; other notebooks continue."""
+    execute = papermill.execute_notebook
 
-    def fail(*_, **__):
+    def fail_once(*arguments, **options):
+        monkeypatch.setattr(papermill, "execute_notebook", execute)
         raise RuntimeError("can't start new thread")
 
-    write(folder / "01_works.ipynb", "print('whole')")
+    write(folder / "01_first.ipynb", "print('whole')")
+    write(folder / "02_works.ipynb", "print('whole')")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".01_works.ipynb").write_text("half")
-    monkeypatch.setattr("papermill.execute_notebook", fail)
-    with pytest.raises(RuntimeError, match="new thread"):
+    (tmp_path / "out" / ".01_first.ipynb").write_text("half")
+    monkeypatch.setattr(papermill, "execute_notebook", fail_once)
+    with pytest.raises(notebooks.NotebookError, match="^01_first.ipynb: did not start .*new thread"):
         notebooks.execute(tmp_path / "out", {}, progress=False)
-    assert not list((tmp_path / "out").glob("*01_works.ipynb"))
+    assert not list((tmp_path / "out").glob("*01_first.ipynb"))
+    assert printed(tmp_path / "out" / "02_works.ipynb") == "whole\n"
 
 
 def test_an_interruption_ends_the_kernel_and_keeps_the_copy_of_before(folder, tmp_path):

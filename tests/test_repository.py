@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -292,6 +294,20 @@ def test_installed_versions_are_the_locked_ones(require):
             if installed != version:
                 other[requirement.name] = f"{installed}, not {version}"
     require(not other, f"this environment is not requirements.lock's: {other}")
+
+
+def test_what_make_runs_keeps_its_bytecode(require):
+    """The environment is installed uncompiled: else every process would compile torch anew."""
+    require(shutil.which("make"), "make is not installed")
+    told = subprocess.run(
+        ["make", "--no-print-directory", "-f", "-", "told"],
+        input='include Makefile\ntold: ; @echo "[$$PYTHONDONTWRITEBYTECODE]"\n',
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "[]\n", told.stderr
 
 
 def installed_version(name: str) -> str | None:

@@ -189,7 +189,8 @@ def _execute(source: Path, executed: Path, **options: Any) -> None:
             failure = f"{where}; {executed} shows where"
         except (TimeoutError, RuntimeError) as error:
             if not partial.exists():  # it failed before papermill first wrote
-                raise
+                why = f"did not start ({error}); close other programs, then run it again"
+                raise NotebookError(why) from error
             failure = _mark_stop(partial, error, options["execution_timeout"])
         os.replace(partial, executed)
     except BaseException:
