@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from typing import get_type_hints
 
 import pytest
 
@@ -20,7 +21,7 @@ from davae.config import (
     TrainConfig,
     preset,
 )
-from davae.config.reading import AT_LEAST_ONE, COMMANDS, read_config, to_oldest_json
+from davae.config.reading import AT_LEAST_ONE, COMMANDS, LIMITS, read_config, to_oldest_json
 from davae.config.schema import ADDED, RENAMED
 from davae.config.settings import experiment
 
@@ -185,6 +186,8 @@ def test_tables_of_fields_name_fields_that_there_are():
     names = {field.name for part in parts for field in dataclasses.fields(part)}
     assert {*AT_LEAST_ONE, *ADDED, *RENAMED.values()} <= names
     assert not RENAMED.keys() & names
+    real = {name for part in parts for name, hint in get_type_hints(part).items() if hint is float}
+    assert LIMITS.keys() == real, "a field that is no whole number has no limits"
 
 
 @pytest.mark.parametrize(
@@ -205,6 +208,19 @@ def test_tables_of_fields_name_fields_that_there_are():
         ("train", "learning_rate", True, "config.train.learning_rate = True: expected a finite number"),
         ("train", "learning_rate", math.nan, "config.train.learning_rate = nan: expected a finite number"),
         ("loss", "alpha_pose", -math.inf, "config.loss.alpha_pose = -inf: expected a finite number"),
+        ("loss", "beta_shape", -1.0, "config.loss.beta_shape = -1.0: expected a finite number at least 0"),
+        (
+            *("train", "learning_rate", 0.0),
+            "config.train.learning_rate = 0.0: expected a finite number above 0, such as 0.001",
+        ),
+        (
+            *("data", "photometric", 3),
+            "config.data.photometric = 3: expected a finite number at least 0 and at most 1, such as 0.0",
+        ),
+        (
+            *("train", "average_decay", 1.0),
+            "config.train.average_decay = 1.0: expected a finite number at least 0 and below 1, such as 0.0",
+        ),
         (
             "model",
             "depths",

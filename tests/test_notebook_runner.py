@@ -111,7 +111,7 @@ def test_an_error_before_the_first_cell_leaves_no_copy(folder, tmp_path, monkeyp
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".01_first.ipynb").write_text("half")
     monkeypatch.setattr(papermill, "execute_notebook", fail_once)
-    with pytest.raises(notebooks.NotebookError, match="^01_first.ipynb: did not start .*new thread"):
+    with pytest.raises(notebooks.NotebookError, match=r"^01_first\.ipynb: did not start .*new thread"):
         notebooks.execute(tmp_path / "out", {}, progress=False)
     assert not list((tmp_path / "out").glob("*01_first.ipynb"))
     assert printed(tmp_path / "out" / "02_works.ipynb") == "whole\n"

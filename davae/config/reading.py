@@ -16,6 +16,19 @@ AT_LEAST_ONE = {
     "last_stride", "pose_hidden", "fold_grid", "fold_hidden", "image_width", "decoder", "channels", "hidden",
     "latent", "latent_view", "cloud_hidden",
 }  # fmt: skip
+# Limits of the fields that are no whole numbers, as pydantic names them.
+POSITIVE: dict[str, Any] = {"gt": 0}
+NOT_NEGATIVE: dict[str, Any] = {"ge": 0}
+LIMITS = {
+    "photometric": {"ge": 0, "le": 1}, "average_decay": {"ge": 0, "lt": 1}, "scale_min": POSITIVE,
+    "scale_max": POSITIVE, "side_heads": POSITIVE, "learning_rate": POSITIVE, "spread": POSITIVE,
+    "rotation": NOT_NEGATIVE, "shift": NOT_NEGATIVE, "blur": NOT_NEGATIVE, "weight_decay": NOT_NEGATIVE,
+    "final_learning_rate": NOT_NEGATIVE, "clip_norm": NOT_NEGATIVE, "alpha_pose": NOT_NEGATIVE,
+    "alpha_cloud": NOT_NEGATIVE, "alpha_image": NOT_NEGATIVE, "alpha_depth": NOT_NEGATIVE,
+    "alpha_map": NOT_NEGATIVE, "alpha_view": NOT_NEGATIVE, "beta_pose": NOT_NEGATIVE,
+    "beta_appearance": NOT_NEGATIVE, "beta_shape": NOT_NEGATIVE,
+}  # fmt: skip
+BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 def read_config(kind: type[Kind], text: str) -> Kind:
@@ -69,7 +82,10 @@ def check_value(kind: type, field: str, value: Any, name: str) -> Any:
     elif hint is int:
         hint, expected = whole, f"a whole number of at least {least}, such as {example}"
     elif hint is float:  # JSON itself has no NaN and no infinity, but Python reads and writes them
-        hint, expected = Annotated[float, Field(allow_inf_nan=False)], f"a finite number, such as {example}"
+        limits = LIMITS[field]
+        hint = Annotated[float, Field(allow_inf_nan=False, **limits)]
+        bounds = " and ".join(f"{BOUNDS[kind]} {limit}" for kind, limit in limits.items())
+        expected = f"a finite number{bounds and f' {bounds}'}, such as {example}"
     else:
         expected = {bool: "true or false", str: "a text"}[hint]
     try:
