@@ -1,13 +1,42 @@
 """The drill's short form: damaged files for every reader, and payloads that would leave a mark."""
 
 import os
+import re
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from drill import hostile
 
 CASES, SEED = 2000, 0
+GUIDED = 900
+TESTS = Path(__file__).parent
+FUZZER = TESTS.parent / ".fuzz"
+# Reads three letters one after the other: of drawn files, one in 16 million has them.
+PLANTED = """
+def read(path):
+    content = path.read_bytes()
+    if content[:1] == b"o" and content[1:2] == b"d" and content[2:3] == b"d":
+        raise KeyError("odd")
+    raise ValueError(path.name)
+"""
+FUZZ_PLANTED = """
+import os
+import sys
+from pathlib import Path
+import atheris
+with atheris.instrument_imports(include=["planted"]):
+    import planted
+from drill import guided, hostile
+home = Path(sys.argv[1])
+path = home / "file"
+reads = {"planted": planted.read, "ends": lambda path: os._exit(3)}
+for name, read in reads.items():
+    result = guided.fuzz(hostile.Reader(name, read, [path]), path, 50_000, 0, home / name)
+    print(name, result.cases, result.named, path.read_bytes(), result.failures)
+"""
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the drill needs POSIX signals and limits")
 
 
@@ -41,3 +70,40 @@ def test_the_watch_sees_a_process_that_ends_and_one_that_hangs(watched, monkeypa
     watched.process.join()
     outcome, *_ = watched.read("PNG", watched.seeds["PNG"][0])
     assert outcome == "ends the process"
+
+
+@pytest.fixture(scope="module")
+def fuzz(require):
+    """Run Python with the fuzzer of `make .fuzz/.installed`; return what it printed and its exit code."""
+    require((FUZZER / "atheris").is_dir(), "atheris is not in .fuzz: `make .fuzz/.installed` installs it")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(FUZZER)])}
+
+    def run(*words, **more):
+        return subprocess.run(
+            [sys.executable, *words], env=environment | more, capture_output=True, text=True
+        )
+
+    return run
+
+
+def test_files_that_reach_further_are_read_or_refused_by_name(fuzz):
+    done = fuzz("-m", "drill.guided", "--runs", str(GUIDED))
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = re.findall(r"^(\S.{21}) +(\d+) .* ([\d,]+) +([\d,]+)$", done.stdout, flags=re.M)
+    numbers = [[int(number.replace(",", "")) for number in row[1:]] for row in rows]
+    assert sum(cases for cases, *_ in numbers) >= GUIDED
+    assert all(0 < first < last for _, first, last in numbers), "no file of a reader reached new code"
+
+
+def test_the_fuzzer_finds_what_is_planted_behind_three_letters(fuzz, tmp_path):
+    (tmp_path / "planted.py").write_text(PLANTED)
+    (tmp_path / "file").write_bytes(b"whole")
+    paths = os.pathsep.join([str(tmp_path), str(TESTS), str(FUZZER)])
+    done = fuzz("-c", FUZZ_PLANTED, str(tmp_path), PYTHONPATH=paths)
+    assert done.returncode == 0, done.stderr[-3000:]
+    planted, ends = done.stdout.splitlines()
+    cases, named = map(int, planted.split()[1:3])
+    assert cases >= 50_000 > named > 0 and "b'whole'" in planted
+    assert "file: KeyError: 'odd'" in planted
+    assert ends.startswith("ends 0 0 b'whole' ['file: ends the process with 3: ")

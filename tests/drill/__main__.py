@@ -1,13 +1,15 @@
 """The drill as a command: `PYTHONPATH=tests python -m drill`, see `make drill`.
 
 It interrupts every command in every way (`drill.faults`) and gives every reader files that are damaged at
-random (`drill.hostile`), prints a table of each, and ends with 1 if anything was lost. The same seed draws
-the same moments, as shares of a command's duration, and the same cases: `--only train --fault kill --case 7`
-tries one of them again alone.
+random (`drill.hostile`) and by a fuzzer (`drill.guided`), prints a table of each, and ends with 1 if anything
+was lost. The same seed draws the same moments, as shares of a command's duration, and the same cases:
+`--only train --fault kill --case 7` tries one of them again alone.
 """
 
 import argparse
+import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +20,8 @@ from tqdm.auto import tqdm
 
 from drill import commands, faults, hostile
 from drill.nursery import open_nursery
+
+ENVIRONMENT = {**os.environ, **commands.ENVIRONMENT}  # of processes of the drill's own
 
 
 def main() -> int:
@@ -52,6 +56,13 @@ def drill_readers(home: Path, chosen: argparse.Namespace) -> list[str]:
     wrong += hostile.plant(watched, home / "planted")
     watched.stop()
     print(hostile.format_table(results), flush=True)
+    if importlib.util.find_spec("atheris") is None:
+        print("no fuzzer guided by coverage: atheris is not installed; `make drill` does so where it can")
+        return wrong
+    words = ["--runs", str(chosen.cases), "--seed", str(chosen.seed), "--keep", str(home / "guided")]
+    guided = subprocess.run([sys.executable, "-m", "drill.guided", *words], env=ENVIRONMENT)
+    if guided.returncode != 0:
+        wrong.append("the fuzzer guided by coverage: see below its table")
     return wrong
 
 
@@ -60,7 +71,7 @@ def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
     scores: dict[str, dict[str, faults.Score]] = {}
     wrong = []
     world = commands.make_world(home)
-    with open_nursery({**os.environ, **commands.ENVIRONMENT}) as nursery:
+    with open_nursery(ENVIRONMENT) as nursery:
         for command in commands.list_commands(world):
             if chosen.only and command.name not in chosen.only:
                 continue

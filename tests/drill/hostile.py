@@ -101,8 +101,10 @@ def _replace_node(content: bytes, place: int, value: object) -> bytes:
     return json.dumps(tree).encode()
 
 
-def mend_png(content: bytes) -> bytes:
+def mend(reader: str, content: bytes) -> bytes:
     """Make the checksums of a PNG's chunks right again, so that damage reaches what is behind them."""
+    if reader != "PNG":
+        return content
     data, at = bytearray(content), 8
     while at + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
@@ -133,6 +135,19 @@ class Result:
     failures: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
     most_bytes: int = 0
+
+    def add(self, what: str, outcome: str, seconds: float, peak: int) -> None:
+        """Count a case, as `judge` returns it; a failure is told with `what` it was."""
+        self.cases += 1
+        self.slowest_s, self.most_bytes = max(self.slowest_s, seconds), max(self.most_bytes, peak)
+        if outcome in ("valid", "named"):
+            setattr(self, outcome, getattr(self, outcome) + 1)
+        else:
+            self.failures.append(f"{what}: {outcome}")
+        if seconds > LIMIT_S:
+            self.failures.append(f"{what}: {seconds:.1f} s")
+        if peak > LIMIT_BYTES:
+            self.failures.append(f"{what}: {peak / 1e9:.1f} GB")
 
 
 def make_readers(home: Path) -> list[Reader]:
@@ -306,21 +321,29 @@ def _serve(home: Path, pipe: Connection) -> None:
     pipe.send({name: [str(p) for p in reader.seeds] for name, reader in readers.items()})
     while True:
         name, path = pipe.recv()
-        if sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text("5")
-        before, began = _peak_bytes(), time.process_time()
-        try:
-            readers[name].read(Path(path))
-            outcome = "valid"
-        except (ValueError, OSError) as error:
-            # Of files that belong together, it may name another of the folder.
-            named = Path(path).name in str(error) or str(Path(path).parent) in str(error)
-            outcome = "named" if named else f"names no file: {type(error).__name__}: {error}"
-            if _names_memory(error):
-                outcome = f"asks for all memory: {error}"
-        except BaseException as error:  # what no reader may raise
-            outcome = f"{type(error).__name__}: {error}"
-        pipe.send((outcome[:300], time.process_time() - began, max(0, _peak_bytes() - before)))
+        pipe.send(judge(readers[name], Path(path)))
+
+
+def judge(reader: Reader, path: Path) -> tuple[str, float, int]:
+    """Let a reader read a file in this process; return the outcome, seconds of the processor and bytes.
+
+    The outcome is "valid", "named" or, of a failure, what it was.
+    """
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+    before, began = _peak_bytes(), time.process_time()
+    try:
+        reader.read(path)
+        outcome = "valid"
+    except (ValueError, OSError) as error:
+        # Of files that belong together, it may name another of the folder.
+        named = path.name in str(error) or str(path.parent) in str(error)
+        outcome = "named" if named else f"names no file: {type(error).__name__}: {error}"
+        if _names_memory(error):
+            outcome = f"asks for all memory: {error}"
+    except BaseException as error:  # what no reader may raise
+        outcome = f"{type(error).__name__}: {error}"
+    return outcome[:300], time.process_time() - began, max(0, _peak_bytes() - before)
 
 
 class Watched:
@@ -370,21 +393,11 @@ def run_cases(watched: Watched, each: int, number: int, progress: bool = False) 
             whole = path.read_bytes()
             if case == 0 and (sound := watched.read(name, str(path))[0]) != "valid":
                 result.failures.append(f"{path.name} without damage: {sound}")
-            content = apply_changes(whole, wanted)
-            path.write_bytes(mend_png(content) if name == "PNG" else content)
-            outcome, seconds, peak = watched.read(name, str(path))
+            path.write_bytes(mend(name, apply_changes(whole, wanted)))
+            judged = watched.read(name, str(path))
             if path.exists():
                 path.write_bytes(whole)
-            result.cases += 1
-            result.slowest_s, result.most_bytes = max(result.slowest_s, seconds), max(result.most_bytes, peak)
-            if outcome in ("valid", "named"):
-                setattr(result, outcome, getattr(result, outcome) + 1)
-            else:
-                result.failures.append(f"seed {number}, case {case}, {path.name}: {outcome}")
-            if seconds > LIMIT_S:
-                result.failures.append(f"seed {number}, case {case}, {path.name}: {seconds:.1f} s")
-            if peak > LIMIT_BYTES:
-                result.failures.append(f"seed {number}, case {case}, {path.name}: {peak / 1e9:.1f} GB")
+            result.add(f"seed {number}, case {case}, {path.name}", *judged)
     return results
 
 
