@@ -625,6 +625,23 @@ def test_views_and_probabilities_of_sides_are_measured(release, tmp_path, capsys
     assert sides.fit_sureness(drawn) == pytest.approx(0.8, abs=0.06)
 
 
+def test_weights_of_the_signs_of_a_side_are_those_that_it_was_drawn_by(
+    release, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.syspath_prepend(FOLDER)
+    sides, rng = load("sides"), np.random.default_rng(2)
+    signs, weights = rng.normal(size=(8000, 3)) * [1.0, 0.3, 4.0], np.array([0.9, 2.0, 0.4])
+    truth = rng.random(8000) < 1 / (1 + np.exp(-signs @ weights))
+    np.testing.assert_allclose(sides.fit(signs, truth), weights, rtol=0.15)
+    frames = np.arange(8000)
+    best = ((signs @ weights >= 0) == truth).mean()
+    assert sides.count_right(signs, truth, frames) == pytest.approx(best, abs=0.005)
+    assert sides.count_right(signs[:, :1], truth, frames) < best - 0.1
+    sides.main(write_dataset(tmp_path / "rhd", train=4, val=3, test=1), release, count=3)
+    said = capsys.readouterr().out
+    assert "the best INFORMATION is" in said and "signs, of 12 photos" in said
+
+
 @pytest.fixture(scope="module")
 def rendered(trained, tmp_path_factory):
     """Four hands to test on, prepared for the run of `trained`, drawn by the seed of its preset."""

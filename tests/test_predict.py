@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.spatial.transform import Rotation
 from test_photo import damaged, encoded, picture
+from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 from davae.config import BLOCKS, PRESETS, CameraConfig, preset
@@ -31,11 +32,22 @@ from davae.networks.camera import CameraHead, Placement, project_to_crop, trunk_
 from davae.networks.encoder import Trunk
 from davae.networks.folding import fold_batchnorm
 from davae.networks.handmask import composite_over_grey
+from davae.photo import observer as observer_module
 from davae.photo import predict as predict_module
 from davae.photo import predict_files as predict_files_module
 from davae.photo.finding import Box, cut
 from davae.photo.hand import Hand, reference_bone_mm
-from davae.photo.observer import COARSE, QUICK, USUAL, Guess, Observer, Views, estimate_confidence
+from davae.photo.observer import (
+    COARSE,
+    QUICK,
+    USUAL,
+    Guess,
+    Observer,
+    Signs,
+    Views,
+    estimate_confidence,
+    judge,
+)
 from davae.photo.overlay import draw_overlay
 from davae.photo.packed import PARTS, read_packed
 from davae.photo.predict import WEIGHTS, HandPredictor, open_networks, refine_box
@@ -487,7 +499,7 @@ def test_a_turned_photo_gives_the_turned_hand(predictor):
 def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeypatch):
     found = Box((70.0, 60.0), 40.0, 0.7)
     monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: [found])
-    monkeypatch.setattr("davae.photo.predict.estimate_confidence", lambda *signs: 0.7)
+    be_sure(monkeypatch, 0.7)
     monkeypatch.setattr("davae.photo.predict.USUAL", COARSE)
     first = predictor.predict(photo(), box=found, side="right")
     hand = predictor.predict(photo(), side="right")
@@ -501,24 +513,45 @@ def test_a_box_that_was_found_is_drawn_anew_around_the_joints(predictor, monkeyp
         assert refine_box(dataclasses.replace(near, joints_px=far)) == found
 
 
-def test_a_guess_tells_how_certain_the_mask_is_and_how_much_views_disagree(predictor):
+def be_sure(monkeypatch, sure: float):
+    """Let every square be a hand with this probability."""
+    monkeypatch.setattr(observer_module, "estimate_confidence", lambda signs, *_: np.full(len(signs), sure))
+
+
+def test_signs_are_those_of_the_networks(predictor):
+    """How certain the mask is, how much views disagree, and what they tell of the pose: by hand."""
     observer, crops = predictor.observer, cut(photo(), [Box((80.0, 60.0), 50.0)], 64)
-    guess = observer.guess(crops, ["right"], 2)
+    signs = observer.measure_signs(crops, 2)
     mask = observer.segment(crops, 1)
-    image = composite_over_grey(torch.from_numpy(crops), torch.from_numpy(mask)).numpy()
-    with torch.inference_mode():
-        views = torch.from_numpy(rotate_views(image, 2))
-        joints = rotate_back([predictor.model(view).pose for view in views])
-    assert guess.sides == ["right"]
-    assert guess.certainty.item() == pytest.approx(
+    assert signs.certainty.item() == pytest.approx(
         mask[mask > 0.5].mean().item() if (mask > 0.5).any() else 0
     )
     edges = mask[0, 0] > 0.5
-    assert guess.cut_off.item() == (edges.sum() - edges[1:-1, 1:-1].sum()) / (4 * 63)
-    # Of two, each is half of their distance from the middle.
-    assert guess.disagreement.item() == pytest.approx(
-        np.linalg.norm(joints[0] - joints[1], axis=2).mean() / 2, rel=1e-3
-    )
+    assert signs.cut_off.item() == (edges.sum() - edges[1:-1, 1:-1].sum()) / (4 * 63)
+    upright = composite_over_grey(torch.from_numpy(crops), torch.from_numpy(mask)).numpy()
+    for row, image in enumerate((upright, upright[..., ::-1].copy())):
+        with torch.inference_mode():
+            seen = [predictor.model(view) for view in torch.from_numpy(rotate_views(image, 2))]
+        joints = rotate_back([one.pose for one in seen])
+        # Of two, each is half of their distance from the middle.
+        assert signs.disagreement[row, 0] == pytest.approx(
+            np.linalg.norm(joints[0] - joints[1], axis=2).mean() / 2, rel=1e-3
+        )
+        codes = [Normal(one.means["pose"], (0.5 * one.logvars["pose"]).exp()) for one in seen]
+        nats = [kl_divergence(code, Normal(0.0, 1.0)).sum() for code in codes]
+        assert signs.information[row, 0] == pytest.approx(np.mean(nats), rel=1e-3)
+
+
+def test_each_sign_of_a_right_hand_makes_it_likelier():
+    """Which is how a left one is told, too: by the same of its mirror image."""
+    alike = Signs(*(np.ones((2, 1)) for _ in range(3)), np.array([0.9]), np.zeros(1))
+    assert judge(alike, [None]).probability == 0.5
+    for name, better in (("right", 2.0), ("disagreement", 0.5), ("information", 2.0)):
+        for row, side in enumerate(("right", "left")):
+            values = np.ones((2, 1))
+            values[row] = better
+            guess = judge(alike._replace(**{name: values}), [None])
+            assert guess.sides == [side] and guess.probability > 0.5
 
 
 def test_a_side_has_a_probability_and_the_other_side_the_rest(predictor, monkeypatch):
@@ -578,39 +611,39 @@ def test_quick_closes_in_from_fewer_squares_and_is_near_the_usual(predictor, mon
 
 @given(st.floats(0, 3), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_more_agreement_and_a_surer_mask_inside_the_crop_give_more_confidence(apart, sure, less, cut_off):
-    told = estimate_confidence(apart, sure, cut_off)
-    assert 0 <= estimate_confidence(apart + 0.1, sure, cut_off) <= told <= 1
-    assert estimate_confidence(apart, less * sure, cut_off) <= told <= estimate_confidence(apart, sure, 0)
+    def estimate(*signs):
+        return estimate_confidence(*map(np.array, signs)).item()
+
+    told = estimate(apart, sure, cut_off)
+    assert 0 <= estimate(apart + 0.1, sure, cut_off) <= told <= 1
+    assert estimate(apart, less * sure, cut_off) <= told <= estimate(apart, sure, 0)
 
 
-def offer(monkeypatch, boxes: list[Box], apart: list[float], sides: list[str]):
-    """Let these squares be found, with views that disagree by so much about them."""
-    sure = np.full(len(boxes), 0.9)
-    signs = Guess(sides, sure, np.array(apart), sure, np.zeros(len(boxes)))
+def offer(monkeypatch, boxes: list[Box], confidence: list[float], sides: list[str]):
+    """Let these squares be found, as likely a hand as this."""
+    guess = Guess(sides, np.full(len(boxes), 0.9), np.array(confidence))
     monkeypatch.setattr("davae.photo.predict.find_hands", lambda *given: boxes)
-    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: signs)
+    monkeypatch.setattr(Observer, "guess", lambda self, crops, known, views=0: guess)
 
 
 def test_of_the_squares_the_likeliest_is_read(predictor, monkeypatch):
     offered = [Box((50.0, 60.0), 30.0), Box((110.0, 60.0), 30.0)]
-    offer(monkeypatch, offered, [0.3, 0.1], ["right", "left"])
+    offer(monkeypatch, offered, [0.6, 0.8], ["right", "left"])
     (request,) = predictor.request([photo()])
     ((box, side),) = predictor._locate(request, photo(), 1)
     assert (box.centre, side) == ((110.0, 60.0), "left")
-    assert box.confidence == pytest.approx(estimate_confidence(0.1, 0.9, 0.0), rel=1e-5)
-    offer(monkeypatch, offered, [0.1, 0.3], ["right", "left"])
+    assert box.confidence == 0.8
+    offer(monkeypatch, offered, [0.8, 0.6], ["right", "left"])
     assert predictor._locate(request, photo(), 1)[0][0].centre == (50.0, 60.0)
 
 
 def test_of_several_hands_those_are_returned_that_are_likely_and_apart(predictor, monkeypatch):
     places = [((40.0, 60.0), 30.0), ((45.0, 62.0), 28.0), ((120.0, 60.0), 30.0), ((40.0, 110.0), 9.0)]
-    offer(monkeypatch, [Box(*place) for place in places], [0.05, 0.06, 0.1, 3.0], ["right", "left"] * 2)
+    offer(monkeypatch, [Box(*place) for place in places], [0.9, 0.8, 0.7, 0.4], ["right", "left"] * 2)
     monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: hand.box)
     hands = predictor.predict_hands(photo(), 4, name="two", side="right")
     assert [hand.box.centre for hand in hands] == [(40.0, 60.0), (120.0, 60.0)]
-    assert [hand.box.confidence for hand in hands] == [
-        pytest.approx(estimate_confidence(apart, 0.9, 0.0)) for apart in (0.05, 0.1)
-    ]
+    assert [hand.box.confidence for hand in hands] == [0.9, 0.7]
     for hand in hands:
         check(hand)
         assert hand.name == "two" and hand.side == "right"
@@ -627,7 +660,7 @@ def test_of_several_hands_those_are_returned_that_are_likely_and_apart(predictor
 
 
 def test_each_of_several_hands_has_its_files_and_a_row_of_the_overlay(release, tmp_path, monkeypatch):
-    offer(monkeypatch, [Box((40.0, 60.0), 30.0), Box((120.0, 60.0), 40.0)], [0.05, 0.1], ["right", "left"])
+    offer(monkeypatch, [Box((40.0, 60.0), 30.0), Box((120.0, 60.0), 40.0)], [0.9, 0.8], ["right", "left"])
     monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: hand.box)
     Image.fromarray(photo()).save(tmp_path / "x.png")
     out, options = tmp_path / "out", {"progress": False, "weights": release, "side": "right"}
@@ -923,7 +956,7 @@ def test_pictures_of_a_folder_are_known_before_any_was_read(tmp_path):
 
 def test_a_folder_of_photos_gives_one_table_of_all_joints(release, tmp_path, monkeypatch):
     """Which says what the JSON files say; a broken photo, a text and our own drawings are no matter."""
-    offer(monkeypatch, [Box((40.0, 60.0), 30.0), Box((120.0, 60.0), 40.0)], [0.05, 0.1], ["right", "left"])
+    offer(monkeypatch, [Box((40.0, 60.0), 30.0), Box((120.0, 60.0), 40.0)], [0.9, 0.8], ["right", "left"])
     monkeypatch.setattr("davae.photo.predict.refine_box", lambda hand: hand.box)
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -1056,7 +1089,7 @@ def test_confidence_is_said_where_a_hand_was_looked_for(release, tmp_path, monke
     assert ", in the box given," in line and ", confidence " not in line
     assert json.loads((tmp_path / "x.json").read_text())["confidence"] is None
     for sure, doubt in ((0.1, True), (0.9, False)):
-        monkeypatch.setattr("davae.photo.predict.estimate_confidence", lambda *signs, sure=sure: sure)
+        be_sure(monkeypatch, sure)
         (line,) = predict_files([tmp_path / "x.png"], tmp_path, weights=release).lines
         assert f"confidence {sure:.2f}" in line and ("give --box" in line) == doubt
 

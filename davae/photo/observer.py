@@ -19,7 +19,9 @@ from davae.photo.hand import Side, mirror
 from synthhand.skeleton import ROOT
 
 TINY = 1e-9  # what views that agree wholly are taken to differ by
-AGREEMENT = 4.0  # weight of the views' agreement beside log-odds: 96 % of sides right then, not 94
+# Weights of the signs of a side beside the camera head's log-odds; `benchmarks/sides.py` fits them.
+AGREEMENT = 1.7  # of how well views agree about the joints
+INFORMATION = 1.3  # of a nat of information about the pose
 SURENESS = 0.7  # log-odds of a side for a unit of its score; `benchmarks/side_probability.py` fits it
 
 
@@ -63,16 +65,22 @@ class Reading:
     spreads: dict[str, NDArray[np.float32]]
 
 
+class Signs(NamedTuple):
+    """What b crops show of a hand: (2, b) if it is taken for a right hand and for a left one, or (b,)."""
+
+    right: NDArray[np.float32]  # (2, b) score of a right hand, of the camera head
+    disagreement: NDArray[np.float32]  # (2, b) mean distance of the views' joints from their mean, normalised
+    information: NDArray[np.float32]  # (2, b) about the pose, nats
+    certainty: NDArray[np.float32]  # (b,) mean probability over the mask's pixels above 0.5; 0 if none is
+    cut_off: NDArray[np.float64]  # (b,) share of the crop's border that is the mask's
+
+
 class Guess(NamedTuple):
-    """Which hand b crops show, and how much each looks like one."""
+    """Which hand b crops show, and how likely each shows one."""
 
     sides: list[Side]  # the likelier, unless it was known
     probability: NDArray[np.float64]  # (b,) that this is the side, 0..1; below 0.5 only of a known side
-    disagreement: NDArray[np.float32]  # (b,) mean distance of the views' joints from their mean, normalised
-    certainty: NDArray[
-        np.float32
-    ]  # (b,) mean probability over the mask's pixels above 0.5; 0 if there are none
-    cut_off: NDArray[np.float64]  # (b,) share of the crop's border that is the mask's
+    confidence: NDArray[np.float64]  # (b,) how likely the crop shows one whole hand, 0..1
 
 
 class Observer:
@@ -102,18 +110,21 @@ class Observer:
         return self._combine(sides, masks, seen, joints, root, bone, 1.0 if alone else ZOOM)
 
     def guess(self, crops: Images, known: Sequence[Side | None], views: int = USUAL.side) -> Guess:
-        """Guess the sides that are not `known`, and measure how much each crop looks like one hand.
+        """Guess the sides that are not `known`, and how likely each crop shows one whole hand."""
+        return judge(self.measure_signs(crops, views), known)
 
-        Two signs, each seen in the crop and in its mirror image, tell the side: the camera head's log-odds,
-        and how well several views agree about the joints. The model knows right hands only, and contradicts
-        itself more about a left one.
+    def measure_signs(self, crops: Images, views: int = USUAL.side) -> Signs:
+        """Measure signs of a hand, and of its side, in each crop and in its mirror image.
+
+        The model knows right hands only: of a left one its views contradict each other more, and its encoder
+        draws less information about the pose, so that the code stays nearer to the prior.
         """
-        return _judge(self._look_both_ways(crops, views), known)
+        return _measure_signs(self._look_both_ways(crops, views))
 
     def guess_and_read(self, crops: Images, views: Views = USUAL) -> tuple[Guess, list[Reading]]:
         """Guess the sides of b hands, and read the hands of these sides."""
         both = self._look_both_ways(crops, views.side)
-        guess = _judge(both, [None] * len(crops))
+        guess = judge(_measure_signs(both), [None] * len(crops))
         if (views.joints, views.mask) != (views.side, 1):
             return guess, self.read(crops, guess.sides, views)
         left = _are_left(guess.sides)
@@ -181,26 +192,43 @@ class _BothWays(NamedTuple):
     seen: Estimate  # of k views of each, in rows (k * 2b)
 
 
-def _judge(both: _BothWays, known: Sequence[Side | None]) -> Guess:
-    """Return the `Guess` of b crops, of which some sides may be known."""
+def _measure_signs(both: _BothWays) -> Signs:
+    """Return the signs of b crops that were seen both ways, means over the views."""
     count = len(both.images)
-    joints = both.seen.joints
-    joints = rotate_back(joints.reshape(-1, count, *joints.shape[1:]))
-    apart = np.linalg.norm(joints - joints.mean(0), axis=3).mean((0, 2))
-    scores = both.seen.right.reshape(-1, count).mean(0) - AGREEMENT * np.log(apart.clip(TINY))
-    as_right, as_left = np.split(scores, 2)
+    joints = rotate_back(both.seen.joints.reshape(-1, count, *both.seen.joints.shape[1:]))
+    information = measure_information(both.seen.means["pose"], both.seen.logvars["pose"])
+    hand = both.masks > 0.5
+    return Signs(
+        both.seen.right.reshape(-1, 2, count // 2).mean(0),
+        np.linalg.norm(joints - joints.mean(0), axis=3).mean((0, 2)).reshape(2, -1),
+        information.reshape(-1, 2, count // 2).mean(0),
+        (both.masks * hand).sum((1, 2, 3)) / hand.sum((1, 2, 3)).clip(1),
+        np.array([np.concatenate([*one[[0, -1]], *one[1:-1, [0, -1]].T]).mean() for one in hand[:, 0]]),
+    )
+
+
+def judge(signs: Signs, known: Sequence[Side | None]) -> Guess:
+    """Return the `Guess` of b crops, of which some sides may be known."""
+    agreement = -np.log(signs.disagreement.clip(TINY))
+    as_right, as_left = signs.right + AGREEMENT * agreement + INFORMATION * signs.information
     score = (as_right - as_left).astype(float)
     right = np.where([side is None for side in known], score >= 0, [side == "right" for side in known])
-    hand = both.masks > 0.5
-    certainty = (both.masks * hand).sum((1, 2, 3)) / hand.sum((1, 2, 3)).clip(1)
-    cut_off = [np.concatenate([*one[[0, -1]], *one[1:-1, [0, -1]].T]).mean() for one in hand[:, 0]]
+    disagreement = np.where(right, signs.disagreement[0], signs.disagreement[1])
     return Guess(
         ["right" if one else "left" for one in right],
         expit(SURENESS * np.where(right, score, -score)),
-        np.where(right, *np.split(apart, 2)),
-        certainty,
-        np.array(cut_off),
+        estimate_confidence(disagreement, signs.certainty, signs.cut_off),
     )
+
+
+def measure_information(means: NDArray[np.float32], logvars: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what b images tell about a block of the code, nats: KL(q(z|x) || N(0, 1)), summed over z.
+
+    Args:
+        means: (b, z) of the posteriors.
+        logvars: (b, z) logarithms of their variances.
+    """
+    return 0.5 * (np.square(means) + np.exp(logvars) - 1 - logvars).sum(1)
 
 
 def _are_left(sides: Sequence[Side]) -> NDArray[np.bool_]:
@@ -214,10 +242,11 @@ def _lay_over_grey(crops: Images, masks: NDArray[np.float32]) -> Images:
     return grey + masks * (crops - grey)
 
 
-def estimate_confidence(disagreement: float, certainty: float, cut_off: float) -> float:
-    """Return the share of boxes with such a `Guess` that overlap the true box by half.
+def estimate_confidence(disagreement: NDArray, certainty: NDArray, cut_off: NDArray) -> NDArray[np.float64]:
+    """Return the share of boxes with such signs (b,), as hands of one side, that overlap the true by half.
 
-    Fitted to 1,500 held-out renderings, in whose boxes hands were hardly ever cut off.
+    Fitted to 1,500 held-out renderings, in whose boxes hands were hardly ever cut off. The information about
+    the pose would tell more, but how much of it a hand has is another for each training.
     """
-    doubt = (1 - certainty) / max(certainty, 1e-6)
+    doubt = (1 - certainty) / np.maximum(certainty, 1e-6)
     return (1 - cut_off) ** 2 / (1 + (disagreement / 0.215) ** 0.77 * (doubt / 0.1) ** 1.18)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from davae.photo.engine import Networks, open_graphs
 from davae.photo.finding import APART, DOUBTFUL, KEPT, Box, choose_apart, cut, find_hands
 from davae.photo.hand import Hand, Side, reference_bone_mm
-from davae.photo.observer import COARSE, QUICK, USUAL, Observer, Reading, Views, estimate_confidence
+from davae.photo.observer import COARSE, QUICK, USUAL, Observer, Reading, Views
 from davae.photo.packed import Packed, read_packed
 from davae.photo.reading import Photo, PhotoError, photo_px, read_photo, wrap_unexpected
 from davae.photo.workers import map_in_order
@@ -256,8 +256,7 @@ class HandPredictor:
         squares = find_hands(networks.finder, networks.mask, photo, most, request.kept)
         crops = cut(photo, squares, self.px)
         guess = self.observer.guess(crops, [request.side] * len(squares), LOCATE_VIEWS)
-        signs = guess.disagreement.tolist(), guess.certainty.tolist(), guess.cut_off.tolist()
-        confidences = list(map(estimate_confidence, *signs))
+        confidences = guess.confidence.tolist()
         boxes = [replace(box, confidence=sure) for box, sure in zip(squares, confidences, strict=True)]
         first, *further = choose_apart(boxes, most)
         chosen = [first, *(n for n in further if confidences[n] >= DOUBTFUL)]

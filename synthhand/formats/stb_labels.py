@@ -148,10 +148,11 @@ def write_labels(path: str | os.PathLike, joints_mm: NDArray) -> None:
 def _check_elements(data: bytes) -> None:
     """Raise ValueError unless each element of a MATLAB 5 file is of a kind that the format knows.
 
-    SciPy looks kinds up in a table without a check, so that a damaged one can end the process.
+    SciPy looks kinds up in a table without a check, so that a damaged one can end the process. A MATLAB 4
+    file, which cannot hold three axes, is refused: SciPy asks for as much memory as its head says.
     """
-    if 0 in data[:4]:  # MATLAB 4, whose reader has no such table
-        return
+    if 0 in data[:4]:
+        raise ValueError("a MATLAB 4 file; labels are MATLAB 5")
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
         raise ValueError("no MATLAB 5 file")
