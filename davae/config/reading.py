@@ -84,7 +84,7 @@ def check_value(kind: type, field: str, value: Any, name: str) -> Any:
     elif hint is float:  # JSON itself has no NaN and no infinity, but Python reads and writes them
         limits = LIMITS[field]
         hint = Annotated[float, Field(allow_inf_nan=False, **limits)]
-        bounds = " and ".join(f"{BOUNDS[kind]} {limit}" for kind, limit in limits.items())
+        bounds = " and ".join(f"{BOUNDS[bound]} {limit}" for bound, limit in limits.items())
         expected = f"a finite number{bounds and f' {bounds}'}, such as {example}"
     else:
         expected = {bool: "true or false", str: "a text"}[hint]
