@@ -398,6 +398,30 @@ def console(tmp_path_factory):
     return tmp_path_factory.mktemp("app") / "log.txt"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_the_server_is_imported_is_answered_without_a_traceback(tmp_path, stop):
+    """It is answered once that is done: by words, or by the end that SIGTERM has where nobody handles it."""
+    words = ["-m", "davae", "app", "--port", str(free_port()), "--no-browser"]
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, *words], stdout=said, stderr=said, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        )
+        try:
+            for _ in range(600):
+                if "starting the server" in (tmp_path / "said").read_text():
+                    break
+                time.sleep(0.1)
+            time.sleep(0.2)  # the new program has begun
+            process.send_signal(stop)
+            code = process.wait(60)
+        finally:
+            process.kill()
+    text = (tmp_path / "said").read_text()
+    assert "Traceback" not in text and code in (0, -signal.SIGTERM)
+    assert code != 0 or text.endswith("davae: the app has ended\n")
+
+
 @pytest.fixture(scope="module")
 def server_process(console, foreign_kernel):
     """`davae app` with the weights that come with it, on (process, port); it ends as Ctrl-C ends it.
@@ -424,7 +448,7 @@ def server_process(console, foreign_kernel):
         assert answers(port)  # whoever reads the address finds the app there
         yield process, port
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        assert process.wait(30) == 0 and "davae: the app has ended" in log.read_text()
     finally:
         process.kill()
         process.wait()

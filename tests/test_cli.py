@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -259,7 +260,7 @@ def test_an_interruption_is_told_in_words_and_by_the_exit_code(monkeypatch, caps
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == code
-    assert "davae: interrupted; run the command again" in capsys.readouterr().err
+    assert "davae: interrupted; what was completed is kept. Run the command again" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("own_signals")
@@ -275,7 +276,7 @@ def test_an_interruption_of_an_import_is_one(monkeypatch, capsys, stop, code):
     monkeypatch.setattr(os, "_exit", ended.append)
     cli.main()
     assert ended == [code]
-    assert "davae: interrupted; run the command again" in capsys.readouterr().err
+    assert "davae: interrupted; what was completed is kept. Run the command again" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("own_signals")
@@ -302,3 +303,25 @@ def test_a_closed_stdout_hides_no_error(tmp_path, monkeypatch):
 def test_version_names_what_a_report_needs():
     answer = python("-m", "davae", "--version").stdout.decode()
     assert answer.startswith(f"davae {davae.__version__}, Python 3.")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        ("KeyboardInterrupt", 130, "^davae: interrupted$"),
+        (
+            "ModuleNotFoundError('no', name='tyro')",
+            1,
+            r"^davae: tyro is not installed for .*run `make install`",
+        ),
+    ],
+)
+def test_what_goes_wrong_before_the_command_line_is_there_is_told_in_words(tmp_path, raised, code, words):
+    (tmp_path / "tyro.py").write_text(f"raise {raised}")
+    done = subprocess.run(
+        [sys.executable, "-m", "davae", "predict"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code and re.search(words, done.stderr.strip()), done.stderr

@@ -85,7 +85,7 @@ def check_value(kind: type, field: str, value: Any, name: str) -> Any:
         limits = LIMITS[field]
         hint = Annotated[float, Field(allow_inf_nan=False, **limits)]
         bounds = " and ".join(f"{BOUNDS[bound]} {limit}" for bound, limit in limits.items())
-        expected = f"a finite number{bounds and f' {bounds}'}, such as {example}"
+        expected = f"a finite number {bounds}" + (f", such as {example}" if len(limits) == 1 else "")
     else:
         expected = {bool: "true or false", str: "a text"}[hint]
     try:

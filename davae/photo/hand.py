@@ -26,7 +26,7 @@ UNITS = {  # as written into a file of results, for itself and the files beside 
     "PLY and in the GLB; joints_mm are decoded one by one, and their bones are only near it",
     "joints_mm, posed_joints_mm, PLY": "mm; x right, y down, z away from the camera",
     "GLB": "metres; x right, y up, z towards the viewer",
-    "distance": "of the hand from the camera, where intrinsics are given: on renderings off by 6 % (median) "
+    "distance": "of the hand from the camera, where intrinsics are given: on renderings off by 5 % (median) "
     "in a true box and by 8 % in a found one, on photographs by more",
     "px": "pixels of the photo as it is seen; x right, y down, pixel centres at integers",
 }

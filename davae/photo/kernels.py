@@ -3,6 +3,8 @@
 Looked up by name on the Jupyter path, "python3" may be another Python's kernel.
 """
 
+import signal
+
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from traitlets import default
@@ -28,3 +30,9 @@ class OwnKernel(AsyncKernelManager):
         process = getattr(self.provisioner, "process", None)
         if process is not None:
             process.kill()
+
+
+def block_stops(how: str = "SIG_BLOCK") -> None:
+    """Let Ctrl-C and SIGTERM wait until they are unblocked, `how` being SIG_UNBLOCK; not on Windows."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(getattr(signal, how), {signal.SIGINT, signal.SIGTERM})

@@ -70,8 +70,8 @@ def main() -> None:
 
 def _report_interruption(stop: KeyboardInterrupt) -> int:
     """Say what to do; return the exit code."""
-    said = "davae: interrupted; run the command again to continue rendering, preparing or training from the "
-    print(f"{said}last completed part", file=sys.stderr, flush=True)
+    said = "davae: interrupted; what was completed is kept. Run the command again: rendering, preparing and "
+    print(f"{said}training continue from there", file=sys.stderr, flush=True)
     return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 

@@ -36,6 +36,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="faults tried at a time")
     parser.add_argument("--keep", type=Path, help="folder to work in, which keeps what was lost")
     chosen = parser.parse_args()
+    known = ["hostile", *(command.name for command in commands.list_commands(Path()))]
+    if unknown := sorted(set(chosen.only) - set(known)):
+        parser.error(f"--only {' '.join(unknown)}: unknown; choose of {', '.join(known)}")
     began, wrong = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="dávae drill 手 ") as name:  # spaces and other alphabets
         home = chosen.keep or Path(name)
@@ -43,7 +46,11 @@ def main() -> int:
             wrong += drill_readers(home, chosen)
         if chosen.only != ["hostile"]:
             wrong += drill_commands(home, chosen)
-    print(*wrong, f"lost: {len(wrong)}; {time.monotonic() - began:.0f} s; seed {chosen.seed}", sep="\n")
+    print(
+        *wrong,
+        f"the drill: {len(wrong)} lost; {time.monotonic() - began:.0f} s; seed {chosen.seed}",
+        sep="\n",
+    )
     return 1 if wrong else 0
 
 
@@ -55,14 +62,16 @@ def drill_readers(home: Path, chosen: argparse.Namespace) -> list[str]:
     wrong = [f"{name}: {text}" for name, result in results.items() for text in result.failures]
     wrong += hostile.plant(watched, home / "planted")
     watched.stop()
-    print(hostile.format_table(results), flush=True)
+    print(
+        "\nreaders, of files that are damaged at random", hostile.format_table(results), sep="\n", flush=True
+    )
     if importlib.util.find_spec("atheris") is None:
         print("no fuzzer guided by coverage: atheris is not installed; `make drill` does so where it can")
         return wrong
     words = ["--runs", str(chosen.cases), "--seed", str(chosen.seed), "--keep", str(home / "guided")]
     guided = subprocess.run([sys.executable, "-m", "drill.guided", *words], env=ENVIRONMENT)
     if guided.returncode != 0:
-        wrong.append("the fuzzer guided by coverage: see below its table")
+        wrong.append("the fuzzer: see below its table")
     return wrong
 
 
@@ -96,7 +105,7 @@ def drill_commands(home: Path, chosen: argparse.Namespace) -> list[str]:
                     trial.result()
             print(faults.format_table({command.name: row}), flush=True)  # in case it is stopped later
             print(*(text for score in row.values() for text in score.lost), sep="\n", flush=True)
-    print(faults.format_table(scores), flush=True)
+    print("\nall commands", faults.format_table(scores), sep="\n", flush=True)
     skipped = {f"{fault}: {s.skipped}" for row in scores.values() for fault, s in row.items() if s.skipped}
     print(*(f"- {reason}" for reason in sorted(skipped)), sep="\n", flush=True)
     return wrong + [text for row in scores.values() for score in row.values() for text in score.lost]

@@ -132,8 +132,11 @@ def make_instrumented_readers(home: Path) -> list[hostile.Reader]:
 def format_table(results: dict[str, Guided]) -> str:
     """Return the table of all readers."""
     lines = hostile.format_table(results).splitlines()
-    edges = ["reached: at first, at last", *(f"{r.edges[0]:18,} {r.edges[1]:9,}" for r in results.values())]
-    return "\n".join(f"{line} {more:>28}" for line, more in zip(lines, edges, strict=True))
+    edges = [
+        "branches reached: at first, at last",
+        *(f"{r.edges[0]:18,} {r.edges[1]:9,}" for r in results.values()),
+    ]
+    return "\n".join(f"{line} {more:>37}" for line, more in zip(lines, edges, strict=True))
 
 
 def main() -> int:
@@ -154,9 +157,9 @@ def main() -> int:
                 runs = -(-each // len(reader.seeds))
                 work = home / "fuzz" / f"{reader.name}-{path.name}"
                 results[reader.name].include(fuzz(reader, path, runs, chosen.seed, work))
-    print(format_table(results))
+    print("\nreaders, of files that the fuzzer makes", format_table(results), sep="\n")
     failures = [f"{name}: {told}" for name, result in results.items() for told in result.failures]
-    print(*failures, f"failed: {len(failures)}; seed {chosen.seed}", sep="\n", flush=True)
+    print(*failures, f"the fuzzer: {len(failures)} failed; seed {chosen.seed}", sep="\n", flush=True)
     return 1 if failures else 0
 
 

@@ -11,6 +11,7 @@ import multiprocessing
 import pickle
 import struct
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -315,6 +316,7 @@ def _serve(home: Path, pipe: Connection) -> None:
     import warnings
 
     warnings.simplefilter("ignore")
+    tqdm.set_lock(threading.RLock())  # one shared between processes would outlive this one, which is killed
     readers = {reader.name: reader for reader in make_readers(home)}
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (32 * 10**9, hard))  # so that a fault stays this process's

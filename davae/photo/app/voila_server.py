@@ -12,6 +12,7 @@ import logging
 import struct
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,7 @@ from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
-from davae.photo.kernels import OwnKernels
+from davae.photo.kernels import OwnKernels, block_stops
 
 CHECKS = 12  # for abandoned kernels, in the time for which one is kept
 PING_MS = 30_000
@@ -290,7 +291,10 @@ def main() -> None:
     # Pages that wait, and those whose kernel is gone, ask again and again; each refusal would be a line.
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
-    Server.launch_instance(argv=[notebook], config=config)
+    with suppress(KeyboardInterrupt):
+        block_stops("SIG_UNBLOCK")  # before a kernel inherits that
+        Server.launch_instance(argv=[notebook], config=config)
+    print("davae: the app has ended", file=sys.stderr)
 
 
 if __name__ == "__main__":
