@@ -1,8 +1,8 @@
 """Fit the weights of the signs by which `davae.photo.observer` tells a left hand from a right one.
 
-    python -m davae render --out LARGE --train 1 --val 150 --test 150 --seed 7 --size 960
-    python benchmarks/sides.py --root LARGE               # fits AGREEMENT and INFORMATION
-    python benchmarks/sides.py --root LARGE --part test   # checks davae's on other frames
+    python -m davae render --out SET --train 1 --val 400 --test 400 --seed 7 --size 640
+    python benchmarks/sides.py --root SET               # fits AGREEMENT and INFORMATION
+    python benchmarks/sides.py --root SET --part test   # checks davae's on other frames
 
 Frames are taken whole and close up, each unchanged and in one of the changes of `photos.py --perturb`, in the
 true square. Fits are logistic regressions. Shares under "fitted" are of five folds by frames, each fitted to
@@ -66,7 +66,7 @@ def count_right(signs: NDArray, truth: NDArray, frames: NDArray) -> float:
 
 
 def main(
-    root: Path, weights: Path | None = None, count: int = 150, part: Literal["val", "test"] = "val"
+    root: Path, weights: Path | None = None, count: int = 400, part: Literal["val", "test"] = "val"
 ) -> None:
     """Print the weights that fit best, and the share of sides that they and davae's tell right.
 
@@ -75,10 +75,15 @@ def main(
         weights: File of `davae pack`; the default is the file shipped with davae.
         count: Number of frames.
         part: Split of the set; choices are made on "val".
+
+    Raises:
+        ValueError: the camera head's score tells nothing of the side, so there is nothing to weigh against.
     """
     split = RHDSplit(root, part)
     frames, signs, truth, guessed = measure(HandPredictor.load(weights), split, min(count, len(split)))
     first, *others = fit(signs, truth)
+    if first <= 0:
+        raise ValueError(f"the camera head's score has a weight of {first:.2f}: it tells nothing of the side")
     known = observer.AGREEMENT, observer.INFORMATION
     for name, best, own in zip(("AGREEMENT", "INFORMATION"), others, known, strict=True):
         print(f"the best {name} is {best / first:.2f}, that of davae is {own:g}")

@@ -4,7 +4,7 @@
 # Seen instead: it does for four of six. With modified_brown_conrady it leaves the lens's distortion out, without a word:
 #   with the coefficients below, pixels near the corners come back 5 px away: a joint at half a metre, 5 mm. With
 #   ftheta even the middle is scaled: it divides by atan(2 tan(c/2)) where 2 tan(c/2) undoes the projection, so that a
-#   fisheye of 0.92 rad comes back a quarter wider.
+#   fisheye of 0.92 rad comes back 1.27 times as wide.
 # Seen with: pyrealsense2 2.59.1.11053, numpy 2.4.6, Python 3.11, 2026-11-30. No camera is needed.
 # Why it matters: joints of depth cameras are made by this function, from a pixel and its depth; STB was recorded with a
 #   RealSense F200. Check the model in the stream's intrinsics, and undistort by OpenCV where it is one of these two.

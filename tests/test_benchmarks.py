@@ -637,9 +637,16 @@ def test_weights_of_the_signs_of_a_side_are_those_that_it_was_drawn_by(
     best = ((signs @ weights >= 0) == truth).mean()
     assert sides.count_right(signs, truth, frames) == pytest.approx(best, abs=0.005)
     assert sides.count_right(signs[:, :1], truth, frames) < best - 0.1
-    sides.main(write_dataset(tmp_path / "rhd", train=4, val=3, test=1), release, count=3)
+    root = write_dataset(tmp_path / "rhd", train=4, val=3, test=1)
+    measured = sides.measure(sides.HandPredictor.load(release), sides.RHDSplit(root, "val"), 3)
+    assert [len(one) for one in measured] == [12] * 4 and measured[1].shape == (12, 3)
+    monkeypatch.setattr(sides, "measure", lambda *_: (frames, signs, truth, truth))
+    sides.main(root, release)
     said = capsys.readouterr().out
-    assert "the best INFORMATION is" in said and "signs, of 12 photos" in said
+    assert "the best INFORMATION is 0.4" in said and "| all, davae's constants | 1.000 |" in said
+    monkeypatch.setattr(sides, "measure", lambda *_: (frames, signs * [-1, 1, 1], truth, truth))
+    with pytest.raises(ValueError, match="it tells nothing of the side"):
+        sides.main(root, release)
 
 
 @pytest.fixture(scope="module")

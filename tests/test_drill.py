@@ -1,6 +1,7 @@
 """The drill's short form: damaged files for every reader, and payloads that would leave a mark."""
 
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -13,7 +14,10 @@ from drill import hostile
 CASES, SEED = 2000, 0
 GUIDED = 900
 TESTS = Path(__file__).parent
-FUZZER = TESTS.parent / ".fuzz"
+FUZZER = Path(sys.prefix) / "fuzz"  # where make installs it
+HAS_WHEEL = (
+    sys.platform == "linux" and platform.machine() == "x86_64" and sys.version_info[:2] in ((3, 11), (3, 12))
+)
 # Reads three letters one after the other: of drawn files, one in 16 million has them.
 PLANTED = """
 def read(path):
@@ -74,13 +78,17 @@ def test_the_watch_sees_a_process_that_ends_and_one_that_hangs(watched, monkeypa
 
 @pytest.fixture(scope="module")
 def fuzz(require):
-    """Run Python with the fuzzer of `make .fuzz/.installed`; return what it printed and its exit code."""
-    require((FUZZER / "atheris").is_dir(), "atheris is not in .fuzz: `make .fuzz/.installed` installs it")
+    """Run Python with the fuzzer; return what it printed and its exit code."""
+    if not HAS_WHEEL:
+        pytest.skip("there is no wheel of atheris for this platform")
+    require(
+        (FUZZER / "atheris").is_dir(), f"atheris is not in {FUZZER}: `make drill` and `make test` install it"
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(FUZZER)])}
 
     def run(*words, **more):
         return subprocess.run(
-            [sys.executable, *words], env=environment | more, capture_output=True, text=True
+            [sys.executable, *words], env=environment | more, capture_output=True, text=True, timeout=600
         )
 
     return run
@@ -93,7 +101,10 @@ def test_files_that_reach_further_are_read_or_refused_by_name(fuzz):
     rows = re.findall(r"^(\S.{21}) +(\d+) .* ([\d,]+) +([\d,]+)$", done.stdout, flags=re.M)
     numbers = [[int(number.replace(",", "")) for number in row[1:]] for row in rows]
     assert sum(cases for cases, *_ in numbers) >= GUIDED
-    assert all(0 < first < last for _, first, last in numbers), "no file of a reader reached new code"
+    assert all(0 < first <= last for _, first, last in numbers)
+    assert sum(first for _, first, _ in numbers) < sum(last for *_, last in numbers), (
+        "no file reached new code"
+    )
 
 
 def test_the_fuzzer_finds_what_is_planted_behind_three_letters(fuzz, tmp_path):

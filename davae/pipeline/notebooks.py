@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from synthhand.storage import exclusive, explain_full_disk
 
 CELL_TIMEOUT_S = 3600  # papermill's own default is no limit
+EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # of a machine on which too much runs
 INJECTED = "# Parameters"  # first line of the cell that papermill inserts below the `parameters` cell
 
 
@@ -138,7 +140,7 @@ def execute(
         The executed copies.
 
     Raises:
-        NotebookError: a cell failed or took too long, or a kernel died.
+        NotebookError: a cell failed or took too long, a kernel died, or a notebook could not start.
         ValueError: see `select`.
         BlockingIOError: another process is executing the same notebook to the same folder.
         OSError: the disk is full; the message names the file.
@@ -187,7 +189,11 @@ def _execute(source: Path, executed: Path, **options: Any) -> None:
         except papermill.PapermillExecutionError as error:  # papermill has marked the copy
             where = f"code cell {error.exec_count} failed with {error.ename}: {error.evalue}"
             failure = f"{where}; {executed} shows where"
-        except (TimeoutError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, OSError) and not (
+                isinstance(error, TimeoutError) or error.errno in EXHAUSTED
+            ):
+                raise
             if not partial.exists():  # it failed before papermill first wrote
                 why = f"did not start ({error}); close other programs, then run it again"
                 raise NotebookError(why) from error

@@ -9,6 +9,7 @@ was lost. The same seed draws the same moments, as shares of a command's duratio
 import argparse
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,10 +69,14 @@ def drill_readers(home: Path, chosen: argparse.Namespace) -> list[str]:
     if importlib.util.find_spec("atheris") is None:
         print("no fuzzer guided by coverage: atheris is not installed; `make drill` does so where it can")
         return wrong
-    words = ["--runs", str(chosen.cases), "--seed", str(chosen.seed), "--keep", str(home / "guided")]
+    keep = (chosen.keep or Path("outputs")) / "fuzz"
+    shutil.rmtree(keep, ignore_errors=True)  # of an earlier drill
+    words = ["--runs", str(chosen.cases), "--seed", str(chosen.seed), "--keep", str(keep)]
     guided = subprocess.run([sys.executable, "-m", "drill.guided", *words], env=ENVIRONMENT)
     if guided.returncode != 0:
-        wrong.append("the fuzzer: see below its table")
+        wrong.append(f"the fuzzer ended with {guided.returncode}; what failed is listed below its table")
+    else:
+        shutil.rmtree(keep)
     return wrong
 
 

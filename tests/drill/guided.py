@@ -1,11 +1,11 @@
 """Hostile input that a coverage-guided fuzzer makes: atheris, which is libFuzzer for Python.
 
-    PYTHONPATH=tests:.fuzz python -m drill.guided --runs 20000
+    PYTHONPATH=tests:.venv/fuzz python -m drill.guided --runs 20000
 
 damages the valid files of each reader (`drill.hostile`), too. But it keeps those that reach code not reached
 before, in davae and synthhand and in the Python parts of Pillow and SciPy, and damages them further. So it
-passes checks that drawn damage hardly ever passes. `make drill` runs it where atheris installs. The same seed
-makes the same files on the same machine.
+passes checks that drawn damage hardly ever passes. `make drill` runs it where atheris installs. Files depend
+on the code that those before have reached, so a seed does not always make the same: those that fail are kept.
 """
 
 import argparse
@@ -65,6 +65,7 @@ def fuzz(reader: hostile.Reader, path: Path, runs: int, number: int, work: Path)
     pid = os.fork()
     if pid == 0:
         try:
+            hostile.protect()
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
             words = [f"-runs={runs}", f"-seed={number + 1}"]  # libFuzzer takes 0 for any seed
             words += [f"-timeout={hostile.WAIT_S:.0f}", "-rss_limit_mb=8000", f"-artifact_prefix={failed}/"]
@@ -80,9 +81,12 @@ def fuzz(reader: hostile.Reader, path: Path, runs: int, number: int, work: Path)
         f"{told.read_text(encoding='utf-8')} ({told.with_suffix('')})"
         for told in sorted(failed.glob("*.txt"))
     ]
+    if (more := result.cases - result.named - result.valid - len(result.failures)) > 0:
+        result.failures.append(f"{path.name}: {more} more")
     said = log.read_text(encoding="utf-8", errors="replace")
     if code != 0:
-        shutil.copy(path, failed / "last")
+        if path.exists():
+            shutil.copy(path, failed / "last")
         last = " / ".join(said.splitlines()[-3:])[-300:]
         result.failures.append(f"{path.name}: ends the process with {code}: {last} ({failed / 'last'})")
     if reached := re.findall(r"\bcov: (\d+)", said):

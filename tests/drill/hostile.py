@@ -312,18 +312,23 @@ def _peak_bytes() -> int:
 
 def _serve(home: Path, pipe: Connection) -> None:
     """Read what the parent asks for: (reader, file's path); answer (outcome, seconds, bytes)."""
-    import resource
-    import warnings
-
-    warnings.simplefilter("ignore")
+    protect()
     tqdm.set_lock(threading.RLock())  # one shared between processes would outlive this one, which is killed
     readers = {reader.name: reader for reader in make_readers(home)}
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (32 * 10**9, hard))  # so that a fault stays this process's
     pipe.send({name: [str(p) for p in reader.seeds] for name, reader in readers.items()})
     while True:
         name, path = pipe.recv()
         pipe.send(judge(readers[name], Path(path)))
+
+
+def protect() -> None:
+    """Let a fault of this process stay its own: bound its memory, and let it say nothing."""
+    import resource
+    import warnings
+
+    warnings.simplefilter("ignore")
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (32 * 10**9, hard))
 
 
 def judge(reader: Reader, path: Path) -> tuple[str, float, int]:

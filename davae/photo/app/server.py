@@ -55,13 +55,16 @@ def serve(
     print(f"checking {weights.name} ...", flush=True)
     HandPredictor.load(weights)
     port = find_free_port(port)
-    print("starting the server; its address follows once it answers ...", flush=True)
     from davae.photo.kernels import block_stops
 
-    block_stops()  # the new program would answer them by a traceback while it is imported
     words = [str(word) for word in (NOTEBOOK, port, browser, keep_s, pages, forgotten_s)]
     command = [sys.executable, "-m", "davae.photo.app.voila_server", *words]
-    os.execve(sys.executable, command, os.environ | {WEIGHTS_VARIABLE: str(weights)})
+    block_stops()  # the new program would answer them by a traceback while it is imported
+    try:
+        print("starting the server; its address follows once it answers ...", flush=True)
+        os.execve(sys.executable, command, os.environ | {WEIGHTS_VARIABLE: str(weights)})
+    finally:  # it did not start
+        block_stops("SIG_UNBLOCK")
 
 
 def find_free_port(first: int) -> int:

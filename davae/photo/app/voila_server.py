@@ -9,6 +9,7 @@ refused, no file is served but those of the page itself, and the number of kerne
 
 import asyncio
 import logging
+import signal
 import struct
 import sys
 import time
@@ -292,6 +293,7 @@ def main() -> None:
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     with suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # until Voila handles both
         block_stops("SIG_UNBLOCK")  # before a kernel inherits that
         Server.launch_instance(argv=[notebook], config=config)
     print("davae: the app has ended", file=sys.stderr)
