@@ -92,7 +92,7 @@ def bad_labels(path: Path, how: str) -> None:
         ("Octave's binary", ValueError, "is a file in Octave's binary form; .*`save -v7`"),
         ("a pointer", ValueError, "is a Git LFS pointer; `git lfs pull` gets the file itself; expected"),
         ("an archive", ValueError, "is a ZIP archive .*; expected STB's labels"),
-        ("MATLAB 4", ValueError, r"shape \(3, 63, 1\), expected numbers \(3, 21, frames\)"),
+        ("MATLAB 4", ValueError, r"damaged label file \(a MATLAB 4 file; labels are MATLAB 5\)"),
         ("other key", ValueError, "holds joints, expected 'handPara'"),
         ("other joints", ValueError, r"shape \(3, 20, 4\), expected numbers \(3, 21, frames\)"),
         ("text", ValueError, r"expected numbers \(3, 21, frames\)"),
