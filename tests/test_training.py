@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import shutil
 import signal
@@ -494,3 +495,30 @@ def test_schedules_start_and_end_where_they_say():
     rates = [learning_rate(cosine, s) for s in range(100)]
     assert np.argmax(rates) in (9, 10) and max(rates) == pytest.approx(2e-3)
     assert rates[0] == pytest.approx(2e-4) and rates[-1] < 1e-6
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, OSError])
+def test_a_stop_while_a_resume_point_is_written_is_a_stop(tmp_path, monkeypatch, raised):
+    """Torch makes a RuntimeError of it, because the end of the file is then not where it was to be."""
+
+    class Stopped(io.BytesIO):
+        writes = 0
+
+        def write(self, content):
+            self.writes += 1
+            if self.writes == 3:
+                raise raised
+            return super().write(content)
+
+    runs.save_resume_point(tmp_path, {"step": 1})
+    before = (tmp_path / "resume.pt").read_bytes()
+    stopped, opened = Stopped(), Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda p, mode="r", **k: stopped if mode == "wb" else opened(p, mode, **k)
+    )
+    with pytest.raises(raised):
+        runs.save_resume_point(tmp_path, {"step": 2, "a": torch.zeros(100_000)})
+    assert stopped.writes >= 3
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["resume.pt"]
+    assert (tmp_path / "resume.pt").read_bytes() == before

@@ -271,8 +271,9 @@ def save_resume_point(run: Path, state: dict[str, Any]) -> None:
         with path.open("wb") as file:
             try:
                 torch.save(state, file)
-            except RuntimeError as error:  # torch's own complaint about what the system has refused
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            except RuntimeError as error:  # torch's own, of what the system has refused or Ctrl-C has cut off
+                cause = error.__context__
+                raise cause if isinstance(cause, OSError | KeyboardInterrupt) else error from None
 
     write_atomically(run / "resume.pt", write)
 
